@@ -1,0 +1,79 @@
+//! Readiness with reasons: each part of a running process says how it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// How all parts are. Cheap to clone; clones share the same board.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    parts: Arc<RwLock<BTreeMap<String, Condition>>>,
+}
+
+/// How one part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Ready,
+    /// Not ready, with a reason a person can act on.
+    NotReady(String),
+}
+
+impl Health {
+    /// Registers a part; it is not ready until it says so.
+    pub fn part(&self, name: &str) -> Part {
+        let part = Part { name: name.to_owned(), health: self.clone() };
+        part.not_ready("starting");
+        part
+    }
+
+    /// Parts and their reasons, where any is not ready; empty means ready.
+    pub fn reasons(&self) -> Vec<(String, String)> {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .iter()
+            .filter_map(|(name, condition)| match condition {
+                Condition::Ready => None,
+                Condition::NotReady(reason) => Some((name.clone(), reason.clone())),
+            })
+            .collect()
+    }
+
+    fn set(&self, name: &str, condition: Condition) {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        parts.insert(name.to_owned(), condition);
+    }
+}
+
+/// One part's own line on the board.
+#[derive(Clone, Debug)]
+pub struct Part {
+    name: String,
+    health: Health,
+}
+
+impl Part {
+    pub fn ready(&self) {
+        self.health.set(&self.name, Condition::Ready);
+    }
+
+    pub fn not_ready(&self, reason: impl Into<String>) {
+        self.health.set(&self.name, Condition::NotReady(reason.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_only_when_every_part_is() {
+        let health = Health::default();
+        let broker = health.part("broker");
+        let database = health.part("database");
+        broker.ready();
+        assert_eq!(health.reasons(), [("database".to_owned(), "starting".to_owned())]);
+        database.ready();
+        assert!(health.reasons().is_empty());
+        broker.not_ready("127.0.0.1:9092 refused the connection");
+        assert_eq!(health.reasons().len(), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! Contact-centre control loops for Genesys Cloud on Kafka.
+//!
+//! The rooms follow the dataflow and know only what stands left of them:
+//! `model → topics → flow → stages | runtime`, `model → genesys | postgres`, then
+//! `sources, sinks, console → topology → cli`. `tests/architecture.rs` checks it.
+
+pub mod flow;
+pub mod health;
+pub mod metrics;
+pub mod model;
+pub mod stages;
+pub mod topics;

@@ -1,0 +1,77 @@
+//! Every metric, declared once: the `/metrics` page's help texts and the README's
+//! table are made from this file.
+
+use metrics::{Counter, Gauge, Histogram, Label};
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+/// One metric. Label values come from a bounded set: topic, stage, status names
+/// of the code's own, or identifiers from the configuration.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+}
+
+impl Metric {
+    /// The values stand in the order of `labels`. Keep the handle where it is used often.
+    pub fn counter(&self, values: &[&str]) -> Counter {
+        debug_assert_eq!(self.kind, Kind::Counter, "{}", self.name);
+        metrics::counter!(self.name, self.label_pairs(values))
+    }
+
+    /// See [`counter`](Self::counter).
+    pub fn gauge(&self, values: &[&str]) -> Gauge {
+        debug_assert_eq!(self.kind, Kind::Gauge, "{}", self.name);
+        metrics::gauge!(self.name, self.label_pairs(values))
+    }
+
+    /// See [`counter`](Self::counter).
+    pub fn histogram(&self, values: &[&str]) -> Histogram {
+        debug_assert!(matches!(self.kind, Kind::Histogram(_)), "{}", self.name);
+        metrics::histogram!(self.name, self.label_pairs(values))
+    }
+
+    fn label_pairs(&self, values: &[&str]) -> Vec<Label> {
+        assert_eq!(self.labels.len(), values.len(), "labels of {}", self.name);
+        self.labels.iter().zip(values).map(|(name, value)| Label::new(*name, value.to_string())).collect()
+    }
+}
+
+/// Seconds, from a millisecond to a minute.
+const SECONDS: Kind = Kind::Histogram(&[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+]);
+
+macro_rules! metrics_table {
+    ($($constant:ident = $name:literal, $kind:expr, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help] pub static $constant: Metric =
+            Metric { name: $name, kind: $kind, help: $help, labels: &[$($label),*] };)*
+        /// All metrics, in the order of the dataflow.
+        pub static ALL: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+metrics_table! {
+    STAGE_RECORDS = "trunkline_stage_records_total", Kind::Counter, ["stage", "result"],
+        "Records a stage has committed, by what became of them: applied, no_op, rejected, dead_letter, late.";
+    STAGE_TRANSACTION_SECONDS = "trunkline_stage_transaction_seconds", SECONDS, ["stage"],
+        "Time from the first record of a transaction to its commit.";
+    STAGE_TRANSACTIONS = "trunkline_stage_transactions_total", Kind::Counter, ["stage", "result"],
+        "Transactions by how they ended: committed, aborted, fenced.";
+    STAGE_WATERMARK_SECONDS = "trunkline_stage_watermark_seconds", Kind::Gauge, ["stage"],
+        "Event time up to which all partitions that are not idle have been read, as Unix time.";
+    STAGE_RESTORE_SECONDS = "trunkline_stage_restore_seconds", SECONDS, ["stage"],
+        "Time to rebuild the state of newly assigned partitions from the changelog.";
+    STAGE_KEYS = "trunkline_stage_keys", Kind::Gauge, ["stage"],
+        "Keys whose state is held in memory.";
+}

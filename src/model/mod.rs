@@ -1,0 +1,11 @@
+//! Values and units: what travels on the topics and what the rules compute with.
+//!
+//! Nothing here does I/O or looks at a clock. Rates are fractions, times are
+//! milliseconds since the Unix epoch, and wire names are camelCase.
+
+pub mod campaign;
+pub mod decision;
+pub mod outcome;
+mod time;
+
+pub use time::Timestamp;

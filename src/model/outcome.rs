@@ -1,0 +1,101 @@
+//! What became of a decision.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Timestamp;
+use super::decision::{DecisionId, Loop};
+
+/// How a decision ended. Every decision ends in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeStatus {
+    /// The platform confirmed the change.
+    Applied,
+    /// Nothing had to be changed.
+    Unchanged,
+    /// The loop is in shadow: recorded only.
+    Shadowed,
+    /// A newer decision for the same key took its place before it was sent.
+    Superseded,
+    /// It was older than its expiry before it could be sent.
+    Expired,
+    /// Another writer kept changing the object until attempts ran out.
+    Conflicted,
+    /// The platform refused it, or it could not be carried out.
+    Failed,
+}
+
+impl OutcomeStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            OutcomeStatus::Applied => "applied",
+            OutcomeStatus::Unchanged => "unchanged",
+            OutcomeStatus::Shadowed => "shadowed",
+            OutcomeStatus::Superseded => "superseded",
+            OutcomeStatus::Expired => "expired",
+            OutcomeStatus::Conflicted => "conflicted",
+            OutcomeStatus::Failed => "failed",
+        }
+    }
+}
+
+/// The end of one decision, with the last request and reply. Never holds a
+/// token or another secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub decision_id: DecisionId,
+    pub r#loop: Loop,
+    pub key: String,
+    /// The decision's sequence.
+    pub sequence: u64,
+    pub status: OutcomeStatus,
+    /// Why it ended so: a short code, then details after a colon where there are any.
+    pub reason: String,
+    /// Requests sent that could have changed something.
+    pub attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<SentRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<ReceivedResponse>,
+    /// When the last such request was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+    /// What was in force before and after, for `applied` dial decisions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<super::campaign::DialParameters>,
+}
+
+/// A request as it was sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentRequest {
+    pub method: String,
+    /// Path and query, without the host.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_match: Option<String>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub body: Value,
+}
+
+/// A reply as it was received, or why there was none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceivedResponse {
+    /// HTTP status; absent when no reply came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The body, cut to its first 2 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// What went wrong on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The platform's correlation id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+}

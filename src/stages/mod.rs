@@ -1,0 +1,1 @@
+//! From topics to topics: the decisions' own mathematics. Stages never know each other.

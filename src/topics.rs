@@ -1,0 +1,239 @@
+//! Every topic, declared once: code, `trunkline topics`, the JSON Schemas, the
+//! AsyncAPI document and the README's table are made from this file.
+
+use std::time::Duration;
+
+use schemars::Schema;
+use serde_json::Value;
+
+use crate::model::campaign::{CampaignStats, CampaignWindow, DialParameters};
+use crate::model::decision::Decision;
+use crate::model::outcome::Outcome;
+
+/// How a topic forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Records older than this go.
+    Delete { retention: Duration },
+    /// The newest record of each key stays.
+    Compact,
+}
+
+/// What a topic's values are.
+#[derive(Clone, Copy)]
+pub enum Values {
+    /// JSON that follows this schema.
+    Json(fn() -> Schema),
+    /// Bytes as they came from elsewhere, described by headers.
+    Original,
+    /// A stage's own state: not for others to read.
+    Internal,
+}
+
+/// One topic. Names are without `kafka.topic_prefix`.
+pub struct Topic {
+    pub name: &'static str,
+    /// What the key is.
+    pub key: &'static str,
+    pub description: &'static str,
+    pub cleanup: Cleanup,
+    pub values: Values,
+    /// Largest record, key, value and headers together, in bytes.
+    pub max_message_bytes: usize,
+}
+
+impl Topic {
+    /// What the `trunkline-schema` header says: name and version are one.
+    pub fn schema_id(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Topic {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const KIB: usize = 1_024;
+
+/// A dial decision as it stands on its topic.
+pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, C>;
+
+pub static CAMPAIGN_STATS: Topic = Topic {
+    name: "genesys.campaign-stats.v1",
+    key: "campaignId",
+    description: "one observation of a campaign's statistics and dial-rate limits",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(7) },
+    values: Values::Json(|| schemars::schema_for!(CampaignStats)),
+    max_message_bytes: 64 * KIB,
+};
+
+pub static CAMPAIGN_WINDOWS: Topic = Topic {
+    name: "trunkline.campaign-windows.v1",
+    key: "campaignId",
+    description: "the sliding window behind the next dial decision",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(7) },
+    values: Values::Json(|| schemars::schema_for!(CampaignWindow)),
+    max_message_bytes: 64 * KIB,
+};
+
+pub static DIAL_DECISIONS: Topic = Topic {
+    name: "trunkline.dial-decisions.v1",
+    key: "campaignId",
+    description: "what dial rate a campaign is to have, and why",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(DialDecision<Vec<String>>)),
+    max_message_bytes: 256 * KIB,
+};
+
+pub static OUTCOMES: Topic = Topic {
+    name: "trunkline.outcomes.v1",
+    key: "key of the decision",
+    description: "what became of a decision",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(Outcome)),
+    max_message_bytes: 256 * KIB,
+};
+
+pub static LATE_EVENTS: Topic = Topic {
+    name: "trunkline.late-events.v1",
+    key: "original key",
+    description: "records that came after their window had closed, byte for byte",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Original,
+    max_message_bytes: 1_024 * KIB,
+};
+
+pub static DEAD_LETTERS: Topic = Topic {
+    name: "trunkline.dead-letters.v1",
+    key: "original key",
+    description: "records that could not be used, byte for byte, with the reason in `trunkline-error-*` headers",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Original,
+    max_message_bytes: 16 * 1_024 * KIB,
+};
+
+pub static WINDOWING_CHANGELOG: Topic = Topic {
+    name: "trunkline.windowing-changelog.v1",
+    key: "campaignId",
+    description: "state of the windowing stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 64 * KIB,
+};
+
+pub static DIALING_CHANGELOG: Topic = Topic {
+    name: "trunkline.dialing-changelog.v1",
+    key: "campaignId",
+    description: "state of the dialing stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 64 * KIB,
+};
+
+/// All topics, in the order of the dataflow.
+pub static ALL: &[&Topic] = &[
+    &CAMPAIGN_STATS,
+    &CAMPAIGN_WINDOWS,
+    &DIAL_DECISIONS,
+    &OUTCOMES,
+    &LATE_EVENTS,
+    &DEAD_LETTERS,
+    &WINDOWING_CHANGELOG,
+    &DIALING_CHANGELOG,
+];
+
+/// Headers that every record of ours carries.
+pub mod headers {
+    pub const CONTENT_TYPE: &str = "content-type";
+    pub const CONTENT_TYPE_JSON: &str = "application/json";
+    pub const SCHEMA: &str = "trunkline-schema";
+    /// W3C Trace Context, handed on from cause to effect.
+    pub const TRACEPARENT: &str = "traceparent";
+    pub const ERROR_STAGE: &str = "trunkline-error-stage";
+    pub const ERROR_REASON: &str = "trunkline-error-reason";
+    pub const ERROR_TOPIC: &str = "trunkline-error-topic";
+    pub const ERROR_PARTITION: &str = "trunkline-error-partition";
+    pub const ERROR_OFFSET: &str = "trunkline-error-offset";
+    pub const ERROR_TIME: &str = "trunkline-error-time";
+}
+
+/// The partition a key belongs to, as Kafka's Java clients choose it (murmur2 of
+/// the key, sign bit off), so that producers in any language land beside ours.
+///
+/// `partitions` must be at least 1.
+pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
+    ((murmur2(key) & 0x7fff_ffff) % partitions as u32) as i32
+}
+
+/// MurmurHash2 as `org.apache.kafka.common.utils.Utils.murmur2` has it.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    const R: u32 = 24;
+    let mut hash = 0x9747_b28c ^ data.len() as u32;
+    let mut chunks = data.chunks_exact(4);
+    for chunk in &mut chunks {
+        let mut k = u32::from_le_bytes(chunk.try_into().expect("four bytes"));
+        k = k.wrapping_mul(M);
+        k ^= k >> R;
+        k = k.wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ k;
+    }
+    let rest = chunks.remainder();
+    if !rest.is_empty() {
+        for (index, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * index);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+/// The JSON Schema of a topic's values with identity and description, or `None`
+/// where the values are not ours to describe.
+pub fn json_schema(topic: &Topic) -> Option<Value> {
+    let Values::Json(schema) = topic.values else {
+        return None;
+    };
+    let mut schema = schema();
+    schema.insert("title".into(), topic.name.into());
+    schema.insert("description".into(), topic.description.into());
+    Some(schema.to_value())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected values are those of Kafka's own `UtilsTest.testMurmur2`.
+    #[test]
+    fn keys_land_where_javas_clients_put_them() {
+        for (key, expected) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()) as i32, expected, "{key}");
+        }
+        assert_eq!(murmur2(b"abc") as i32, 479_470_107);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (index, topic) in ALL.iter().enumerate() {
+            assert!(ALL[..index].iter().all(|other| other != topic), "{topic:?} twice");
+        }
+    }
+}
