@@ -8,5 +8,6 @@ pub mod flow;
 pub mod health;
 pub mod metrics;
 pub mod model;
+pub mod runtime;
 pub mod stages;
 pub mod topics;

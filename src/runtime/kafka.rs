@@ -1,0 +1,57 @@
+//! How clients reach the brokers, and under which names.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::topics::Topic;
+
+/// What every client of ours is made from.
+#[derive(Clone, Debug)]
+pub struct KafkaSettings {
+    /// Comma-separated `host:port`.
+    pub brokers: String,
+    /// Stands before every topic, consumer group and transactional id.
+    pub topic_prefix: String,
+    /// Tells instances apart on one host and over restarts: transactional ids are
+    /// made from it, so that a restarted instance frees what it left open.
+    pub instance: String,
+    /// librdkafka properties as the operator gave them; they win over ours,
+    /// except where exactly-once depends on ours.
+    pub properties: BTreeMap<String, SecretString>,
+}
+
+impl KafkaSettings {
+    /// The topic's name on the brokers.
+    pub fn topic(&self, topic: &Topic) -> String {
+        format!("{}{}", self.topic_prefix, topic.name)
+    }
+
+    /// The consumer group of a role: `{prefix}trunkline-{role}`.
+    pub fn group(&self, role: &str) -> String {
+        format!("{}trunkline-{role}", self.topic_prefix)
+    }
+
+    /// Stable over restarts of the same instance, unique over instances.
+    pub fn transactional_id(&self, role: &str, worker: usize) -> String {
+        format!("{}trunkline-{role}-{}-{worker}", self.topic_prefix, self.instance)
+    }
+
+    /// Common to all clients; roles add theirs with [`ClientConfig::set`].
+    pub fn client(&self, role: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", format!("trunkline-{role}-{}", self.instance))
+            // Reconnects within a second or so instead of ten.
+            .set("reconnect.backoff.max.ms", "1000")
+            // From 115 ms to 3 ms for the offsets of a transaction.
+            .set("retry.backoff.ms", "10")
+            .set("socket.nagle.disable", "true");
+        for (name, value) in &self.properties {
+            config.set(name, value.expose_secret());
+        }
+        config
+    }
+}
