@@ -124,6 +124,13 @@ impl Policy<'static> {
     }
 }
 
+impl Policy<'_> {
+    /// The same policy without a copy of its text.
+    pub fn by_reference(&self) -> Policy<'_> {
+        Policy { name: Cow::Borrowed(&self.name), version: self.version, hash: Cow::Borrowed(&self.hash) }
+    }
+}
+
 /// A record's place in Kafka, written `topic/partition/offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position<'a> {

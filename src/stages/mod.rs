@@ -1,1 +1,4 @@
 //! From topics to topics: the decisions' own mathematics. Stages never know each other.
+
+pub mod dialing;
+pub mod windowing;

@@ -1,0 +1,158 @@
+//! Policy `proportional`, the rule the project was asked for (`algorithms.md` §1).
+//!
+//! Known limit: the answer rate does not depend on the dial rate, so the rule has
+//! no fixed point. It walks to the greatest rate while the mean is below the
+//! target and to the least while it is above.
+
+use serde::Serialize;
+
+pub const NAME: &str = "proportional";
+/// Raised whenever the same inputs can give another answer.
+pub const VERSION: u32 = 1;
+
+/// The rule with its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Proportional {
+    /// Answer rate aimed at, 0–1, default 0.85.
+    pub target: f64,
+}
+
+impl Default for Proportional {
+    fn default() -> Self {
+        Self { target: 0.85 }
+    }
+}
+
+/// Dial rates a campaign allows, in lines per idle agent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    pub least: f64,
+    pub greatest: f64,
+}
+
+/// What the rule says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Answer {
+    Set {
+        /// Two decimals.
+        dial_rate: f64,
+        reason: &'static str,
+    },
+    Hold {
+        reason: &'static str,
+    },
+}
+
+/// Binary fractions come this close to the hundredth they stand for.
+const HUNDREDTH_SLACK: f64 = 1e-6;
+
+impl Proportional {
+    /// `round2(clamp(r * target / mean, least, greatest))`; the least rate when
+    /// nobody answers; no change below one hundredth.
+    ///
+    /// Any finite inputs have an answer; limits between which no hundredth lies
+    /// give [`Answer::Hold`].
+    pub fn decide(&self, mean_answer_rate: f64, dial_rate: f64, limits: Limits) -> Answer {
+        let least = (limits.least * 100.0 - HUNDREDTH_SLACK).ceil();
+        let greatest = (limits.greatest * 100.0 + HUNDREDTH_SLACK).floor();
+        if least > greatest {
+            return Answer::Hold { reason: "limits_contradict" };
+        }
+        let (wanted, reason) = if mean_answer_rate > 0.0 {
+            (dial_rate * self.target / mean_answer_rate, "towards_target")
+        } else {
+            (limits.least, "nobody_answers")
+        };
+        let hundredths = (wanted * 100.0 + HUNDREDTH_SLACK).round().clamp(least, greatest);
+        if (hundredths - dial_rate * 100.0).abs() < 1.0 - HUNDREDTH_SLACK {
+            return Answer::Hold { reason: "change_below_hundredth" };
+        }
+        let reason = match wanted * 100.0 {
+            wanted if wanted > greatest + 0.5 => "at_greatest_rate",
+            wanted if wanted < least - 0.5 => "at_least_rate",
+            _ => reason,
+        };
+        Answer::Set { dial_rate: hundredths / 100.0, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits { least: 0.5, greatest: 3.0 };
+
+    fn set(mean: f64, rate: f64, limits: Limits) -> Option<f64> {
+        match Proportional::default().decide(mean, rate, limits) {
+            Answer::Set { dial_rate, .. } => Some(dial_rate),
+            Answer::Hold { .. } => None,
+        }
+    }
+
+    #[test]
+    fn the_seeds_examples() {
+        assert_eq!(set(0.5, 1.0, LIMITS), Some(1.7));
+        assert_eq!(set(0.85, 1.0, LIMITS), None);
+        assert_eq!(set(0.1, 1.0, LIMITS), Some(3.0));
+        assert_eq!(set(1.0, 0.5, LIMITS), None, "already at the least rate");
+        assert_eq!(set(0.0, 1.0, LIMITS), Some(0.5), "nobody answers");
+    }
+
+    #[test]
+    fn a_hundredth_is_a_change_however_it_is_spelled_in_binary() {
+        for hundredths in 51..300 {
+            let rate = f64::from(hundredths) / 100.0;
+            let up = f64::from(hundredths + 1) / 100.0;
+            let exactly = Limits { least: up, greatest: up };
+            assert_eq!(set(0.85, rate, exactly), Some(up), "{rate} to {up}");
+            assert_eq!(set(0.85, up, Limits { least: rate, greatest: rate }), Some(rate), "{up} to {rate}");
+        }
+        let near = Limits { least: 1.23, greatest: 1.23 };
+        assert_eq!(set(0.85, 1.235, near), None, "half a hundredth is none");
+    }
+
+    #[test]
+    fn halves_round_up_as_in_decimals() {
+        // 1.005 is 1.00499… in binary.
+        assert_eq!(set(0.85, 1.0, Limits { least: 0.0, greatest: 9.0 }), None);
+        assert_eq!(set(0.85 / 1.005, 1.0, Limits { least: 0.0, greatest: 9.0 }), Some(1.01));
+    }
+
+    #[test]
+    fn limits_that_contradict_hold() {
+        for limits in [Limits { least: 3.0, greatest: 0.5 }, Limits { least: 1.001, greatest: 1.004 }] {
+            let answer = Proportional::default().decide(0.5, 1.0, limits);
+            assert_eq!(answer, Answer::Hold { reason: "limits_contradict" });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_is_a_hundredth_within_the_limits(
+            mean in 0.0f64..=1.0,
+            rate in 0.0f64..20.0,
+            least in 0.0f64..5.0,
+            width in 0.0f64..5.0,
+        ) {
+            let limits = Limits { least, greatest: least + width };
+            if let Some(dial_rate) = set(mean, rate, limits) {
+                prop_assert!(dial_rate >= limits.least - 1e-8 && dial_rate <= limits.greatest + 1e-8);
+                prop_assert!(((dial_rate * 100.0).round() / 100.0 - dial_rate).abs() < 1e-12);
+                prop_assert!((dial_rate - rate).abs() >= 0.01 - 1e-8);
+            }
+        }
+
+        #[test]
+        fn the_answer_is_followed_by_a_hold_at_the_limits(mean in 0.0f64..0.84, rate in 0.5f64..3.0) {
+            let mut rate = rate;
+            for _ in 0..2_000 {
+                match set(mean, rate, LIMITS) {
+                    Some(next) => rate = next,
+                    None => break,
+                }
+            }
+            prop_assert_eq!(set(mean, rate, LIMITS), None, "walks to a limit and stays");
+        }
+    }
+}
