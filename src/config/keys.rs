@@ -1,0 +1,109 @@
+//! Every key, declared once: the loader, the README's table and the example file
+//! are made from this table.
+
+use std::time::Duration;
+
+use super::kind::Kind;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.field`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As it would be written; `None`: no value unless given.
+    pub default: Option<&'static str>,
+    pub help: &'static str,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const HTTP: Kind = Kind::Url(&["http://", "https://"]);
+
+macro_rules! keys {
+    ($($constant:ident = $name:literal, $kind:expr, $default:expr, $help:literal;)*) => {
+        $(pub(super) static $constant: Key =
+            Key { name: $name, kind: $kind, default: $default, help: $help };)*
+        /// All keys, section by section.
+        pub static KEYS: &[&Key] = &[$(&$constant),*];
+    };
+}
+
+keys! {
+    INSTANCE_NAME = "instance.name", Kind::Text, None,
+        "Tells instances apart and must stay the same over restarts. Without it: host name and the lowest number free on this host.";
+    KAFKA_BROKERS = "kafka.brokers", Kind::Brokers, Some("127.0.0.1:9092"), "Where the brokers are.";
+    KAFKA_TOPIC_PREFIX = "kafka.topic_prefix", Kind::Text, None,
+        "Stands before every topic, consumer group and transactional id.";
+    KAFKA_PARTITIONS = "kafka.partitions", Kind::Integer { least: 1, greatest: 1_000 }, Some("6"),
+        "Partitions of the topics that `topics apply` creates: the most instances a stage can spread over.";
+    KAFKA_REPLICATION_FACTOR = "kafka.replication_factor", Kind::Integer { least: 1, greatest: 9 }, None,
+        "Replicas of the topics that `topics apply` creates. Without it the brokers' own default.";
+    KAFKA_WORKERS = "kafka.workers", Kind::Integer { least: 1, greatest: 64 }, Some("1"),
+        "Worker threads of each stage in this instance.";
+    POSTGRES_URL = "postgres.url", Kind::Secret, None,
+        "postgres://user:password@host:port/database. Required.";
+    POSTGRES_MAX_CONNECTIONS = "postgres.max_connections", Kind::Integer { least: 2, greatest: 500 }, Some("10"),
+        "Connections this instance opens at most.";
+    HTTP_LISTEN = "http.listen", Kind::Address, Some("127.0.0.1:8080"),
+        "Address of the HTTP interface. Anything but loopback needs `http.api_keys`.";
+    HTTP_API_KEYS = "http.api_keys", Kind::ApiKeys, None,
+        "Bearer keys by role. Make one with: openssl rand -hex 32; its digest with: printf %s KEY | sha256sum.";
+    GENESYS_DIALECT = "genesys.dialect", Kind::OneOf(&["seed"]), Some("seed"),
+        "Which form of the platform's interface is spoken.";
+    GENESYS_BASE_URL = "genesys.base_url", HTTP, None, "The platform's API host. Required.";
+    GENESYS_LOGIN_URL = "genesys.login_url", HTTP, None,
+        "Where tokens come from. Without it the API host.";
+    GENESYS_CLIENT_ID = "genesys.client_id", Kind::Text, None, "OAuth client of the client-credentials grant. Required.";
+    GENESYS_CLIENT_SECRET = "genesys.client_secret", Kind::Secret, None, "Its secret. Required.";
+    GENESYS_REQUESTS_PER_MINUTE = "genesys.requests_per_minute", Kind::Integer { least: 1, greatest: 100_000 }, Some("300"),
+        "Requests all instances together send per budget window.";
+    GENESYS_BUDGET_WINDOW = "genesys.budget_window", Kind::Duration { least: Duration::from_millis(100), greatest: HOUR }, Some("60s"),
+        "The window that budget counts in. Shorter than 60s only for a simulator run faster than real time.";
+    GENESYS_ORGANIZATION_ID = "genesys.organization_id", Kind::Text, None, "Named in facts about campaigns.";
+    GENESYS_REGION = "genesys.region", Kind::Text, None, "Named in facts about campaigns and in drift points, such as eu_west_1.";
+    DIAL_MODE = "dial.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("shadow"),
+        "`shadow` decides and records, `live` also acts, `off` does nothing.";
+    DIAL_INTERVAL = "dial.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("30s"),
+        "Time between two observations of a campaign: one tick.";
+    DIAL_POLICY = "dial.policy", Kind::OneOf(&["proportional"]), Some("proportional"),
+        "The rule. `proportional` has no fixed point: it walks to the greatest rate while the mean answer rate is below the target, and to the least while it is above.";
+    DIAL_TARGET = "dial.target", Kind::Number { least: 0.01, greatest: 1.0 }, Some("0.85"),
+        "Answer rate that `proportional` aims at, as a fraction.";
+    DIAL_CAMPAIGNS = "dial.campaigns", Kind::List, None, "Ids of the campaigns to watch.";
+    INFLUX_URL = "influx.url", HTTP, None,
+        "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
+    INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";
+    INFLUX_BUCKET = "influx.bucket", Kind::Text, None, "Its bucket. Required with `influx.url`.";
+    INFLUX_TOKEN = "influx.token", Kind::Secret, None, "Its token. Required with `influx.url`.";
+}
+
+/// `TRUNKLINE_<SECTION>__<FIELD>`.
+pub fn environment_name(key: &str) -> String {
+    format!("TRUNKLINE_{}", key.replacen('.', "__", 1).replace('.', "_").to_uppercase())
+}
+
+/// The example file: defaults stand as comments, what must be given stands empty.
+pub(super) fn example() -> String {
+    let mut text = String::from(
+        "# Made from the declarations in src/config/keys.rs; `trunkline check` tests it.\n\
+         # Each key can also be given as TRUNKLINE_<SECTION>__<FIELD>, and from a file as …_FILE.\n\
+         # In [kafka] every librdkafka property is welcome by its own name, such as security.protocol.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (of, field) = key.name.split_once('.').expect("section.field");
+        if of != section {
+            section = of;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        let written = match (key.default, key.kind) {
+            (Some(default), Kind::Integer { .. } | Kind::Number { .. }) => default.to_owned(),
+            (Some(default), _) => format!("\"{default}\""),
+            (None, Kind::List | Kind::ApiKeys) => "[]".to_owned(),
+            (None, _) => "\"\"".to_owned(),
+        };
+        text.push_str(&format!("# {} Allowed: {}.\n# {field} = {written}\n", key.help, key.kind.allowed()));
+    }
+    text
+}

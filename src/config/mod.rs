@@ -1,0 +1,144 @@
+//! The configuration: a file, overridden by the environment. Read and checked as a
+//! whole, so that every problem is told at once.
+
+mod keys;
+mod kind;
+mod load;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::model::decision::Mode;
+
+pub use keys::{KEYS, Key, environment_name};
+pub use load::{Source, load};
+
+/// A configuration in which every value is possible and all of them fit together.
+#[derive(Debug)]
+pub struct Config {
+    pub instance: Option<String>,
+    pub kafka: Kafka,
+    pub postgres: Postgres,
+    pub http: Http,
+    pub genesys: Genesys,
+    pub dial: Dial,
+    pub influx: Option<Influx>,
+    /// Every key with its value for people, secrets hidden.
+    pub printed: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+pub struct Kafka {
+    pub brokers: String,
+    pub topic_prefix: String,
+    /// Partitions of topics we create.
+    pub partitions: i32,
+    /// `None` leaves it to the brokers.
+    pub replication_factor: Option<i32>,
+    /// Worker threads of each stage.
+    pub workers: usize,
+    /// librdkafka properties, by their own names.
+    pub properties: BTreeMap<String, SecretString>,
+}
+
+#[derive(Debug)]
+pub struct Postgres {
+    pub url: SecretString,
+    pub max_connections: u32,
+}
+
+#[derive(Debug)]
+pub struct Http {
+    pub listen: SocketAddr,
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// A key that opens part of the HTTP interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    pub name: String,
+    pub role: String,
+    /// SHA-256 of the key, 64 hexadecimal digits. The key itself is nowhere.
+    pub sha256: String,
+}
+
+#[derive(Debug)]
+pub struct Genesys {
+    pub base_url: String,
+    pub login_url: Option<String>,
+    pub client_id: String,
+    pub client_secret: SecretString,
+    pub requests_per_minute: u32,
+    /// Length of the platform's budget window; shorter only for a simulator run fast.
+    pub budget_window: Duration,
+    pub organization_id: Option<String>,
+    pub region: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Dial {
+    /// `None` is off.
+    pub mode: Option<Mode>,
+    /// Time between two observations of a campaign.
+    pub interval: Duration,
+    /// Answer rate the policy `proportional` aims at.
+    pub target: f64,
+    pub campaigns: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Influx {
+    pub url: String,
+    pub org: String,
+    pub bucket: String,
+    pub token: SecretString,
+}
+
+/// One thing that is wrong: which key, what it says, what it may say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub key: String,
+    /// The value found; never that of a secret.
+    pub value: Option<String>,
+    pub allowed: String,
+    /// Where it was found.
+    pub origin: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.key)?;
+        if let Some(value) = &self.value {
+            write!(f, " = {value}")?;
+        }
+        write!(f, " ({}): {}", self.origin, self.allowed)
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        for problem in &self.0 {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Config {
+    /// The example file: every key with its help and default.
+    pub fn example() -> String {
+        keys::example()
+    }
+}
