@@ -11,4 +11,6 @@ pub mod metrics;
 pub mod model;
 pub mod runtime;
 pub mod stages;
+pub mod telemetry;
 pub mod topics;
+pub mod topology;

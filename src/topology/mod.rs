@@ -1,0 +1,3 @@
+//! How the rooms are put together.
+
+pub mod instance;
