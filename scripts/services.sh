@@ -549,15 +549,14 @@ run() { # CMD…: its exit code is in command_code afterwards
     while :; do
         command_code=0
         wait "$command_pid" || command_code=$?
-        process_birth "$command_pid" >/dev/null || break
-        # Still alive, so a signal ended the wait: CMD has 20 s from the first one.
-        if [[ -n $signalled ]]; then
-            : "${deadline:=$((SECONDS + 20))}"
-            while process_birth "$command_pid" >/dev/null && ((SECONDS < deadline)); do sleep 0.1; done
-            if process_birth "$command_pid" >/dev/null; then
-                read -ra tree <<<"$(process_tree "$command_pid")"
-                signal KILL "${tree[@]}"
-            fi
+        [[ -n $signalled ]] || break
+        # The signal ended the wait, not CMD: it has 20 s from the first one, and its own exit code counts.
+        signalled=
+        : "${deadline:=$((SECONDS + 20))}"
+        while process_birth "$command_pid" >/dev/null && ((SECONDS < deadline)); do sleep 0.1; done
+        if process_birth "$command_pid" >/dev/null; then
+            read -ra tree <<<"$(process_tree "$command_pid")"
+            signal KILL "${tree[@]}"
         fi
     done
     trap '' INT TERM HUP

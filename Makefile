@@ -1,0 +1,70 @@
+# Everything a fresh Debian machine needs is installed by the targets themselves (scripts/setup.sh).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# A toolchain that setup has just installed is not yet in every shell's PATH.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+SERVICES := scripts/services.sh
+# The tests find their services by TRUNKLINE_TEST_*; what an application would read is taken out of their environment.
+IN_SERVICES = env -u TRUNKLINE_KAFKA__BROKERS -u TRUNKLINE_POSTGRES__URL \
+	TRUNKLINE_TEST_VICTORIA="$$(command -v victoria-metrics || true)"
+
+.PHONY: help demo test build bench check faults clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+demo: ## everything on this machine, with a simulated Genesys Cloud; options in DEMO_ARGS="--speed 60"
+	@scripts/setup.sh all
+	@scripts/kafka-jars.sh
+	cargo build --release --locked
+	@exec $(TARGET_DIR)/release/trunkline demo $(DEMO_ARGS)
+
+test: ## all tests, against a Kafka and a Postgres of their own; options in TEST_ARGS="--test broker"
+	@scripts/setup.sh all victoria-metrics
+	@scripts/kafka-jars.sh
+	cargo test --locked --no-run $(TEST_ARGS)
+	@exec $(SERVICES) fresh test -- $(IN_SERVICES) cargo test --locked $(TEST_ARGS)
+
+build: ## the release binary, target/release/trunkline
+	@scripts/setup.sh build
+	cargo build --release --locked
+
+bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_ARGS
+	@scripts/setup.sh all
+	@scripts/kafka-jars.sh
+	cargo bench --locked --no-run $(BENCH_ARGS)
+	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) cargo bench --locked $(BENCH_ARGS)
+
+check: ## format, lints, dependencies and their licences
+	@scripts/setup.sh build
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then \
+		echo "cargo deny --locked check"; cargo deny --locked check; \
+	else \
+		echo "check: SKIPPED the audit of dependencies and licences, cargo-deny is missing; install it with: cargo install --locked cargo-deny"; \
+	fi
+
+faults: ## long fault tests: kills, proxies, restarts; FAULTS_ARGS as for cargo test
+	@scripts/setup.sh all
+	@scripts/kafka-jars.sh
+	cargo test --locked --no-run --test faults --features failpoints
+	@exec $(SERVICES) fresh faults -- $(IN_SERVICES) TRUNKLINE_FAULTS=long \
+		cargo test --locked --test faults --features failpoints $(FAULTS_ARGS)
+
+clean: ## removes build results, fetched files and stopped services' data; leaves running services alone
+	@for dir in .local/*/; do \
+		dir=$${dir%/}; \
+		[[ -e $$dir/.trunkline-services ]] || continue; \
+		if $(SERVICES) status $$dir | grep -q running; then \
+			echo "clean: $$dir is running and stays; end it with: $(SERVICES) remove $$dir"; \
+		else \
+			$(SERVICES) remove $$dir; \
+		fi; \
+	done
+	@compgen -G '.local/*/.trunkline-services' >/dev/null || rm -rf .local
+	cargo clean
