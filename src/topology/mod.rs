@@ -1,3 +1,6 @@
 //! How the rooms are put together.
 
 pub mod instance;
+mod roles;
+
+pub use roles::{ACTUATOR, AUDIT, CAMPAIGN_POLLER, CONSOLE, DRIFT, Kind, Role, roles};

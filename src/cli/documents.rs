@@ -1,0 +1,188 @@
+//! Documents made from the code's own declarations. `tests/rules/documents.rs`
+//! checks that the files say what the code does, and writes them on request.
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, KEYS, environment_name};
+use crate::metrics::{self, Kind};
+use crate::topics::{self, Cleanup, Topic, Values};
+
+/// A file below the project's root and what it must hold.
+pub struct Document {
+    pub path: String,
+    pub content: Content,
+}
+
+/// How much of a file is made from the code.
+pub enum Content {
+    Whole(String),
+    /// What stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+    Section { name: &'static str, text: String },
+}
+
+/// Every document that is made from the code.
+pub fn all() -> Vec<Document> {
+    let whole = |path: String, text: String| Document { path, content: Content::Whole(text) };
+    let section = |name, text| Document { path: "README.md".into(), content: Content::Section { name, text } };
+    let mut documents: Vec<Document> = topics::ALL
+        .iter()
+        .filter_map(|topic| {
+            let schema = topics::json_schema(topic)?;
+            let text = serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n";
+            Some(whole(format!("schemas/{}.schema.json", topic.name), text))
+        })
+        .collect();
+    documents.push(whole("schemas/asyncapi.yaml".into(), yaml(&asyncapi())));
+    documents.push(whole("trunkline.example.toml".into(), Config::example()));
+    documents.push(section("commands", commands_table()));
+    documents.push(section("topics", topics_table()));
+    documents.push(section("configuration", configuration_table()));
+    documents.push(section("metrics", metrics_table()));
+    documents
+}
+
+fn commands_table() -> String {
+    use clap::CommandFactory;
+    let mut table = String::from("| command | does |\n|---|---|\n");
+    for command in super::Arguments::command().get_subcommands().filter(|command| command.get_name() != "help") {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        table.push_str(&format!("| `{}` | {about} |\n", command.get_name()));
+    }
+    table
+}
+
+fn topics_table() -> String {
+    let mut table = String::from("| topic | key | value | kept |\n|---|---|---|---|\n");
+    for topic in topics::ALL {
+        table.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            topic.name,
+            topic.key,
+            topic.description,
+            kept(topic)
+        ));
+    }
+    table
+}
+
+fn kept(topic: &Topic) -> String {
+    match topic.cleanup {
+        Cleanup::Delete { retention } => format!("{} days", retention.as_secs() / 86_400),
+        Cleanup::Compact => "compacted".into(),
+    }
+}
+
+fn configuration_table() -> String {
+    let mut table = String::from("| key | environment | default | what |\n|---|---|---|---|\n");
+    for key in KEYS {
+        table.push_str(&format!(
+            "| `{}` | `{}` | {} | {} Allowed: {}. |\n",
+            key.name,
+            environment_name(key.name),
+            key.default.map_or_else(|| "–".to_owned(), |default| format!("`{default}`")),
+            key.help,
+            key.kind.allowed()
+        ));
+    }
+    table
+}
+
+fn metrics_table() -> String {
+    let mut table = String::from("| metric | kind | labels | what |\n|---|---|---|---|\n");
+    for metric in metrics::ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        table.push_str(&format!(
+            "| `{}` | {kind} | {} | {} |\n",
+            metric.name,
+            metric.labels.join(", "),
+            metric.help
+        ));
+    }
+    table
+}
+
+/// AsyncAPI 3.0: one channel per topic that others may read or write.
+fn asyncapi() -> Value {
+    let mut channels = serde_json::Map::new();
+    let mut operations = serde_json::Map::new();
+    for topic in topics::ALL.iter().filter(|topic| !matches!(topic.values, Values::Internal)) {
+        let payload = match topics::json_schema(topic) {
+            Some(schema) => json!({"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema}),
+            None => json!({"description": "original bytes"}),
+        };
+        let name = topic.name.replace('.', "_");
+        channels.insert(
+            name.clone(),
+            json!({
+                "address": topic.name,
+                "description": format!("{}; key: {}; kept: {}", topic.description, topic.key, kept(topic)),
+                "messages": {"record": {"contentType": "application/json", "payload": payload}},
+                "bindings": {"kafka": {"topic": topic.name, "bindingVersion": "0.5.0"}},
+            }),
+        );
+        let ours = topic.name.starts_with("trunkline.");
+        operations.insert(
+            format!("{}_{name}", if ours { "read" } else { "write" }),
+            json!({
+                "action": if ours { "send" } else { "receive" },
+                "channel": {"$ref": format!("#/channels/{name}")},
+            }),
+        );
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "trunkline",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Topics of trunkline. Consumers read with isolation.level=read_committed.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+    })
+}
+
+/// YAML of the plainest kind: block mappings and sequences, scalars as in JSON.
+fn yaml(value: &Value) -> String {
+    let mut text = String::from("# Made from src/topics.rs; checked by `make test`.\n");
+    write_yaml(value, 0, &mut text);
+    text
+}
+
+fn write_yaml(value: &Value, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                text.push_str(&format!("{indent}{}:", Value::from(name.as_str())));
+                write_yaml_below(member, depth, text);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                text.push_str(&format!("{indent}-"));
+                write_yaml_below(item, depth, text);
+            }
+        }
+        scalar => text.push_str(&format!("{indent}{scalar}\n")),
+    }
+}
+
+fn write_yaml_below(value: &Value, depth: usize, text: &mut String) {
+    let nested = match value {
+        Value::Object(members) => !members.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => false,
+    };
+    if nested {
+        text.push('\n');
+        write_yaml(value, depth + 1, text);
+    } else {
+        text.push_str(&format!(" {value}\n"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line: results on stdout, logs and progress on stderr; exit code 0
+//! done, 1 failed, 2 wrong usage.
+
+mod check;
+mod database;
+mod demo;
+pub mod documents;
+mod run;
+mod simulate;
+mod topics;
+mod topology;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Source};
+use crate::telemetry;
+
+/// Contact-centre control loops for Genesys Cloud on Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on this machine: broker, database, simulated Genesys Cloud, all stages
+    Demo(demo::Arguments),
+    /// The stages against the configured Kafka, Postgres and Genesys Cloud
+    Run(run::Arguments),
+    /// A simulated Genesys Cloud organisation with live contact-centre dynamics and fault injection
+    Simulate(simulate::Arguments),
+    /// Tests the configuration and every connection, all problems in one go, each with its remedy
+    Check(check::Arguments),
+    /// The dataflow as it is in the code
+    Topology(topology::Arguments),
+    /// Lists, creates or verifies the topics
+    Topics(topics::Arguments),
+    /// Brings the database to this version, or tells where it stands
+    Database(database::Arguments),
+    /// What was decided, from which inputs, under which policy, what was sent, what came back
+    Explain(explain::Arguments),
+    /// Prints shell completions
+    Completions {
+        /// The shell they are for
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, clap::Args)]
+struct ConfigFile {
+    /// Configuration file; without it `trunkline.toml` here, if there is one
+    #[arg(long, value_name = "FILE", env = "TRUNKLINE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(config::load(&Source::process(self.config.clone()))?)
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Any TLS provider would do; two in one process would be an error at first use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            // A reader that closed our stdout (`| head`) is not worth a message.
+            let closed = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if closed != Some(std::io::ErrorKind::BrokenPipe) {
+                eprintln!("trunkline: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "trunkline", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Topology(arguments) => arguments.run(),
+        Command::Demo(arguments) => on_runtime("warn", |shutdown| arguments.run(shutdown)),
+        Command::Run(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
+        Command::Simulate(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
+        Command::Check(arguments) => on_runtime("error", |_| arguments.run()),
+        Command::Topics(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Database(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
+    }
+}
+
+/// Runs a command until it is done. The first Ctrl-C or SIGTERM asks it to end,
+/// the second ends the process.
+fn on_runtime<F>(log_level: &str, command: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let telemetry = telemetry::start(log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(end_on_signal(shutdown.clone()));
+        command(shutdown).await
+    });
+    // Work that ignores its end, such as a name look-up, must not hold up ours.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    drop(telemetry);
+    result
+}
+
+async fn end_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::error!("signals cannot be received; only kill -9 will end this process");
+        return;
+    };
+    let mut next = async || tokio::select! { _ = interrupt.recv() => 130, _ = terminate.recv() => 143 };
+    next().await;
+    shutdown.cancel();
+    let code = next().await;
+    eprintln!("trunkline: ended at the second signal; work in progress is taken up at the next start");
+    std::process::exit(code);
+}

@@ -1,0 +1,137 @@
+//! Every role an instance can play, in the order of the dataflow.
+
+use crate::flow::Declaration;
+use crate::stages::{dialing, windowing};
+use crate::topics::{self, Topic};
+
+/// Which way a role looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Outside → topics.
+    Source,
+    /// Topics → topics.
+    Stage,
+    /// Topics → outside.
+    Sink,
+    /// Answers requests.
+    Server,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Source => "source",
+            Kind::Stage => "stage",
+            Kind::Sink => "sink",
+            Kind::Server => "server",
+        }
+    }
+}
+
+/// One role as it is wired.
+#[derive(Debug)]
+pub struct Role {
+    /// As `--stages` takes it.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub description: &'static str,
+    pub reads: Vec<&'static Topic>,
+    pub writes: Vec<&'static Topic>,
+    /// Topics the role keeps its own state in.
+    pub keeps: Vec<&'static Topic>,
+    /// What it talks to besides Kafka.
+    pub outside: &'static [&'static str],
+}
+
+pub const CAMPAIGN_POLLER: &str = "campaign-poller";
+pub const ACTUATOR: &str = "actuator";
+pub const AUDIT: &str = "audit";
+pub const DRIFT: &str = "drift";
+pub const CONSOLE: &str = "console";
+
+const PLATFORM: &str = "Genesys Cloud";
+const POSTGRES: &str = "Postgres";
+
+/// All roles.
+pub fn roles() -> Vec<Role> {
+    vec![
+        Role {
+            name: CAMPAIGN_POLLER,
+            kind: Kind::Source,
+            description: "observes each campaign once per interval, whichever instance it falls to",
+            reads: vec![],
+            writes: vec![&topics::CAMPAIGN_STATS],
+            keeps: vec![],
+            outside: &[PLATFORM],
+        },
+        stage(&windowing::DECLARATION),
+        stage(&dialing::DECLARATION),
+        Role {
+            name: ACTUATOR,
+            kind: Kind::Sink,
+            description: "carries decisions out on the platform, each at most once",
+            reads: vec![&topics::DIAL_DECISIONS],
+            writes: vec![&topics::OUTCOMES],
+            keeps: vec![],
+            outside: &[PLATFORM, POSTGRES],
+        },
+        Role {
+            name: AUDIT,
+            kind: Kind::Sink,
+            description: "keeps every decision and outcome",
+            reads: vec![&topics::DIAL_DECISIONS, &topics::OUTCOMES],
+            writes: vec![],
+            keeps: vec![],
+            outside: &[POSTGRES],
+        },
+        Role {
+            name: DRIFT,
+            kind: Kind::Sink,
+            description: "writes a point per applied change in line protocol",
+            reads: vec![&topics::OUTCOMES],
+            writes: vec![],
+            keeps: vec![],
+            outside: &["InfluxDB"],
+        },
+        Role {
+            name: CONSOLE,
+            kind: Kind::Server,
+            description: "answers HTTP: the ledger, readiness, metrics",
+            reads: vec![],
+            writes: vec![],
+            keeps: vec![],
+            outside: &[POSTGRES],
+        },
+    ]
+}
+
+fn stage(declaration: &Declaration) -> Role {
+    let mut writes = declaration.outputs.to_vec();
+    writes.extend([&topics::LATE_EVENTS, &topics::DEAD_LETTERS]);
+    Role {
+        name: declaration.name,
+        kind: Kind::Stage,
+        description: declaration.description,
+        reads: vec![declaration.input],
+        writes,
+        keeps: vec![declaration.changelog],
+        outside: &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_has_a_writer_and_every_role_its_own_name() {
+        let roles = roles();
+        for topic in topics::ALL {
+            let written = roles.iter().any(|role| role.writes.contains(topic) || role.keeps.contains(topic));
+            assert!(written, "nobody writes {topic:?}");
+        }
+        for (index, role) in roles.iter().enumerate() {
+            assert!(roles[..index].iter().all(|other| other.name != role.name), "{} twice", role.name);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The rooms know only what stands left of them: read from the imports.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room and the rooms it may know.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("health", &[]),
+    ("metrics", &[]),
+    ("telemetry", &[]),
+    ("topics", &["model"]),
+    ("config", &["model"]),
+    ("flow", &["model", "topics"]),
+    ("stages", &["model", "topics", "flow"]),
+    ("runtime", &["model", "topics", "flow", "metrics", "health"]),
+    ("genesys", &["model", "metrics", "health"]),
+    ("postgres", &["model", "metrics", "health"]),
+    ("sources", &["model", "topics", "runtime", "genesys", "metrics", "health"]),
+    ("sinks", &["model", "topics", "runtime", "genesys", "postgres", "metrics", "health"]),
+    ("console", &["model", "postgres", "metrics", "health"]),
+    (
+        "topology",
+        &[
+            "model",
+            "topics",
+            "flow",
+            "stages",
+            "runtime",
+            "genesys",
+            "postgres",
+            "sources",
+            "sinks",
+            "console",
+            "config",
+            "metrics",
+            "health",
+            "telemetry",
+        ],
+    ),
+    ("simulator", &["model"]),
+    (
+        "cli",
+        &[
+            "model",
+            "topics",
+            "flow",
+            "stages",
+            "runtime",
+            "genesys",
+            "postgres",
+            "sources",
+            "sinks",
+            "console",
+            "config",
+            "metrics",
+            "health",
+            "telemetry",
+            "topology",
+            "simulator",
+        ],
+    ),
+];
+
+fn room_of(path: &Path) -> String {
+    let below = path.strip_prefix(source_root()).expect("below src");
+    let first = below.components().next().expect("a file").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn source_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn source_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            source_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Names after `crate::`, one by one or in braces.
+fn rooms_known(source: &str) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    let mut rest = source;
+    while let Some(at) = rest.find("crate::") {
+        rest = &rest[at + "crate::".len()..];
+        let name = |text: &str| -> String {
+            text.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
+        };
+        match rest.strip_prefix('{') {
+            Some(list) => {
+                let mut depth = 0;
+                let mut item_starts = true;
+                for (index, letter) in list.char_indices() {
+                    match letter {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => item_starts = true,
+                        letter if item_starts && letter.is_ascii_alphabetic() => {
+                            known.insert(name(&list[index..]));
+                            item_starts = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            None => drop(known.insert(name(rest))),
+        }
+    }
+    known
+}
+
+#[test]
+fn rooms_know_only_what_stands_left_of_them() {
+    let mut files = Vec::new();
+    source_files(&source_root(), &mut files);
+    let mut broken = Vec::new();
+    for path in files {
+        let room = room_of(&path);
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let Some((_, may_know)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            broken.push(format!("{}: room `{room}` has no place in the order", path.display()));
+            continue;
+        };
+        for other in rooms_known(&fs::read_to_string(&path).expect("UTF-8 source")) {
+            let is_room = ROOMS.iter().any(|(name, _)| *name == other);
+            if is_room && other != room && !may_know.contains(&other.as_str()) {
+                broken.push(format!("{}: `{room}` must not know `{other}`", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn stages_and_sinks_do_not_know_their_siblings() {
+    let mut broken = Vec::new();
+    for room in ["stages", "sinks", "sources"] {
+        let folder = source_root().join(room);
+        let siblings: Vec<String> = fs::read_dir(&folder)
+            .expect("a room")
+            .map(|entry| {
+                let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+                name.trim_end_matches(".rs").to_owned()
+            })
+            .filter(|name| name != "mod")
+            .collect();
+        for sibling in &siblings {
+            let mut files = Vec::new();
+            let path = folder.join(sibling);
+            if path.is_dir() {
+                source_files(&path, &mut files)
+            } else {
+                files.push(path.with_extension("rs"))
+            }
+            for file in files {
+                let source = fs::read_to_string(&file).expect("UTF-8 source");
+                for other in siblings.iter().filter(|other| *other != sibling) {
+                    if source.contains(&format!("{room}::{other}"))
+                        || source.contains(&format!("super::super::{other}"))
+                    {
+                        broken.push(format!("{}: `{sibling}` must not know `{other}`", file.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_sees_every_form() {
+    let source = "use crate::model::Timestamp;\nuse crate::{flow::{Stage, Step}, topics, genesys as g};\nfn f() { crate::sinks::x() }";
+    let known: Vec<_> = rooms_known(source).into_iter().collect();
+    assert_eq!(known, ["flow", "genesys", "model", "sinks", "topics"]);
+}
