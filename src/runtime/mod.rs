@@ -2,3 +2,4 @@
 //! everything else. Knows no stage.
 
 pub mod kafka;
+pub mod subscription;

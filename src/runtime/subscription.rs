@@ -1,0 +1,529 @@
+//! A member of a consumer group for everything that is not a stage: sinks read
+//! topics through it, and where they publish, offsets and records go into one
+//! transaction.
+//!
+//! The member lives on its own thread, because librdkafka wants to be polled
+//! there; this is its async face. Nothing is delivered from a partition until
+//! its owner has said where to [`start`](SubscriptionHandle::start).
+
+mod member;
+mod publisher;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Part;
+use crate::runtime::kafka::KafkaSettings;
+use crate::topics::Topic;
+
+/// One partition of one of our topics.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicPartition {
+    pub topic: &'static Topic,
+    pub partition: i32,
+}
+
+impl PartialEq for TopicPartition {
+    fn eq(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.topic.name == other.topic.name
+    }
+}
+
+impl Eq for TopicPartition {}
+
+impl Hash for TopicPartition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.topic.name.hash(state);
+        self.partition.hash(state);
+    }
+}
+
+impl std::fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic.name, self.partition)
+    }
+}
+
+/// Where reading a partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The group's committed offset, or the earliest record where it has none.
+    Committed,
+    /// This offset; records before it were dealt with elsewhere.
+    At(i64),
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub struct InboundRecord {
+    pub topic: &'static Topic,
+    pub partition: i32,
+    pub offset: i64,
+    /// The record's timestamp, milliseconds since the Unix epoch.
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl InboundRecord {
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition { topic: self.topic, partition: self.partition }
+    }
+}
+
+/// A record to be published. The key chooses the partition as Kafka's Java clients do.
+#[derive(Clone, Debug)]
+pub struct OutboundRecord {
+    pub topic: &'static Topic,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl OutboundRecord {
+    /// What the broker weighs against the topic's limit, in bytes, with the
+    /// record's own framing rounded up.
+    fn size(&self) -> usize {
+        const FRAMING: usize = 128;
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+        FRAMING + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+}
+
+/// The offset of the next record to read, per partition.
+pub type Offsets = Vec<(TopicPartition, i64)>;
+
+/// What a member of the group is told, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// These partitions are ours; say where to [`start`](SubscriptionHandle::start).
+    Assigned(Vec<TopicPartition>),
+    /// These go to another member. What is to be committed can be committed until
+    /// [`acknowledge_revocation`](SubscriptionHandle::acknowledge_revocation).
+    Revoked(Vec<TopicPartition>),
+    /// These went to another member without our having been asked: nothing can be committed.
+    Lost(Vec<TopicPartition>),
+    /// Records in the order of their offsets per partition, at least one.
+    Records(Vec<InboundRecord>),
+    /// The subscription cannot go on; nothing follows.
+    Failed(SubscriptionError),
+    /// Shutdown has begun; nothing follows. Commits are still taken until it is dropped.
+    Closed,
+}
+
+/// How a subscription reads and whether it publishes.
+#[derive(Clone, Debug)]
+pub struct SubscriptionOptions {
+    /// Records waiting for their receiver before partitions are paused.
+    pub buffered_records: usize,
+    /// Records in one [`Event::Records`] at most.
+    pub batch_records: usize,
+    /// How long a revocation waits for its acknowledgement.
+    pub revocation_wait: Duration,
+    /// Whether [`publish`](SubscriptionHandle::publish) will be used: takes the
+    /// transactional id at the start, which frees what a crashed predecessor left open.
+    pub publishes: bool,
+    /// Says whether the group could be joined and the brokers answer.
+    pub health: Option<Part>,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self {
+            buffered_records: 4_000,
+            batch_records: 1_000,
+            revocation_wait: Duration::from_secs(3),
+            publishes: false,
+            health: None,
+        }
+    }
+}
+
+/// Why a subscription could not begin or go on.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SubscriptionError {
+    #[error("cannot make a Kafka consumer for group `{group}`: {reason}; check the `kafka` settings")]
+    Create { group: String, reason: String },
+    #[error("cannot start a thread for group `{group}`: {reason}")]
+    Thread { group: String, reason: String },
+    #[error(
+        "group `{group}` is to read {partition} at an offset that no longer exists ({reason}): records were \
+         removed before they were read; reset the group's offset on purpose to go on"
+    )]
+    PositionLost { group: String, partition: String, reason: String },
+    #[error("the consumer of group `{group}` failed for good: {reason}")]
+    Fatal { group: String, reason: String },
+}
+
+/// Why offsets were not committed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The same offsets may be committed again.
+    #[error("offsets were not committed: {0}")]
+    Retry(String),
+    /// Another member has the partitions; it begins at the last committed offsets.
+    #[error("offsets were not committed, the partitions went to another member: {0}")]
+    Gone(String),
+    /// The subscription has ended.
+    #[error("the subscription has ended")]
+    Closed,
+}
+
+/// Why records were not published. Unless said otherwise no reader sees any of
+/// them and the offsets are as they were.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The same records and offsets may be published again.
+    #[error("the transaction was aborted: {0}")]
+    Retry(String),
+    /// Another member has the partitions; it begins at the last committed offsets.
+    #[error("the partitions went to another member: {0}")]
+    Gone(String),
+    /// No retry helps: this record must be made smaller.
+    #[error("a record of {bytes} bytes for {topic} is over the topic's limit of {limit} bytes")]
+    TooLarge { topic: &'static str, bytes: usize, limit: usize },
+    /// The subscription has ended.
+    #[error("the subscription has ended")]
+    Closed,
+}
+
+/// The receiving end. Dropping it leaves the group.
+pub struct Subscription {
+    handle: SubscriptionHandle,
+    shutdown: CancellationToken,
+    finished: Option<oneshot::Receiver<()>>,
+}
+
+/// Commands to the member; cheap to clone and usable while another task waits
+/// in [`Subscription::next`].
+#[derive(Clone)]
+pub struct SubscriptionHandle {
+    shared: Arc<Shared>,
+}
+
+impl Subscription {
+    /// Joins the group `{prefix}trunkline-{role}`.
+    ///
+    /// # Errors
+    /// When the settings are not accepted by the Kafka client. Brokers that do
+    /// not answer are no error: joining goes on until they do.
+    pub fn open(
+        kafka: &KafkaSettings,
+        role: &'static str,
+        topics: &[&'static Topic],
+        options: SubscriptionOptions,
+        shutdown: CancellationToken,
+    ) -> Result<Self, SubscriptionError> {
+        let shared = Arc::new(Shared::default());
+        let finished = member::spawn(kafka, role, topics, options, shutdown.clone(), Arc::clone(&shared))?;
+        Ok(Self { handle: SubscriptionHandle { shared }, shutdown, finished: Some(finished) })
+    }
+
+    /// The next event. Can be dropped while it waits without losing one.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            if self.shutdown.is_cancelled() {
+                return Event::Closed;
+            }
+            if let Some(event) = self.handle.shared.take_event() {
+                return event;
+            }
+            tokio::select! {
+                () = self.handle.shared.arrived.notified() => {}
+                () = self.shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    pub fn handle(&self) -> SubscriptionHandle {
+        self.handle.clone()
+    }
+
+    /// See [`SubscriptionHandle::start`].
+    pub async fn start(&self, positions: Vec<(TopicPartition, Start)>) {
+        self.handle.start(positions).await;
+    }
+
+    /// See [`SubscriptionHandle::acknowledge_revocation`].
+    pub async fn acknowledge_revocation(&self) {
+        self.handle.acknowledge_revocation().await;
+    }
+
+    /// See [`SubscriptionHandle::commit`].
+    pub async fn commit(&self, offsets: Offsets) -> Result<(), CommitError> {
+        self.handle.commit(offsets).await
+    }
+
+    /// See [`SubscriptionHandle::publish`].
+    pub async fn publish(&self, records: Vec<OutboundRecord>, offsets: Offsets) -> Result<(), PublishError> {
+        self.handle.publish(records, offsets).await
+    }
+
+    /// See [`SubscriptionHandle::pause`].
+    pub async fn pause(&self, partitions: Vec<TopicPartition>) {
+        self.handle.pause(partitions).await;
+    }
+
+    /// See [`SubscriptionHandle::resume`].
+    pub async fn resume(&self, partitions: Vec<TopicPartition>) {
+        self.handle.resume(partitions).await;
+    }
+
+    /// Leaves the group and waits for it, 2 s at most: others take over at once
+    /// instead of after the session's end.
+    pub async fn close(mut self) {
+        self.handle.shared.close();
+        if let Some(finished) = self.finished.take() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), finished).await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.handle.shared.close();
+    }
+}
+
+impl SubscriptionHandle {
+    /// Delivery of these assigned partitions begins there. Partitions that are no
+    /// longer ours are passed over.
+    pub async fn start(&self, positions: Vec<(TopicPartition, Start)>) {
+        let positions = positions
+            .into_iter()
+            .filter_map(|(partition, start)| {
+                let epoch = self.shared.epoch_of(partition)?;
+                Some((Held { partition, epoch }, start))
+            })
+            .collect();
+        self.shared.command(Command::Start(positions));
+    }
+
+    /// Lets the partitions of the last [`Event::Revoked`] go.
+    pub async fn acknowledge_revocation(&self) {
+        self.shared.command(Command::AcknowledgeRevocation);
+    }
+
+    /// Commits offsets to the group.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit(&self, offsets: Offsets) -> Result<(), CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let offsets = self
+            .shared
+            .held(offsets)
+            .map_err(|partition| CommitError::Gone(format!("{partition} is not assigned")))?;
+        self.shared.command(Command::Commit { offsets, reply });
+        answer.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Publishes records and commits offsets to the group in one transaction:
+    /// both happen or neither. With no offsets a commit whose reply is lost cannot
+    /// be told from an abort, and a retry may publish twice.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn publish(&self, records: Vec<OutboundRecord>, offsets: Offsets) -> Result<(), PublishError> {
+        if let Some(record) = records.iter().find(|record| record.size() > record.topic.max_message_bytes) {
+            // Refused by the broker it would cost the whole transaction, twice.
+            return Err(PublishError::TooLarge {
+                topic: record.topic.name,
+                bytes: record.size(),
+                limit: record.topic.max_message_bytes,
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        let offsets = self
+            .shared
+            .held(offsets)
+            .map_err(|partition| PublishError::Gone(format!("{partition} is not assigned")))?;
+        self.shared.command(Command::Publish { records, offsets, reply });
+        answer.await.unwrap_or(Err(PublishError::Closed))
+    }
+
+    /// Stops delivery of these partitions, beyond what is delivered already.
+    pub async fn pause(&self, partitions: Vec<TopicPartition>) {
+        self.shared.command(Command::Pause(partitions));
+    }
+
+    /// Goes on with delivery.
+    pub async fn resume(&self, partitions: Vec<TopicPartition>) {
+        self.shared.command(Command::Resume(partitions));
+    }
+}
+
+/// A partition as the owner knew it when it gave the command. A partition that
+/// was lost and came back has a new epoch: what was meant for the old one is refused.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    partition: TopicPartition,
+    epoch: u64,
+}
+
+enum Command {
+    Start(Vec<(Held, Start)>),
+    AcknowledgeRevocation,
+    Commit {
+        offsets: Vec<(Held, i64)>,
+        reply: oneshot::Sender<Result<(), CommitError>>,
+    },
+    Publish {
+        records: Vec<OutboundRecord>,
+        offsets: Vec<(Held, i64)>,
+        reply: oneshot::Sender<Result<(), PublishError>>,
+    },
+    Pause(Vec<TopicPartition>),
+    Resume(Vec<TopicPartition>),
+}
+
+/// What the member's thread and its async face exchange.
+#[derive(Default)]
+struct Shared {
+    queues: Mutex<Queues>,
+    /// An event arrived.
+    arrived: Notify,
+    /// There is something for the thread to do.
+    work: Signal,
+}
+
+#[derive(Default)]
+struct Queues {
+    events: VecDeque<Queued>,
+    /// Records in `events`.
+    records: usize,
+    commands: VecDeque<Command>,
+    /// Epochs of the partitions the owner has been told of.
+    told: HashMap<TopicPartition, u64>,
+    closed: bool,
+}
+
+enum Queued {
+    Assigned(Vec<Held>),
+    Revoked(Vec<TopicPartition>),
+    Lost(Vec<TopicPartition>),
+    Records(Vec<InboundRecord>),
+    Failed(SubscriptionError),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_event(&self) -> Option<Event> {
+        let mut queues = self.lock();
+        let event = match queues.events.pop_front()? {
+            Queued::Assigned(held) => {
+                queues.told.extend(held.iter().map(|held| (held.partition, held.epoch)));
+                Event::Assigned(held.into_iter().map(|held| held.partition).collect())
+            }
+            Queued::Revoked(partitions) => Event::Revoked(partitions),
+            Queued::Lost(partitions) => {
+                for partition in &partitions {
+                    queues.told.remove(partition);
+                }
+                Event::Lost(partitions)
+            }
+            Queued::Failed(error) => Event::Failed(error),
+            Queued::Records(records) => {
+                queues.records -= records.len();
+                drop(queues);
+                // The thread may resume what it paused.
+                self.work.set();
+                return Some(Event::Records(records));
+            }
+        };
+        Some(event)
+    }
+
+    fn epoch_of(&self, partition: TopicPartition) -> Option<u64> {
+        self.lock().told.get(&partition).copied()
+    }
+
+    /// Offsets with the epochs their partitions have for the owner, or the first
+    /// partition it does not have.
+    fn held(&self, offsets: Offsets) -> Result<Vec<(Held, i64)>, TopicPartition> {
+        let queues = self.lock();
+        offsets
+            .into_iter()
+            .map(|(partition, offset)| match queues.told.get(&partition) {
+                Some(epoch) => Ok((Held { partition, epoch: *epoch }, offset)),
+                None => Err(partition),
+            })
+            .collect()
+    }
+
+    fn command(&self, command: Command) {
+        {
+            let mut queues = self.lock();
+            // Dropping the command drops its reply: the caller learns that it has ended.
+            if queues.closed {
+                return;
+            }
+            queues.commands.push_back(command);
+        }
+        self.work.set();
+    }
+
+    fn push(&self, event: Queued) {
+        {
+            let mut queues = self.lock();
+            if let Queued::Records(records) = &event {
+                queues.records += records.len();
+            }
+            queues.events.push_back(event);
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Takes back what the owner has not seen of these partitions.
+    fn withdraw(&self, gone: &[TopicPartition]) {
+        let mut queues = self.lock();
+        for event in &mut queues.events {
+            if let Queued::Records(records) = event {
+                records.retain(|record| !gone.contains(&record.topic_partition()));
+            }
+        }
+        queues.events.retain(|event| !matches!(event, Queued::Records(records) if records.is_empty()));
+        queues.records = queues
+            .events
+            .iter()
+            .map(|event| if let Queued::Records(records) = event { records.len() } else { 0 })
+            .sum();
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.work.set();
+    }
+}
+
+/// Wakes one thread; a call before the wait is not lost.
+#[derive(Default)]
+struct Signal {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn set(&self) {
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    fn wait(&self, at_most: Duration) {
+        let guard = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut guard, _) = self
+            .changed
+            .wait_timeout_while(guard, at_most, |set| !*set)
+            .unwrap_or_else(PoisonError::into_inner);
+        *guard = false;
+    }
+}
