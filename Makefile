@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# A toolchain that setup has just installed is not yet in every shell's PATH.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+# A toolchain that setup has just installed is not yet in every shell's PATH; an older one may be in /usr/bin.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERVICES := scripts/services.sh

@@ -66,13 +66,17 @@ POM
 printf 'Fetching Apache Kafka %s (about 55 MB, once per checkout) …\n' "$version" >&2
 # Downloads are retried: a half-minute hiccup of the network should not fail a fresh set-up.
 for attempt in 1 2 3; do
-    if mvn -B -q -C -Dstyle.color=never -f "$staging/pom.xml" dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$staging/libs" </dev/null >&2 9>&-; then
+    if mvn -B -q -C -f "$staging/pom.xml" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$staging/libs" </dev/null >"$staging/maven.log" 2>&1 9>&-; then
         break
     fi
-    ((attempt < 3)) || fail "Maven could not fetch Kafka $version (its messages are above); check the network and try again"
+    if ((attempt == 3)); then
+        cat "$staging/maven.log" >&2
+        fail "Maven could not fetch Kafka $version (its messages are above); check the network and try again"
+    fi
     sleep 3
 done
 [[ -f $staging/libs/kafka_2.13-$version.jar ]] || fail "Maven succeeded but kafka_2.13-$version.jar is missing in $staging/libs"
 
+rm -f "$staging/maven.log"
 mv "$staging" "$target"

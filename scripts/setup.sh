@@ -12,8 +12,8 @@ fail() {
 }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# rustup puts its programs here and often only a new login shell knows it.
-PATH=$PATH:${HOME:-/root}/.cargo/bin:/usr/sbin:/sbin
+# rustup puts its programs there and often only a new login shell knows it; an older cargo may lie in /usr/bin.
+PATH=${HOME:-/root}/.cargo/bin:$PATH:/usr/sbin:/sbin
 
 packages=()  # Debian packages to install
 reasons=()   # what each is missed for
@@ -72,9 +72,11 @@ postgres_is_there() {
 # ---- Debian packages -------------------------------------------------------------------------------------------
 
 as_root=()
+can_be_root() { ((EUID == 0)) || { has sudo && sudo -n true 2>/dev/null; }; }
+
 choose_root() {
     ((EUID != 0)) || return 0
-    if has sudo && sudo -n true 2>/dev/null; then
+    if can_be_root; then
         as_root=(sudo -n)
         return 0
     fi
@@ -93,6 +95,7 @@ apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::
 updated=
 update_once() {
     [[ -z $updated ]] || return 0
+    choose_root
     updated=yes
     apt update || fail "apt-get update failed (its messages are above); check the network and /etc/apt/sources.list"
 }
@@ -147,42 +150,48 @@ rust_is_enough() {
     [[ ${version%%.*} -gt 1 ]] || ((${minor%%.*} >= rust_minor))
 }
 
-install_rust() {
+rustup_needed=
+# Before anything is installed: where Rust cannot be had, the user should not wait to be told.
+check_rust() {
     rust_is_enough && return 0
-    say "setup: missing: Rust 1.$rust_minor or later (found: $(cargo --version 2>/dev/null || echo none))"
-    if ! has rustup && has apt-get; then
-        packages=(rustup) reasons=("rustup, which installs Rust")
-        if ! is_offered rustup && { ((EUID == 0)) || { has sudo && sudo -n true 2>/dev/null; }; }; then
-            choose_root
-            update_once
+    rustup_needed=yes
+    has rustup && return 0
+    if has apt-get; then
+        if ! is_offered rustup && can_be_root; then update_once; fi
+        if is_offered rustup; then
+            need rustup "Rust 1.$rust_minor or later (found: $(cargo --version 2>/dev/null || echo none))"
+            return 0
         fi
-        if is_offered rustup; then install_missing; fi
     fi
-    if has rustup; then
-        rustup toolchain install stable --profile minimal --component rustfmt --component clippy </dev/null >&2 ||
-            fail "rustup could not install Rust (its messages are above)"
-        rust_is_enough || rustup default stable >&2
-    fi
-    hash -r
-    rust_is_enough || fail "Rust 1.$rust_minor or later is needed and this distribution has none; run:
+    fail "Rust 1.$rust_minor or later is needed (found: $(cargo --version 2>/dev/null || echo none)) and this distribution has none; run:
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy
 then start again"
+}
+
+install_rust() {
+    [[ -n $rustup_needed ]] || return 0
+    say "setup: installing Rust with rustup"
+    rustup toolchain install stable --profile minimal --component rustfmt --component clippy </dev/null >&2 ||
+        fail "rustup could not install Rust (its messages are above)"
+    rust_is_enough || rustup default stable >&2 || true
+    hash -r
+    rust_is_enough || fail "cargo is still $(cargo --version 2>/dev/null || echo missing) after rustup installed a newer one;
+  an older cargo or a rustup override comes first, see: type -a cargo; rustup show"
 }
 
 # ----------------------------------------------------------------------------------------------------------------
 
 (($#)) || set -- all
-rust=
 for word in "$@"; do
     case $word in
-        all) check_build && check_services && rust=yes ;;
-        build) check_build && rust=yes ;;
+        all) check_rust && check_build && check_services ;;
+        build) check_rust && check_build ;;
         services) check_services ;;
         victoria-metrics)
             check_victoria_metrics
             # Not every release of Debian has it; the test that uses it says so and is skipped.
-            if [[ " ${packages[*]} " == *" victoria-metrics "* ]] && has apt-get && ((EUID == 0)); then
-                update_once
+            if [[ " ${packages[*]} " == *" victoria-metrics "* ]] && has apt-get; then
+                if ! is_offered victoria-metrics && can_be_root; then update_once; fi
                 if ! is_offered victoria-metrics; then
                     unset 'packages[-1]' 'reasons[-1]'
                     say "setup: this Debian has no package victoria-metrics; the tests that need it are skipped"
@@ -193,4 +202,4 @@ for word in "$@"; do
     esac
 done
 install_missing
-[[ -z $rust ]] || install_rust
+install_rust
