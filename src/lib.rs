@@ -9,6 +9,7 @@ pub mod flow;
 pub mod health;
 pub mod metrics;
 pub mod model;
+pub mod postgres;
 pub mod runtime;
 pub mod stages;
 pub mod telemetry;

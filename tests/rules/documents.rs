@@ -18,8 +18,10 @@ fn versions(document: &documents::Document) -> (String, String) {
         Content::Whole(text) => text.clone(),
         Content::Section { name, text } => {
             let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-            let (before, rest) = found.split_once(&open).unwrap_or_else(|| panic!("{} lacks {open}", document.path));
-            let (_, after) = rest.split_once(&close).unwrap_or_else(|| panic!("{} lacks {close}", document.path));
+            let (before, rest) =
+                found.split_once(&open).unwrap_or_else(|| panic!("{} lacks {open}", document.path));
+            let (_, after) =
+                rest.split_once(&close).unwrap_or_else(|| panic!("{} lacks {close}", document.path));
             format!("{before}{open}{text}{close}{after}")
         }
     };
@@ -43,7 +45,10 @@ fn files_made_from_the_code_are_current() {
             stale.push(document.path);
         }
     }
-    assert!(stale.is_empty(), "not current: {stale:?}; write them with TRUNKLINE_WRITE_DOCUMENTS=1 cargo test --test rules");
+    assert!(
+        stale.is_empty(),
+        "not current: {stale:?}; write them with TRUNKLINE_WRITE_DOCUMENTS=1 cargo test --test rules"
+    );
 }
 
 fn examples(topic: &str) -> Vec<PathBuf> {

@@ -1,0 +1,135 @@
+//! What can go wrong with the database, told with its remedy.
+
+use std::io;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+
+/// An error that names the server, what it answered, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "postgres.url is not a Postgres URL: {reason}; write postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+    )]
+    BadUrl { reason: String },
+    #[error("Postgres at {server} cannot be reached: {reason}; check postgres.url and that the server runs")]
+    Unreachable { server: String, reason: String },
+    #[error("Postgres at {server} gave no answer within {} ms; check the network and the server's load", .after.as_millis())]
+    NoAnswer { server: String, after: Duration },
+    #[error("TLS to Postgres at {server} failed: {reason}; check sslmode and sslrootcert in postgres.url")]
+    Tls { server: String, reason: String },
+    #[error(
+        "Postgres at {server} refuses user \"{user}\": {reason}; check user and password in postgres.url and pg_hba.conf"
+    )]
+    WrongCredentials { server: String, user: String, reason: String },
+    #[error("Postgres at {server} has no database \"{database}\"; create it: CREATE DATABASE \"{database}\"")]
+    MissingDatabase { server: String, database: String },
+    #[error(
+        "all connections to Postgres at {server} are in use; raise postgres.max_connections or the server's max_connections"
+    )]
+    Busy { server: String },
+    #[error("the database lacks migration {version} ({name}); run: trunkline database migrate")]
+    MissingMigration { version: i64, name: String },
+    #[error(
+        "the database has migration {version}, which this trunkline does not know; run the newer trunkline that made it"
+    )]
+    NewerDatabase { version: i64 },
+    #[error(
+        "migration {version} in the database differs from the one built in; restore sql/ as it was released, migrations are never edited"
+    )]
+    ChangedMigration { version: i64 },
+    #[error("migration {version} ({name}) failed and was rolled back: {source}")]
+    FailedMigration { version: i64, name: String, source: sqlx::Error },
+    #[error(
+        "role \"{role}\" is missing and user \"{user}\" may not create it; have an administrator run: {remedy}"
+    )]
+    MissingRole { role: &'static str, user: String, remedy: String },
+    #[error("Postgres at {server}: {source}")]
+    Query { server: String, source: sqlx::Error },
+}
+
+impl Error {
+    /// Whether waiting can help: the server is away, overloaded, or not migrated yet.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Error::Unreachable { .. }
+            | Error::NoAnswer { .. }
+            | Error::Tls { .. }
+            | Error::WrongCredentials { .. }
+            | Error::MissingDatabase { .. }
+            | Error::MissingMigration { .. }
+            | Error::Busy { .. } => true,
+            Error::Query { source, .. } => !is_about_data(source),
+            _ => false,
+        }
+    }
+
+    /// Whether the server refused the values themselves: sending them again cannot help.
+    pub fn is_about_data(&self) -> bool {
+        matches!(self, Error::Query { source, .. } if is_about_data(source))
+    }
+}
+
+/// SQLSTATE classes 22 (bad data), 23 (constraint) and 54 (limit exceeded) lie
+/// in the values; everything else in the circumstances.
+pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(refusal) => {
+            refusal.code().is_some_and(|code| matches!(code.get(..2), Some("22" | "23" | "54")))
+        }
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    }
+}
+
+/// Where a connection goes, for error messages: never with the password.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub server: String,
+    pub user: String,
+    pub database: String,
+}
+
+impl Target {
+    pub fn of(options: &PgConnectOptions) -> Self {
+        let server = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        let user = options.get_username().to_owned();
+        let database = options.get_database().unwrap_or(&user).to_owned();
+        Self { server, user, database }
+    }
+
+    /// Gives what sqlx says a name and a remedy.
+    pub fn explain(&self, error: sqlx::Error) -> Error {
+        let server = self.server.clone();
+        match &error {
+            sqlx::Error::Configuration(reason) => Error::BadUrl { reason: reason.to_string() },
+            sqlx::Error::Io(reason) => Error::Unreachable { server, reason: describe(reason) },
+            sqlx::Error::Tls(reason) => Error::Tls { server, reason: reason.to_string() },
+            sqlx::Error::PoolTimedOut => Error::Busy { server },
+            sqlx::Error::Database(refusal) => match refusal.code().as_deref() {
+                Some("28000" | "28P01") => Error::WrongCredentials {
+                    server,
+                    user: self.user.clone(),
+                    reason: refusal.message().to_owned(),
+                },
+                Some("3D000") => Error::MissingDatabase { server, database: self.database.clone() },
+                Some("53300") => Error::Busy { server },
+                Some("57P01" | "57P02" | "57P03") => {
+                    Error::Unreachable { server, reason: refusal.message().to_owned() }
+                }
+                _ => Error::Query { server, source: error },
+            },
+            _ => Error::Query { server, source: error },
+        }
+    }
+}
+
+fn describe(reason: &io::Error) -> String {
+    match reason.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        _ => reason.to_string(),
+    }
+}

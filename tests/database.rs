@@ -1,0 +1,6 @@
+//! The database tier: migrations, roles and the ledger on a real Postgres.
+
+mod support;
+
+#[path = "database/migrations.rs"]
+mod migrations;

@@ -1,0 +1,20 @@
+//! What several test binaries share, one file per idea.
+#![allow(dead_code)] // each binary uses its own part
+
+pub mod postgres;
+
+/// Asks again until `probe` answers, for half a minute at most.
+pub async fn until<T, F, P>(what: &str, mut probe: P) -> T
+where
+    F: Future<Output = Option<T>>,
+    P: FnMut() -> F,
+{
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        if let Some(answer) = probe().await {
+            return answer;
+        }
+        assert!(std::time::Instant::now() < end, "waited in vain for {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
