@@ -5,6 +5,7 @@ mod check;
 mod database;
 mod demo;
 pub mod documents;
+pub mod explain;
 mod run;
 mod simulate;
 mod topics;
@@ -120,6 +121,12 @@ where
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     drop(telemetry);
     result
+}
+
+/// `30s`, `2m`, `500ms`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|_| "a duration such as 30s or 2m".to_owned())?;
+    std::time::Duration::try_from(parsed).map_err(|_| "a duration that is not negative".to_owned())
 }
 
 async fn end_on_signal(shutdown: CancellationToken) {

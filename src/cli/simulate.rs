@@ -1,1 +1,85 @@
 //! `trunkline simulate`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use tokio_util::sync::CancellationToken;
+
+use crate::simulator::{self, Scenario, Simulator};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where the API listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8480", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Where the login host listens; the API host gives out tokens too
+    #[arg(long, value_name = "ADDR")]
+    login_listen: Option<SocketAddr>,
+    /// Which form of the platform's interface is spoken
+    #[arg(long, value_enum, default_value_t = Dialect::Seed)]
+    dialect: Dialect,
+    /// Simulated seconds per second; 0 moves only by POST /simulator/clock/advance
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// Everything random comes from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Campaigns, agents and contacts as TOML; without it seven campaigns of different kinds
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Requests a client may make per budget window
+    #[arg(long, default_value_t = 300)]
+    requests_per_window: u32,
+    /// Length of the budget window, such as 60s
+    #[arg(long, default_value = "60s", value_parser = super::duration)]
+    budget_window: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Dialect {
+    Seed,
+}
+
+impl Arguments {
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+        let Dialect::Seed = self.dialect;
+        let scenario = match &self.scenario {
+            None => Scenario::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("--scenario {} cannot be read", path.display()))?;
+                Scenario::from_toml(&text).with_context(|| format!("--scenario {}", path.display()))?
+            }
+        };
+        let running = Simulator::start(simulator::Settings {
+            listen: self.listen,
+            login_listen: self.login_listen,
+            speed: self.speed,
+            seed: self.seed,
+            scenario,
+            requests_per_window: self.requests_per_window,
+            budget_window: self.budget_window,
+            ..simulator::Settings::default()
+        })
+        .await?;
+        let mut out = std::io::stdout();
+        writeln!(out, "genesys.base_url = {}", running.api_url())?;
+        if running.login_addr.is_some() {
+            writeln!(out, "genesys.login_url = {}", running.login_url())?;
+        }
+        writeln!(out, "genesys.client_id = {}", simulator::DEMO_CLIENT_ID)?;
+        writeln!(out, "genesys.client_secret = {}", simulator::DEMO_CLIENT_SECRET)?;
+        for campaign in running.overview().campaigns {
+            writeln!(out, "campaign {} {}", campaign.id, campaign.name)?;
+        }
+        out.flush()?;
+        shutdown.cancelled().await;
+        running.shutdown().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}

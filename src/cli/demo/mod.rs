@@ -1,0 +1,155 @@
+//! `trunkline demo`: everything on this machine, before the user's eyes.
+
+mod screen;
+mod services;
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Source};
+use crate::postgres::Database;
+use crate::runtime::admin;
+use crate::simulator::{self, Running as Simulation, Simulator};
+use crate::topology::{self, Instance, settings};
+
+use screen::Screen;
+use services::Services;
+
+/// One tick of the platform's time.
+const TICK_SECONDS: f64 = 30.0;
+const REQUESTS_PER_WINDOW: u32 = 300;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Simulated seconds per second, 1 to 300
+    #[arg(long, default_value_t = 30.0, value_parser = speed)]
+    speed: f64,
+    /// Everything random in the simulated contact centre comes from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Ends by itself after this time, such as 2m; without it Ctrl-C ends it
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
+    length: Option<Duration>,
+    /// Address of the HTTP interface; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    listen: std::net::SocketAddr,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed| (1.0..=300.0).contains(speed));
+    speed.ok_or_else(|| "a number from 1 to 300".to_owned())
+}
+
+impl Arguments {
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+        eprintln!("Starting Kafka and Postgres …");
+        let services = Services::start(&shutdown).await?;
+        let result = self.with_services(&services, &shutdown).await;
+        eprintln!("Stopping Kafka and Postgres …");
+        services.remove().await?;
+        result
+    }
+
+    async fn with_services(&self, services: &Services, shutdown: &CancellationToken) -> anyhow::Result<ExitCode> {
+        let simulation = self.simulate().await?;
+        let result = self.with_simulation(services, &simulation, shutdown).await;
+        simulation.shutdown().await;
+        result
+    }
+
+    async fn simulate(&self) -> anyhow::Result<Simulation> {
+        Ok(Simulator::start(simulator::Settings {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            speed: self.speed,
+            seed: self.seed,
+            requests_per_window: REQUESTS_PER_WINDOW,
+            budget_window: self.scaled(60.0),
+            // Now and then somebody else changes a campaign under our hands.
+            rival_every_seconds: Some(240),
+            ..simulator::Settings::default()
+        })
+        .await?)
+    }
+
+    /// A span of the platform's time on our clock.
+    fn scaled(&self, seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds / self.speed)
+    }
+
+    fn configuration(&self, services: &Services, simulation: &Simulation) -> anyhow::Result<Config> {
+        let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
+        let campaigns: Vec<_> = simulation.overview().campaigns.into_iter().map(|campaign| campaign.id).collect();
+        let environment: HashMap<String, String> = [
+            ("TRUNKLINE_KAFKA__BROKERS", services.brokers.clone()),
+            ("TRUNKLINE_POSTGRES__URL", services.postgres_url.clone()),
+            ("TRUNKLINE_HTTP__LISTEN", self.listen.to_string()),
+            ("TRUNKLINE_GENESYS__BASE_URL", simulation.api_url()),
+            ("TRUNKLINE_GENESYS__CLIENT_ID", simulator::DEMO_CLIENT_ID.to_owned()),
+            ("TRUNKLINE_GENESYS__CLIENT_SECRET", simulator::DEMO_CLIENT_SECRET.to_owned()),
+            ("TRUNKLINE_GENESYS__REQUESTS_PER_MINUTE", REQUESTS_PER_WINDOW.to_string()),
+            ("TRUNKLINE_GENESYS__BUDGET_WINDOW", milliseconds(self.scaled(60.0))),
+            ("TRUNKLINE_DIAL__MODE", "live".to_owned()),
+            ("TRUNKLINE_DIAL__INTERVAL", milliseconds(self.scaled(TICK_SECONDS))),
+            ("TRUNKLINE_DIAL__CAMPAIGNS", campaigns.join(",")),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        // A `trunkline.toml` that lies here is for the real platform: the demo must not read it.
+        Ok(config::load(&Source { file: Some("/dev/null".into()), environment })?)
+    }
+
+    async fn with_simulation(
+        &self,
+        services: &Services,
+        simulation: &Simulation,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<ExitCode> {
+        let config = self.configuration(services, simulation)?;
+        let instance = Instance::claim(Some("demo"), "")?;
+        let kafka = settings::kafka(&config, &instance);
+        admin::apply(&kafka, &settings::topics(&config)).await.context("topics could not be created")?;
+        let database = Database::connect(&settings::postgres(&config))?;
+        database.migrate().await?;
+
+        let stop = shutdown.child_token();
+        let names: Vec<&str> = topology::roles().iter().map(|role| role.name).collect();
+        let running = topology::start(&config, &instance, &names, &stop).await?;
+        let http = running.http_address().context("the demo serves HTTP")?;
+
+        let mut out = std::io::stdout();
+        writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
+        writeln!(out, "SQL        psql '{}' -c 'select * from audit.explained limit 5'", services.postgres_url)?;
+        writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
+        writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
+        out.flush()?;
+
+        let mut screen = Screen::new(std::io::stdout().is_terminal());
+        let end = self.length.map(|length| Instant::now() + length);
+        let mut refresh = tokio::time::interval(screen.pause());
+        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while end.is_none_or(|end| Instant::now() < end) {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = refresh.tick() => {}
+            }
+            // What cannot be asked now is shown at the next turn.
+            let tally = database.tally().await.unwrap_or_default();
+            let recent = database.recent(screen.recent_decisions()).await.unwrap_or_default();
+            screen.show(&simulation.overview(), &tally, &recent)?;
+        }
+
+        let facts = admin::records(&kafka, &crate::topics::CAMPAIGN_STATS).await?;
+        stop.cancel();
+        running.ended().await?;
+        let tally = database.tally().await?;
+        write!(std::io::stdout(), "{}", screen::summary(facts, &tally, &simulation.overview()))?;
+        database.close().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}

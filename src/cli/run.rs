@@ -1,0 +1,42 @@
+//! `trunkline run`.
+
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ConfigFile;
+use crate::topology::{self, Instance};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Roles to run, separated by commas; all by default. `trunkline topology` names them
+    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = role)]
+    stages: Vec<String>,
+}
+
+/// Wrong names are wrong usage, told before anything starts.
+fn role(name: &str) -> Result<String, String> {
+    let known: Vec<_> = topology::roles().iter().map(|role| role.name).collect();
+    if known.contains(&name) { Ok(name.to_owned()) } else { Err(format!("one of {}", known.join(", "))) }
+}
+
+impl Arguments {
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+        let config = self.config.load()?;
+        let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
+        tracing::info!(instance = instance.name(), "starting");
+        let names: Vec<&str> = match self.stages.as_slice() {
+            [] => topology::roles().iter().map(|role| role.name).collect(),
+            chosen => chosen.iter().map(String::as_str).collect(),
+        };
+        let running = topology::start(&config, &instance, &names, &shutdown).await?;
+        if let Some(address) = running.http_address() {
+            tracing::info!(%address, "HTTP");
+        }
+        running.ended().await?;
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}

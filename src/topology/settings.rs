@@ -1,0 +1,53 @@
+//! From the configuration to what each room wants to know.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::genesys;
+use crate::postgres;
+use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::{StageSettings, TransactionSettings};
+
+use super::instance::Instance;
+
+pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
+    KafkaSettings {
+        brokers: config.kafka.brokers.clone(),
+        topic_prefix: config.kafka.topic_prefix.clone(),
+        instance: instance.name().to_owned(),
+        properties: config.kafka.properties.clone(),
+    }
+}
+
+pub fn stage(config: &Config) -> StageSettings {
+    StageSettings { workers: config.kafka.workers, ..StageSettings::default() }
+}
+
+pub fn transactions() -> TransactionSettings {
+    TransactionSettings::default()
+}
+
+pub fn postgres(config: &Config) -> postgres::Settings {
+    postgres::Settings {
+        url: config.postgres.url.clone(),
+        max_connections: config.postgres.max_connections,
+        ..postgres::Settings::default()
+    }
+}
+
+pub fn genesys(config: &Config) -> genesys::Settings {
+    let defaults = genesys::Settings::default();
+    // Where the simulator's time runs faster, a pause must be as much shorter.
+    let pace = config.genesys.budget_window.as_secs_f64() / defaults.budget_window.as_secs_f64();
+    let scaled = |duration: Duration| duration.mul_f64(pace.min(1.0)).max(Duration::from_millis(100));
+    genesys::Settings {
+        base_url: config.genesys.base_url.clone(),
+        login_url: config.genesys.login_url.clone(),
+        client_id: config.genesys.client_id.clone(),
+        client_secret: config.genesys.client_secret.clone(),
+        requests_per_minute: config.genesys.requests_per_minute,
+        budget_window: config.genesys.budget_window,
+        breaker_pause: scaled(defaults.breaker_pause),
+        ..defaults
+    }
+}
