@@ -3,6 +3,7 @@
 
 mod error;
 pub mod migrations;
+mod overview;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::health::Part;
 pub use error::Error;
 use error::Target;
 pub use migrations::{APP_ROLE, READER_ROLE};
+pub use overview::{Recent, Tally};
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
