@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod flow;
+pub mod genesys;
 pub mod health;
 pub mod metrics;
 pub mod model;

@@ -74,4 +74,14 @@ metrics_table! {
         "Time to rebuild the state of newly assigned partitions from the changelog.";
     STAGE_KEYS = "trunkline_stage_keys", Kind::Gauge, ["stage"],
         "Keys whose state is held in memory.";
+    GENESYS_CALLS = "trunkline_genesys_calls_total", Kind::Counter, ["endpoints", "result"],
+        "Calls of the platform by how they ended: ok, conflict, rate_limited, not_found, no_reply and so on.";
+    GENESYS_CALL_SECONDS = "trunkline_genesys_call_seconds", SECONDS, ["endpoints"],
+        "Time from sending a request to the end of its reply.";
+    GENESYS_BUDGET_WAIT_SECONDS = "trunkline_genesys_budget_wait_seconds", SECONDS, ["priority"],
+        "Time a call waited for a permit of the shared budget.";
+    GENESYS_BREAKER_OPEN = "trunkline_genesys_breaker_open", Kind::Gauge, ["endpoints"],
+        "1 while calls are paused after repeated failures.";
+    GENESYS_TOKENS = "trunkline_genesys_tokens_total", Kind::Counter, ["result"],
+        "Attempts to get an access token: ok, failed.";
 }

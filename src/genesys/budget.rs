@@ -1,0 +1,666 @@
+//! The budget that all calls of all instances share.
+//!
+//! A call takes one permit, right before it is sent. Permits come from a
+//! [`PermitStore`] that all instances share; inside an instance the calls that
+//! wait are served by priority, then in order of arrival.
+
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::BoxFuture;
+use crate::health::Part;
+
+/// Who goes first when the budget is short. Later ones go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    Read,
+    /// A change of a dial rate, by its size in hundredths of a line per agent: bigger ones first.
+    DialChange {
+        size_hundredths: u32,
+    },
+    Rollback,
+}
+
+impl Priority {
+    /// For metric labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::Read => "read",
+            Priority::DialChange { .. } => "dial_change",
+            Priority::Rollback => "rollback",
+        }
+    }
+}
+
+/// A token bucket under which no window sees more calls than allowed.
+///
+/// A bucket lets at most `capacity + refill * window` calls through in any
+/// window, so the two share the allowance: a tenth (at least 3, at most half)
+/// may come at once, the rest is spread. 2 % are kept back for permits that
+/// are taken in one window and used in the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BucketShape {
+    /// Permits that may be taken at once; at least 1.
+    pub capacity: f64,
+    pub refill_per_second: f64,
+    /// The window of the platform's own counting, in seconds.
+    pub window_seconds: f64,
+}
+
+impl BucketShape {
+    /// `requests` in any `window`; at least 1 in at least a millisecond.
+    pub fn new(requests: u32, window: Duration) -> Self {
+        let window_seconds = window.as_secs_f64().max(0.001);
+        let requests = requests.max(1);
+        let capacity = (requests / 10).max((requests / 2).min(3)).max(1);
+        let spread = (requests - capacity).max(1);
+        Self {
+            capacity: f64::from(capacity),
+            refill_per_second: f64::from(spread) / (window_seconds * 1.02),
+            window_seconds,
+        }
+    }
+
+    /// Permits that must be there before one is given to `priority`: the last
+    /// ones are kept for rollbacks, the last fifth for them and for dial changes.
+    pub fn needed(&self, priority: Priority) -> f64 {
+        let kept = match priority {
+            Priority::Rollback => 0.0,
+            Priority::DialChange { .. } if self.capacity >= 5.0 => 1.0,
+            Priority::DialChange { .. } => 0.0,
+            Priority::Read if self.capacity >= 2.0 => (self.capacity / 5.0).floor().max(1.0),
+            Priority::Read => 0.0,
+        };
+        1.0 + kept
+    }
+
+    /// Permits that may be left if the platform says that `remaining` calls are
+    /// left in its window, which ends in `reset_seconds`: what flows in until
+    /// then is spoken for. Negative when too many were already made.
+    pub fn ceiling(&self, limits: Limits) -> f64 {
+        let until_reset = limits.reset_seconds.clamp(0.0, self.window_seconds);
+        (limits.remaining - self.refill_per_second * until_reset).min(self.capacity)
+    }
+}
+
+/// What the platform says about its own count (`inin-ratelimit-*`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Calls left in its window.
+    pub remaining: f64,
+    /// Seconds until the window ends.
+    pub reset_seconds: f64,
+}
+
+/// First wait after a 429 that does not say how long, and where doubling ends.
+const UNTOLD_WAIT: Duration = Duration::from_secs(2);
+const UNTOLD_WAIT_LIMIT: Duration = Duration::from_secs(30);
+
+/// The wait after the `refusals`-th 429 in a row that does not say how long:
+/// 2 s doubling to 30 s, and up to the next step of it by chance. `chance` is
+/// from 0 to 1.
+pub fn untold_wait(refusals: u32, chance: f64) -> Duration {
+    let step = |n: u32| UNTOLD_WAIT.saturating_mul(1 << n.min(8)).min(UNTOLD_WAIT_LIMIT);
+    let base = step(refusals.saturating_sub(1));
+    base + (step(refusals.max(1)) - base).mul_f64(chance.clamp(0.0, 1.0))
+}
+
+/// Permission for one call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Permit {
+    /// Permits left after this one.
+    pub left: f64,
+    /// 429 replies in a row so far.
+    pub refusals: u32,
+}
+
+/// The answer to asking for a permit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Take {
+    Granted(Permit),
+    /// Not before this has passed; more may be asked of the caller then.
+    Wait(Duration),
+}
+
+/// Where permits come from. One store serves all calls with one OAuth client.
+pub trait PermitStore: Send + Sync + 'static {
+    /// Takes one permit if there are at least as many as `priority` needs and no
+    /// 429 is being waited out.
+    fn take(&self, priority: Priority) -> BoxFuture<'_, Result<Take, StoreError>>;
+
+    /// Lowers what is left to what the platform says is left.
+    fn correct(&self, limits: Limits) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// A 429 came: nobody gets a permit for the returned time, which is
+    /// `retry_after` where given.
+    fn refused(&self, retry_after: Option<Duration>) -> BoxFuture<'_, Result<Duration, StoreError>>;
+
+    /// A call was let through again after 429 replies.
+    fn accepted(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// The store could not be asked. Without it nobody calls.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// Permits for one process alone: where there is no other instance, and in tests.
+#[derive(Debug)]
+pub struct InProcessPermits {
+    bucket: Mutex<Bucket>,
+}
+
+impl InProcessPermits {
+    pub fn new(shape: BucketShape) -> Self {
+        Self { bucket: Mutex::new(Bucket::new(shape, Instant::now())) }
+    }
+
+    fn with_bucket<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Bucket, Instant) -> T,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut bucket, Instant::now());
+        Box::pin(std::future::ready(Ok(result)))
+    }
+}
+
+impl PermitStore for InProcessPermits {
+    fn take(&self, priority: Priority) -> BoxFuture<'_, Result<Take, StoreError>> {
+        self.with_bucket(|bucket, now| bucket.take(priority, now))
+    }
+
+    fn correct(&self, limits: Limits) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with_bucket(|bucket, now| bucket.correct(limits, now))
+    }
+
+    fn refused(&self, retry_after: Option<Duration>) -> BoxFuture<'_, Result<Duration, StoreError>> {
+        self.with_bucket(|bucket, now| bucket.refused(retry_after, rand::rng().random(), now))
+    }
+
+    fn accepted(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with_bucket(|bucket, _| bucket.refusals = 0)
+    }
+}
+
+/// The bucket itself. Pure; time and chance are passed in.
+#[derive(Debug)]
+struct Bucket {
+    shape: BucketShape,
+    tokens: f64,
+    refilled_at: Instant,
+    blocked_until: Instant,
+    /// 429 replies in a row.
+    refusals: u32,
+}
+
+impl Bucket {
+    fn new(shape: BucketShape, now: Instant) -> Self {
+        Self { shape, tokens: shape.capacity, refilled_at: now, blocked_until: now, refusals: 0 }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let gained = now.saturating_duration_since(self.refilled_at).as_secs_f64();
+        self.tokens = (self.tokens + gained * self.shape.refill_per_second).min(self.shape.capacity);
+        self.refilled_at = self.refilled_at.max(now);
+    }
+
+    fn take(&mut self, priority: Priority, now: Instant) -> Take {
+        self.refill(now);
+        let blocked = self.blocked_until.saturating_duration_since(now);
+        let missing = self.shape.needed(priority) - self.tokens;
+        if !blocked.is_zero() {
+            Take::Wait(blocked)
+        } else if missing > 0.0 {
+            Take::Wait(Duration::from_secs_f64(missing / self.shape.refill_per_second))
+        } else {
+            self.tokens -= 1.0;
+            Take::Granted(Permit { left: self.tokens, refusals: self.refusals })
+        }
+    }
+
+    fn correct(&mut self, limits: Limits, now: Instant) {
+        self.refill(now);
+        self.tokens = self.tokens.min(self.shape.ceiling(limits));
+    }
+
+    fn refused(&mut self, retry_after: Option<Duration>, chance: f64, now: Instant) -> Duration {
+        let already_waiting = self.blocked_until > now;
+        // Replies to calls that were already on their way are the same refusal.
+        if !already_waiting {
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        let until = match retry_after {
+            Some(wait) => now + wait,
+            None if already_waiting => self.blocked_until,
+            None => now + untold_wait(self.refusals, chance),
+        };
+        self.blocked_until = self.blocked_until.max(until);
+        self.blocked_until - now
+    }
+}
+
+/// Calls that may wait for a permit at once; more are turned away.
+const WAITING_LIMIT: usize = 4_096;
+/// Longest time between two questions to the store while a call waits: another
+/// instance may have been corrected meanwhile.
+const LONGEST_NAP: Duration = Duration::from_secs(5);
+/// Longest time a store may take to answer.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a call got no permit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NoPermit {
+    /// The store could not be asked.
+    Store(String),
+    /// Too many calls wait already.
+    Full,
+}
+
+/// This instance's door to the budget.
+#[derive(Debug)]
+pub struct Budget {
+    inner: Arc<Inner>,
+    _dispatcher: AbortOnDropHandle<()>,
+}
+
+struct Inner {
+    store: Arc<dyn PermitStore>,
+    shape: BucketShape,
+    waiting: Mutex<Waiting>,
+    /// The call to be served next is another one, or there was none before.
+    changed: Notify,
+    correcting: AtomicBool,
+    health: Part,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    calls: BinaryHeap<WaitingCall>,
+    arrivals: u64,
+    /// Refusals that the store does not know of yet.
+    untold_refusal: Option<Option<Duration>>,
+}
+
+struct WaitingCall {
+    priority: Priority,
+    arrival: u64,
+    reply: oneshot::Sender<Result<Permit, NoPermit>>,
+}
+
+impl Ord for WaitingCall {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.priority.cmp(&other.priority).then(other.arrival.cmp(&self.arrival))
+    }
+}
+
+impl PartialOrd for WaitingCall {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for WaitingCall {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for WaitingCall {}
+
+impl Budget {
+    /// Needs a running tokio runtime; its task ends with the last clone of the client.
+    pub fn new(store: Arc<dyn PermitStore>, shape: BucketShape, health: Part) -> Self {
+        health.ready();
+        let inner = Arc::new(Inner {
+            store,
+            shape,
+            waiting: Mutex::default(),
+            changed: Notify::new(),
+            correcting: AtomicBool::new(false),
+            health,
+        });
+        let dispatcher = AbortOnDropHandle::new(tokio::spawn(dispatch(inner.clone())));
+        Self { inner, _dispatcher: dispatcher }
+    }
+
+    /// Waits for a permit; dropping the future gives up the place in the queue.
+    pub async fn permit(&self, priority: Priority) -> Result<Permit, NoPermit> {
+        let (reply, answer) = oneshot::channel();
+        if self.inner.waiting().push(priority, reply)? {
+            self.inner.changed.notify_one();
+        }
+        answer.await.unwrap_or_else(|_| Err(NoPermit::Store("the client is shutting down".to_owned())))
+    }
+
+    /// Takes note of a reply that was no 429. Never waits.
+    pub fn accepted(&self, permit: Permit, limits: Option<Limits>) {
+        // A token or two of difference are calls on their way.
+        let limits = limits.filter(|limits| self.inner.shape.ceiling(*limits) < permit.left - 2.0);
+        if (permit.refusals == 0 && limits.is_none()) || self.inner.correcting.swap(true, Atomic::AcqRel) {
+            return;
+        }
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            if permit.refusals > 0 {
+                log_failure("accepted", bounded(inner.store.accepted()).await);
+            }
+            if let Some(limits) = limits {
+                tracing::info!(
+                    remaining = limits.remaining,
+                    reset_seconds = limits.reset_seconds,
+                    "the platform has counted more calls than this budget: lowered"
+                );
+                log_failure("correct", bounded(inner.store.correct(limits)).await);
+            }
+            inner.correcting.store(false, Atomic::Release);
+        });
+    }
+
+    /// Takes note of a 429 and says until when nobody calls. The store is told
+    /// even if this future is dropped.
+    pub async fn refused(&self, retry_after: Option<Duration>) -> Instant {
+        let received = Instant::now();
+        let inner = self.inner.clone();
+        let telling = tokio::spawn(async move { bounded(inner.store.refused(retry_after)).await });
+        match telling.await {
+            Ok(Ok(wait)) => received + wait,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a 429 could not be told to the shared budget yet");
+                self.inner.waiting().untold_refusal = Some(retry_after);
+                received + retry_after.unwrap_or(UNTOLD_WAIT)
+            }
+            Err(_) => received + retry_after.unwrap_or(UNTOLD_WAIT),
+        }
+    }
+}
+
+fn log_failure(what: &str, result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, what, "the shared budget could not be updated");
+    }
+}
+
+async fn bounded<T>(asked: BoxFuture<'_, Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(STORE_TIMEOUT, asked)
+        .await
+        .unwrap_or_else(|_| Err(StoreError(format!("no answer within {} s", STORE_TIMEOUT.as_secs()))))
+}
+
+impl Inner {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Says whether the new call is now the first.
+    fn push(
+        &mut self,
+        priority: Priority,
+        reply: oneshot::Sender<Result<Permit, NoPermit>>,
+    ) -> Result<bool, NoPermit> {
+        if self.calls.len() >= WAITING_LIMIT {
+            self.calls.retain(|call| !call.reply.is_closed());
+        }
+        if self.calls.len() >= WAITING_LIMIT {
+            return Err(NoPermit::Full);
+        }
+        let first = self.first().is_none_or(|first| priority > first);
+        self.arrivals += 1;
+        self.calls.push(WaitingCall { priority, arrival: self.arrivals, reply });
+        Ok(first)
+    }
+
+    /// The first call's priority; calls that were given up are dropped on the way.
+    fn first(&mut self) -> Option<Priority> {
+        while self.calls.peek().is_some_and(|call| call.reply.is_closed()) {
+            self.calls.pop();
+        }
+        self.calls.peek().map(|call| call.priority)
+    }
+
+    /// Gives the permit to the first call that still wants it.
+    fn give(&mut self, permit: Permit) {
+        while let Some(call) = self.calls.pop() {
+            if call.reply.send(Ok(permit)).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn turn_away(&mut self, error: &StoreError) {
+        for call in self.calls.drain() {
+            // Nobody waits for it any more: nothing to tell.
+            let _ = call.reply.send(Err(NoPermit::Store(error.0.clone())));
+        }
+    }
+}
+
+/// Asks the store for one permit after the other, always for the first call.
+async fn dispatch(inner: Arc<Inner>) {
+    loop {
+        let Some(priority) = inner.waiting().first() else {
+            inner.changed.notified().await;
+            continue;
+        };
+        match next_permit(&inner, priority).await {
+            Ok(Take::Granted(permit)) => {
+                inner.health.ready();
+                inner.waiting().give(permit);
+            }
+            Ok(Take::Wait(wait)) => {
+                inner.health.ready();
+                tokio::select! {
+                    () = sleep(wait.clamp(Duration::from_millis(1), LONGEST_NAP)) => {}
+                    () = inner.changed.notified() => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the shared budget cannot be asked: no calls are made");
+                inner.health.not_ready(format!("the shared budget cannot be asked: {error}"));
+                inner.waiting().turn_away(&error);
+            }
+        }
+    }
+}
+
+async fn next_permit(inner: &Inner, priority: Priority) -> Result<Take, StoreError> {
+    let untold = inner.waiting().untold_refusal;
+    if let Some(retry_after) = untold {
+        bounded(inner.store.refused(retry_after)).await?;
+        inner.waiting().untold_refusal = None;
+    }
+    bounded(inner.store.take(priority)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Health;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn shape(requests: u32) -> BucketShape {
+        BucketShape::new(requests, MINUTE)
+    }
+
+    fn budget(store: Arc<dyn PermitStore>, requests: u32) -> Budget {
+        Budget::new(store, shape(requests), Health::default().part("budget"))
+    }
+
+    #[test]
+    fn priorities_are_rollbacks_then_dial_changes_by_size_then_reads() {
+        let mut order = [
+            Priority::DialChange { size_hundredths: 5 },
+            Priority::Rollback,
+            Priority::Read,
+            Priority::DialChange { size_hundredths: 250 },
+        ];
+        order.sort_by(|a, b| b.cmp(a));
+        assert_eq!(
+            order,
+            [
+                Priority::Rollback,
+                Priority::DialChange { size_hundredths: 250 },
+                Priority::DialChange { size_hundredths: 5 },
+                Priority::Read,
+            ]
+        );
+    }
+
+    #[test]
+    fn untold_waits_double_from_2_to_30_seconds() {
+        let seconds = |refusals, chance| untold_wait(refusals, chance).as_secs_f64();
+        assert_eq!([1, 2, 3, 4, 5, 99].map(|n| seconds(n, 0.0)), [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+        assert_eq!([1, 2, 3, 4, 5, 99].map(|n| seconds(n, 1.0)), [4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
+    }
+
+    const CHANGE: Priority = Priority::DialChange { size_hundredths: 1 };
+
+    /// Takes greedily with hand-moved time and looks at every window.
+    #[test]
+    fn no_window_sees_more_than_allowed() {
+        for requests in [1, 2, 3, 7, 10, 60, 300] {
+            let start = Instant::now();
+            let mut now = start;
+            let mut bucket = Bucket::new(shape(requests), now);
+            let mut taken: Vec<Instant> = Vec::new();
+            while now < start + 4 * MINUTE {
+                match bucket.take(Priority::Rollback, now) {
+                    Take::Granted(_) => taken.push(now),
+                    Take::Wait(wait) => now += wait.max(Duration::from_millis(1)),
+                }
+            }
+            let in_window =
+                |from: Instant| taken.iter().filter(|at| (from..from + MINUTE).contains(at)).count();
+            let busiest = taken.iter().map(|from| in_window(*from)).max().unwrap();
+            assert!(busiest <= requests as usize, "{busiest} of {requests}");
+            let total = taken.len();
+            assert!(total as f64 >= f64::from(requests) * 2.0, "{total} of {requests} a minute in 4 minutes");
+        }
+    }
+
+    #[test]
+    fn the_last_permits_are_not_for_reads() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(shape(300), now);
+        let mut granted = |priority| {
+            std::iter::from_fn(|| matches!(bucket.take(priority, now), Take::Granted(_)).then_some(()))
+                .count()
+        };
+        assert_eq!(granted(Priority::Read), 24, "of 30");
+        assert_eq!(granted(CHANGE), 5);
+        assert_eq!(granted(Priority::Rollback), 1);
+    }
+
+    #[test]
+    fn refusals_at_once_count_once_and_an_answer_ends_the_count() {
+        let mut now = Instant::now();
+        let mut bucket = Bucket::new(shape(60), now);
+        assert_eq!(bucket.refused(None, 0.0, now).as_secs(), 2);
+        assert_eq!(bucket.refused(None, 1.0, now).as_secs(), 2, "the same refusal");
+        now += Duration::from_secs(2);
+        assert_eq!(bucket.refused(None, 0.0, now).as_secs(), 4);
+        assert_eq!(bucket.take(Priority::Rollback, now), Take::Wait(Duration::from_secs(4)));
+        assert_eq!(bucket.refused(Some(Duration::from_secs(1)), 0.0, now).as_secs(), 4, "the longest counts");
+        bucket.refusals = 0;
+        now += Duration::from_secs(4);
+        assert_eq!(bucket.refused(None, 0.0, now).as_secs(), 2);
+    }
+
+    #[test]
+    fn the_platforms_own_count_lowers_what_is_left_and_never_raises_it() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(shape(300), now);
+        bucket.correct(Limits { remaining: 299.0, reset_seconds: 60.0 }, now);
+        let Take::Granted(permit) = bucket.take(Priority::Read, now) else { panic!("full") };
+        assert!(permit.left > 28.0, "agreeing costs nothing: {permit:?}");
+        bucket.correct(Limits { remaining: 0.0, reset_seconds: 10.0 }, now);
+        bucket.correct(Limits { remaining: 9e9, reset_seconds: 0.0 }, now);
+        let Take::Wait(wait) = bucket.take(Priority::Rollback, now) else { panic!("spent") };
+        assert!(wait > Duration::from_secs(10), "{wait:?}");
+    }
+
+    #[tokio::test]
+    async fn waiting_calls_are_served_by_priority_then_in_order() {
+        let store = Arc::new(InProcessPermits::new(shape(60)));
+        store.refused(Some(Duration::from_millis(300))).await.unwrap();
+        let budget = Arc::new(budget(store, 60));
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let change = |size_hundredths| Priority::DialChange { size_hundredths };
+        let asked = [
+            ("small", change(1)),
+            ("read 1", Priority::Read),
+            ("read 2", Priority::Read),
+            ("big", change(100)),
+            ("rollback", Priority::Rollback),
+            ("big too", change(100)),
+        ];
+        let mut calls = Vec::new();
+        for (name, priority) in asked {
+            let (budget, served) = (budget.clone(), served.clone());
+            calls.push(tokio::spawn(async move {
+                budget.permit(priority).await.unwrap();
+                served.lock().unwrap().push(name);
+            }));
+            tokio::task::yield_now().await;
+        }
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert_eq!(*served.lock().unwrap(), ["rollback", "big", "big too", "small", "read 1", "read 2"]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_gave_up_costs_no_permit() {
+        let store = Arc::new(InProcessPermits::new(shape(1)));
+        store.refused(Some(Duration::from_millis(200))).await.unwrap();
+        let budget = budget(store.clone(), 1);
+        let gave_up = timeout(Duration::from_millis(50), budget.permit(Priority::Rollback)).await;
+        assert!(gave_up.is_err());
+        let permit = timeout(MINUTE / 2, budget.permit(Priority::Read)).await.expect("the only permit");
+        assert!(permit.is_ok());
+    }
+
+    struct Unreachable;
+    impl PermitStore for Unreachable {
+        fn take(&self, _: Priority) -> BoxFuture<'_, Result<Take, StoreError>> {
+            Box::pin(std::future::ready(Err(StoreError("connection refused".into()))))
+        }
+        fn correct(&self, _: Limits) -> BoxFuture<'_, Result<(), StoreError>> {
+            Box::pin(std::future::pending())
+        }
+        fn refused(&self, _: Option<Duration>) -> BoxFuture<'_, Result<Duration, StoreError>> {
+            Box::pin(std::future::pending())
+        }
+        fn accepted(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn without_the_store_nobody_calls_and_readiness_says_so() {
+        let health = Health::default();
+        let budget = Budget::new(Arc::new(Unreachable), shape(300), health.part("budget"));
+        let refused = budget.permit(Priority::Rollback).await;
+        assert_eq!(refused, Err(NoPermit::Store("connection refused".into())));
+        assert!(health.reasons()[0].1.contains("connection refused"));
+        let before = Instant::now();
+        let until = budget.refused(Some(Duration::from_secs(7))).await;
+        assert!(until >= before + Duration::from_secs(7), "an instance keeps a 429 itself at least");
+    }
+}

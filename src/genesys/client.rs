@@ -1,0 +1,626 @@
+//! A call from its scope to its verdict.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Method, Request, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Settings;
+use super::auth::{AuthError, Token, Tokens, authorize};
+use super::breaker::{Admission, Breaker, Open, Verdict};
+use super::budget::{BucketShape, Budget, Limits, NoPermit, PermitStore, Priority};
+use super::error::{CallError, CallErrorKind as Kind, ClientError};
+use super::retry_after::retry_after;
+use super::seed::{self, Campaign, CampaignStatistics};
+use super::transport::{BodyProblem, RawReply, Silence, Transport};
+use crate::health::{Health, Part};
+use crate::metrics;
+use crate::model::outcome::{ReceivedResponse, SentRequest};
+
+/// How urgent a call is and how long it may take.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub priority: Priority,
+    /// Waiting for token, permit and reply ends here.
+    pub deadline: Instant,
+    /// The same, when the process stops. A write that is on its way is given
+    /// 1.5 s more for its reply.
+    pub cancelled: CancellationToken,
+}
+
+/// A change that the platform confirmed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// For the record.
+    pub response: ReceivedResponse,
+    /// The object's entity tag after the change, where the reply names it.
+    pub revision: Option<String>,
+}
+
+/// The client; clones share everything.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    base_url: String,
+    transport: Transport,
+    tokens: Tokens,
+    budget: Budget,
+    campaigns: Endpoints,
+    statistics: Endpoints,
+    client_secret: SecretString,
+    retry_after_limit: Duration,
+}
+
+/// Endpoints that fail together.
+struct Endpoints {
+    /// For metrics, readiness and reasons.
+    name: &'static str,
+    breaker: Mutex<Breaker>,
+    health: Part,
+}
+
+/// How long a write on its way is waited for when the process stops.
+const STOPPING_GRACE: Duration = Duration::from_millis(1_500);
+/// How much of a reply is kept for the record, in bytes.
+const EXCERPT_LIMIT: usize = 2 * 1024;
+/// Longest entity tag or correlation id.
+const HEADER_LIMIT: usize = 1024;
+
+impl Client {
+    /// Starts getting a token at once. Registers `genesys.*` with `health`.
+    /// Needs a running tokio runtime; its tasks end with the last clone.
+    pub fn new(
+        settings: &Settings,
+        permits: Arc<dyn PermitStore>,
+        health: &Health,
+    ) -> Result<Self, ClientError> {
+        if settings.requests_per_minute == 0 {
+            return Err(ClientError::NoBudget);
+        }
+        let base_url = checked_url("genesys.base_url", &settings.base_url)?;
+        let login_url = match &settings.login_url {
+            Some(url) => checked_url("genesys.login_url", url)?,
+            None => base_url.clone(),
+        };
+        let token_url = parse_url("genesys.login_url", &format!("{login_url}/oauth/token"))?;
+        let transport = Transport::new(settings)?;
+        let shape = BucketShape::new(settings.requests_per_minute, settings.budget_window);
+        let endpoints = |name: &'static str| {
+            let part = health.part(&format!("genesys.{name}"));
+            part.ready();
+            metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
+            let breaker = Breaker::new(settings.breaker_failures, settings.breaker_pause);
+            Endpoints { name, breaker: Mutex::new(breaker), health: part }
+        };
+        let inner = Inner {
+            tokens: Tokens::new(transport.clone(), settings, token_url, health.part("genesys.token")),
+            budget: Budget::new(permits, shape, health.part("genesys.budget")),
+            campaigns: endpoints("campaigns"),
+            statistics: endpoints("campaign_statistics"),
+            base_url,
+            transport,
+            client_secret: settings.client_secret.clone(),
+            retry_after_limit: settings.retry_after_limit,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether the platform gives out a token: for `trunkline check`.
+    pub async fn authenticate(&self, scope: &Scope) -> Result<(), CallError> {
+        self.inner.token(scope).await.map(|_| ())
+    }
+
+    /// The campaign as it is now.
+    pub async fn campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        let request = read_request(seed::campaign_path(id));
+        self.inner
+            .read(&self.inner.campaigns, &request, scope, |reply, body| {
+                seed::read_campaign(id, bounded_header(reply, "etag"), body)
+            })
+            .await
+    }
+
+    /// The campaign's statistics as they are now.
+    pub async fn campaign_statistics(
+        &self,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<CampaignStatistics, CallError> {
+        let request = read_request(seed::campaign_statistics_path(id));
+        self.inner
+            .read(&self.inner.statistics, &request, scope, |_, body| seed::read_campaign_statistics(body))
+            .await
+    }
+
+    /// The request that gives the campaign this dial rate, provided that it is
+    /// still at `revision`. Nothing is sent: record the request, then
+    /// [`send_dial_rate`](Self::send_dial_rate) it.
+    pub fn prepare_dial_rate(id: &str, rate: f64, revision: &str) -> SentRequest {
+        seed::dial_rate_request(id, rate, revision)
+    }
+
+    /// Sends a prepared request; makes one attempt at its effect.
+    ///
+    /// # Errors
+    /// [`CallError::effect_is_unknown`] says whether the platform must be read back.
+    pub async fn send_dial_rate(
+        &self,
+        request: &SentRequest,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Reply, CallError> {
+        let is_ours = request.method == "PUT"
+            && request.path == seed::campaign_path(id)
+            && request.if_match.is_some()
+            && seed::requested_dial_rate(request).is_some();
+        if !is_ours {
+            let reason = format!("not sent: this is no possible change of campaign {id}'s dial rate");
+            return Err(CallError::without_reply(Kind::Rejected, reason));
+        }
+        self.inner.write(&self.inner.campaigns, request, scope).await
+    }
+}
+
+impl Inner {
+    /// A call that changes nothing.
+    async fn read<T>(
+        &self,
+        endpoints: &Endpoints,
+        request: &SentRequest,
+        scope: &Scope,
+        read: impl Fn(&RawReply, &[u8]) -> Result<T, String>,
+    ) -> Result<T, CallError> {
+        let judge = |reply: &RawReply| {
+            if reply.status != StatusCode::OK {
+                return Err((Kind::Malformed, format!("HTTP {} where 200 was due", reply.status.as_u16())));
+            }
+            let body = match &reply.body {
+                Ok(body) => body,
+                Err(problem @ BodyProblem::Broken(_)) => return Err((Kind::NoReply, problem.to_string())),
+                Err(problem @ BodyProblem::TooLarge(_)) => {
+                    return Err((Kind::Malformed, problem.to_string()));
+                }
+            };
+            if !reply.is_json() {
+                return Err((Kind::Malformed, "the reply is not JSON".to_owned()));
+            }
+            read(reply, body)
+                .map_err(|problem| (Kind::Malformed, format!("the reply makes no sense: {problem}")))
+        };
+        self.call(endpoints, request, false, scope, judge).await.map(|(value, _)| value)
+    }
+
+    /// A call that may change something.
+    async fn write(
+        &self,
+        endpoints: &Endpoints,
+        request: &SentRequest,
+        scope: &Scope,
+    ) -> Result<Reply, CallError> {
+        let judge = |reply: &RawReply| match &reply.body {
+            Err(problem) => Err((Kind::NoReply, problem.to_string())),
+            Ok(body) if body.is_empty() => Ok(bounded_header(reply, "etag")),
+            Ok(body) if reply.is_json() && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() => {
+                Ok(bounded_header(reply, "etag"))
+            }
+            Ok(_) => Err((Kind::NoReply, "the reply is not the API's: neither empty nor JSON".to_owned())),
+        };
+        let (revision, response) = self.call(endpoints, request, true, scope, judge).await?;
+        Ok(Reply { response, revision })
+    }
+
+    /// Measures a call and makes it, once more where only the token was at fault.
+    async fn call<T>(
+        &self,
+        endpoints: &Endpoints,
+        request: &SentRequest,
+        changes: bool,
+        scope: &Scope,
+        judge: impl Fn(&RawReply) -> Result<T, (Kind, String)>,
+    ) -> Result<(T, ReceivedResponse), CallError> {
+        let mut renewed = false;
+        let result = loop {
+            let token = match self.token(scope).await {
+                Ok(token) => token,
+                Err(error) => break Err(error),
+            };
+            let result = self.attempt(endpoints, request, changes, scope, &token, &judge).await;
+            match result {
+                Err(error) if error.kind == Kind::Unauthorized && !renewed => {
+                    self.tokens.reject(token.generation);
+                    renewed = true;
+                }
+                result => break result,
+            }
+        };
+        let outcome = result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
+        metrics::GENESYS_CALLS.counter(&[endpoints.name, outcome]).increment(1);
+        result.map_err(|mut error| {
+            error.reason = format!("{} {}: {}", request.method, request.path, error.reason);
+            error
+        })
+    }
+
+    /// One request: permit, breaker, exchange, verdict.
+    async fn attempt<T>(
+        &self,
+        endpoints: &Endpoints,
+        request: &SentRequest,
+        changes: bool,
+        scope: &Scope,
+        token: &Token,
+        judge: &impl Fn(&RawReply) -> Result<T, (Kind, String)>,
+    ) -> Result<(T, ReceivedResponse), CallError> {
+        let http_request = self.http_request(request, token)?;
+        // No permit is spent on a call that the breaker would stop.
+        endpoints.check()?;
+        let permit = self.permit(scope).await?;
+        let admitted = endpoints.admit()?;
+        let sent_at = Instant::now();
+        let exchanged = self.exchange(http_request, changes, scope).await;
+        metrics::GENESYS_CALL_SECONDS.histogram(&[endpoints.name]).record(sent_at.elapsed());
+        let reply = match exchanged {
+            Ok(reply) => reply,
+            Err(error) => {
+                let given_up = error.kind == Kind::Cancelled;
+                admitted.settle(if given_up { Verdict::Unknown } else { Verdict::Failed });
+                return Err(error);
+            }
+        };
+        let mut response = self.record(&reply, token);
+        let judged = if reply.status.is_success() {
+            judge(&reply)
+        } else {
+            let wait = self.told_wait(&reply);
+            Err(match judge_status(reply.status, &response) {
+                (Kind::RateLimited { .. }, reason) => {
+                    (Kind::RateLimited { until: self.budget.refused(wait).await }, reason)
+                }
+                other => other,
+            })
+        };
+        if reply.status != StatusCode::TOO_MANY_REQUESTS {
+            self.budget.accepted(permit, limits(&reply));
+        }
+        let failed = matches!(judged, Err((Kind::Server { .. } | Kind::NoReply | Kind::Malformed, _)));
+        admitted.settle(if failed { Verdict::Failed } else { Verdict::Answered });
+        match judged {
+            Ok(value) => Ok((value, response)),
+            Err((kind, reason)) => {
+                response.error = Some(reason.clone());
+                Err(CallError { kind, reason, response: Box::new(response) })
+            }
+        }
+    }
+
+    async fn token(&self, scope: &Scope) -> Result<Token, CallError> {
+        let waited = scope.wait(self.tokens.current(), || match self.tokens.last_failure() {
+            Some(failure) => format!("waiting for an access token ({})", failure.reason()),
+            None => "waiting for an access token".to_owned(),
+        });
+        waited.await?.map_err(|error| {
+            let kind = match &error {
+                AuthError::Refused(_) => Kind::Unauthorized,
+                AuthError::Unavailable(_) => Kind::NotSent,
+            };
+            CallError::without_reply(kind, error.reason())
+        })
+    }
+
+    async fn permit(&self, scope: &Scope) -> Result<super::budget::Permit, CallError> {
+        let asked_at = Instant::now();
+        let waited =
+            scope.wait(self.budget.permit(scope.priority), || "waiting for the shared budget".to_owned());
+        let permit = waited.await?.map_err(|error| {
+            let reason = match error {
+                NoPermit::Store(problem) => format!("not sent: the shared budget cannot be asked: {problem}"),
+                NoPermit::Full => "not sent: too many calls wait for the shared budget".to_owned(),
+            };
+            CallError::without_reply(Kind::Paused { until: None }, reason)
+        })?;
+        metrics::GENESYS_BUDGET_WAIT_SECONDS.histogram(&[scope.priority.name()]).record(asked_at.elapsed());
+        Ok(permit)
+    }
+
+    fn http_request(&self, request: &SentRequest, token: &Token) -> Result<Request, CallError> {
+        let rejected =
+            |problem: String| CallError::without_reply(Kind::Rejected, format!("not sent: {problem}"));
+        let url = format!("{}{}", self.base_url, request.path);
+        let url = Url::parse(&url).map_err(|error| rejected(error.to_string()))?;
+        let method =
+            Method::from_bytes(request.method.as_bytes()).map_err(|error| rejected(error.to_string()))?;
+        let mut builder = self.transport.http().request(method, url).header("accept", "application/json");
+        if let Some(revision) = &request.if_match {
+            builder = builder.header("if-match", revision);
+        }
+        if !request.body.is_null() {
+            builder = builder.json(&request.body);
+        }
+        let mut built = builder.build().map_err(|error| rejected(error.without_url().to_string()))?;
+        authorize(&mut built, token);
+        Ok(built)
+    }
+
+    /// The exchange itself. Once a write is on its way, giving up means not knowing.
+    async fn exchange(&self, request: Request, changes: bool, scope: &Scope) -> Result<RawReply, CallError> {
+        let exchange = self.transport.exchange(request);
+        tokio::pin!(exchange);
+        let late = if changes { Kind::NoReply } else { Kind::DeadlinePassed };
+        let finished = tokio::select! {
+            finished = &mut exchange => finished,
+            () = sleep_until(scope.deadline) => {
+                return Err(CallError::without_reply(late, "no reply before the call's deadline"));
+            }
+            () = scope.cancelled.cancelled() => {
+                if !changes {
+                    return Err(CallError::without_reply(Kind::Cancelled, "stopped while waiting for the reply"));
+                }
+                tokio::select! {
+                    finished = &mut exchange => finished,
+                    () = sleep(STOPPING_GRACE) => {
+                        return Err(CallError::without_reply(Kind::NoReply, "stopped while waiting for the reply"));
+                    }
+                }
+            }
+        };
+        finished.map_err(|silence| match silence {
+            Silence::NotSent(problem) => {
+                CallError::without_reply(Kind::NotSent, format!("not sent: {problem}"))
+            }
+            Silence::NoReply(problem) => {
+                CallError::without_reply(Kind::NoReply, format!("no reply: {problem}"))
+            }
+        })
+    }
+
+    /// The reply for the record: cut, and without anything secret.
+    fn record(&self, reply: &RawReply, token: &Token) -> ReceivedResponse {
+        let body = reply.body.as_ref().ok().filter(|body| !body.is_empty());
+        let secrets = [token.text.expose_secret(), self.client_secret.expose_secret()];
+        ReceivedResponse {
+            status: Some(reply.status.as_u16()),
+            body: body.map(|body| excerpt(body, &secrets)),
+            error: reply.body.as_ref().err().map(BodyProblem::to_string),
+            correlation_id: bounded_header(reply, "inin-correlation-id"),
+        }
+    }
+
+    /// How long a 429 says to wait.
+    fn told_wait(&self, reply: &RawReply) -> Option<Duration> {
+        let value = reply.header("retry-after")?;
+        retry_after(value, reply.header("date"), SystemTime::now(), self.retry_after_limit)
+    }
+}
+
+impl Scope {
+    /// Waits for something that has no effect yet, as long as the scope allows.
+    async fn wait<T>(
+        &self,
+        future: impl Future<Output = T>,
+        doing: impl Fn() -> String,
+    ) -> Result<T, CallError> {
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => {
+                Err(CallError::without_reply(Kind::Cancelled, format!("stopped while {}", doing())))
+            }
+            value = future => Ok(value),
+            () = sleep_until(self.deadline) => {
+                Err(CallError::without_reply(Kind::DeadlinePassed, format!("the deadline passed while {}", doing())))
+            }
+        }
+    }
+}
+
+impl Endpoints {
+    fn check(&self) -> Result<(), CallError> {
+        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        breaker.check(Instant::now()).map_err(|open| self.paused(open))
+    }
+
+    fn admit(&self) -> Result<Admitted<'_>, CallError> {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = breaker.admit(Instant::now()).map_err(|open| self.paused(open))?;
+        Ok(Admitted { endpoints: self, admission, settled: false })
+    }
+
+    fn paused(&self, open: Open) -> CallError {
+        let reason = match open.until {
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
+                format!("not sent: {} failed repeatedly and pauses for another {left:.1} s", self.name)
+            }
+            None => format!("not sent: {} failed repeatedly and is being probed", self.name),
+        };
+        CallError::without_reply(Kind::Paused { until: open.until }, reason)
+    }
+
+    fn settle(&self, admission: Admission, verdict: Verdict) {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_closed = breaker.is_closed();
+        breaker.settle(admission, verdict, Instant::now());
+        let is_closed = breaker.is_closed();
+        drop(breaker);
+        if was_closed == is_closed {
+            return;
+        }
+        metrics::GENESYS_BREAKER_OPEN.gauge(&[self.name]).set(if is_closed { 0.0 } else { 1.0 });
+        if is_closed {
+            tracing::info!(endpoints = self.name, "answers again");
+            self.health.ready();
+        } else {
+            tracing::warn!(endpoints = self.name, "failed repeatedly: pausing, then probing");
+            self.health.not_ready("Genesys Cloud failed repeatedly here: paused, then probed");
+        }
+    }
+}
+
+/// A call that the breaker let through; giving it up tells the breaker so.
+struct Admitted<'a> {
+    endpoints: &'a Endpoints,
+    admission: Admission,
+    settled: bool,
+}
+
+impl Admitted<'_> {
+    fn settle(mut self, verdict: Verdict) {
+        self.settled = true;
+        self.endpoints.settle(self.admission, verdict);
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.endpoints.settle(self.admission, Verdict::Unknown);
+        }
+    }
+}
+
+fn read_request(path: String) -> SentRequest {
+    SentRequest { method: "GET".to_owned(), path, if_match: None, body: serde_json::Value::Null }
+}
+
+/// What a status that is no success means. The time of a 429 is filled in later.
+fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, String) {
+    let kind = match status {
+        StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Kind::Conflict,
+        StatusCode::TOO_MANY_REQUESTS => Kind::RateLimited { until: Instant::now() },
+        StatusCode::UNAUTHORIZED => Kind::Unauthorized,
+        StatusCode::FORBIDDEN => Kind::Forbidden,
+        StatusCode::NOT_FOUND => Kind::NotFound,
+        status if status.is_server_error() => Kind::Server { status: status.as_u16() },
+        _ => Kind::Rejected,
+    };
+    let mut reason = format!("HTTP {}", status.as_u16());
+    if status.is_redirection() {
+        reason.push_str(": redirects are not followed; check genesys.base_url");
+    }
+    if let Some(message) = response.body.as_deref().and_then(api_message) {
+        reason.push_str(": ");
+        reason.push_str(&message);
+    }
+    (kind, reason)
+}
+
+/// The message of the platform's own error body.
+fn api_message(body: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct WireError {
+        message: String,
+    }
+    let error: WireError = serde_json::from_str(body).ok()?;
+    Some(error.message.chars().filter(|c| !c.is_control()).take(200).collect())
+}
+
+/// `inin-ratelimit-*`, where complete.
+fn limits(reply: &RawReply) -> Option<Limits> {
+    let number = |name: &str| {
+        let value: f64 = reply.header(name)?.trim().parse().ok()?;
+        (value.is_finite() && value >= 0.0).then_some(value)
+    };
+    let (count, allowed) = (number("inin-ratelimit-count")?, number("inin-ratelimit-allowed")?);
+    Some(Limits { remaining: allowed - count, reset_seconds: number("inin-ratelimit-reset")? })
+}
+
+fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
+    reply.header(name).filter(|value| value.len() <= HEADER_LIMIT).map(str::to_owned)
+}
+
+/// The first 2 KiB as text that a database takes, secrets blacked out.
+fn excerpt(body: &[u8], secrets: &[&str]) -> String {
+    let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
+    // Looks beyond the cut, so that none is cut in two and missed.
+    let window = &body[..body.len().min(EXCERPT_LIMIT + longest)];
+    let mut text = String::from_utf8_lossy(window).replace('\0', "\u{fffd}");
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "[secret]");
+    }
+    let mut end = text.len().min(EXCERPT_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+fn parse_url(name: &'static str, value: &str) -> Result<Url, ClientError> {
+    let refuse = |problem: String| ClientError::Url { name, value: value.to_owned(), problem };
+    let url = Url::parse(value).map_err(|error| refuse(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(refuse("it must begin with https:// or http:// and name a host".to_owned()));
+    }
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        return Err(refuse("it must have no credentials, query or fragment".to_owned()));
+    }
+    Ok(url)
+}
+
+/// The URL without a slash at its end, ready for paths to be put behind it.
+fn checked_url(name: &'static str, value: &str) -> Result<String, ClientError> {
+    parse_url(name, value)?;
+    Ok(value.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_holds_no_secret_and_nothing_a_database_refuses() {
+        let text = excerpt(b"{\"echo\":\"tok-1\",\"nul\":\"\0\"}", &["tok-1", ""]);
+        assert_eq!(text, "{\"echo\":\"[secret]\",\"nul\":\"\u{fffd}\"}");
+
+        let mut body = vec![b'x'; EXCERPT_LIMIT - 3];
+        body.extend_from_slice(b"tok-1 and more");
+        let text = excerpt(&body, &["tok-1"]);
+        assert!(!text.contains("tok"), "a secret over the cut: {}", &text[EXCERPT_LIMIT - 10..]);
+        assert_eq!(text.len(), EXCERPT_LIMIT);
+
+        let umlauts = "ü".repeat(EXCERPT_LIMIT);
+        assert!(excerpt(umlauts.as_bytes(), &[]).len() <= EXCERPT_LIMIT);
+    }
+
+    #[test]
+    fn urls_are_checked_before_anything_is_called() {
+        assert_eq!(checked_url("genesys.base_url", "http://h:1/a/").unwrap(), "http://h:1/a");
+        for value in ["", "h", "ftp://h", "http://user:secret@h", "http://h?x=1", "http://h#x", "file:///etc"]
+        {
+            assert!(checked_url("genesys.base_url", value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_meaning() {
+        let kind = |status: u16| judge_status(StatusCode::from_u16(status).unwrap(), &EMPTY).0.name();
+        const EMPTY: ReceivedResponse =
+            ReceivedResponse { status: None, body: None, error: None, correlation_id: None };
+        for (status, expected) in [
+            (301, "rejected"),
+            (400, "rejected"),
+            (401, "unauthorized"),
+            (403, "forbidden"),
+            (404, "not_found"),
+            (409, "conflict"),
+            (412, "conflict"),
+            (415, "rejected"),
+            (429, "rate_limited"),
+            (500, "server_error"),
+            (503, "server_error"),
+        ] {
+            assert_eq!(kind(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The one client for Genesys Cloud: every call of every instance goes through
+//! it, under one budget (`algorithms.md` §6).
+//!
+//! A call makes one attempt at its effect and says precisely what is known about
+//! it afterwards; whether to try again is the caller's decision. Only a rejected
+//! token is dealt with inside: it is renewed once and the call is made once more,
+//! which is safe because a rejected call changed nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+mod auth;
+mod breaker;
+mod budget;
+mod client;
+mod error;
+mod retry_after;
+mod seed;
+mod transport;
+
+pub use budget::{
+    BucketShape, InProcessPermits, Limits, Permit, PermitStore, Priority, StoreError, Take, untold_wait,
+};
+pub use client::{Client, Reply, Scope};
+pub use error::{CallError, CallErrorKind, ClientError};
+pub use seed::{Campaign, CampaignStatistics};
+
+/// A boxed future, for traits behind `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Whom to call as whom, and how patiently.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the API is: `https://api.mypurecloud.com`, without a trailing slash.
+    pub base_url: String,
+    /// Where tokens are given out; `None` asks the API's own host.
+    pub login_url: Option<String>,
+    /// The OAuth client. All instances that share it share one budget.
+    pub client_id: String,
+    pub client_secret: SecretString,
+    /// Calls in any `budget_window`, over all instances. At least 1.
+    pub requests_per_minute: u32,
+    /// What "a minute" is for the budget: 60 s, less where time runs faster.
+    pub budget_window: Duration,
+    /// Time to open a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// Time between two reads of a reply.
+    pub read_timeout: Duration,
+    /// Time from sending a request to the end of its reply.
+    pub total_timeout: Duration,
+    /// Largest reply in bytes, after decompression.
+    pub body_limit: usize,
+    /// Failures in a row that make an endpoint group pause.
+    pub breaker_failures: u32,
+    /// How long an endpoint group pauses before it is probed.
+    pub breaker_pause: Duration,
+    /// Longest wait that a `Retry-After` can ask for; more is taken for nonsense and cut.
+    pub retry_after_limit: Duration,
+    /// How long before its end a token is renewed; a shorter life is renewed at half of it.
+    pub token_margin: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            base_url: String::new(),
+            login_url: None,
+            client_id: String::new(),
+            client_secret: SecretString::default(),
+            requests_per_minute: 300,
+            budget_window: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(10),
+            total_timeout: Duration::from_secs(20),
+            body_limit: 8 * 1024 * 1024,
+            breaker_failures: 3,
+            breaker_pause: Duration::from_secs(60),
+            retry_after_limit: Duration::from_secs(600),
+            token_margin: Duration::from_secs(300),
+        }
+    }
+}

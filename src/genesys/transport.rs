@@ -1,0 +1,138 @@
+//! One HTTP exchange under all limits, and what is certain when it fails.
+
+use std::error::Error as _;
+use std::sync::Once;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Request, StatusCode};
+
+use super::Settings;
+use super::error::ClientError;
+
+/// Sends requests; follows no redirect, repeats nothing.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    http: reqwest::Client,
+    body_limit: usize,
+}
+
+/// A reply whose head arrived.
+#[derive(Debug)]
+pub struct RawReply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Result<Vec<u8>, BodyProblem>,
+}
+
+/// Why a body is not there whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyProblem {
+    /// More bytes than allowed, after decompression.
+    TooLarge(usize),
+    /// It ended early, stalled or could not be decompressed.
+    Broken(String),
+}
+
+/// No head of a reply arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// There was no connection: the request surely had no effect.
+    NotSent(String),
+    /// It may have arrived.
+    NoReply(String),
+}
+
+impl Transport {
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+        install_tls();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("trunkline/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(settings.connect_timeout)
+            .read_timeout(settings.read_timeout)
+            .timeout(settings.total_timeout)
+            .build()
+            .map_err(ClientError::Http)?;
+        Ok(Self { http, body_limit: settings.body_limit })
+    }
+
+    /// For building requests.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub async fn exchange(&self, request: Request) -> Result<RawReply, Silence> {
+        let mut response = self.http.execute(request).await.map_err(|error| {
+            let certain = error.is_connect() || error.is_builder();
+            let text = explain(error);
+            if certain { Silence::NotSent(text) } else { Silence::NoReply(text) }
+        })?;
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        let body = read_body(response, self.body_limit).await;
+        Ok(RawReply { status, headers, body })
+    }
+}
+
+impl RawReply {
+    /// A header's value where it is ASCII text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn is_json(&self) -> bool {
+        let Some(content_type) = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+            return false;
+        };
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    }
+}
+
+async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, BodyProblem> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(BodyProblem::TooLarge(limit)),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(BodyProblem::Broken(explain(error))),
+        }
+    }
+}
+
+impl std::fmt::Display for BodyProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BodyProblem::TooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
+            BodyProblem::Broken(problem) => write!(f, "the body broke off: {problem}"),
+        }
+    }
+}
+
+/// The whole chain of causes without the URL, which says nothing new.
+fn explain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// One TLS implementation for the whole process.
+fn install_tls() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // An error means that another part has already installed one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
