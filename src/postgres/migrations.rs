@@ -16,7 +16,10 @@ pub const APP_ROLE: &str = "trunkline_app";
 pub const READER_ROLE: &str = "trunkline_reader";
 
 /// Every file of `sql/`, oldest first. They are never edited once released.
-const FILES: &[(i64, &str, &str)] = &[(1, "audit", include_str!("../../sql/0001_audit.sql"))];
+const FILES: &[(i64, &str, &str)] = &[
+    (1, "audit", include_str!("../../sql/0001_audit.sql")),
+    (3, "budget", include_str!("../../sql/0003_budget.sql")),
+];
 
 /// Where sqlx keeps its book.
 const TABLE: &str = "trunkline.migrations";

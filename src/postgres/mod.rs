@@ -1,6 +1,7 @@
 //! Everything that is said in SQL: connections, migrations, the audit ledger,
 //! and what the actuator keeps between instances.
 
+pub mod budget;
 mod error;
 pub mod migrations;
 mod overview;
