@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::postgres::Database;
-use crate::runtime::admin;
+use crate::runtime::admin::{self, Standing};
 use crate::topology::{Instance, settings};
 
 /// The longest that any one connection is waited for.
@@ -39,8 +39,8 @@ impl Finding {
         Self { what: what.into(), problem: None }
     }
 
-    fn bad(what: impl Into<String>, problem: impl ToString) -> Self {
-        Self { what: what.into(), problem: Some(problem.to_string()) }
+    fn bad(what: impl ToString, problem: impl ToString) -> Self {
+        Self { what: what.to_string(), problem: Some(problem.to_string()) }
     }
 }
 
@@ -90,16 +90,25 @@ async fn kafka(config: &Config) -> Vec<Finding> {
     };
     let kafka = settings::kafka(config, &instance);
     let brokers = format!("Kafka at {}", config.kafka.brokers);
-    match admin::survey(&kafka, &settings::topics(config)).await {
-        Err(error) => vec![Finding::bad(brokers, error)],
-        Ok(topics) => {
-            let mut findings = vec![Finding::good(brokers)];
-            findings.extend(topics.iter().filter(|topic| !topic.problems.is_empty()).map(|topic| {
-                Finding::bad(format!("topic {}", topic.name), topic.problems.join("; "))
-            }));
-            findings
+    let topics = match admin::list(&kafka, &settings::topics(config), crate::topics::ALL).await {
+        Ok(topics) => topics,
+        Err(error) => return vec![Finding::bad(brokers, error)],
+    };
+    let mut findings = vec![Finding::good(brokers)];
+    for report in topics {
+        let what = format!("topic {}", report.name);
+        match report.standing {
+            Standing::Missing => findings.push(Finding::bad(what, "missing; run: trunkline topics apply")),
+            Standing::Present { drift, .. } => findings.extend(drift.iter().map(|drift| {
+                Finding::bad(
+                    &what,
+                    format!("{} is {}, declared as {}", drift.property, drift.found, drift.declared),
+                )
+            })),
+            Standing::Created => {}
         }
     }
+    findings
 }
 
 async fn postgres(config: &Config) -> Vec<Finding> {

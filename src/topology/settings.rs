@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::genesys;
 use crate::postgres;
+use crate::runtime::StageSettings;
+use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::{StageSettings, TransactionSettings};
 
 use super::instance::Instance;
 
@@ -23,8 +24,13 @@ pub fn stage(config: &Config) -> StageSettings {
     StageSettings { workers: config.kafka.workers, ..StageSettings::default() }
 }
 
-pub fn transactions() -> TransactionSettings {
-    TransactionSettings::default()
+pub fn topics(config: &Config) -> TopicSettings {
+    /// What the protocol calls "the broker's own default" (KIP-464).
+    const BROKERS_DEFAULT: i32 = -1;
+    TopicSettings {
+        partitions: config.kafka.partitions,
+        replication: config.kafka.replication_factor.unwrap_or(BROKERS_DEFAULT),
+    }
 }
 
 pub fn postgres(config: &Config) -> postgres::Settings {

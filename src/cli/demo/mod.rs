@@ -15,6 +15,7 @@ use crate::config::{self, Config, Source};
 use crate::postgres::Database;
 use crate::runtime::admin;
 use crate::simulator::{self, Running as Simulation, Simulator};
+use crate::topics;
 use crate::topology::{self, Instance, settings};
 
 use screen::Screen;
@@ -113,7 +114,7 @@ impl Arguments {
         let config = self.configuration(services, simulation)?;
         let instance = Instance::claim(Some("demo"), "")?;
         let kafka = settings::kafka(&config, &instance);
-        admin::apply(&kafka, &settings::topics(&config)).await.context("topics could not be created")?;
+        admin::apply(&kafka, &settings::topics(&config), topics::ALL).await.context("topics could not be created")?;
         let database = Database::connect(&settings::postgres(&config))?;
         database.migrate().await?;
 
@@ -144,7 +145,7 @@ impl Arguments {
             screen.show(&simulation.overview(), &tally, &recent)?;
         }
 
-        let facts = admin::records(&kafka, &crate::topics::CAMPAIGN_STATS).await?;
+        let facts = admin::record_count(&kafka, &topics::CAMPAIGN_STATS).await?;
         stop.cancel();
         running.ended().await?;
         let tally = database.tally().await?;

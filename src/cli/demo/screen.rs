@@ -87,7 +87,7 @@ fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
             format!("{:.2}–{:.2}", campaign.min_dial_rate, campaign.max_dial_rate),
             format!("{:.1} %", now.answer_rate * 100.0),
             now.agents.idle.to_string(),
-            now.agents.busy().to_string(),
+            (now.agents.talking + now.agents.wrapping_up).to_string(),
             now.ringing.to_string(),
             format!("{:.2} %", campaign.abandonment * 100.0),
         ]);
