@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod model;
 pub mod postgres;
 pub mod runtime;
+pub mod sinks;
 pub mod stages;
 pub mod telemetry;
 pub mod topics;

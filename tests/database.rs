@@ -2,5 +2,7 @@
 
 mod support;
 
+#[path = "database/ledger.rs"]
+mod ledger;
 #[path = "database/migrations.rs"]
 mod migrations;

@@ -3,6 +3,7 @@
 
 pub mod budget;
 mod error;
+pub mod ledger;
 pub mod migrations;
 mod overview;
 

@@ -45,7 +45,12 @@ impl Database {
         .fetch_all(self.pool())
         .await
         .map_err(|error| self.explain(error))?;
-        Ok(Tally { decisions: row.get("decisions"), outcomes, conflicts: row.get("conflicts"), gaps: row.get("gaps") })
+        Ok(Tally {
+            decisions: row.get("decisions"),
+            outcomes,
+            conflicts: row.get("conflicts"),
+            gaps: row.get("gaps"),
+        })
     }
 
     /// The newest decisions that asked for something, newest first.
@@ -58,7 +63,8 @@ impl Database {
                           (parameters ->> 'dialRate')::float8 AS \"to\"
                    FROM audit.explained WHERE action <> 'hold'
                    ORDER BY decided_at DESC, decision_id DESC LIMIT $1";
-        let rows = sqlx::query(sql).bind(limit).fetch_all(self.pool()).await.map_err(|error| self.explain(error))?;
+        let rows =
+            sqlx::query(sql).bind(limit).fetch_all(self.pool()).await.map_err(|error| self.explain(error))?;
         Ok(rows
             .iter()
             .map(|row| Recent {

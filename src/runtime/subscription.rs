@@ -56,6 +56,8 @@ pub enum Start {
     Committed,
     /// This offset; records before it were dealt with elsewhere.
     At(i64),
+    /// The earliest record there is, whatever the group has committed.
+    Earliest,
 }
 
 /// A record as it was read.

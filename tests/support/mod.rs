@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each binary uses its own part
 
 pub mod postgres;
+pub mod records;
 
 /// Asks again until `probe` answers, for half a minute at most.
 pub async fn until<T, F, P>(what: &str, mut probe: P) -> T

@@ -491,6 +491,7 @@ impl Member {
                 Start::At(offset) => {
                     add(&mut list, &name, wanted.partition.partition, Offset::Offset(*offset))
                 }
+                Start::Earliest => add(&mut list, &name, wanted.partition.partition, Offset::Beginning),
                 Start::Committed => add(&mut unknown, &name, wanted.partition.partition, Offset::Invalid),
             }
         }

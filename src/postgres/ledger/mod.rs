@@ -1,0 +1,8 @@
+//! The ledger: decisions and outcomes with their place in Kafka, written once and
+//! read by people.
+
+mod read;
+mod write;
+
+pub use read::{Cursor, CursorError, Filter, LedgerEntry, OutcomeEntry};
+pub use write::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Refusal, Written};

@@ -1,0 +1,309 @@
+//! From records to one transaction in the ledger.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::metrics;
+use crate::model::Timestamp;
+use crate::postgres::ledger::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
+use crate::postgres::{Database, Error};
+use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::subscription::{InboundRecord, OutboundRecord, Start, TopicPartition};
+use crate::topics::{self, Topic, headers};
+
+/// Writes batches and knows how far each partition has been read.
+pub struct AuditWriter {
+    database: Database,
+    names: Names,
+    consumer: String,
+    /// Stored position of each assigned partition; `None` before its first row.
+    positions: HashMap<TopicPartition, Option<i64>>,
+    /// An attempt failed: what is stored may differ from what we know.
+    stale: bool,
+}
+
+/// A record that does not go into the ledger, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    pub partition: TopicPartition,
+    pub offset: i64,
+    pub reason: String,
+}
+
+/// What one call of [`AuditWriter::write`] brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    pub written: Written,
+    pub set_aside: u64,
+    /// Offset of the next record, per partition of the batch.
+    pub next: Vec<(TopicPartition, i64)>,
+}
+
+impl Stored {
+    pub(super) fn count(&self) {
+        let rows = |kind, result, count| {
+            if count > 0 {
+                metrics::AUDIT_ROWS.counter(&[kind, result]).increment(count);
+            }
+        };
+        rows("decision", "stored", self.written.decisions);
+        rows("outcome", "stored", self.written.outcomes);
+        rows("other", "duplicate", self.written.duplicates);
+        rows("other", "dead_letter", self.set_aside);
+    }
+}
+
+/// Why a batch is not in the ledger yet.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// These records cannot be kept: set them aside, then write again without them.
+    #[error("{} records cannot be kept", .0.len())]
+    Refused(Vec<SetAside>),
+    /// The stored position is before one that was stored earlier: reading must begin
+    /// anew from there.
+    #[error("the stored position of {partition} went back")]
+    Rewound { partition: TopicPartition },
+    /// Write the same batch again later; what was committed after all is not written twice.
+    #[error(transparent)]
+    Unavailable(Error),
+}
+
+impl AuditWriter {
+    pub fn new(database: Database, kafka: &KafkaSettings) -> Self {
+        Self {
+            database,
+            names: Names::new(kafka),
+            consumer: kafka.group(super::ROLE),
+            positions: HashMap::new(),
+            stale: false,
+        }
+    }
+
+    /// Reads where newly assigned partitions go on.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn positions(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<(TopicPartition, Start)>, Error> {
+        let stored = self.stored(partitions).await?;
+        self.positions.extend(stored.iter().copied());
+        Ok(stored
+            .into_iter()
+            .map(|(partition, position)| (partition, position.map_or(Start::Earliest, Start::At)))
+            .collect())
+    }
+
+    /// These partitions are no longer ours.
+    pub fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.positions.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// Writes what of `records` is not in the ledger yet, in one transaction. Records
+    /// in `set_aside` only move the position.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn write(
+        &mut self,
+        records: &[InboundRecord],
+        set_aside: &[SetAside],
+    ) -> Result<Stored, WriteError> {
+        loop {
+            if self.stale {
+                self.read_again(records).await?;
+            }
+            let plan = Plan::new(&self.names, &self.positions, records, set_aside)?;
+            if plan.next.is_empty() {
+                return Ok(Stored::default());
+            }
+            match self.database.record(&self.consumer, &plan.batch).await {
+                Ok(written) => {
+                    let stored = Stored { written, set_aside: plan.set_aside, next: plan.next };
+                    self.positions
+                        .extend(stored.next.iter().map(|(partition, next)| (*partition, Some(*next))));
+                    return Ok(stored);
+                }
+                Err(RecordError::Moved) => {
+                    metrics::AUDIT_RETRIES.counter(&["moved"]).increment(1);
+                    self.stale = true;
+                }
+                Err(RecordError::Unavailable(error)) => {
+                    metrics::AUDIT_RETRIES.counter(&["unavailable"]).increment(1);
+                    self.stale = true;
+                    return Err(WriteError::Unavailable(error));
+                }
+                Err(RecordError::Refused(error)) => {
+                    metrics::AUDIT_RETRIES.counter(&["refused"]).increment(1);
+                    return Err(self.find_refused(&plan, error).await);
+                }
+            }
+        }
+    }
+
+    /// A copy of a record for the dead letters: byte for byte, with the reason in headers.
+    pub fn dead_letter(&self, records: &[InboundRecord], set_aside: &SetAside) -> Option<OutboundRecord> {
+        let record = records.iter().find(|record| {
+            record.topic_partition() == set_aside.partition && record.offset == set_aside.offset
+        })?;
+        let mut headers = record.headers.clone();
+        for (name, value) in [
+            (headers::ERROR_STAGE, super::ROLE.to_owned()),
+            (headers::ERROR_REASON, set_aside.reason.clone()),
+            (headers::ERROR_TOPIC, self.names.of(record.topic).to_owned()),
+            (headers::ERROR_PARTITION, record.partition.to_string()),
+            (headers::ERROR_OFFSET, record.offset.to_string()),
+            (headers::ERROR_TIME, now().to_string()),
+        ] {
+            headers.push((name.to_owned(), value.into_bytes()));
+        }
+        Some(OutboundRecord {
+            topic: &topics::DEAD_LETTERS,
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers,
+        })
+    }
+
+    async fn stored(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<(TopicPartition, Option<i64>)>, Error> {
+        let names: Vec<_> = partitions
+            .iter()
+            .map(|partition| (self.names.of(partition.topic).to_owned(), partition.partition))
+            .collect();
+        let stored = self.database.positions(&self.consumer, &names).await?;
+        Ok(partitions.iter().copied().zip(stored).collect())
+    }
+
+    /// After a failure: what was committed, by us without our knowing or by another
+    /// writer, is taken over.
+    async fn read_again(&mut self, records: &[InboundRecord]) -> Result<(), WriteError> {
+        let mut partitions: Vec<TopicPartition> = self.positions.keys().copied().collect();
+        for record in records {
+            if !partitions.contains(&record.topic_partition()) {
+                partitions.push(record.topic_partition());
+            }
+        }
+        let stored = self.stored(&partitions).await.map_err(WriteError::Unavailable)?;
+        for (partition, position) in stored {
+            let known = self.positions.insert(partition, position).flatten();
+            if position < known {
+                return Err(WriteError::Rewound { partition });
+            }
+        }
+        self.stale = false;
+        Ok(())
+    }
+
+    async fn find_refused(&self, plan: &Plan<'_>, error: Error) -> WriteError {
+        match self.database.refusals(&plan.batch).await {
+            Err(error) => WriteError::Unavailable(error),
+            // The batch as a whole is refused but none of its rows: not the rows' fault.
+            Ok(refusals) if refusals.is_empty() => WriteError::Unavailable(error),
+            Ok(refusals) => WriteError::Refused(
+                refusals
+                    .into_iter()
+                    .filter_map(|refusal| {
+                        let is_this = |partition: &&TopicPartition| {
+                            partition.partition == refusal.partition
+                                && self.names.of(partition.topic) == refusal.topic
+                        };
+                        let partition = *plan.next.iter().map(|(partition, _)| partition).find(is_this)?;
+                        Some(SetAside { partition, offset: refusal.offset, reason: refusal.reason })
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// The audited topics' full names, made once.
+struct Names(Vec<(&'static Topic, String)>);
+
+impl Names {
+    fn new(kafka: &KafkaSettings) -> Self {
+        Self(topics::ALL.iter().map(|topic| (*topic, kafka.topic(topic))).collect())
+    }
+
+    fn of(&self, topic: &Topic) -> &str {
+        let found = self.0.iter().find(|(known, _)| *known == topic);
+        found.map(|(_, name)| name.as_str()).expect("every topic is declared in topics::ALL")
+    }
+}
+
+/// What one transaction is to write.
+#[derive(Default)]
+struct Plan<'r> {
+    batch: Batch<'r>,
+    set_aside: u64,
+    next: Vec<(TopicPartition, i64)>,
+}
+
+impl<'r> Plan<'r> {
+    /// Decodes what is not stored yet and says how far each partition moves.
+    fn new(
+        names: &'r Names,
+        positions: &HashMap<TopicPartition, Option<i64>>,
+        records: &'r [InboundRecord],
+        set_aside: &[SetAside],
+    ) -> Result<Self, WriteError> {
+        let mut plan = Self::default();
+        let mut refused = Vec::new();
+        for record in records {
+            let partition = record.topic_partition();
+            let position = positions.get(&partition).copied().flatten();
+            if position.is_some_and(|position| record.offset < position) {
+                continue;
+            }
+            plan.reach(partition, record.offset + 1);
+            if set_aside.iter().any(|other| other.partition == partition && other.offset == record.offset) {
+                plan.set_aside += 1;
+            } else if let Err(reason) = plan.decode(record, names) {
+                refused.push(SetAside { partition, offset: record.offset, reason });
+            }
+        }
+        if !refused.is_empty() {
+            return Err(WriteError::Refused(refused));
+        }
+        plan.batch.advances = plan
+            .next
+            .iter()
+            .map(|(partition, next)| Advance {
+                topic: names.of(partition.topic).to_owned(),
+                partition: partition.partition,
+                expected: positions.get(partition).copied().flatten(),
+                next: *next,
+            })
+            .collect();
+        Ok(plan)
+    }
+
+    fn reach(&mut self, partition: TopicPartition, next: i64) {
+        match self.next.iter_mut().find(|(known, _)| *known == partition) {
+            Some((_, reached)) => *reached = next.max(*reached),
+            None => self.next.push((partition, next)),
+        }
+    }
+
+    fn decode(&mut self, record: &'r InboundRecord, names: &'r Names) -> Result<(), String> {
+        let bytes = record.value.as_deref().ok_or("tombstone")?;
+        let (topic, partition, offset) = (names.of(record.topic), record.partition, record.offset);
+        let bad_json = |error: serde_json::Error| format!("bad_json: {error}");
+        if record.topic == &topics::OUTCOMES {
+            let value: LoggedOutcome<'r> = serde_json::from_slice(bytes).map_err(bad_json)?;
+            self.batch.outcomes.push(Logged { topic, partition, offset, value });
+        } else {
+            let value: LoggedDecision<'r> = serde_json::from_slice(bytes).map_err(bad_json)?;
+            self.batch.decisions.push(Logged { topic, partition, offset, value });
+        }
+        Ok(())
+    }
+}
+
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

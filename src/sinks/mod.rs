@@ -1,0 +1,3 @@
+//! From topics to the outside.
+
+pub mod audit;

@@ -1,0 +1,61 @@
+//! Decisions and outcomes as their topics have them.
+
+use serde_json::{Value, json};
+use trunkline::model::Timestamp;
+use trunkline::model::decision::{DecisionId, Loop};
+
+/// 2026-01-02T03:04:05.678Z
+pub const START_MS: i64 = 1_767_323_045_678;
+
+/// The decision number `sequence` of a campaign, half a minute after the one before.
+pub fn decision(key: &str, sequence: u64) -> Value {
+    let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1));
+    json!({
+        "decisionId": decision_id(key, sequence),
+        "sequence": sequence,
+        "loop": "dial",
+        "key": key,
+        "mode": "live",
+        "decidedAt": at,
+        "eventTime": at,
+        "action": "set_dial_rate",
+        "reason": "answer_rate_above_target",
+        "parameters": {"previousDialRate": 2.0, "dialRate": 1.7},
+        "inputs": {
+            "campaignId": key, "firstObservedAt": at, "observedAt": at, "answerRates": [0.5], "meanAnswerRate": 0.5,
+            "answered": 100, "abandoned": 4, "agentsIdle": 3, "agentsBusy": 17, "dialRate": 2.0,
+            "minDialRate": 1.0, "maxDialRate": 10.0, "revision": "7"
+        },
+        "policy": {"name": "proportional", "version": 1, "hash": "0123456789abcdef"},
+        "settingsRevision": 0,
+        "causeIds": [format!("trunkline.campaign-windows.v1/0/{sequence}")],
+        "expiresAt": Timestamp::from_millis(at.as_millis() + 60_000),
+    })
+}
+
+pub fn decision_id(key: &str, sequence: u64) -> DecisionId {
+    let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1));
+    DecisionId::derive(Loop::Dial, key, sequence, at)
+}
+
+/// That decision, applied.
+pub fn outcome(key: &str, sequence: u64) -> Value {
+    let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1) + 250);
+    json!({
+        "decisionId": decision_id(key, sequence),
+        "loop": "dial",
+        "key": key,
+        "sequence": sequence,
+        "status": "applied",
+        "reason": "confirmed",
+        "attempts": 1,
+        "request": {
+            "method": "PUT", "path": format!("/api/v2/outbound/campaigns/{key}"), "ifMatch": "\"7\"",
+            "body": {"dialRate": 1.7}
+        },
+        "response": {"status": 200, "body": "{\"dialRate\":1.7}", "correlationId": "c-1"},
+        "requestedAt": at,
+        "finishedAt": at,
+        "effect": {"previousDialRate": 2.0, "dialRate": 1.7},
+    })
+}
