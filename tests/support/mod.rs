@@ -1,6 +1,7 @@
 //! What several test binaries share, one file per idea.
 #![allow(dead_code)] // each binary uses its own part
 
+pub mod kafka;
 pub mod postgres;
 pub mod records;
 

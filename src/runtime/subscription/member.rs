@@ -35,14 +35,11 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUP_RETRY: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// A commit without an answer for so long is reported as failed.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Queues what librdkafka reports from within `poll`.
 struct Context {
     shared: Arc<Shared>,
     rebalances: Mutex<VecDeque<Rebalance>>,
-    commits: Mutex<Vec<(KafkaResult<()>, Vec<(String, i32, i64)>)>>,
     /// While the consumer closes, revocations are answered where they arrive.
     closing: AtomicBool,
 }
@@ -78,11 +75,6 @@ impl ConsumerContext for Context {
         };
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
         self.shared.work.set();
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let offsets = raw_offsets(offsets);
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner).push((result, offsets));
     }
 }
 
@@ -124,7 +116,6 @@ pub(super) fn spawn(
     let context = Context {
         shared: Arc::clone(&shared),
         rebalances: Mutex::default(),
-        commits: Mutex::default(),
         closing: AtomicBool::new(false),
     };
     let create =
@@ -154,7 +145,6 @@ pub(super) fn spawn(
         starting: Vec::new(),
         revoking: None,
         full: false,
-        commits: VecDeque::new(),
         unreachable_since: None,
         probed_at: Instant::now(),
     };
@@ -207,8 +197,6 @@ struct Member {
     revoking: Option<Revoking>,
     /// The receiver is behind; all partitions are paused.
     full: bool,
-    /// The first one is under way.
-    commits: VecDeque<Commit>,
     unreachable_since: Option<Instant>,
     probed_at: Instant,
 }
@@ -224,13 +212,6 @@ struct Partition {
 struct Revoking {
     partitions: Vec<TopicPartition>,
     until: Instant,
-}
-
-struct Commit {
-    offsets: Vec<(Held, i64)>,
-    reply: Option<oneshot::Sender<Result<(), CommitError>>>,
-    /// When it was handed to librdkafka, and as what.
-    sent: Option<(Instant, Vec<(String, i32, i64)>)>,
 }
 
 impl Member {
@@ -251,7 +232,6 @@ impl Member {
             self.answer_rebalances();
             self.finish_revocation();
             self.start_partitions();
-            self.settle_commits();
             self.regulate();
             self.probe();
         };
@@ -286,7 +266,7 @@ impl Member {
                     self.finish_revocation();
                 }
                 Command::Commit { offsets, reply } => {
-                    self.commits.push_back(Commit { offsets, reply: Some(reply), sent: None });
+                    let _ = reply.send(self.commit(&offsets));
                 }
                 Command::Publish { records, offsets, reply } => {
                     let _ = reply.send(self.publish(records, &offsets));
@@ -605,59 +585,17 @@ impl Member {
         }
     }
 
-    /// One commit at a time: its answer carries nothing to tell it from another.
-    fn settle_commits(&mut self) {
-        let answers = std::mem::take(
-            &mut *self.consumer.context().commits.lock().unwrap_or_else(PoisonError::into_inner),
-        );
-        for (result, offsets) in answers {
-            if self.commits.front().is_some_and(|commit| {
-                commit.sent.as_ref().is_some_and(|(_, sent)| same_places(sent, &offsets))
-            }) {
-                let commit = self.commits.pop_front().expect("just looked at");
-                let result = result.map_err(|error| match error.rdkafka_error_code() {
-                    Some(
-                        RDKafkaErrorCode::IllegalGeneration
-                        | RDKafkaErrorCode::UnknownMemberId
-                        | RDKafkaErrorCode::FencedInstanceId,
-                    ) if self.first_gone(&commit.offsets).is_some() => CommitError::Gone(error.to_string()),
-                    _ => CommitError::Retry(error.to_string()),
-                });
-                commit.answer(result);
-            }
+    /// librdkafka bounds the wait for the coordinator by the session's timeout.
+    fn commit(&mut self, offsets: &[(Held, i64)]) -> Result<(), CommitError> {
+        self.answer_rebalances();
+        if let Some(partition) = self.first_gone(offsets) {
+            return Err(CommitError::Gone(format!("{partition} is not assigned")));
         }
-        loop {
-            let Some(commit) = self.commits.front() else { return };
-            match &commit.sent {
-                Some((at, _)) if at.elapsed() < COMMIT_TIMEOUT => return,
-                Some(_) => {
-                    let commit = self.commits.pop_front().expect("just looked at");
-                    commit
-                        .answer(Err(CommitError::Retry("no answer from the group's coordinator".to_owned())));
-                }
-                None => self.send_commit(),
-            }
+        if offsets.is_empty() {
+            return Ok(());
         }
-    }
-
-    fn send_commit(&mut self) {
-        let offsets = self.commits[0].offsets.clone();
-        let refusal = if let Some(partition) = self.first_gone(&offsets) {
-            Some(CommitError::Gone(format!("{partition} is not assigned")))
-        } else if offsets.is_empty() {
-            None
-        } else {
-            let list = self.offset_list(&offsets);
-            match self.consumer.commit(&list, CommitMode::Async) {
-                Ok(()) => {
-                    self.commits[0].sent = Some((Instant::now(), raw_offsets(&list)));
-                    return;
-                }
-                Err(error) => Some(CommitError::Retry(error.to_string())),
-            }
-        };
-        let commit = self.commits.pop_front().expect("it is the first");
-        commit.answer(refusal.map_or(Ok(()), Err));
+        let list = self.offset_list(offsets);
+        self.consumer.commit(&list, CommitMode::Sync).map_err(|error| CommitError::Retry(error.to_string()))
     }
 
     /// Pauses everything while the receiver is behind, and keeps polling for the group's sake.
@@ -764,21 +702,6 @@ impl Drop for Member {
             let _ = self.consumer.incremental_unassign(&assigned);
         }
     }
-}
-
-impl Commit {
-    fn answer(self, result: Result<(), CommitError>) {
-        if let Some(reply) = self.reply {
-            let _ = reply.send(result);
-        }
-    }
-}
-
-/// Whether both name the same offsets; an answer leaves offsets out it could not commit.
-fn same_places(sent: &[(String, i32, i64)], answered: &[(String, i32, i64)]) -> bool {
-    answered.is_empty()
-        || (sent.len() == answered.len()
-            && sent.iter().zip(answered).all(|(a, b)| a.0 == b.0 && a.1 == b.1 && (b.2 < 0 || a.2 == b.2)))
 }
 
 fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: Offset) {

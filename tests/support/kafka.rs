@@ -1,0 +1,124 @@
+//! Topics and names of a test's own on the broker that `make test` started.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::topics::{Cleanup, Topic};
+
+/// Settings under a prefix that no other test has.
+pub fn settings() -> KafkaSettings {
+    let brokers = std::env::var("TRUNKLINE_TEST_KAFKA")
+        .expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`, which starts a broker");
+    KafkaSettings {
+        brokers,
+        topic_prefix: format!("t-{}-", uuid::Uuid::now_v7().simple()),
+        instance: "one".to_owned(),
+        properties: BTreeMap::new(),
+    }
+}
+
+pub async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topic], partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
+    let names: Vec<String> = topics.iter().map(|topic| kafka.topic(topic)).collect();
+    let new: Vec<NewTopic> = names
+        .iter()
+        .zip(topics)
+        .map(|(name, topic)| {
+            let cleanup = if topic.cleanup == Cleanup::Compact { "compact" } else { "delete" };
+            NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("cleanup.policy", cleanup)
+        })
+        .collect();
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in admin.create_topics(&new, &options).await.expect("topics are created") {
+        result.expect("topic is created");
+    }
+}
+
+pub fn client(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &kafka.brokers);
+    config
+}
+
+/// Produces values under keys, in order, and waits for all of them.
+pub async fn produce(
+    kafka: &KafkaSettings,
+    topic: &Topic,
+    partition: Option<i32>,
+    records: &[(&str, &[u8])],
+) {
+    let config = client(kafka).set("partitioner", "murmur2_random").set("linger.ms", "5").clone();
+    let name = kafka.topic(topic);
+    let records: Vec<(String, Vec<u8>)> =
+        records.iter().map(|(key, value)| ((*key).to_owned(), value.to_vec())).collect();
+    let produce = move || {
+        let producer: BaseProducer = config.create().expect("a producer");
+        for (key, value) in &records {
+            let mut record = BaseRecord::to(&name).key(key).payload(value);
+            record.partition = partition;
+            producer.send(record).map_err(|(error, _)| error).expect("is queued");
+        }
+        producer.flush(Duration::from_secs(30)).expect("is produced");
+    };
+    tokio::task::spawn_blocking(produce).await.expect("is produced");
+}
+
+/// Everything committed on a topic up to now, in the order of each partition.
+pub fn read_all(kafka: &KafkaSettings, topic: &Topic) -> Vec<OwnedMessage> {
+    let consumer: BaseConsumer = client(kafka)
+        .set("group.id", format!("{}reader-{}", kafka.topic_prefix, uuid::Uuid::now_v7()))
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let name = kafka.topic(topic);
+    let wait = Duration::from_secs(10);
+    let metadata = consumer.fetch_metadata(Some(&name), wait).expect("metadata");
+    let mut assignment = TopicPartitionList::new();
+    let partitions = metadata.topics()[0].partitions().len();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(&name, partition as i32, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&assignment).expect("assigns");
+    let mut read = Vec::new();
+    let mut ended = std::collections::BTreeSet::new();
+    let give_up = std::time::Instant::now() + Duration::from_secs(60);
+    while ended.len() < partitions {
+        assert!(std::time::Instant::now() < give_up, "no end of {name} in sight");
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => read.push(message.detach()),
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
+            Some(Err(error)) => panic!("reading {name}: {error}"),
+            None => {}
+        }
+    }
+    read.sort_by_key(|message| (message.partition(), message.offset()));
+    read
+}
+
+/// The group's committed offset of one partition.
+pub fn committed(kafka: &KafkaSettings, role: &str, topic: &Topic, partition: i32) -> Option<i64> {
+    let consumer: BaseConsumer = client(kafka)
+        .set("group.id", kafka.group(role))
+        .set("isolation.level", "read_committed")
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&kafka.topic(topic), partition);
+    let found = consumer.committed_offsets(list, Duration::from_secs(10)).expect("committed offsets");
+    match found.elements()[0].offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
