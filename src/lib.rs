@@ -13,6 +13,7 @@ pub mod model;
 pub mod postgres;
 pub mod runtime;
 pub mod sinks;
+pub mod sources;
 pub mod stages;
 pub mod telemetry;
 pub mod topics;

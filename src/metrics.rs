@@ -90,4 +90,8 @@ metrics_table! {
         "Time to bring a batch into the ledger, waits for Postgres included.";
     AUDIT_RETRIES = "trunkline_audit_retries_total", Kind::Counter, ["reason"],
         "Attempts of the audit that wrote nothing: moved (another writer), refused (bad values), unavailable.";
+    CAMPAIGN_POLLS = "trunkline_campaign_polls_total", Kind::Counter, ["result"],
+        "Observations of campaigns by how they ended: ok, not_delivered, or how the call failed.";
+    CAMPAIGNS_WATCHED = "trunkline_campaigns_watched", Kind::Gauge, [],
+        "Campaigns that this instance observes.";
 }
