@@ -1,7 +1,12 @@
 //! How the rooms are put together.
 
-pub mod instance;
+mod instance;
+mod redecide;
 mod roles;
-pub mod shared_budget;
+pub mod settings;
+mod shared_budget;
+mod start;
 
-pub use roles::{ACTUATOR, AUDIT, CAMPAIGN_POLLER, CONSOLE, DRIFT, Kind, Role, roles};
+pub use instance::Instance;
+pub use roles::{Kind, Role, roles};
+pub use start::{Running, start};

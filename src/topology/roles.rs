@@ -43,6 +43,8 @@ pub struct Role {
     pub outside: &'static [&'static str],
 }
 
+pub const WINDOWING: &str = "windowing";
+pub const DIALING: &str = "dialing";
 pub const CAMPAIGN_POLLER: &str = "campaign-poller";
 pub const ACTUATOR: &str = "actuator";
 pub const AUDIT: &str = "audit";

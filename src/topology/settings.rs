@@ -9,6 +9,8 @@ use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
 
+use crate::sources::campaign_poller;
+
 use super::instance::Instance;
 
 pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
@@ -55,5 +57,15 @@ pub fn genesys(config: &Config) -> genesys::Settings {
         budget_window: config.genesys.budget_window,
         breaker_pause: scaled(defaults.breaker_pause),
         ..defaults
+    }
+}
+
+pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
+    campaign_poller::Settings {
+        campaigns: config.dial.campaigns.clone(),
+        interval: config.dial.interval,
+        organization_id: config.genesys.organization_id.clone(),
+        region: config.genesys.region.clone(),
+        ..campaign_poller::Settings::default()
     }
 }

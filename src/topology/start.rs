@@ -1,0 +1,231 @@
+//! Starts the roles of one instance and waits for their end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::instance::Instance;
+use super::shared_budget::SharedBudget;
+use super::{redecide, roles, settings};
+use crate::config::Config;
+use crate::console;
+use crate::genesys::Client;
+use crate::health::Health;
+use crate::model::decision::Mode;
+use crate::postgres::Database;
+use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::{StageHandle, run_stage};
+use crate::sinks::{actuator, audit, drift};
+use crate::sources::campaign_poller;
+use crate::stages::dialing::Dialing;
+use crate::stages::dialing::proportional::Proportional;
+use crate::stages::windowing::Windowing;
+
+/// Every role ends within this; what is cut off then is taken up by the next start.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(9);
+
+/// The roles of this process at work.
+pub struct Running {
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stages: Vec<StageHandle>,
+    http: Option<SocketAddr>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Where HTTP is served, if this instance has that role.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Waits until all roles have ended, which `shutdown` asks them to. A role that ends
+    /// before that takes the others along: a process that does half its work unnoticed is
+    /// worse than one that is restarted.
+    ///
+    /// # Errors
+    /// What a role ended with before it was asked to.
+    pub async fn ended(mut self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            Some(joined) = self.tasks.join_next() => {
+                if !self.stop.is_cancelled() {
+                    result = Err(match joined {
+                        Ok((role, Ok(()))) => anyhow::anyhow!("role {role} ended by itself"),
+                        Ok((role, Err(error))) => error.context(format!("role {role} ended")),
+                        Err(panic) => anyhow::Error::new(panic).context("a role panicked, which is a bug"),
+                    });
+                }
+                self.stop.cancel();
+            }
+        }
+        let ending = async {
+            for stage in self.stages {
+                stage.stopped().await;
+            }
+            while let Some(joined) = self.tasks.join_next().await {
+                match joined {
+                    Ok((_, Ok(()))) => {}
+                    Ok((role, Err(error))) => tracing::warn!(role, "at its end: {error:#}"),
+                    Err(panic) => tracing::error!("a role panicked, which is a bug: {panic}"),
+                }
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_LIMIT, ending).await.is_err() {
+            tracing::warn!("roles that had not ended after {SHUTDOWN_LIMIT:?} are cut off; the next start takes their work up");
+        }
+        result
+    }
+}
+
+/// Starts `names`, which are names of [`roles`]. Brokers, database and platform need not
+/// be there: roles wait for them, and readiness says so.
+///
+/// # Errors
+/// When settings cannot be used or the HTTP address is taken.
+pub async fn start(
+    config: &Config,
+    instance: &Instance,
+    names: &[&str],
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Running> {
+    let unknown = names.iter().find(|name| roles().iter().all(|role| role.name != **name));
+    if let Some(unknown) = unknown {
+        bail!("no role is called {unknown}");
+    }
+    let stop = shutdown.child_token();
+    let database = Database::connect(&settings::postgres(config))?;
+    let health = Health::default();
+    let mut starting = Starting {
+        config,
+        kafka: settings::kafka(config, instance),
+        client: None,
+        running: Running { tasks: JoinSet::new(), stages: Vec::new(), http: None, stop },
+        database,
+        health,
+    };
+    starting.watch_database();
+    for role in roles().iter().filter(|role| names.contains(&role.name)) {
+        starting.role(role.name).await.with_context(|| format!("role {} cannot start", role.name))?;
+    }
+    Ok(starting.running)
+}
+
+struct Starting<'c> {
+    config: &'c Config,
+    kafka: KafkaSettings,
+    database: Database,
+    /// One for all roles that call the platform.
+    client: Option<Client>,
+    health: Health,
+    running: Running,
+}
+
+impl Starting<'_> {
+    fn task<E>(&mut self, role: &'static str, work: impl Future<Output = Result<(), E>> + Send + 'static)
+    where
+        E: Into<anyhow::Error>,
+    {
+        self.running.tasks.spawn(async move { (role, work.await.map_err(Into::into)) });
+    }
+
+    fn watch_database(&mut self) {
+        let (database, part) = (self.database.clone(), self.health.part("postgres"));
+        let stop = self.running.stop.clone();
+        self.task("postgres watch", async move {
+            database.watch(part, stop).await;
+            Ok::<_, anyhow::Error>(())
+        });
+    }
+
+    fn client(&mut self) -> anyhow::Result<Client> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let genesys = settings::genesys(self.config);
+        let permits = Arc::new(SharedBudget::new(self.database.clone(), &genesys));
+        let client = Client::new(&genesys, permits, &self.health)?;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn role(&mut self, name: &'static str) -> anyhow::Result<()> {
+        // A loop that is off has no source, no stages and no actuator; what was recorded stays readable.
+        match (name, self.config.dial.mode) {
+            (roles::AUDIT, _) => self.audit(),
+            (roles::CONSOLE, _) => self.console().await?,
+            (roles::DRIFT, _) => self.drift()?,
+            (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
+            (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
+            (roles::WINDOWING, Some(_)) => self.stage(Windowing),
+            (roles::DIALING, Some(mode)) => self.stage(self.dialing(mode)),
+            (roles::ACTUATOR, Some(_)) => self.actuator()?,
+            (name, Some(_)) => unreachable!("role {name} is declared and not wired"),
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, stage: impl crate::flow::Stage) {
+        let part = self.health.part(stage.declaration().name);
+        let (settings, stop) = (settings::stage(self.config), self.running.stop.clone());
+        self.running.stages.push(run_stage(stage, &self.kafka, &settings, part, stop));
+    }
+
+    fn rule(&self) -> Proportional {
+        Proportional { target: self.config.dial.target }
+    }
+
+    fn dialing(&self, mode: Mode) -> Dialing {
+        Dialing::new(mode, self.config.dial.interval, self.rule())
+    }
+
+    fn campaign_poller(&mut self) -> anyhow::Result<()> {
+        let settings = settings::campaign_poller(self.config);
+        let (kafka, client, health) = (self.kafka.clone(), self.client()?, self.health.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::CAMPAIGN_POLLER, async move {
+            campaign_poller::run(settings, kafka, client, &health, stop).await
+        });
+        Ok(())
+    }
+
+    fn actuator(&mut self) -> anyhow::Result<()> {
+        let settings = actuator::Settings::new(redecide::by(self.rule()));
+        let actuator = actuator::Actuator::new(self.kafka.clone(), settings, self.client()?, self.database.clone());
+        let (health, stop) = (self.health.clone(), self.running.stop.clone());
+        self.task(roles::ACTUATOR, async move { actuator.run(&health, stop).await });
+        Ok(())
+    }
+
+    fn audit(&mut self) {
+        let (kafka, database, health) = (self.kafka.clone(), self.database.clone(), self.health.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::AUDIT, async move {
+            audit::run(audit::Settings::default(), &kafka, database, &health, stop).await
+        });
+    }
+
+    fn drift(&mut self) -> anyhow::Result<()> {
+        let Some(settings) = settings::drift(self.config) else {
+            tracing::info!(role = roles::DRIFT, "influx.url is not set: not started");
+            return Ok(());
+        };
+        let (kafka, health, stop) = (self.kafka.clone(), self.health.clone(), self.running.stop.clone());
+        self.task(roles::DRIFT, async move { drift::run(settings, &kafka, &health, stop).await });
+        Ok(())
+    }
+
+    async fn console(&mut self) -> anyhow::Result<()> {
+        let server =
+            console::Server::bind(settings::console(self.config), self.database.clone(), self.health.clone()).await?;
+        self.running.http = Some(server.address());
+        let stop = self.running.stop.clone();
+        self.task(roles::CONSOLE, server.run(stop));
+        Ok(())
+    }
+}
