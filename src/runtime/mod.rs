@@ -1,5 +1,28 @@
 //! The engine: runs stages on Kafka exactly once, and carries topics to and from
 //! everything else. Knows no stage.
+//!
+//! A [worker](run_stage) polls, lets the [task] check, decode and step, writes outputs,
+//! state and positions into one [transaction], and commits. State is in memory and in
+//! a compacted changelog, from which it is restored on assignment. The same task runs
+//! in memory under the driver.
 
+pub mod dead_letter;
+pub mod driver;
 pub mod kafka;
 pub mod subscription;
+pub mod task;
+pub mod transaction;
+pub mod watermark;
+
+mod assignment;
+mod native;
+mod outbox;
+mod restore;
+mod stage;
+mod state;
+mod worker;
+
+pub use restore::RestoreError;
+pub use stage::{StageHandle, StageSettings, run_stage};
+pub use state::StateError;
+pub use worker::Fault;

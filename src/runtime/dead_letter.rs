@@ -1,0 +1,160 @@
+//! Why a record is set aside, and what its copy says about it.
+
+use std::fmt;
+
+use crate::model::Timestamp;
+use crate::model::decision::Position;
+use crate::topics::{self, Topic, headers};
+
+/// Why a record was not applied. As text: a code a program can branch on, then
+/// details after a colon where there are any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No value: the topics hold facts, nothing can be deleted from them.
+    Tombstone,
+    /// A leading zero byte: Confluent's Schema Registry framing, not plain JSON.
+    SchemaRegistryFraming,
+    /// Key and value are larger than the topic's records may be, in bytes.
+    TooLarge {
+        bytes: usize,
+        limit: usize,
+    },
+    InvalidUtf8 {
+        at: usize,
+    },
+    /// U+0000 in a text, plain or escaped: Postgres can store neither.
+    NulCharacter,
+    /// Nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    BadJson(String),
+    KeyMissing,
+    /// The record's key is not the one its value names.
+    KeyMismatch,
+    /// The fact claims to be later than its own record, by milliseconds.
+    FromTheFuture {
+        by_ms: i64,
+    },
+    /// The stage refused it.
+    Rejected(String),
+    /// An output of the stage is larger than its topic's records may be, in bytes.
+    OutputTooLarge {
+        topic: &'static str,
+        bytes: usize,
+        limit: usize,
+    },
+    /// The key's state would no longer fit its changelog, in bytes.
+    StateTooLarge {
+        bytes: usize,
+        limit: usize,
+    },
+    /// Behind the watermark by more than the stage's lateness.
+    Late,
+}
+
+/// Deepest nesting of objects and lists that is read.
+pub const MAX_DEPTH: usize = 127;
+
+impl Reason {
+    /// Where records set aside for this reason go.
+    pub fn topic(&self) -> &'static Topic {
+        match self {
+            Reason::Late => &topics::LATE_EVENTS,
+            _ => &topics::DEAD_LETTERS,
+        }
+    }
+
+    pub fn code(&self) -> &'static str {
+        match self {
+            Reason::Tombstone => "tombstone",
+            Reason::SchemaRegistryFraming => "schema_registry_framing",
+            Reason::TooLarge { .. } => "too_large",
+            Reason::InvalidUtf8 { .. } => "invalid_utf8",
+            Reason::NulCharacter => "nul_character",
+            Reason::TooDeep => "too_deep",
+            Reason::BadJson(_) => "bad_json",
+            Reason::KeyMissing => "key_missing",
+            Reason::KeyMismatch => "key_mismatch",
+            Reason::FromTheFuture { .. } => "from_the_future",
+            Reason::Rejected(_) => "rejected",
+            Reason::OutputTooLarge { .. } => "output_too_large",
+            Reason::StateTooLarge { .. } => "state_too_large",
+            Reason::Late => "late",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())?;
+        match self {
+            Reason::TooLarge { bytes, limit } | Reason::StateTooLarge { bytes, limit } => {
+                write!(f, ": {bytes} bytes, the limit is {limit}")
+            }
+            Reason::InvalidUtf8 { at } => write!(f, ": at byte {at}"),
+            Reason::BadJson(detail) | Reason::Rejected(detail) => write!(f, ": {detail}"),
+            Reason::FromTheFuture { by_ms } => write!(f, ": {by_ms} ms after its record was written"),
+            Reason::OutputTooLarge { topic, bytes, limit } => {
+                write!(f, ": {bytes} bytes for {topic}, the limit is {limit}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The headers a record set aside gets beside its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorHeaders([(&'static str, String); 6]);
+
+/// Longest reason written into a header, in bytes: details may quote the record.
+const MAX_REASON: usize = 500;
+
+impl ErrorHeaders {
+    pub fn new(stage: &str, reason: &Reason, position: Position<'_>, at: Timestamp) -> Self {
+        let mut reason = reason.to_string();
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        Self([
+            (headers::ERROR_STAGE, stage.to_owned()),
+            (headers::ERROR_REASON, reason),
+            (headers::ERROR_TOPIC, position.topic.to_owned()),
+            (headers::ERROR_PARTITION, position.partition.to_string()),
+            (headers::ERROR_OFFSET, position.offset.to_string()),
+            (headers::ERROR_TIME, at.to_string()),
+        ])
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// Bytes they add to a record.
+    pub fn len(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len() + PER_HEADER).sum()
+    }
+
+    /// Never: there are always six.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Bytes a header takes beside its name and value, at most (two lengths).
+pub const PER_HEADER: usize = 10;
+/// Bytes a record takes beside key, value and headers, at most, with its batch's own.
+pub const PER_RECORD: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_name_the_place_and_cut_long_reasons_between_characters() {
+        let reason = Reason::Rejected("ü".repeat(400));
+        let position = Position { topic: "facts", partition: 3, offset: 12 };
+        let headers = ErrorHeaders::new("windowing", &reason, position, Timestamp::from_millis(0));
+        let all: Vec<_> = headers.iter().collect();
+        assert_eq!(all[0], ("trunkline-error-stage", "windowing"));
+        assert!(all[1].1.starts_with("rejected: ü") && all[1].1.len() <= MAX_REASON, "{}", all[1].1);
+        assert_eq!(all[2..5].iter().map(|header| header.1).collect::<Vec<_>>(), ["facts", "3", "12"]);
+        assert_eq!(all[5], ("trunkline-error-time", "1970-01-01T00:00:00.000Z"));
+    }
+}

@@ -1,0 +1,421 @@
+//! Stages in memory: the same tasks as on Kafka, with topics as partitioned logs,
+//! a clock moved by hand and a seed for everything that is left to chance.
+//!
+//! Batches commit as transactions do: outputs, changelog and positions together or
+//! not at all. A crash at any point drops what is in memory; the next batch restores
+//! it from the changelog's bytes.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::dead_letter::{ErrorHeaders, PER_HEADER};
+use super::outbox::is_traceparent;
+use super::state::StateError;
+use super::task::{Failure, Incoming, Tally, Task, Writer};
+use crate::flow::{Declaration, Stage};
+use crate::model::Timestamp;
+use crate::topics::{Topic, headers, partition_of};
+
+/// A record of an in-memory topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// `None` is a record that does not say.
+    pub written_at: Option<Timestamp>,
+}
+
+/// Why a stage cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("{topic}/{partition} offset {offset} has to be set aside but does not fit there")]
+    DoesNotFit { topic: String, partition: i32, offset: i64 },
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Stages connected by topics in memory.
+pub struct Driver {
+    log: Log,
+    now: Timestamp,
+    random: ChaCha8Rng,
+    stages: Vec<Box<dyn Run>>,
+    crash_probability: f64,
+    crash_next: bool,
+    crashes: usize,
+}
+
+impl Driver {
+    /// Every topic has `partitions` partitions, at least 1. The clock begins at the Unix epoch.
+    pub fn new(seed: u64, partitions: i32) -> Self {
+        assert!(partitions > 0, "topics have partitions");
+        Self {
+            log: Log { partitions, topics: BTreeMap::new(), positions: BTreeMap::new() },
+            now: Timestamp::from_millis(0),
+            random: ChaCha8Rng::seed_from_u64(seed),
+            stages: Vec::new(),
+            crash_probability: 0.0,
+            crash_next: false,
+            crashes: 0,
+        }
+    }
+
+    pub fn add<S: Stage>(&mut self, stage: S) {
+        self.stages.push(Box::new(Runner::new(Arc::new(stage), self.log.partitions)));
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Sets the clock; it may go back, as clocks do.
+    pub fn set_time(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        self.now = self.now.plus(by);
+    }
+
+    /// Appends a record, written now, to the partition its key belongs to.
+    pub fn produce(&mut self, topic: &'static Topic, key: &str, value: &[u8]) {
+        self.produce_record(
+            topic,
+            Stored {
+                key: Some(key.as_bytes().to_vec()),
+                value: Some(value.to_vec()),
+                headers: Vec::new(),
+                written_at: Some(self.now),
+            },
+        );
+    }
+
+    /// Appends any record whatever; one without a key goes to partition 0.
+    pub fn produce_record(&mut self, topic: &'static Topic, record: Stored) {
+        let partition = record.key.as_ref().map_or(0, |key| partition_of(key, self.log.partitions));
+        self.log.append(topic, partition, record);
+    }
+
+    /// The next batch crashes at some point of its course.
+    pub fn crash_somewhere(&mut self) {
+        self.crash_next = true;
+    }
+
+    /// From now on each batch crashes with this probability, 0–1.
+    pub fn crash_with(&mut self, probability: f64) {
+        self.crash_probability = probability;
+    }
+
+    /// How many batches have crashed.
+    pub fn crashes(&self) -> usize {
+        self.crashes
+    }
+
+    /// Every stage loses its memory between two batches.
+    pub fn restart(&mut self) {
+        for stage in &mut self.stages {
+            stage.crash();
+        }
+    }
+
+    /// Runs batches of random stages, sizes and partitions until every stage has
+    /// read everything. Answers what became of the records, by stage.
+    pub fn run_until_idle(&mut self) -> Result<BTreeMap<&'static str, Tally>, DriverError> {
+        let mut tallies = BTreeMap::new();
+        loop {
+            let waiting: Vec<usize> =
+                (0..self.stages.len()).filter(|index| self.stages[*index].has_work(&self.log)).collect();
+            if waiting.is_empty() {
+                return Ok(tallies);
+            }
+            let stage = &mut self.stages[waiting[self.random.random_range(0..waiting.len())]];
+            let crash = std::mem::take(&mut self.crash_next)
+                || (self.crash_probability > 0.0 && self.random.random_bool(self.crash_probability));
+            let batch = Batch { at: self.now, crash, random: &mut self.random };
+            match stage.batch(&mut self.log, batch)? {
+                Some(tally) => {
+                    let sum: &mut Tally = tallies.entry(stage.name()).or_default();
+                    sum.add(tally);
+                }
+                None => self.crashes += 1,
+            }
+        }
+    }
+
+    /// All records of a topic, partition after partition.
+    pub fn records(&self, topic: &Topic) -> Vec<Stored> {
+        self.log.topics.get(topic.name).map(|partitions| partitions.concat()).unwrap_or_default()
+    }
+
+    /// The records of one key in a topic, in order.
+    pub fn records_of(&self, topic: &Topic, key: &str) -> Vec<Stored> {
+        let mut records = self.records(topic);
+        records.retain(|record| record.key.as_deref() == Some(key.as_bytes()));
+        records
+    }
+}
+
+/// Topics by name, and how far each stage has read each partition.
+struct Log {
+    partitions: i32,
+    topics: BTreeMap<&'static str, Vec<Vec<Stored>>>,
+    positions: BTreeMap<(&'static str, i32), usize>,
+}
+
+impl Log {
+    fn partition(&self, topic: &Topic, partition: i32) -> &[Stored] {
+        self.topics.get(topic.name).map_or(&[], |partitions| &partitions[partition as usize])
+    }
+
+    fn append(&mut self, topic: &'static Topic, partition: i32, record: Stored) {
+        let partitions = self.partitions as usize;
+        let topic = self.topics.entry(topic.name).or_insert_with(|| vec![Vec::new(); partitions]);
+        topic[partition as usize].push(record);
+    }
+
+    fn position(&self, stage: &'static str, partition: i32) -> usize {
+        self.positions.get(&(stage, partition)).copied().unwrap_or(0)
+    }
+}
+
+struct Batch<'d> {
+    at: Timestamp,
+    crash: bool,
+    random: &'d mut ChaCha8Rng,
+}
+
+/// Where in its batch a stage crashes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CrashPoint {
+    Never,
+    AfterRecords(usize),
+    BeforeCommit,
+    AfterCommit,
+}
+
+trait Run {
+    fn name(&self) -> &'static str;
+    fn has_work(&self, log: &Log) -> bool;
+    /// One batch; `None` when it crashed.
+    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Option<Tally>, DriverError>;
+    fn crash(&mut self);
+}
+
+struct Runner<S: Stage> {
+    stage: Arc<S>,
+    task: Task<S>,
+    restored: bool,
+}
+
+impl<S: Stage> Runner<S> {
+    fn new(stage: Arc<S>, partitions: i32) -> Self {
+        let input = stage.declaration().input.name.to_owned();
+        Self { task: Task::new(Arc::clone(&stage), input, partitions), stage, restored: false }
+    }
+
+    fn declaration(&self) -> &'static Declaration {
+        self.stage.declaration()
+    }
+
+    fn restore(&mut self, log: &Log) -> Result<(), DriverError> {
+        for partition in 0..log.partitions {
+            self.task.take(partition);
+            for record in log.partition(self.declaration().changelog, partition) {
+                self.task.restore(
+                    partition,
+                    record.key.as_deref().unwrap_or_default(),
+                    record.value.as_deref(),
+                )?;
+            }
+        }
+        self.restored = true;
+        Ok(())
+    }
+}
+
+impl<S: Stage> Run for Runner<S> {
+    fn name(&self) -> &'static str {
+        self.declaration().name
+    }
+
+    fn has_work(&self, log: &Log) -> bool {
+        let declaration = self.declaration();
+        (0..log.partitions).any(|partition| {
+            log.position(declaration.name, partition) < log.partition(declaration.input, partition).len()
+        })
+    }
+
+    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Option<Tally>, DriverError> {
+        if !self.restored {
+            self.restore(log)?;
+        }
+        let Declaration { name, input, .. } = *self.declaration();
+        let mut room = batch.random.random_range(1..=40);
+        let crash_point = match batch.crash {
+            false => CrashPoint::Never,
+            true => match batch.random.random_range(0..4) {
+                0 => CrashPoint::BeforeCommit,
+                1 => CrashPoint::AfterCommit,
+                _ => CrashPoint::AfterRecords(batch.random.random_range(0..room)),
+            },
+        };
+        let mut pending = Vec::new();
+        let mut done = 0;
+        let first = batch.random.random_range(0..log.partitions);
+        for partition in (first..log.partitions).chain(0..first) {
+            let from = log.position(name, partition);
+            let records = log.partition(input, partition);
+            for (offset, record) in records.iter().enumerate().skip(from) {
+                if crash_point == CrashPoint::AfterRecords(done) {
+                    self.crash();
+                    return Ok(None);
+                }
+                if room == 0 {
+                    break;
+                }
+                room -= 1;
+                done += 1;
+                let incoming = Incoming {
+                    partition,
+                    offset: offset as i64,
+                    written_at: record.written_at,
+                    key: record.key.as_deref(),
+                    value: record.value.as_deref(),
+                };
+                let mut writer = Pending {
+                    at: batch.at,
+                    partitions: log.partitions,
+                    record: Some(record),
+                    records: &mut pending,
+                };
+                if let Err(failure) = self.task.process(batch.at, &incoming, &mut writer) {
+                    return self.failed(failure);
+                }
+            }
+        }
+        let mut writer =
+            Pending { at: batch.at, partitions: log.partitions, record: None, records: &mut pending };
+        if let Err(failure) = self.task.write_changelog(&mut writer) {
+            return self.failed(failure);
+        }
+        if matches!(crash_point, CrashPoint::BeforeCommit | CrashPoint::AfterRecords(_)) {
+            self.crash();
+            return Ok(None);
+        }
+        for (topic, partition, record) in pending {
+            log.append(topic, partition, record);
+        }
+        for (partition, offset) in self.task.positions() {
+            log.positions.insert((name, partition), offset as usize);
+        }
+        let tally = self.task.committed();
+        if crash_point == CrashPoint::AfterCommit {
+            self.crash();
+        }
+        Ok(Some(tally))
+    }
+
+    fn crash(&mut self) {
+        self.task.reset();
+        self.restored = false;
+    }
+}
+
+impl<S: Stage> Runner<S> {
+    /// What the worker does on each failure, without the waiting.
+    fn failed(&mut self, failure: Failure<Infallible>) -> Result<Option<Tally>, DriverError> {
+        self.crash();
+        match failure {
+            Failure::Spoilt { partition, offset, reason } => {
+                self.task.condemn(partition, offset, reason);
+                Ok(None)
+            }
+            Failure::DoesNotFit { partition, offset, .. } => {
+                let topic = self.declaration().input.name.to_owned();
+                Err(DriverError::DoesNotFit { topic, partition, offset })
+            }
+            Failure::NotHeld { partition } => unreachable!("every partition is held, {partition} too"),
+        }
+    }
+}
+
+/// What a batch has written so far.
+struct Pending<'b> {
+    at: Timestamp,
+    partitions: i32,
+    record: Option<&'b Stored>,
+    records: &'b mut Vec<(&'static Topic, i32, Stored)>,
+}
+
+impl Writer for Pending<'_> {
+    type Error = Infallible;
+
+    fn output(&mut self, topic: &'static Topic, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
+        let mut all = vec![
+            (headers::CONTENT_TYPE.to_owned(), headers::CONTENT_TYPE_JSON.as_bytes().to_vec()),
+            (headers::SCHEMA.to_owned(), topic.schema_id().as_bytes().to_vec()),
+        ];
+        let traces = self.record.iter().flat_map(|record| &record.headers);
+        let trace = traces
+            .filter(|(name, value)| {
+                name == headers::TRACEPARENT && std::str::from_utf8(value).is_ok_and(is_traceparent)
+            })
+            .next_back();
+        all.extend(trace.cloned());
+        let stored = Stored {
+            key: Some(key.to_vec()),
+            value: Some(value.to_vec()),
+            headers: all,
+            written_at: Some(self.at),
+        };
+        self.records.push((topic, partition_of(key, self.partitions), stored));
+        Ok(())
+    }
+
+    fn set_aside(
+        &mut self,
+        topic: &'static Topic,
+        record: &Incoming<'_>,
+        keep_headers: bool,
+        errors: &ErrorHeaders,
+    ) -> Result<(), Infallible> {
+        let mut stored = self.record.expect("a record is being processed").clone();
+        if !keep_headers {
+            stored.headers.clear();
+        }
+        stored
+            .headers
+            .extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
+        let partition = record.key.map_or(record.partition, |key| partition_of(key, self.partitions));
+        self.records.push((topic, partition, stored));
+        Ok(())
+    }
+
+    fn changelog(
+        &mut self,
+        topic: &'static Topic,
+        partition: i32,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Infallible> {
+        let stored = Stored {
+            key: Some(key.to_vec()),
+            value: Some(value.to_vec()),
+            headers: Vec::new(),
+            written_at: Some(self.at),
+        };
+        self.records.push((topic, partition, stored));
+        Ok(())
+    }
+
+    fn headers_len(&self) -> usize {
+        let headers = self.record.iter().flat_map(|record| &record.headers);
+        headers.map(|(name, value)| name.len() + value.len() + PER_HEADER).sum()
+    }
+}

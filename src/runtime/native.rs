@@ -1,0 +1,53 @@
+//! The two things we need of a record's headers that rdkafka's safe interface
+//! cannot give: it panics on a header whose name is not UTF-8, which any producer
+//! may send, and it builds every header to find one.
+
+use std::ffi::CStr;
+use std::{ptr, slice};
+
+use rdkafka::message::BorrowedMessage;
+use rdkafka_sys as sys;
+
+/// The value of the last header called `name`, if it has one.
+pub(super) fn last_header<'m>(message: &'m BorrowedMessage<'_>, name: &CStr) -> Option<&'m [u8]> {
+    let headers = headers(message)?;
+    let mut value = ptr::null();
+    let mut length = 0;
+    // SAFETY: `headers` belongs to the message and lives as long as it does; the
+    // out parameters are valid for writing.
+    let error = unsafe { sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut length) };
+    if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || value.is_null() {
+        return None;
+    }
+    // SAFETY: librdkafka returned `length` bytes inside the message, borrowed for 'm.
+    Some(unsafe { slice::from_raw_parts(value.cast(), length) })
+}
+
+/// Bytes of all header names and values together, and how many headers there are.
+pub(super) fn headers_len(message: &BorrowedMessage<'_>) -> (usize, usize) {
+    let Some(headers) = headers(message) else {
+        return (0, 0);
+    };
+    // SAFETY: `headers` belongs to the message, which is borrowed.
+    let count = unsafe { sys::rd_kafka_header_cnt(headers) };
+    let mut bytes = 0;
+    for index in 0..count {
+        let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: as above; the index is below the count.
+        let error =
+            unsafe { sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut length) };
+        if error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            // SAFETY: names are zero-terminated by librdkafka.
+            bytes += unsafe { CStr::from_ptr(name) }.count_bytes() + length;
+        }
+    }
+    (bytes, count)
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Option<*mut sys::rd_kafka_headers_t> {
+    let mut headers = ptr::null_mut();
+    // SAFETY: the message pointer is valid while `message` is borrowed; librdkafka
+    // parses the headers on first use and keeps them with the message.
+    let error = unsafe { sys::rd_kafka_message_headers(message.ptr(), &mut headers) };
+    (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && !headers.is_null()).then_some(headers)
+}

@@ -1,0 +1,225 @@
+//! State of newly assigned partitions, read back from the changelog.
+//!
+//! The order matters. First the committed offsets, which the broker withholds while
+//! a transaction of the former owner is still being decided. Then the changelog's
+//! end as it is *now*: everything that belongs to those offsets lies before it. Then
+//! waiting until all of that is decided, and only then reading, committed records alone.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::assignment::{Assignment, partition_list};
+use super::kafka::KafkaSettings;
+use super::state::StateError;
+use super::task::Task;
+use crate::flow::{Declaration, Stage};
+
+const SLICE: Duration = Duration::from_millis(500);
+
+/// State could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("{topic}/{partition}: {cause}")]
+    State { topic: String, partition: i32, cause: StateError },
+    #[error(
+        "{what} within {} s (last: {last}): a transaction of the former owner may still be open, \
+         or the broker is unwell; trying again", patience.as_secs()
+    )]
+    OutOfPatience { what: String, last: String, patience: Duration },
+    #[error("restoring needs a consumer: {0}")]
+    Consumer(KafkaError),
+    #[error("shutting down")]
+    Shutdown,
+}
+
+/// What restoring needs to know.
+pub(super) struct Restore<'a> {
+    pub kafka: &'a KafkaSettings,
+    pub declaration: &'static Declaration,
+    pub shutdown: &'a CancellationToken,
+    /// Longest wait for each of the three steps.
+    pub patience: Duration,
+}
+
+impl Restore<'_> {
+    /// Restores `partitions` into `task` and answers where reading goes on.
+    pub fn run<S: Stage>(
+        &self,
+        consumer: &BaseConsumer<Assignment>,
+        task: &mut Task<S>,
+        partitions: &[i32],
+    ) -> Result<TopicPartitionList, RestoreError> {
+        let input = self.kafka.topic(self.declaration.input);
+        let mut positions = self.committed(consumer, &input, partitions)?;
+        for partition in partitions {
+            task.take(*partition);
+        }
+        if partitions.is_empty() {
+            return Ok(partition_list(&input, partitions));
+        }
+        let reader = self.client("read_committed")?;
+        self.wait_until_decided(&reader, partitions)?;
+        let progress = self.read(&reader, task, partitions)?;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            let committed = positions.remove(partition).flatten();
+            let recorded = progress.get(partition).copied();
+            let offset = match (committed, recorded) {
+                (Some(committed), recorded) => {
+                    if recorded.is_some_and(|recorded| recorded != committed) {
+                        tracing::warn!(
+                            topic = input,
+                            partition,
+                            committed,
+                            recorded,
+                            "the group's offset was moved by hand: state is of another place"
+                        );
+                    }
+                    Offset::Offset(committed)
+                }
+                // The group's offsets have expired; the state knows where it is.
+                (None, Some(recorded)) => Offset::Offset(recorded),
+                (None, None) => Offset::Beginning,
+            };
+            list.add_partition_offset(&input, *partition, offset).map_err(RestoreError::Consumer)?;
+        }
+        Ok(list)
+    }
+
+    /// A consumer that belongs to the group in name only: it never subscribes.
+    fn client(&self, isolation: &str) -> Result<BaseConsumer, RestoreError> {
+        let mut config = self.kafka.client(self.declaration.name);
+        config
+            .set("group.id", self.kafka.group(self.declaration.name))
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "10")
+            .set("queued.max.messages.kbytes", "16384");
+        BaseConsumer::from_config(&config).map_err(RestoreError::Consumer)
+    }
+
+    /// The group's offsets; `None` where it has none.
+    fn committed(
+        &self,
+        consumer: &BaseConsumer<Assignment>,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Option<i64>>, RestoreError> {
+        let what = "the group's offsets could not be read";
+        let list = self.retry(what, || {
+            let list = consumer.committed_offsets(partition_list(topic, partitions), SLICE)?;
+            list.elements().iter().try_for_each(|element| element.error())?;
+            Ok(Some(list))
+        })?;
+        let offset =
+            |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+        Ok(list.elements().iter().map(|element| (element.partition(), offset(element))).collect())
+    }
+
+    /// Waits until every transaction that may concern the committed offsets has ended.
+    fn wait_until_decided(&self, reader: &BaseConsumer, partitions: &[i32]) -> Result<(), RestoreError> {
+        let topic = self.kafka.topic(self.declaration.changelog);
+        let all = self.client("read_uncommitted")?;
+        for partition in partitions {
+            let what = format!("the end of {topic}/{partition} could not be read");
+            let end = self.retry(&what, || Ok(Some(all.fetch_watermarks(&topic, *partition, SLICE)?.1)))?;
+            let what = format!("a transaction in {topic}/{partition} did not end");
+            self.retry(&what, || {
+                let (_, stable) = reader.fetch_watermarks(&topic, *partition, SLICE)?;
+                Ok((stable >= end).then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the changelog to its end. Answers where the state stands.
+    fn read<S: Stage>(
+        &self,
+        reader: &BaseConsumer,
+        task: &mut Task<S>,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, i64>, RestoreError> {
+        let topic = self.kafka.topic(self.declaration.changelog);
+        let mut list = partition_list(&topic, partitions);
+        list.set_all_offsets(Offset::Beginning).map_err(RestoreError::Consumer)?;
+        reader.assign(&list).map_err(RestoreError::Consumer)?;
+        let mut remaining: Vec<i32> = partitions.to_vec();
+        let mut progress = BTreeMap::new();
+        let mut last_news = Instant::now();
+        let mut last = String::from("no reply");
+        while !remaining.is_empty() {
+            if self.shutdown.is_cancelled() {
+                return Err(RestoreError::Shutdown);
+            }
+            match reader.poll(SLICE) {
+                Some(Ok(record)) => {
+                    last_news = Instant::now();
+                    let partition = record.partition();
+                    let restored = task
+                        .restore(partition, record.key().unwrap_or_default(), record.payload())
+                        .map_err(|cause| RestoreError::State { topic: topic.clone(), partition, cause })?;
+                    if let Some(restored) = restored {
+                        progress.insert(partition, restored.next_offset);
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    last_news = Instant::now();
+                    remaining.retain(|other| *other != partition);
+                }
+                Some(Err(error)) => last = error.to_string(),
+                None => {}
+            }
+            if last_news.elapsed() > self.patience {
+                let what = format!("{topic} could not be read to its end");
+                return Err(RestoreError::OutOfPatience { what, last, patience: self.patience });
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Asks until there is an answer; `None` is "not yet".
+    fn retry<T>(
+        &self,
+        what: &str,
+        ask: impl Fn() -> Result<Option<T>, KafkaError>,
+    ) -> Result<T, RestoreError> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(2);
+        let mut said = false;
+        loop {
+            let last = match ask() {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => "not yet".to_owned(),
+                Err(error) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::UnstableOffsetCommit) => "a transaction is open".to_owned(),
+                    _ => error.to_string(),
+                },
+            };
+            if self.shutdown.is_cancelled() {
+                return Err(RestoreError::Shutdown);
+            }
+            if started.elapsed() > self.patience {
+                let what = what.to_owned();
+                return Err(RestoreError::OutOfPatience { what, last, patience: self.patience });
+            }
+            if !said && started.elapsed() > Duration::from_secs(1) {
+                said = true;
+                tracing::info!(stage = self.declaration.name, what, last, "restoring waits");
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Running a stage: its worker threads, their restarts, and what is told of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram};
+use tokio_util::sync::CancellationToken;
+
+use super::kafka::KafkaSettings;
+use super::restore::RestoreError;
+use super::task::Task;
+use super::transaction::{TransactionSettings, Verdict};
+use super::watermark::{Watermark, Watermarks};
+use super::worker::{Committed, Fault, Worker, backoff, wait};
+use crate::flow::Stage;
+use crate::health::Part;
+use crate::metrics as table;
+
+/// Leaving the group may take this long at a shutdown; then the process ends without.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A worker that ran this long has earned a quick restart.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How a stage runs.
+#[derive(Clone, Debug)]
+pub struct StageSettings {
+    /// Worker threads in this process; more than partitions are idle. Default 1.
+    pub workers: usize,
+    /// Most records in a transaction. Default 50 000.
+    pub batch_records: usize,
+    /// Longest time a transaction collects records. Default 100 ms.
+    pub batch_time: Duration,
+    /// Records read ahead per worker, in KiB. Default 16 MiB.
+    pub read_ahead_kib: usize,
+    /// Longest wait for a step of restoring, such as a former owner's open transaction. Default 60 s.
+    pub restore_patience: Duration,
+    /// A partition without records for this long no longer holds the stage's watermark back. Default 30 s.
+    pub idle_after: Duration,
+    pub transactions: TransactionSettings,
+}
+
+impl Default for StageSettings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            batch_records: 50_000,
+            batch_time: Duration::from_millis(100),
+            read_ahead_kib: 16_384,
+            restore_patience: Duration::from_secs(60),
+            idle_after: Duration::from_secs(30),
+            transactions: TransactionSettings::default(),
+        }
+    }
+}
+
+/// A running stage. Dropping the handle leaves it running: cancel `shutdown` to stop it.
+#[derive(Debug)]
+pub struct StageHandle {
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl StageHandle {
+    /// Waits until every worker has ended. After `shutdown` is cancelled that is
+    /// within 2 s as a rule and 10 s at most.
+    pub fn join(self) {
+        for thread in self.threads {
+            // Workers catch their panics; one that does not has ended all the same.
+            drop(thread.join());
+        }
+    }
+
+    /// Like [`join`](Self::join), from async code.
+    pub async fn stopped(self) {
+        if tokio::task::spawn_blocking(move || self.join()).await.is_err() {
+            tracing::error!("waiting for a stage's workers was cut off");
+        }
+    }
+}
+
+/// Starts a stage's workers. Each joins the stage's consumer group; Kafka spreads the
+/// partitions over all workers of all instances. Faults restart the worker and are
+/// told in `health`; only `shutdown` ends it.
+pub fn run_stage<S: Stage>(
+    stage: S,
+    kafka: &KafkaSettings,
+    settings: &StageSettings,
+    health: Part,
+    shutdown: CancellationToken,
+) -> StageHandle {
+    let stage = Arc::new(stage);
+    let name = stage.declaration().name;
+    let shared = Arc::new(Shared::new(name, settings, health));
+    let threads = (0..settings.workers.max(1))
+        .map(|number| {
+            let (stage, kafka, settings) = (Arc::clone(&stage), kafka.clone(), settings.clone());
+            let report = Report { shared: Arc::clone(&shared), worker: number };
+            let shutdown = shutdown.clone();
+            thread::Builder::new()
+                .name(format!("{name}-{number}"))
+                .spawn(move || supervise(&stage, number, &kafka, &settings, &report, &shutdown))
+                .expect("the system can start a thread")
+        })
+        .collect();
+    StageHandle { threads }
+}
+
+fn supervise<S: Stage>(
+    stage: &Arc<S>,
+    number: usize,
+    kafka: &KafkaSettings,
+    settings: &StageSettings,
+    report: &Report,
+    shutdown: &CancellationToken,
+) {
+    let name = stage.declaration().name;
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let started = Instant::now();
+        let ended = live(stage, number, kafka, settings, report, shutdown);
+        report.gone();
+        let reason = match ended {
+            Ok(()) | Err(Ended::Fault(Fault::Restore(RestoreError::Shutdown))) => return,
+            Err(Ended::Fault(fault)) => fault.to_string(),
+            Err(Ended::Panic(message)) => format!("a step panicked, which is a bug: {message}"),
+        };
+        if shutdown.is_cancelled() {
+            return;
+        }
+        failures = if started.elapsed() > STEADY { 1 } else { failures + 1 };
+        tracing::error!(stage = name, worker = number, reason, failures, "worker ended, starting another");
+        report.not_ready(reason);
+        wait(backoff(failures), shutdown);
+    }
+}
+
+enum Ended {
+    Fault(Fault),
+    Panic(String),
+}
+
+/// One worker's life.
+fn live<S: Stage>(
+    stage: &Arc<S>,
+    number: usize,
+    kafka: &KafkaSettings,
+    settings: &StageSettings,
+    report: &Report,
+    shutdown: &CancellationToken,
+) -> Result<(), Ended> {
+    let mut worker = Worker::start(Arc::clone(stage), number, kafka, settings, report.clone(), shutdown)
+        .map_err(Ended::Fault)?;
+    // After a panic the worker is only dropped: its transaction aborts, its state is gone.
+    let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+    leave(worker);
+    match ended {
+        Ok(result) => result.map_err(Ended::Fault),
+        Err(payload) => {
+            let message = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned());
+            Err(Ended::Panic(message))
+        }
+    }
+}
+
+/// Drops a worker, which leaves the group; with the brokers gone that has no end of its own.
+fn leave<S: Stage>(worker: Worker<S>) {
+    let (done, left) = mpsc::channel();
+    let dropping = thread::Builder::new().name("leaving".to_owned()).spawn(move || {
+        drop(worker);
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    if dropping.is_ok() && left.recv_timeout(LEAVE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("the group was not left in time; its brokers will notice");
+    }
+}
+
+/// What all workers of a stage in this process tell together.
+#[derive(Debug)]
+struct Shared {
+    health: Part,
+    board: Mutex<Board>,
+    records: [(&'static str, Counter); 5],
+    committed: Counter,
+    aborted: Counter,
+    fenced: Counter,
+    seconds: Histogram,
+    restore_seconds: Histogram,
+    watermark: Gauge,
+    keys: Gauge,
+}
+
+#[derive(Debug)]
+struct Board {
+    /// Per worker, why it is not ready.
+    reasons: Vec<Option<String>>,
+    keys: Vec<usize>,
+    watermarks: Watermarks,
+}
+
+impl Shared {
+    fn new(name: &str, settings: &StageSettings, health: Part) -> Self {
+        let workers = settings.workers.max(1);
+        let result = |result: &'static str| (result, table::STAGE_RECORDS.counter(&[name, result]));
+        let ended = |result: &str| table::STAGE_TRANSACTIONS.counter(&[name, result]);
+        Self {
+            health,
+            board: Mutex::new(Board {
+                reasons: vec![Some("starting".to_owned()); workers],
+                keys: vec![0; workers],
+                watermarks: Watermarks::new(settings.idle_after),
+            }),
+            records: ["applied", "no_op", "rejected", "dead_letter", "late"].map(result),
+            committed: ended("committed"),
+            aborted: ended("aborted"),
+            fenced: ended("fenced"),
+            seconds: table::STAGE_TRANSACTION_SECONDS.histogram(&[name]),
+            restore_seconds: table::STAGE_RESTORE_SECONDS.histogram(&[name]),
+            watermark: table::STAGE_WATERMARK_SECONDS.gauge(&[name]),
+            keys: table::STAGE_KEYS.gauge(&[name]),
+        }
+    }
+
+    fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One worker's voice: readiness and metrics.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    shared: Arc<Shared>,
+    worker: usize,
+}
+
+impl Report {
+    pub fn ready(&self) {
+        self.condition(None);
+    }
+
+    pub fn not_ready(&self, reason: String) {
+        self.condition(Some(reason));
+    }
+
+    fn condition(&self, reason: Option<String>) {
+        let mut board = self.shared.board();
+        if board.reasons[self.worker] == reason && reason.is_none() {
+            return;
+        }
+        board.reasons[self.worker] = reason;
+        match board.reasons.iter().flatten().next() {
+            None => self.shared.health.ready(),
+            Some(reason) => self.shared.health.not_ready(reason.clone()),
+        }
+    }
+
+    pub fn committed<S: Stage>(&self, committed: &Committed, task: &mut Task<S>) {
+        for ((name, counter), (result, count)) in self.shared.records.iter().zip(committed.tally.iter()) {
+            debug_assert_eq!(*name, result);
+            counter.increment(count);
+        }
+        self.shared.committed.increment(1);
+        self.shared.seconds.record(committed.took.as_secs_f64());
+        let now = Instant::now();
+        let mut board = self.shared.board();
+        for partition in &committed.partitions {
+            board.watermarks.read(*partition, task.watermark(*partition), now);
+        }
+        if let Some(least) = board.watermarks.least(now) {
+            self.shared.watermark.set(least.as_millis() as f64 / 1_000.0);
+        }
+        drop(board);
+        self.keys(task.keys());
+    }
+
+    pub fn read(&self, partition: i32, watermark: Watermark) {
+        self.shared.board().watermarks.read(partition, watermark, Instant::now());
+    }
+
+    pub fn released(&self, partition: i32) {
+        self.shared.board().watermarks.forget(partition);
+    }
+
+    pub fn keys(&self, keys: usize) {
+        let mut board = self.shared.board();
+        board.keys[self.worker] = keys;
+        self.shared.keys.set(board.keys.iter().sum::<usize>() as f64);
+    }
+
+    pub fn restored(&self, took: Duration) {
+        self.shared.restore_seconds.record(took.as_secs_f64());
+    }
+
+    /// A transaction ended without a commit.
+    pub fn ended(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Fenced => self.shared.fenced.increment(1),
+            Verdict::Abortable | Verdict::Unknown | Verdict::Fatal => self.shared.aborted.increment(1),
+        }
+    }
+
+    /// The worker is no more; what it held is held by others, or will be.
+    fn gone(&self) {
+        self.keys(0);
+    }
+}

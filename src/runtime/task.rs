@@ -1,0 +1,488 @@
+//! What happens to a record: checks, decoding, lateness, the stage's step, and
+//! where the results go. Knows nothing of Kafka: the worker runs it on the real
+//! log, the driver on one in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use memchr::memmem::Finder;
+
+use super::dead_letter::{ErrorHeaders, MAX_DEPTH, PER_HEADER, PER_RECORD, Reason};
+use super::state::{self, PROGRESS_KEY, Place, Progress, StateError, Table};
+use super::watermark::{FUTURE_TOLERANCE, Watermark, is_from_the_future};
+use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::model::Timestamp;
+use crate::model::decision::Position;
+use crate::topics::{Topic, headers};
+
+/// A record as it was read from the input topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'r> {
+    pub partition: i32,
+    pub offset: i64,
+    /// When the record was written, if it says.
+    pub written_at: Option<Timestamp>,
+    pub key: Option<&'r [u8]>,
+    pub value: Option<&'r [u8]>,
+}
+
+/// Where a task's results go. What was written counts only once the batch commits.
+pub trait Writer {
+    type Error;
+
+    /// An output of a step. The writer adds content type, schema and trace.
+    fn output(&mut self, topic: &'static Topic, key: &[u8], value: &[u8]) -> Result<(), Self::Error>;
+
+    /// The record being processed, byte for byte with its own headers (unless
+    /// `keep_headers` is off: they would not fit) and these in addition.
+    fn set_aside(
+        &mut self,
+        topic: &'static Topic,
+        record: &Incoming<'_>,
+        keep_headers: bool,
+        errors: &ErrorHeaders,
+    ) -> Result<(), Self::Error>;
+
+    /// One record of state for a partition of the changelog.
+    fn changelog(
+        &mut self,
+        topic: &'static Topic,
+        partition: i32,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Self::Error>;
+
+    /// Bytes the headers of the record being processed take.
+    fn headers_len(&self) -> usize;
+}
+
+/// Why a batch cannot commit.
+#[derive(Debug)]
+pub enum Failure<E> {
+    /// The writer failed.
+    Writer(E),
+    /// This record spoils the batch and has changed state already. Abort, restore, then
+    /// [`condemn`](Task::condemn) it and read again: it becomes a dead letter.
+    Spoilt { partition: i32, offset: i64, reason: Reason },
+    /// A record that must be set aside is larger than the topic for that can hold.
+    DoesNotFit { partition: i32, offset: i64, topic: &'static str, bytes: usize },
+    /// A record of a partition that is not held: a bug of the caller.
+    NotHeld { partition: i32 },
+}
+
+impl<E> From<E> for Failure<E> {
+    fn from(error: E) -> Self {
+        Failure::Writer(error)
+    }
+}
+
+/// How many records of a batch ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub applied: u64,
+    pub no_op: u64,
+    pub rejected: u64,
+    pub dead_letter: u64,
+    pub late: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.applied += other.applied;
+        self.no_op += other.no_op;
+        self.rejected += other.rejected;
+        self.dead_letter += other.dead_letter;
+        self.late += other.late;
+    }
+
+    /// With the names the metric uses.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("applied", self.applied),
+            ("no_op", self.no_op),
+            ("rejected", self.rejected),
+            ("dead_letter", self.dead_letter),
+            ("late", self.late),
+        ]
+        .into_iter()
+    }
+}
+
+/// A stage with the state of the partitions it holds.
+pub struct Task<S: Stage> {
+    stage: Arc<S>,
+    declaration: &'static Declaration,
+    /// The input topic's name as the brokers know it.
+    input: String,
+    /// One place per partition of the input; `None` where it is not held.
+    partitions: Vec<Option<Held<S::State>>>,
+    /// Records found to spoil their batch, to be dead letters at the next reading.
+    condemned: HashMap<(i32, i64), Reason>,
+    outputs: Outputs,
+    scratch: Vec<u8>,
+    tally: Tally,
+}
+
+struct Held<T> {
+    table: Table<T>,
+    watermark: Watermark,
+    /// Offset after the last record processed in this batch.
+    next_offset: Option<i64>,
+}
+
+impl<S: Stage> Task<S> {
+    /// `input` is the input topic's full name, `partitions` how many it has.
+    pub fn new(stage: Arc<S>, input: String, partitions: i32) -> Self {
+        let declaration = stage.declaration();
+        let partitions = usize::try_from(partitions).expect("a number of partitions");
+        Self {
+            stage,
+            declaration,
+            input,
+            partitions: std::iter::repeat_with(|| None).take(partitions).collect(),
+            condemned: HashMap::new(),
+            outputs: Outputs::default(),
+            scratch: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes a partition with empty state; what its changelog holds is to be
+    /// [restored](Self::restore) before the first record.
+    pub fn take(&mut self, partition: i32) {
+        self.partitions[partition as usize] =
+            Some(Held { table: Table::new(), watermark: Watermark::default(), next_offset: None });
+    }
+
+    /// Drops a partition's state.
+    pub fn release(&mut self, partition: i32) {
+        self.partitions[partition as usize] = None;
+    }
+
+    /// The partitions held.
+    pub fn held(&self) -> Vec<i32> {
+        (0..)
+            .zip(&self.partitions)
+            .filter_map(|(partition, held)| held.is_some().then_some(partition))
+            .collect()
+    }
+
+    /// Keys whose state is held.
+    pub fn keys(&self) -> usize {
+        self.partitions.iter().flatten().map(|held| held.table.len()).sum()
+    }
+
+    pub fn watermark(&self, partition: i32) -> Watermark {
+        self.partitions[partition as usize].as_ref().map_or(Watermark::default(), |held| held.watermark)
+    }
+
+    /// Takes over one record of the changelog. Answers the partition's progress
+    /// where that is what the record holds.
+    pub(super) fn restore(
+        &mut self,
+        partition: i32,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<Option<Progress>, StateError> {
+        let now = self.partitions.len() as i32;
+        let known = self.declaration.state_version;
+        let held = self.partitions[partition as usize].as_mut().expect("taken before it is restored");
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        if key == PROGRESS_KEY {
+            let progress = state::read_progress(known, value)?;
+            if progress.partitions != now {
+                return Err(StateError::Repartitioned { then: progress.partitions, now });
+            }
+            held.watermark = progress.watermark;
+            return Ok(Some(progress));
+        }
+        let key = String::from_utf8_lossy(key);
+        held.table.restore(&key, state::read_state(known, &key, value)?);
+        Ok(None)
+    }
+
+    /// Makes a record a dead letter when it is read again.
+    pub fn condemn(&mut self, partition: i32, offset: i64, reason: Reason) {
+        self.condemned.insert((partition, offset), reason);
+    }
+
+    /// Processes one record. `at` is the clock at the start of the batch.
+    pub fn process<W: Writer>(
+        &mut self,
+        at: Timestamp,
+        record: &Incoming<'_>,
+        writer: &mut W,
+    ) -> Result<(), Failure<W::Error>> {
+        let Some(Some(held)) = self.partitions.get_mut(record.partition as usize) else {
+            return Err(Failure::NotHeld { partition: record.partition });
+        };
+        held.next_offset = Some(record.offset + 1);
+        let condemned = match self.condemned.is_empty() {
+            true => None,
+            false => self.condemned.get(&(record.partition, record.offset)).cloned(),
+        };
+        let read = condemned.map_or_else(|| read::<S>(record, self.declaration.input), Err);
+        let (input, key) = match read {
+            Ok(read) => read,
+            Err(reason) => return self.set_aside(at, record, &reason, writer),
+        };
+        let event_time = S::event_time(&input);
+        if held.watermark.is_late(event_time, self.declaration.lateness) {
+            return self.set_aside(at, record, &Reason::Late, writer);
+        }
+        let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
+        let place = held.table.find(key);
+        let step = {
+            let record = Record { at, key, position };
+            match place {
+                Place::Held(place) => {
+                    self.stage.step(&record, held.table.state_mut(place), input, &mut self.outputs)
+                }
+                Place::Free { hash } => {
+                    let mut state = S::State::default();
+                    let step = self.stage.step(&record, &mut state, input, &mut self.outputs);
+                    if step == Step::Applied {
+                        let place = held.table.insert(hash, key, state);
+                        held.table.mark_changed(place, position.offset);
+                    }
+                    step
+                }
+            }
+        };
+        match step {
+            Step::Applied => {
+                if let Place::Held(place) = place {
+                    held.table.mark_changed(place, record.offset);
+                }
+                held.watermark.advance(event_time);
+                self.tally.applied += 1;
+                self.write_outputs(record, writer)
+            }
+            Step::NoOp(_) => {
+                debug_assert_eq!(self.outputs.iter().count(), 0, "a step that does nothing sends nothing");
+                held.watermark.advance(event_time);
+                self.tally.no_op += 1;
+                Ok(())
+            }
+            Step::Rejected(why) => self.set_aside(at, record, &Reason::Rejected(why), writer),
+            Step::Late => self.set_aside(at, record, &Reason::Late, writer),
+        }
+    }
+
+    fn write_outputs<W: Writer>(
+        &mut self,
+        record: &Incoming<'_>,
+        writer: &mut W,
+    ) -> Result<(), Failure<W::Error>> {
+        for (topic, key, value) in self.outputs.iter() {
+            let bytes = key.len() + value.len() + output_overhead(topic);
+            if bytes > topic.max_message_bytes {
+                let limit = topic.max_message_bytes;
+                let reason = Reason::OutputTooLarge { topic: topic.name, bytes, limit };
+                return Err(Failure::Spoilt { partition: record.partition, offset: record.offset, reason });
+            }
+            writer.output(topic, key, value)?;
+        }
+        self.outputs.clear();
+        Ok(())
+    }
+
+    fn set_aside<W: Writer>(
+        &mut self,
+        at: Timestamp,
+        record: &Incoming<'_>,
+        reason: &Reason,
+        writer: &mut W,
+    ) -> Result<(), Failure<W::Error>> {
+        self.outputs.clear();
+        let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
+        let errors = ErrorHeaders::new(self.declaration.name, reason, position, at);
+        let topic = reason.topic();
+        let bytes = record.key.map_or(0, <[u8]>::len)
+            + record.value.map_or(0, <[u8]>::len)
+            + errors.len()
+            + PER_RECORD;
+        // The bytes come first: where everything together is too large, the original
+        // headers stay behind, and a value too large even so stops the stage.
+        let keep_headers = bytes + writer.headers_len() <= topic.max_message_bytes;
+        if bytes > topic.max_message_bytes {
+            let (partition, offset) = (record.partition, record.offset);
+            return Err(Failure::DoesNotFit { partition, offset, topic: topic.name, bytes });
+        }
+        writer.set_aside(topic, record, keep_headers, &errors)?;
+        match reason {
+            Reason::Late => self.tally.late += 1,
+            Reason::Rejected(_) => self.tally.rejected += 1,
+            _ => self.tally.dead_letter += 1,
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed to the changelog: each key once, and each partition's progress.
+    pub fn write_changelog<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
+        let topic = self.declaration.changelog;
+        let version = self.declaration.state_version;
+        let partitions = self.partitions.len() as i32;
+        for (partition, held) in (0..).zip(&self.partitions) {
+            let Some((held, next_offset)) = held.as_ref().and_then(|held| Some((held, held.next_offset?)))
+            else {
+                continue;
+            };
+            for (key, state, offset) in held.table.changed() {
+                self.scratch.clear();
+                state::write_state(&mut self.scratch, version, state);
+                let bytes = key.len() + self.scratch.len() + PER_RECORD;
+                if bytes > topic.max_message_bytes {
+                    let reason = Reason::StateTooLarge { bytes, limit: topic.max_message_bytes };
+                    return Err(Failure::Spoilt { partition, offset, reason });
+                }
+                writer.changelog(topic, partition, key.as_bytes(), &self.scratch)?;
+            }
+            let progress = Progress { v: version, watermark: held.watermark, next_offset, partitions };
+            self.scratch.clear();
+            serde_json::to_writer(&mut self.scratch, &progress).expect("own state is JSON");
+            writer.changelog(topic, partition, PROGRESS_KEY, &self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Partitions with records in this batch, and the offset each is to go on from.
+    pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
+        (0..).zip(&self.partitions).filter_map(|(partition, held)| {
+            held.as_ref().and_then(|held| held.next_offset).map(|offset| (partition, offset))
+        })
+    }
+
+    /// The batch is committed. Answers what became of its records.
+    pub fn committed(&mut self) -> Tally {
+        for (partition, held) in (0..).zip(&mut self.partitions) {
+            let Some(held) = held else { continue };
+            held.table.committed();
+            if let Some(next_offset) = held.next_offset.take() {
+                self.condemned.retain(|(of, offset), _| *of != partition || *offset >= next_offset);
+            }
+        }
+        std::mem::take(&mut self.tally)
+    }
+
+    /// The batch is not committed: all state is dropped, to be restored.
+    /// Answers the partitions that were held.
+    pub fn reset(&mut self) -> Vec<i32> {
+        let held = self.held();
+        for partition in &mut self.partitions {
+            *partition = None;
+        }
+        self.outputs.clear();
+        self.tally = Tally::default();
+        held
+    }
+}
+
+/// The most that our own headers and the record's frame add to an output.
+fn output_overhead(topic: &Topic) -> usize {
+    const TRACEPARENT_LEN: usize = 55;
+    headers::CONTENT_TYPE.len()
+        + headers::CONTENT_TYPE_JSON.len()
+        + headers::SCHEMA.len()
+        + topic.schema_id().len()
+        + headers::TRACEPARENT.len()
+        + TRACEPARENT_LEN
+        + 3 * PER_HEADER
+        + PER_RECORD
+}
+
+/// Checks a record and decodes its value.
+fn read<'r, S: Stage>(record: &Incoming<'r>, topic: &Topic) -> Result<(S::Input<'r>, &'r str), Reason> {
+    let value = record.value.ok_or(Reason::Tombstone)?;
+    let bytes = record.key.map_or(0, <[u8]>::len) + value.len();
+    if bytes > topic.max_message_bytes {
+        return Err(Reason::TooLarge { bytes, limit: topic.max_message_bytes });
+    }
+    if value.first() == Some(&0) {
+        return Err(Reason::SchemaRegistryFraming);
+    }
+    let text = std::str::from_utf8(value).map_err(|error| Reason::InvalidUtf8 { at: error.valid_up_to() })?;
+    if has_escaped_nul(value) {
+        return Err(Reason::NulCharacter);
+    }
+    if is_too_deep(value) {
+        return Err(Reason::TooDeep);
+    }
+    let input: S::Input<'r> = serde_json::from_str(text).map_err(|error| match memchr::memchr(0, value) {
+        Some(_) => Reason::NulCharacter,
+        None => Reason::BadJson(error.to_string()),
+    })?;
+    let key = record.key.ok_or(Reason::KeyMissing)?;
+    if key != S::key(&input).as_bytes() {
+        return Err(Reason::KeyMismatch);
+    }
+    let key = std::str::from_utf8(key).map_err(|_| Reason::KeyMismatch)?;
+    if let Some(written_at) = record.written_at {
+        let event_time = S::event_time(&input);
+        if is_from_the_future(event_time, written_at) {
+            debug_assert!(event_time.millis_since(written_at) > FUTURE_TOLERANCE.as_millis() as i64);
+            return Err(Reason::FromTheFuture { by_ms: event_time.millis_since(written_at) });
+        }
+    }
+    Ok((input, key))
+}
+
+/// Whether a text of the JSON holds U+0000 as an escape. An escaped backslash
+/// followed by `u0000` is no such thing.
+fn has_escaped_nul(json: &[u8]) -> bool {
+    static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br"\u0000"));
+    ESCAPE.find_iter(json).any(|start| {
+        let backslashes = json[..start].iter().rev().take_while(|byte| **byte == b'\\').count();
+        backslashes % 2 == 0
+    })
+}
+
+/// Whether objects and lists are nested deeper than [`MAX_DEPTH`]. Looks closely
+/// only where there are that many opening brackets at all.
+fn is_too_deep(json: &[u8]) -> bool {
+    if memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH).is_none() {
+        return false;
+    }
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    for byte in json {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escaped_nul_is_found_and_an_escaped_backslash_is_not_one() {
+        assert!(has_escaped_nul(br#"{"a":"\u0000"}"#));
+        assert!(has_escaped_nul(br#"{"a":"\\\u0000"}"#));
+        assert!(!has_escaped_nul(br#"{"a":"\\u0000"}"#));
+        assert!(has_escaped_nul(br#"{"a":"\\u0000 \u0000"}"#));
+        assert!(!has_escaped_nul(br#"{"a":"\u0001"}"#));
+    }
+
+    #[test]
+    fn depth_is_counted_outside_texts() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into_bytes();
+        assert!(!is_too_deep(&nested(MAX_DEPTH)));
+        assert!(is_too_deep(&nested(MAX_DEPTH + 1)));
+        let wide = format!("[{}0]", "[],".repeat(1_000));
+        assert!(!is_too_deep(wide.as_bytes()), "wide is not deep");
+        let quoted = format!(r#"{{"a":"\"{}"}}"#, "[".repeat(1_000));
+        assert!(!is_too_deep(quoted.as_bytes()), "brackets in a text do not count");
+    }
+}

@@ -1,0 +1,464 @@
+//! Kafka transactions whose misuse does not compile, around the ways librdkafka
+//! lets them go wrong. Usable by anything that publishes records, with or without
+//! the offsets of what it read.
+//!
+//! A [`Transaction`] borrows its [`Producer`]; committing or aborting consumes it,
+//! dropping it aborts. Whenever the end of a transaction is in any doubt, the
+//! producer is replaced before the next one begins: librdkafka 2.12 can retry a
+//! commit on a second connection while the first is still on its way, and the late
+//! one would then commit the *following* transaction behind our back. A new
+//! producer raises the epoch, which fences the stray request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::kafka::KafkaSettings;
+
+/// One call into librdkafka waits at most this long, so that a shutdown is noticed.
+const SLICE: Duration = Duration::from_millis(250);
+/// A transaction end slower than this may have been sent twice.
+const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// After a shutdown was asked for, the open transaction gets this long to end.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
+/// Largest batch of records sent at once, in bytes. A topic's `max.message.bytes` must allow for it.
+pub const BATCH_BYTES: usize = 1_000_000;
+/// Largest record librdkafka takes, in bytes: above every topic's own limit.
+const MESSAGE_BYTES: usize = 20 * 1_024 * 1_024;
+
+/// What a failed step means for the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Out of patience while it could still have been tried again. A commit may or may not have happened.
+    Unknown,
+    /// The transaction is, or has to be, aborted.
+    Abortable,
+    /// Another producer uses the same transactional id, or the broker gave up on this one.
+    Fenced,
+    /// The producer is of no use any more.
+    Fatal,
+}
+
+/// A step of a transaction failed. Whatever the verdict: nothing of the transaction
+/// counts except where the committed offsets say so, and positions are to be taken from there.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} failed ({verdict:?}): {cause}")]
+pub struct TransactionError {
+    pub verdict: Verdict,
+    pub step: &'static str,
+    pub cause: KafkaError,
+}
+
+impl TransactionError {
+    fn new(step: &'static str, cause: KafkaError) -> Self {
+        Self { verdict: verdict(&cause), step, cause }
+    }
+
+    /// Whether a shutdown, rather than a fault, ended the waiting.
+    pub fn is_unknown(&self) -> bool {
+        self.verdict == Verdict::Unknown
+    }
+}
+
+fn verdict(cause: &KafkaError) -> Verdict {
+    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+    match cause.rdkafka_error_code() {
+        Some(Fenced | ProducerFenced | InvalidProducerEpoch) => return Verdict::Fenced,
+        Some(RDKafkaErrorCode::OperationTimedOut) => return Verdict::Unknown,
+        _ => {}
+    }
+    match cause {
+        KafkaError::Transaction(error) if error.txn_requires_abort() => Verdict::Abortable,
+        KafkaError::Transaction(error) if error.is_retriable() => Verdict::Unknown,
+        KafkaError::MessageProduction(_) => Verdict::Abortable,
+        _ => Verdict::Fatal,
+    }
+}
+
+fn is_retriable(cause: &KafkaError) -> bool {
+    match cause {
+        KafkaError::Transaction(error) => {
+            error.is_retriable() && !error.is_fatal() && !error.txn_requires_abort()
+        }
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        _ => false,
+    }
+}
+
+/// How long transactions may take.
+#[derive(Clone, Debug)]
+pub struct TransactionSettings {
+    /// `transaction.timeout.ms`: after this the broker aborts a transaction left
+    /// open, and readers of its partitions go on. Default 10 s.
+    pub timeout: Duration,
+    /// How long records wait for company before they are sent. Default 1 ms.
+    pub linger: Duration,
+}
+
+impl Default for TransactionSettings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(1) }
+    }
+}
+
+/// A producer that writes in transactions, under one transactional id.
+pub struct Producer {
+    id: String,
+    config: ClientConfig,
+    socket_timeout: Duration,
+    timeout: Duration,
+    shutdown: CancellationToken,
+    client: Option<BaseProducer<Watch>>,
+    /// Why the next transaction must not use this client.
+    doubt: Option<&'static str>,
+    /// Whether doubts are heeded; a test of the cure switches it off.
+    heed_doubts: bool,
+    replaced: u64,
+}
+
+impl Producer {
+    /// Connects on first use. `shutdown` bounds every wait.
+    pub fn new(
+        kafka: &KafkaSettings,
+        role: &str,
+        worker: usize,
+        settings: &TransactionSettings,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let id = kafka.transactional_id(role, worker);
+        let mut config = kafka.client(role);
+        let timeout_ms = settings.timeout.as_millis().to_string();
+        config
+            .set("transactional.id", &id)
+            .set("transaction.timeout.ms", &timeout_ms)
+            .set("message.timeout.ms", &timeout_ms)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("batch.size", BATCH_BYTES.to_string())
+            .set("batch.num.messages", "50000")
+            .set("linger.ms", settings.linger.as_millis().to_string())
+            .set("message.max.bytes", MESSAGE_BYTES.to_string())
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "65536")
+            // The end of a transaction waits for all of them anyway.
+            .set("delivery.report.only.error", "true");
+        let socket_timeout = config
+            .get("socket.timeout.ms")
+            .and_then(|text| text.parse().ok())
+            .map_or(Duration::from_secs(60), Duration::from_millis);
+        Self {
+            id,
+            config,
+            socket_timeout,
+            timeout: settings.timeout,
+            shutdown,
+            client: None,
+            doubt: None,
+            heed_doubts: true,
+            replaced: 0,
+        }
+    }
+
+    pub fn transactional_id(&self) -> &str {
+        &self.id
+    }
+
+    /// How many times a new client had to take over.
+    pub fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    /// Never replaces the client on mere doubt. Only for showing that doubts are justified.
+    #[doc(hidden)]
+    pub fn ignore_doubts(&mut self) {
+        self.heed_doubts = false;
+    }
+
+    /// Makes sure there is a client without a doubtful past. Once it returns,
+    /// whatever earlier transactions under this id left open has ended.
+    pub fn settle(&mut self) -> Result<(), TransactionError> {
+        if let Some(client) = &self.client {
+            client.poll(Duration::ZERO);
+            if client.context().unsettled.load(Ordering::Acquire) && self.doubt.is_none() {
+                self.doubt = Some("a connection broke");
+            }
+        }
+        if let Some(reason) = self.doubt.take_if(|_| self.heed_doubts) {
+            tracing::info!(id = self.id, reason, "replacing the transactional producer");
+            self.client = None;
+            self.replaced += 1;
+        }
+        if self.client.is_none() {
+            self.client = Some(self.connect()?);
+        }
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<BaseProducer<Watch>, TransactionError> {
+        let step = "init_transactions";
+        let client = BaseProducer::from_config_and_context(&self.config, Watch::default())
+            .map_err(|cause| TransactionError { verdict: Verdict::Fatal, step, cause })?;
+        let patience = Patience::new(self.timeout.max(Duration::from_secs(30)), &self.shutdown);
+        patience.retry(step, &client, || client.init_transactions(SLICE))?;
+        // What happened while connecting concerns no transaction.
+        client.poll(Duration::ZERO);
+        client.context().unsettled.store(false, Ordering::Release);
+        Ok(client)
+    }
+
+    /// Opens a transaction, on a new client if the last one's end is in doubt.
+    pub fn begin(&mut self) -> Result<Transaction<'_>, TransactionError> {
+        self.settle()?;
+        let client = self.client.as_ref().expect("settled");
+        if let Err(cause) = client.begin_transaction() {
+            self.doubt = Some("a transaction could not begin");
+            return Err(TransactionError::new("begin", cause));
+        }
+        Ok(Transaction { producer: self, open: true })
+    }
+
+    fn client(&self) -> &BaseProducer<Watch> {
+        self.client.as_ref().expect("a transaction has a client")
+    }
+
+    /// Takes note of how an end went.
+    fn judge_end(&mut self, took: Duration, succeeded: bool) {
+        let client = self.client();
+        client.poll(Duration::ZERO);
+        let unsettled = client.context().unsettled.load(Ordering::Acquire);
+        self.doubt = if !succeeded {
+            Some("a transaction's end failed")
+        } else if took >= SUSPICIOUS || took >= self.socket_timeout / 2 {
+            Some("a transaction's end was slow")
+        } else if unsettled {
+            Some("a connection broke during a transaction")
+        } else {
+            None
+        };
+    }
+}
+
+/// An open transaction.
+#[must_use = "dropping a transaction aborts it"]
+pub struct Transaction<'p> {
+    producer: &'p mut Producer,
+    open: bool,
+}
+
+impl Transaction<'_> {
+    /// Sends one record; returns once it is in the send buffer. `timestamp_ms`
+    /// `None` is now. Waits while the buffer is full.
+    pub fn send(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Option<OwnedHeaders>,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), TransactionError> {
+        fail::fail_point!("before-produce", |_| std::process::abort());
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
+        record.key = key;
+        record.payload = value;
+        record.headers = headers;
+        record.timestamp = timestamp_ms;
+        let client = self.producer.client();
+        let mut waiting_since = None;
+        loop {
+            match client.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    let since = *waiting_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > self.producer.timeout || self.producer.shutdown.is_cancelled() {
+                        let cause = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+                        return Err(TransactionError { verdict: Verdict::Abortable, step: "produce", cause });
+                    }
+                    client.poll(Duration::from_millis(1));
+                    record = back;
+                }
+                Err((cause, _)) => return Err(TransactionError::new("produce", cause)),
+            }
+        }
+        fail::fail_point!("after-produce", |_| std::process::abort());
+        Ok(())
+    }
+
+    /// Waits until the brokers have every record. Much faster than leaving it to
+    /// the commit, which looks only every 100 ms.
+    pub fn flush(&mut self) -> Result<(), TransactionError> {
+        let step = "flush";
+        let client = self.producer.client();
+        let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
+        while client.in_flight_count() > 0 {
+            client.poll(Duration::from_millis(1));
+            if patience.is_over() {
+                let cause = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
+                return Err(TransactionError { verdict: Verdict::Abortable, step, cause });
+            }
+        }
+        match client.context().take_delivery_error() {
+            Some(code) => Err(TransactionError {
+                verdict: Verdict::Abortable,
+                step,
+                cause: KafkaError::MessageProduction(code),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the positions of what was read part of the transaction. `group` must be fresh.
+    pub fn send_offsets(
+        &mut self,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> Result<(), TransactionError> {
+        fail::fail_point!("before-send-offsets", |_| std::process::abort());
+        let client = self.producer.client();
+        let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
+        patience
+            .retry("send_offsets", client, || client.send_offsets_to_transaction(offsets, group, SLICE))?;
+        fail::fail_point!("after-send-offsets", |_| std::process::abort());
+        Ok(())
+    }
+
+    /// Commits. A commit whose reply does not come is tried again as a commit, never
+    /// aborted; if patience ends first the error says [`Verdict::Unknown`].
+    pub fn commit(mut self) -> Result<(), TransactionError> {
+        if let Err(error) = self.flush() {
+            self.end_by_abort();
+            return Err(error);
+        }
+        fail::fail_point!("before-commit", |_| std::process::abort());
+        self.open = false;
+        let started = Instant::now();
+        let client = self.producer.client();
+        let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
+        let result = patience.retry("commit", client, || client.commit_transaction(SLICE));
+        self.producer.judge_end(started.elapsed(), result.is_ok());
+        if matches!(&result, Err(error) if error.verdict == Verdict::Abortable) {
+            self.end_by_abort();
+        }
+        result?;
+        fail::fail_point!("after-commit", |_| std::process::abort());
+        Ok(())
+    }
+
+    /// Gives everything up. Cannot fail: where the abort does, the next client's
+    /// new epoch aborts instead.
+    pub fn abort(mut self) {
+        self.end_by_abort();
+    }
+
+    fn end_by_abort(&mut self) {
+        self.open = false;
+        let client = self.producer.client();
+        let patience = Patience::new(Duration::from_secs(2), &self.producer.shutdown);
+        if let Err(error) = patience.retry("abort", client, || client.abort_transaction(SLICE)) {
+            tracing::warn!(id = self.producer.id, %error, "a transaction could not be aborted");
+        }
+        // Every abort follows a failure: the cheap way to be sure is a new client.
+        self.producer.doubt = Some("a transaction was aborted");
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.end_by_abort();
+        }
+    }
+}
+
+/// How long to go on trying.
+struct Patience<'a> {
+    started: Instant,
+    limit: Duration,
+    shutdown: &'a CancellationToken,
+    shutdown_seen: std::cell::Cell<Option<Instant>>,
+}
+
+impl<'a> Patience<'a> {
+    fn new(limit: Duration, shutdown: &'a CancellationToken) -> Self {
+        Self { started: Instant::now(), limit, shutdown, shutdown_seen: std::cell::Cell::new(None) }
+    }
+
+    fn is_over(&self) -> bool {
+        if self.shutdown.is_cancelled() {
+            let seen = self.shutdown_seen.get().unwrap_or_else(Instant::now);
+            self.shutdown_seen.set(Some(seen));
+            if seen.elapsed() >= SHUTDOWN_GRACE {
+                return true;
+            }
+        }
+        self.started.elapsed() >= self.limit
+    }
+
+    /// Calls `step`, in slices, until it ends with anything but "try again".
+    fn retry(
+        &self,
+        name: &'static str,
+        client: &BaseProducer<Watch>,
+        step: impl Fn() -> Result<(), KafkaError>,
+    ) -> Result<(), TransactionError> {
+        loop {
+            let before = Instant::now();
+            match step() {
+                Ok(()) => return Ok(()),
+                Err(cause) if is_retriable(&cause) => {
+                    if self.is_over() {
+                        return Err(TransactionError { verdict: Verdict::Unknown, step: name, cause });
+                    }
+                    // An answer of "try again" that came at once must not spin.
+                    client.poll(Duration::from_millis(if before.elapsed() < SLICE / 5 { 20 } else { 0 }));
+                }
+                Err(cause) => return Err(TransactionError::new(name, cause)),
+            }
+        }
+    }
+}
+
+/// Notes what librdkafka reports from its own threads.
+#[derive(Clone, Default)]
+struct Watch {
+    /// A connection broke or a request timed out: something may have been sent twice.
+    unsettled: Arc<AtomicBool>,
+    delivery_error: Arc<std::sync::Mutex<Option<RDKafkaErrorCode>>>,
+}
+
+impl Watch {
+    fn take_delivery_error(&self) -> Option<RDKafkaErrorCode> {
+        self.delivery_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Watch {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.unsettled.store(true, Ordering::Release);
+        tracing::warn!(%error, reason, "producer");
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Watch {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            let mut first = self.delivery_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Purged records only follow from the first failure.
+            if first.is_none() {
+                *first = Some(code);
+            }
+        }
+    }
+}

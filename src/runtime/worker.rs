@@ -1,0 +1,523 @@
+//! One worker: a thread's consumer, transactional producer and the state of the
+//! partitions it holds.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::assignment::{Assignment, Change, partition_list};
+use super::kafka::KafkaSettings;
+use super::outbox::{Outbox, Routes};
+use super::restore::{Restore, RestoreError};
+use super::stage::{Report, StageSettings};
+use super::task::{Failure, Incoming, Task};
+use super::transaction::{Producer, TransactionError, Verdict};
+use crate::flow::Stage;
+use crate::model::Timestamp;
+use crate::topics::Topic;
+
+/// How long an idle worker waits for a record before it looks after other things.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// A batch of this many records is worth waiting a moment for more.
+const BUSY_BATCH: usize = 1_000;
+/// Records between two looks at the clock.
+const RECORDS_PER_LOOK: usize = 32;
+const METADATA_WAIT: Duration = Duration::from_secs(5);
+
+/// What ends a worker. A new one is started, after a pause, unless told otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("topic {topic} does not exist: create it with `trunkline topics apply`")]
+    TopicMissing { topic: String },
+    #[error(
+        "{input} has {input_partitions} partitions and {changelog} has {changelog_partitions}: state would be \
+         looked for in the wrong place; give both the same number (see `trunkline topics list`)"
+    )]
+    NotCopartitioned { input: String, input_partitions: i32, changelog: String, changelog_partitions: i32 },
+    #[error(
+        "the number of partitions of {topic} has changed from {then} to {now} while running: keys have moved; \
+         give it its former number, or delete changelog and group to begin anew"
+    )]
+    PartitionsChanged { topic: String, then: i32, now: i32 },
+    #[error(
+        "{topic}: the next record to read is gone, retention was faster than this stage. Nothing was skipped. \
+         To accept the loss, move the group {group} to the earliest offset with Kafka's own tools"
+    )]
+    OffsetsExpired { topic: String, group: String },
+    #[error(
+        "{topic}/{partition} offset {offset} has to be set aside, but its {bytes} bytes do not fit {aside}: \
+         skip it by moving the group's offset, after keeping a copy"
+    )]
+    DoesNotFit { topic: String, partition: i32, offset: i64, bytes: usize, aside: &'static str },
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("{0}")]
+    Transaction(#[from] TransactionError),
+    #[error("{step}: {cause}")]
+    Kafka { step: &'static str, cause: KafkaError },
+    #[error("got a record of partition {partition}, which is not assigned")]
+    NotAssigned { partition: i32 },
+}
+
+impl Fault {
+    fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Fault {
+        move |cause| Fault::Kafka { step, cause }
+    }
+}
+
+pub(super) struct Worker<S: Stage> {
+    stage: Arc<S>,
+    kafka: KafkaSettings,
+    settings: StageSettings,
+    shutdown: CancellationToken,
+    report: Report,
+    /// The input topic's full name.
+    input: String,
+    partitions: i32,
+    consumer: BaseConsumer<Assignment>,
+    producer: Producer,
+    routes: Routes,
+    task: Task<S>,
+    /// Failed batches since the last committed one.
+    failures: u32,
+    /// The brokers could not be reached when last heard of.
+    unreachable: bool,
+}
+
+/// Why a batch was not committed.
+enum BatchError {
+    /// Abort, restore, go on.
+    Again(String, Verdict),
+    /// Abort, restore with this record condemned, go on.
+    Spoilt {
+        partition: i32,
+        offset: i64,
+        reason: super::dead_letter::Reason,
+    },
+    Fault(Fault),
+}
+
+impl From<TransactionError> for BatchError {
+    fn from(error: TransactionError) -> Self {
+        BatchError::Again(error.to_string(), error.verdict)
+    }
+}
+
+impl<S: Stage> Worker<S> {
+    /// Connects, checks the topics and joins the group.
+    pub fn start(
+        stage: Arc<S>,
+        number: usize,
+        kafka: &KafkaSettings,
+        settings: &StageSettings,
+        report: Report,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, Fault> {
+        let declaration = stage.declaration();
+        let producer =
+            Producer::new(kafka, declaration.name, number, &settings.transactions, shutdown.clone());
+        let consumer = BaseConsumer::from_config_and_context(
+            &consumer_config(kafka, declaration.name, settings),
+            Assignment::default(),
+        )
+        .map_err(Fault::kafka("creating the consumer"))?;
+        let input = kafka.topic(declaration.input);
+        let partitions = partitions_of(&consumer, &input)?;
+        let changelog = kafka.topic(declaration.changelog);
+        let changelog_partitions = partitions_of(&consumer, &changelog)?;
+        if partitions != changelog_partitions {
+            let input_partitions = partitions;
+            return Err(Fault::NotCopartitioned { input, input_partitions, changelog, changelog_partitions });
+        }
+        let routes =
+            Routes::new(declaration, kafka, |topic: &Topic| partitions_of(&consumer, &kafka.topic(topic)))?;
+        consumer.subscribe(&[&input]).map_err(Fault::kafka("subscribing"))?;
+        Ok(Self {
+            task: Task::new(Arc::clone(&stage), input.clone(), partitions),
+            stage,
+            kafka: kafka.clone(),
+            settings: settings.clone(),
+            shutdown: shutdown.clone(),
+            report,
+            input,
+            partitions,
+            consumer,
+            producer,
+            routes,
+            failures: 0,
+            unreachable: false,
+        })
+    }
+
+    /// Works until shutdown or a fault.
+    pub fn run(&mut self) -> Result<(), Fault> {
+        // Frees what an earlier life of this worker may have left open.
+        self.producer.settle()?;
+        while !self.shutdown.is_cancelled() {
+            self.answer_rebalances()?;
+            self.look_at_connection();
+            // The message borrows the consumer, the batch needs the rest of the worker.
+            let outcome = {
+                let Self { consumer, producer, task, routes, settings, shutdown, input, .. } = self;
+                match consumer.poll(IDLE_WAIT) {
+                    None => continue,
+                    Some(Err(error)) => {
+                        Err(BatchError::Fault(Fault::Kafka { step: "reading", cause: error }))
+                    }
+                    Some(Ok(first)) => {
+                        Batch { consumer, task, routes, settings, shutdown, input }.run(producer, first)
+                    }
+                }
+            };
+            match outcome {
+                Ok(committed) => {
+                    self.failures = 0;
+                    self.unreachable = false;
+                    self.report.committed(&committed, &mut self.task);
+                    self.report.ready();
+                    if let Some(error) = committed.consumer_error {
+                        self.judge_consumer_error(error)?;
+                    }
+                }
+                Err(BatchError::Fault(Fault::Kafka { step: "reading", cause })) => {
+                    self.judge_consumer_error(cause)?;
+                }
+                Err(BatchError::Fault(fault)) => return Err(fault),
+                Err(BatchError::Again(why, verdict)) => self.recover(&why, verdict)?,
+                Err(BatchError::Spoilt { partition, offset, reason }) => {
+                    let why = format!("{}/{partition}/{offset}: {reason}", self.input);
+                    self.task.condemn(partition, offset, reason);
+                    self.recover(&why, Verdict::Abortable)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what the group has changed. No transaction is open here.
+    fn answer_rebalances(&mut self) -> Result<(), Fault> {
+        while let Some(change) = self.consumer.context().next() {
+            match change {
+                Change::Assigned(partitions) => {
+                    tracing::info!(stage = self.name(), ?partitions, "assigned");
+                    let beyond = partitions.iter().copied().find(|partition| *partition >= self.partitions);
+                    if beyond.is_some() {
+                        let now = partitions_of(&self.consumer, &self.input)?;
+                        let (topic, then) = (self.input.clone(), self.partitions);
+                        return Err(Fault::PartitionsChanged { topic, then, now });
+                    }
+                    let positions = self.restore(&partitions)?;
+                    self.consumer.incremental_assign(&positions).map_err(Fault::kafka("assigning"))?;
+                    self.report.ready();
+                }
+                Change::Revoked { partitions, lost } => {
+                    tracing::info!(stage = self.name(), ?partitions, lost, "revoked");
+                    for partition in &partitions {
+                        self.task.release(*partition);
+                        self.report.released(*partition);
+                    }
+                    self.consumer
+                        .incremental_unassign(&partition_list(&self.input, &partitions))
+                        .map_err(Fault::kafka("unassigning"))?;
+                }
+            }
+            self.report.keys(self.task.keys());
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, partitions: &[i32]) -> Result<TopicPartitionList, Fault> {
+        let started = Instant::now();
+        self.report.not_ready(format!("restoring the state of partitions {partitions:?}"));
+        let restore = Restore {
+            kafka: &self.kafka,
+            declaration: self.stage.declaration(),
+            shutdown: &self.shutdown,
+            patience: self.settings.restore_patience,
+        };
+        let positions = restore.run(&self.consumer, &mut self.task, partitions)?;
+        if !partitions.is_empty() {
+            self.report.restored(started.elapsed());
+        }
+        for partition in partitions {
+            self.report.read(*partition, self.task.watermark(*partition));
+        }
+        Ok(positions)
+    }
+
+    /// After a batch that did not commit: everything in memory is dropped and read
+    /// back, and reading goes on from the committed offsets.
+    fn recover(&mut self, why: &str, verdict: Verdict) -> Result<(), Fault> {
+        self.report.ended(verdict);
+        self.failures += 1;
+        let pause = backoff(self.failures);
+        tracing::warn!(
+            stage = self.name(),
+            why,
+            ?verdict,
+            failures = self.failures,
+            "a batch did not commit"
+        );
+        if self.failures > 1 {
+            self.report.not_ready(match verdict {
+                Verdict::Fenced => format!(
+                    "another producer uses the transactional id {}: is `kafka.instance` unique? ({why})",
+                    self.producer.transactional_id()
+                ),
+                _ => format!("batches fail: {why}"),
+            });
+        }
+        let held = self.task.reset();
+        if self.failures > 1 {
+            wait(pause, &self.shutdown);
+        }
+        if self.shutdown.is_cancelled() {
+            return Ok(());
+        }
+        // First end what may still be open, or restoring would wait for it.
+        self.producer.settle()?;
+        let positions = self.restore(&held)?;
+        if !held.is_empty() {
+            let sought = self
+                .consumer
+                .seek_partitions(positions, METADATA_WAIT)
+                .map_err(Fault::kafka("seeking the committed offsets"))?;
+            sought
+                .elements()
+                .iter()
+                .try_for_each(|element| element.error())
+                .map_err(Fault::kafka("seeking the committed offsets"))?;
+        }
+        self.report.keys(self.task.keys());
+        self.report.ready();
+        Ok(())
+    }
+
+    fn judge_consumer_error(&mut self, cause: KafkaError) -> Result<(), Fault> {
+        match (&cause, cause.rdkafka_error_code()) {
+            (_, Some(RDKafkaErrorCode::AutoOffsetReset)) => {
+                let group = self.kafka.group(self.name());
+                Err(Fault::OffsetsExpired { topic: self.input.clone(), group })
+            }
+            (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
+                Err(Fault::TopicMissing { topic: self.input.clone() })
+            }
+            (KafkaError::MessageConsumptionFatal(_), _) => Err(Fault::Kafka { step: "reading", cause }),
+            _ => {
+                tracing::warn!(stage = self.name(), error = %cause, "reading");
+                Ok(())
+            }
+        }
+    }
+
+    /// Says so while the brokers cannot be reached, and when they can again.
+    fn look_at_connection(&mut self) {
+        if self.consumer.context().take_unreachable() {
+            self.unreachable = true;
+            self.report.not_ready(format!("cannot reach Kafka at {}", self.kafka.brokers));
+        } else if self.unreachable
+            && self.consumer.fetch_metadata(Some(&self.input), Duration::from_secs(1)).is_ok()
+        {
+            self.unreachable = false;
+            self.report.ready();
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        self.stage.declaration().name
+    }
+}
+
+impl<S: Stage> Drop for Worker<S> {
+    fn drop(&mut self) {
+        // The group waits for an answer to what was not handled any more.
+        let context = Arc::clone(self.consumer.context());
+        context.close();
+        while let Some(change) = context.next() {
+            let (partitions, assigned) = match change {
+                Change::Assigned(partitions) => (partitions, true),
+                Change::Revoked { partitions, .. } => (partitions, false),
+            };
+            let list = partition_list(&self.input, &partitions);
+            let answered = match assigned {
+                true => self.consumer.incremental_assign(&list),
+                false => self.consumer.incremental_unassign(&list),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "leaving the group");
+            }
+        }
+    }
+}
+
+/// What a committed batch was.
+pub(super) struct Committed {
+    pub tally: super::task::Tally,
+    pub partitions: Vec<i32>,
+    pub took: Duration,
+    /// An error the consumer reported after the batch's last record.
+    consumer_error: Option<KafkaError>,
+}
+
+/// One transaction's worth of records.
+struct Batch<'w, S: Stage> {
+    consumer: &'w BaseConsumer<Assignment>,
+    task: &'w mut Task<S>,
+    routes: &'w Routes,
+    settings: &'w StageSettings,
+    shutdown: &'w CancellationToken,
+    input: &'w str,
+}
+
+impl<S: Stage> Batch<'_, S> {
+    fn run(&mut self, producer: &mut Producer, first: BorrowedMessage<'_>) -> Result<Committed, BatchError> {
+        let started = Instant::now();
+        let at = now();
+        let mut transaction = producer.begin()?;
+        self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first))?;
+        drop(first);
+        let mut records = 1;
+        let consumer_error = loop {
+            if records >= self.settings.batch_records || self.consumer.context().is_pending() {
+                break None;
+            }
+            if records % RECORDS_PER_LOOK == 0
+                && (started.elapsed() >= self.settings.batch_time || self.shutdown.is_cancelled())
+            {
+                break None;
+            }
+            // Nothing more at once: commit, for the sake of latency. Unless the batch is
+            // large: then we are behind, and only the fetcher is.
+            let patience = if records >= BUSY_BATCH { Duration::from_millis(2) } else { Duration::ZERO };
+            match self.consumer.poll(patience) {
+                None => break None,
+                Some(Err(error)) => break Some(error),
+                Some(Ok(message)) => {
+                    self.process(at, &message, &mut Outbox::new(&mut transaction, self.routes, &message))?;
+                    records += 1;
+                }
+            }
+        };
+        let written = self.task.write_changelog(&mut Outbox::without_record(&mut transaction, self.routes));
+        written.map_err(|failure| self.batch_error(failure))?;
+        transaction.flush()?;
+        let offsets = self.offsets();
+        let group = self.consumer.group_metadata().expect("the consumer has a group");
+        transaction.send_offsets(&offsets, &group)?;
+        transaction.commit()?;
+        let partitions = self.task.positions().map(|(partition, _)| partition).collect();
+        Ok(Committed { tally: self.task.committed(), partitions, took: started.elapsed(), consumer_error })
+    }
+
+    fn process(
+        &mut self,
+        at: Timestamp,
+        message: &BorrowedMessage<'_>,
+        outbox: &mut Outbox<'_, '_, '_>,
+    ) -> Result<(), BatchError> {
+        let record = Incoming {
+            partition: message.partition(),
+            offset: message.offset(),
+            written_at: message.timestamp().to_millis().map(Timestamp::from_millis),
+            key: message.key(),
+            value: message.payload(),
+        };
+        self.task.process(at, &record, outbox).map_err(|failure| self.batch_error(failure))
+    }
+
+    fn offsets(&self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in self.task.positions() {
+            list.add_partition_offset(self.input, partition, Offset::Offset(offset))
+                .expect("an offset that was read is valid");
+        }
+        list
+    }
+
+    fn batch_error(&self, failure: Failure<TransactionError>) -> BatchError {
+        match failure {
+            Failure::Writer(error) => error.into(),
+            Failure::Spoilt { partition, offset, reason } => BatchError::Spoilt { partition, offset, reason },
+            Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
+                let topic = self.input.to_owned();
+                BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })
+            }
+            Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
+        }
+    }
+}
+
+fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) -> rdkafka::ClientConfig {
+    let mut config = kafka.client(role);
+    config
+        .set("group.id", kafka.group(role))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Positions are always given; one that is gone must stop the stage.
+        .set("auto.offset.reset", "error")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1500")
+        .set("topic.metadata.refresh.interval.ms", "60000")
+        .set("fetch.min.bytes", "1")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("queued.min.messages", "50000")
+        .set("queued.max.messages.kbytes", settings.read_ahead_kib.to_string());
+    config
+}
+
+/// How many partitions a topic has.
+fn partitions_of(consumer: &BaseConsumer<Assignment>, topic: &str) -> Result<i32, Fault> {
+    let metadata =
+        consumer.fetch_metadata(Some(topic), METADATA_WAIT).map_err(Fault::kafka("asking for the topics"))?;
+    let count = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.name() == topic && found.error().is_none())
+        .map(|found| found.partitions().len())
+        .next()
+        .unwrap_or(0);
+    match i32::try_from(count) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(Fault::TopicMissing { topic: topic.to_owned() }),
+    }
+}
+
+/// 200 ms, doubling to 10 s.
+pub(super) fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(200)
+        .saturating_mul(1 << failures.saturating_sub(1).min(10))
+        .min(Duration::from_secs(10))
+}
+
+/// Sleeps, but not through a shutdown.
+pub(super) fn wait(duration: Duration, shutdown: &CancellationToken) {
+    let until = Instant::now() + duration;
+    while !shutdown.is_cancelled() {
+        match until.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => std::thread::sleep(left.min(Duration::from_millis(50))),
+            _ => return,
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(since_epoch.as_millis() as i64)
+}
+
+impl<S: Stage> fmt::Debug for Worker<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("stage", &self.name()).field("input", &self.input).finish()
+    }
+}
