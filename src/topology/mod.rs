@@ -1,12 +1,9 @@
 //! How the rooms are put together.
 
 mod instance;
-mod redecide;
 mod roles;
-pub mod settings;
 mod shared_budget;
-mod start;
 
 pub use instance::Instance;
 pub use roles::{Kind, Role, roles};
-pub use start::{Running, start};
+pub use shared_budget::SharedBudget;
