@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod model;
 pub mod postgres;
 pub mod runtime;
+pub mod simulator;
 pub mod sinks;
 pub mod sources;
 pub mod stages;

@@ -1,0 +1,170 @@
+//! `/simulator/…`: faults, the request log, the world, other writers. For tests,
+//! checkers and the demo's screen; no token is needed.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::exchange::Transport;
+use super::faults::{FaultRule, Faults};
+use super::journal::Origin;
+use super::reply::{Refusal, Reply, refusal_for_status};
+use super::server::{MAX_REQUEST_BYTES, Shared};
+use super::transport::response;
+
+/// Longest jump of the clock: a week.
+const MAX_ADVANCE_SECONDS: u64 = 604_800;
+/// Simulated seconds between two looks at whether others want the world.
+const ADVANCE_SLICE_SECONDS: u64 = 500;
+const PAGE_DEFAULT: usize = 10_000;
+const PAGE_MAX: usize = 100_000;
+
+type Answer = Result<Reply, Refusal>;
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        response(self, Transport::Whole)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.reply("").into_response()
+    }
+}
+
+pub fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/faults", get(list_faults).put(replace_faults).post(add_faults).delete(clear_faults))
+        .route("/requests", get(list_requests))
+        .route("/campaigns", get(show_campaigns))
+        .route("/campaigns/{id}", axum::routing::delete(delete_campaign))
+        .route("/campaigns/{id}/change", post(change_campaign))
+        .route("/rival", put(set_rival))
+        .route("/clock/advance", post(advance_clock))
+        .route("/tokens/expire", post(expire_tokens))
+        .fallback(async || refusal_for_status(StatusCode::NOT_FOUND))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "bad.request", message)
+}
+
+fn done(body: Value) -> Answer {
+    Ok(Reply::json(StatusCode::OK, &body))
+}
+
+async fn list_faults(State(shared): State<Arc<Shared>>) -> Answer {
+    done(shared.with(|organization, _| json!({ "items": organization.faults.rules() })))
+}
+
+async fn replace_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Answer {
+    let rules: Vec<FaultRule> = parse(&body)?;
+    change_faults(&shared, |faults| faults.replace(rules))
+}
+
+async fn add_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Answer {
+    let rules: Vec<FaultRule> = parse(&body)?;
+    change_faults(&shared, |faults| faults.add(rules))
+}
+
+async fn clear_faults(State(shared): State<Arc<Shared>>) -> Answer {
+    change_faults(&shared, |faults| faults.replace(Vec::new()))
+}
+
+fn change_faults(shared: &Shared, change: impl FnOnce(&mut Faults) -> Result<(), String>) -> Answer {
+    let items = shared.with(|organization, _| {
+        change(&mut organization.faults)?;
+        Ok(json!({ "items": organization.faults.rules() }))
+    });
+    done(items.map_err(bad)?)
+}
+
+#[derive(Deserialize)]
+struct PageQuery {
+    #[serde(default)]
+    since: u64,
+    limit: Option<usize>,
+}
+
+async fn list_requests(State(shared): State<Arc<Shared>>, query: Query<PageQuery>) -> Answer {
+    let limit = query.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
+    let page = shared.with(|organization, _| organization.journal.page(query.since, limit));
+    done(serde_json::to_value(page).expect("a page has text keys only"))
+}
+
+async fn show_campaigns(State(shared): State<Arc<Shared>>) -> Answer {
+    let overview = shared.with(|organization, _| organization.overview());
+    let mut body = serde_json::to_value(overview).expect("an overview has text keys only");
+    body["speed"] = json!(shared.speed());
+    done(body)
+}
+
+async fn change_campaign(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body: Bytes) -> Answer {
+    let change: Value = parse(&body)?;
+    let effect =
+        shared.with(|organization, moment| organization.overrule(&id, &change, Origin::Control, moment))?;
+    done(json!(effect))
+}
+
+async fn delete_campaign(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer {
+    let effect = shared.with(|organization, moment| organization.delete(&id, moment))?;
+    done(json!(effect))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RivalBody {
+    every_seconds: Option<u64>,
+}
+
+async fn set_rival(State(shared): State<Arc<Shared>>, body: Bytes) -> Answer {
+    let rival: RivalBody = parse(&body)?;
+    shared.with(|organization, _| organization.set_rival(rival.every_seconds));
+    done(json!({ "everySeconds": rival.every_seconds }))
+}
+
+#[derive(Deserialize)]
+struct AdvanceQuery {
+    seconds: u64,
+}
+
+async fn advance_clock(State(shared): State<Arc<Shared>>, query: Query<AdvanceQuery>) -> Answer {
+    let seconds = query.seconds;
+    if shared.speed() > 0.0 {
+        let message = "the clock moves by itself; start with speed 0 to move it by hand";
+        return Err(Refusal::new(StatusCode::CONFLICT, "general.conflict", message));
+    }
+    if seconds > MAX_ADVANCE_SECONDS {
+        return Err(bad(format!("seconds {seconds} must be at most {MAX_ADVANCE_SECONDS}")));
+    }
+    let moved = tokio::task::spawn_blocking(move || {
+        let mut left = seconds;
+        while left > 0 && !shared.ending.is_cancelled() {
+            let slice = left.min(ADVANCE_SLICE_SECONDS);
+            shared.with(|organization, moment| organization.advance(slice, moment));
+            left -= slice;
+        }
+        shared.with(|organization, _| organization.overview().simulated_seconds)
+    });
+    let now = moved.await.map_err(|_| refusal_for_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+    done(json!({ "simulatedSeconds": now }))
+}
+
+async fn expire_tokens(State(shared): State<Arc<Shared>>) -> Answer {
+    let revoked = shared.with(|organization, _| organization.tokens.revoke_all());
+    done(json!({ "revoked": revoked }))
+}

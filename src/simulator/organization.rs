@@ -1,0 +1,245 @@
+//! The organisation behind the listeners: world, documents, clients, faults and log.
+//!
+//! No clock of its own: every call is told the moment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::budget::{Allowance, Budgets};
+use super::chance::Chance;
+use super::definition::Definition;
+use super::dialer::Snapshot;
+use super::faults::{Faults, RetryAfter};
+use super::journal::{Effect, Entry, Journal, Origin, body_text};
+use super::reply::Refusal;
+use super::tokens::Tokens;
+use super::world::World;
+use crate::model::Timestamp;
+
+/// When something happens, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Monotonic, since the simulator started.
+    pub elapsed: Duration,
+    pub wall: Timestamp,
+}
+
+/// How this organisation behaves where the seed documents leave it open.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    pub stale: StatusCode,
+    pub written: StatusCode,
+    pub counters_in_stats: bool,
+    pub budget_retry_after: RetryAfter,
+}
+
+#[derive(Debug)]
+pub struct Organization {
+    pub(super) world: World,
+    pub(super) definitions: BTreeMap<String, Definition>,
+    pub(super) tokens: Tokens,
+    pub(super) budgets: Budgets,
+    pub(super) faults: Faults,
+    pub(super) journal: Journal,
+    pub(super) manners: Manners,
+    rival: Rival,
+}
+
+/// The second writer: now and then it changes a campaign in the middle of others' work.
+#[derive(Debug)]
+struct Rival {
+    /// Simulated seconds between its changes.
+    every_seconds: Option<u64>,
+    chance: Chance,
+}
+
+/// What the world looks like to somebody who may see everything.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overview {
+    pub simulated_seconds: u64,
+    pub campaigns: Vec<CampaignOverview>,
+}
+
+/// One campaign in the [`Overview`]. `dialRate` is the rate the dialer works with.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CampaignOverview {
+    pub id: String,
+    pub name: String,
+    pub etag: String,
+    pub predicted_dial_rate: f64,
+    pub min_dial_rate: f64,
+    pub max_dial_rate: f64,
+    /// Abandoned ÷ (abandoned + delivered) since the world began.
+    pub abandonment: f64,
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+}
+
+impl Organization {
+    pub fn new(settings: &Settings, created_at: Timestamp) -> Self {
+        let created_at = created_at.to_string();
+        let definitions = settings
+            .scenario
+            .campaigns
+            .iter()
+            .map(|campaign| (campaign.id.clone(), Definition::new(campaign, settings.seed, &created_at)));
+        let allowance = Allowance { requests: settings.requests_per_window, window: settings.budget_window };
+        Self {
+            world: World::new(&settings.scenario, settings.seed),
+            definitions: definitions.collect(),
+            tokens: Tokens::new(settings.clients.clone(), settings.token_lifetime),
+            budgets: Budgets::new(allowance),
+            faults: Faults::new(settings.seed),
+            journal: Journal::new(settings.journal_entries, settings.journal_bytes),
+            manners: Manners {
+                stale: settings.stale_reply.status(),
+                written: settings.write_reply.status(),
+                counters_in_stats: settings.counters_in_stats,
+                budget_retry_after: settings.budget_retry_after,
+            },
+            rival: Rival {
+                every_seconds: settings.rival_every_seconds,
+                chance: Chance::new(settings.seed, "rival"),
+            },
+        }
+    }
+
+    /// Lets simulated seconds pass.
+    pub fn advance(&mut self, seconds: u64, moment: Moment) {
+        for _ in 0..seconds {
+            self.world.step();
+            let due = self.rival.every_seconds.is_some_and(|every| self.world.now().is_multiple_of(every));
+            if due {
+                self.let_rival_write(moment);
+            }
+        }
+    }
+
+    /// 0 or nothing stops the second writer.
+    pub fn set_rival(&mut self, every_seconds: Option<u64>) {
+        self.rival.every_seconds = every_seconds.filter(|every| *every > 0);
+    }
+
+    /// Half of the time the rival moves the upper limit by up to a fifth, otherwise
+    /// something that has nothing to do with dialling.
+    fn let_rival_write(&mut self, moment: Moment) {
+        let Some(last) = (self.definitions.len() as u64).checked_sub(1) else { return };
+        let chosen = self.rival.chance.between(0, last) as usize;
+        let moves_limit = self.rival.chance.happens(0.5);
+        let factor = 0.8 + 0.4 * self.rival.chance.fraction();
+        let Some((id, definition)) = self.definitions.iter().nth(chosen) else { return };
+        let rates = definition.rates();
+        let change = if moves_limit {
+            let max = ((rates.max * factor * 100.0).round() / 100.0).clamp(rates.min.max(0.01), 20.0);
+            json!({ "dialerSettings": { "maxDialRate": max } })
+        } else {
+            json!({ "callerName": format!("Line {}", self.world.now()) })
+        };
+        let id = id.clone();
+        // Within 0.01 and 20 the limit is possible: the rival is never refused.
+        let _ = self.overrule(&id, &change, Origin::Rival, moment);
+    }
+
+    /// Changes a campaign past all client rules, as its administrators can.
+    ///
+    /// # Errors
+    /// 404, or 400 where the change is no possible document.
+    pub fn overrule(
+        &mut self,
+        id: &str,
+        change: &Value,
+        origin: Origin,
+        moment: Moment,
+    ) -> Result<Effect, Refusal> {
+        let definition = self.definitions.get_mut(id).ok_or_else(|| unknown_campaign(id))?;
+        let (old_rate, old_etag) = (definition.rates().predicted, definition.etag());
+        definition.overrule(change, &moment.wall.to_string())?;
+        let effect = Effect {
+            campaign_id: id.to_owned(),
+            old_rate,
+            new_rate: Some(definition.rates().predicted),
+            old_etag,
+            new_etag: Some(definition.etag()),
+        };
+        let in_force = definition.rates().in_force();
+        self.world.set_dial_rate(id, in_force);
+        self.note(origin, "PUT", id, body_text(change.to_string().as_bytes()), &effect, moment);
+        Ok(effect)
+    }
+
+    /// Deletes a campaign; requests for it find nothing from now on.
+    ///
+    /// # Errors
+    /// 404 where there is none.
+    pub fn delete(&mut self, id: &str, moment: Moment) -> Result<Effect, Refusal> {
+        let definition = self.definitions.remove(id).ok_or_else(|| unknown_campaign(id))?;
+        self.world.remove(id);
+        let effect = Effect {
+            campaign_id: id.to_owned(),
+            old_rate: definition.rates().predicted,
+            new_rate: None,
+            old_etag: definition.etag(),
+            new_etag: None,
+        };
+        self.note(Origin::Control, "DELETE", id, None, &effect, moment);
+        Ok(effect)
+    }
+
+    /// Writes down a change that no client made.
+    fn note(
+        &mut self,
+        origin: Origin,
+        method: &str,
+        id: &str,
+        body: Option<String>,
+        effect: &Effect,
+        moment: Moment,
+    ) {
+        self.journal.push(Entry {
+            sequence: 0,
+            at: moment.wall,
+            simulated_seconds: self.world.now(),
+            origin,
+            client: None,
+            method: method.into(),
+            path: format!("/api/v2/campaigns/{id}"),
+            if_match: None,
+            body,
+            status: Some(200),
+            retry_after: None,
+            faults: Vec::new(),
+            effect: Some(effect.clone()),
+            correlation_id: String::new(),
+        });
+    }
+
+    pub fn overview(&self) -> Overview {
+        let campaigns = self.definitions.iter().filter_map(|(id, definition)| {
+            let snapshot = self.world.snapshot(id)?;
+            let rates = definition.rates();
+            Some(CampaignOverview {
+                id: id.clone(),
+                name: definition.name().into(),
+                etag: definition.etag(),
+                predicted_dial_rate: rates.predicted,
+                min_dial_rate: rates.min,
+                max_dial_rate: rates.max,
+                abandonment: snapshot.abandonment(),
+                snapshot,
+            })
+        });
+        Overview { simulated_seconds: self.world.now(), campaigns: campaigns.collect() }
+    }
+}
+
+pub fn unknown_campaign(id: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "not.found", format!("Unable to find a campaign with id {id}"))
+        .about(id)
+}

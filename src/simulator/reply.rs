@@ -1,0 +1,95 @@
+//! What the simulated platform answers, and its error bodies (`genesys-api.md` §5).
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+/// An answer before transport faults touch it.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Option<Vec<u8>>,
+}
+
+impl Reply {
+    pub fn json(status: StatusCode, body: &Value) -> Self {
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        Self {
+            status,
+            headers: vec![(header::CONTENT_TYPE, json)],
+            body: Some(body.to_string().into_bytes()),
+        }
+    }
+
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: None }
+    }
+
+    /// Text that cannot stand in a header is left out.
+    pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+}
+
+/// Something the platform refuses: status, machine-readable code and a sentence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub message: String,
+    pub entity_id: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), entity_id: None }
+    }
+
+    pub fn about(mut self, entity_id: &str) -> Self {
+        self.entity_id = Some(entity_id.into());
+        self
+    }
+
+    /// The body every error of the API has; `context_id` is the correlation id.
+    pub fn reply(&self, context_id: &str) -> Reply {
+        let mut body = json!({
+            "message": self.message,
+            "code": self.code,
+            "status": self.status.as_u16(),
+            "messageParams": {},
+            "contextId": context_id,
+            "details": [],
+            "errors": [],
+        });
+        if let Some(entity_id) = &self.entity_id {
+            body["entityId"] = json!(entity_id);
+        }
+        Reply::json(self.status, &body)
+    }
+}
+
+/// The refusal the platform words for a bare status; unknown ones get the nearest.
+pub fn refusal_for_status(status: StatusCode) -> Refusal {
+    let (code, message) = match status.as_u16() {
+        400 => ("bad.request", "The request could not be understood by the server due to malformed syntax."),
+        401 => ("bad.credentials", "Invalid login credentials."),
+        403 => {
+            ("missing.permissions", "Unable to perform the requested action. You must have the permission.")
+        }
+        404 => ("not.found", "The requested resource was not found."),
+        408 | 504 => ("request.timeout", "The request timed out."),
+        409 => ("general.conflict", "The resource conflicts with a concurrent change."),
+        412 => ("precondition.failed", "The If-Match header does not match the current version."),
+        413 => ("request.too.large", "The request body is too large."),
+        415 => ("unsupported.media.type", "Unsupported media type."),
+        428 => ("precondition.required", "This request must carry an If-Match header."),
+        429 => ("too.many.requests", "Rate limit exceeded the maximum."),
+        502 | 503 => ("service.unavailable", "The service is temporarily unavailable."),
+        500..=599 => ("internal.server.error", "The server encountered an unexpected condition."),
+        _ => ("general.error", "The request was not carried out."),
+    };
+    Refusal::new(status, code, message)
+}

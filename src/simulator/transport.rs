@@ -1,0 +1,117 @@
+//! Turns a reply into what travels: whole, cut short, dripping, or endless.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use http_body::Frame;
+use tokio::time::Sleep;
+
+use super::exchange::Transport;
+use super::reply::Reply;
+
+/// Marks a response that is not to be sent: its connection is closed instead.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropped;
+
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Time for the first half of a truncated body to leave before the connection is closed.
+const FLUSH: Duration = Duration::from_millis(20);
+
+/// The response for the connection to write.
+pub fn response(reply: Reply, transport: Transport) -> Response {
+    let bytes = Bytes::from(reply.body.unwrap_or_default());
+    let whole_length = bytes.len();
+    let body = match transport {
+        Transport::Whole => Body::from(bytes),
+        Transport::Dropped => Body::empty(),
+        Transport::Truncated => Body::new(FaultyBody {
+            first: Some(bytes.slice(..whole_length / 2)),
+            tail: Tail::Cut,
+            pause: None,
+        }),
+        Transport::Slow { bytes_per_second } => {
+            Body::new(FaultyBody { first: None, tail: Tail::Drip { bytes, bytes_per_second }, pause: None })
+        }
+        Transport::Huge { bytes: total } => {
+            let spaces = total.saturating_sub(whole_length as u64);
+            Body::new(FaultyBody { first: Some(bytes), tail: Tail::Spaces(spaces), pause: None })
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = reply.status;
+    for (name, value) in reply.headers {
+        response.headers_mut().insert(name, value);
+    }
+    match transport {
+        Transport::Truncated | Transport::Slow { .. } => {
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(whole_length));
+        }
+        Transport::Dropped => drop(response.extensions_mut().insert(Dropped)),
+        Transport::Whole | Transport::Huge { .. } => {}
+    }
+    response
+}
+
+/// A body that does not behave.
+struct FaultyBody {
+    first: Option<Bytes>,
+    tail: Tail,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+enum Tail {
+    /// An error, which closes the connection.
+    Cut,
+    Drip {
+        bytes: Bytes,
+        bytes_per_second: u32,
+    },
+    /// So many spaces.
+    Spaces(u64),
+}
+
+/// The fault asked for the body to break off.
+#[derive(Debug, thiserror::Error)]
+#[error("the body breaks off here, as the fault rule asks")]
+struct BrokenOff;
+
+impl http_body::Body for FaultyBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        if let Some(first) = self.first.take() {
+            if matches!(self.tail, Tail::Cut) {
+                self.pause = Some(Box::pin(tokio::time::sleep(FLUSH)));
+            }
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        let (chunk, pause) = match &mut self.tail {
+            Tail::Cut => return Poll::Ready(Some(Err(BrokenOff))),
+            Tail::Drip { bytes, .. } if bytes.is_empty() => return Poll::Ready(None),
+            Tail::Drip { bytes, bytes_per_second } => {
+                let interval = Duration::from_secs_f64(1.0 / f64::from(*bytes_per_second));
+                (bytes.split_to(1), Some(interval))
+            }
+            Tail::Spaces(0) => return Poll::Ready(None),
+            Tail::Spaces(left) => {
+                let length = (*left).min(CHUNK_BYTES as u64);
+                *left -= length;
+                (Bytes::from_static(&[b' '; CHUNK_BYTES]).slice(..length as usize), None)
+            }
+        };
+        self.pause = pause.map(|pause| Box::pin(tokio::time::sleep(pause)));
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+}

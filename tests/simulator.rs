@@ -1,0 +1,14 @@
+//! The simulated Genesys Cloud over real sockets: what the actuator's tests rely on.
+
+#[path = "simulator/budget.rs"]
+mod budget;
+#[path = "simulator/campaigns.rs"]
+mod campaigns;
+#[path = "simulator/faults.rs"]
+mod faults;
+#[path = "simulator/tenant.rs"]
+mod tenant;
+#[path = "simulator/tokens.rs"]
+mod tokens;
+#[path = "simulator/world.rs"]
+mod world;
