@@ -46,6 +46,10 @@ pub enum Transport {
     Huge {
         bytes: u64,
     },
+    /// The same, as gzip that unpacks to this length.
+    GzipBomb {
+        bytes: u64,
+    },
 }
 
 /// What goes back to the client, and when.
@@ -239,6 +243,7 @@ fn distort(reply: Reply, fault: Option<&Fault>, context_id: &str, moment: Moment
             (with_body(reply), Transport::Slow { bytes_per_second: *bytes_per_second })
         }
         Fault::HugeBody { bytes } => (with_body(reply), Transport::Huge { bytes: *bytes }),
+        Fault::GzipBomb { bytes } => (with_body(reply), Transport::GzipBomb { bytes: *bytes }),
         Fault::Delay { .. } => (reply, Transport::Whole),
     }
 }

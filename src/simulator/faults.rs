@@ -83,6 +83,8 @@ pub enum Fault {
     SlowBody { bytes_per_second: u32 },
     /// A body of spaces around the true one, so long. After the effect.
     HugeBody { bytes: u64 },
+    /// The same, gzipped: a thousandth on the wire, `bytes` once unpacked. After the effect.
+    GzipBomb { bytes: u64 },
 }
 
 /// How `Retry-After` is spelled.
@@ -129,6 +131,7 @@ impl Fault {
             Self::Redirect { .. } => "redirect",
             Self::SlowBody { .. } => "slow_body",
             Self::HugeBody { .. } => "huge_body",
+            Self::GzipBomb { .. } => "gzip_bomb",
         }
     }
 
@@ -153,8 +156,8 @@ impl Fault {
             Self::SlowBody { bytes_per_second: 0 } => {
                 Some("slow_body: bytesPerSecond must be at least 1".into())
             }
-            Self::HugeBody { bytes } => (*bytes > MAX_FAULT_BODY_BYTES)
-                .then(|| format!("huge_body: bytes {bytes} must be at most {MAX_FAULT_BODY_BYTES}")),
+            Self::HugeBody { bytes } | Self::GzipBomb { bytes } => (*bytes > MAX_FAULT_BODY_BYTES)
+                .then(|| format!("{}: bytes {bytes} must be at most {MAX_FAULT_BODY_BYTES}", self.name())),
             _ => None,
         }
     }
@@ -307,7 +310,8 @@ mod tests {
             {"fault":{"type":"drop_before_effect"}}, {"fault":{"type":"drop_after_effect"}},
             {"fault":{"type":"truncate_body"}}, {"fault":{"type":"garbage_body"}},
             {"fault":{"type":"html_with_200"}}, {"fault":{"type":"redirect","location":"http://elsewhere"}},
-            {"fault":{"type":"slow_body","bytesPerSecond":10}}, {"fault":{"type":"huge_body","bytes":1000}}]"#;
+            {"fault":{"type":"slow_body","bytesPerSecond":10}}, {"fault":{"type":"huge_body","bytes":1000}},
+            {"fault":{"type":"gzip_bomb","bytes":1000}}]"#;
         let rules = rules(text);
         let mut faults = Faults::new(1);
         faults.replace(rules.clone()).unwrap();
@@ -389,6 +393,7 @@ mod tests {
             r#"[{"fault":{"type":"delay","ms":600001}}]"#,
             r#"[{"probability":1.5,"fault":{"type":"garbage_body"}}]"#,
             r#"[{"fault":{"type":"slow_body","bytesPerSecond":0}}]"#,
+            r#"[{"fault":{"type":"gzip_bomb","bytes":3000000000}}]"#,
         ] {
             assert!(faults.replace(rules(bad)).is_err(), "{bad}");
             assert_eq!(faults.rules().len(), 1);

@@ -15,6 +15,21 @@ pub const MAX_DIAL_RATE: f64 = 100.0;
 
 /// A simulated organisation. As TOML: a list of `[[campaigns]]`, every field but
 /// `name` optional.
+///
+/// ```
+/// let scenario = trunkline::simulator::Scenario::from_toml(r#"
+///     [[campaigns]]
+///     name = "Renewals"
+///     agents = 20
+///     dial_rate = 1.5
+///     answering = { kind = "drifting", start = 0.3, min = 0.1, max = 0.5, per_minute = 0.01 }
+///
+///     [[campaigns]]
+///     name = "Jump"
+///     answering = { kind = "steps", steps = [[0, 0.15], [7200, 0.40]] }
+/// "#).unwrap();
+/// assert_eq!(scenario.campaigns.len(), 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {

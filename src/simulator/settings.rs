@@ -87,7 +87,7 @@ pub struct Settings {
     pub journal_entries: usize,
     /// Bytes the request log holds, roughly. Default 256 MiB.
     pub journal_bytes: usize,
-    /// Connections at once over both listeners; more wait to be accepted. Default 1 024.
+    /// Connections at once over both listeners; more wait to be accepted. At least 4. Default 1 024.
     pub max_connections: usize,
 }
 
@@ -132,8 +132,8 @@ impl Settings {
             (self.rival_every_seconds != Some(0), "rival_every_seconds must be above 0, or none".into()),
             (self.journal_entries > 0, "journal_entries must be above 0".into()),
             (
-                (1..=100_000).contains(&self.max_connections),
-                format!("max_connections {} must be 1 to 100000", self.max_connections),
+                (4..=100_000).contains(&self.max_connections),
+                format!("max_connections {} must be 4 to 100000", self.max_connections),
             ),
         ];
         checks.into_iter().filter(|(allowed, _)| !allowed).map(|(_, problem)| problem).collect()

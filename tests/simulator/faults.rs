@@ -112,6 +112,15 @@ async fn bodies_can_be_garbage_a_sign_in_page_slow_or_huge() {
     assert_eq!((status, body.len()), (200, 3_000_000));
     assert!(serde_json::from_slice::<Value>(&body).is_ok(), "valid JSON, only far too long");
 
+    let (status, _, body) = with(json!({"type": "gzip_bomb", "bytes": 20_000_000})).await;
+    assert!(status == 200 && body.len() >= 20_000_000, "unpacked by the client: {}", body.len());
+    assert!(serde_json::from_slice::<Value>(&body).is_ok());
+    let packed = reqwest::Client::builder().no_gzip().build().unwrap();
+    tenant.set_faults(json!([{ "fault": { "type": "gzip_bomb", "bytes": 20_000_000 } }])).await;
+    let reply = packed.get(tenant.url(&path)).bearer_auth(&tenant.token).send().await.unwrap();
+    assert_eq!(reply.headers()["content-encoding"], "gzip");
+    assert!(reply.bytes().await.unwrap().len() < 200_000, "small on the wire");
+
     tenant.set_faults(json!([{ "fault": { "type": "redirect", "location": "http://127.0.0.1:9/" } }])).await;
     let reply = tenant.get(&path).await;
     assert_eq!(
@@ -152,10 +161,16 @@ async fn a_client_that_gives_up_does_not_undo_what_it_asked_for() {
     for (after_effect, rate) in [(false, 2.0), (true, 3.0)] {
         tenant.set_faults(json!([])).await;
         let (_, tag) = tenant.campaign(CAMPAIGN).await;
-        let fault = json!({"type": "delay", "ms": 400, "afterEffect": after_effect});
+        let fault = json!({"type": "delay", "ms": 500, "afterEffect": after_effect});
         tenant.set_faults(json!([{ "match": { "method": "PUT" }, "fault": fault }])).await;
-        let impatient = tenant.write(CAMPAIGN, &tag, rate).timeout(Duration::from_millis(150));
-        assert!(impatient.send().await.unwrap_err().is_timeout());
+        let impatient = tokio::spawn(tenant.write(CAMPAIGN, &tag, rate).send());
+        let begun = Instant::now();
+        while tenant.control(Method::GET, "/faults", Value::Null).await["items"][0]["applied"] != 1 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the request never came");
+        }
+        // Closes the connection while the simulator holds the request back.
+        impatient.abort();
+        assert!(impatient.await.unwrap_err().is_cancelled());
         let begun = Instant::now();
         while tenant.effects().await.last().map(|effect| effect.1) != Some(rate) {
             assert!(begun.elapsed() < Duration::from_secs(20), "the effect never came");

@@ -44,14 +44,12 @@ async fn at_speed_zero_the_world_moves_by_hand_and_repeats_with_its_seed() {
 async fn with_a_speed_the_world_moves_by_itself_and_cannot_be_pushed() {
     let tenant =
         Tenant::start(Settings { speed: 2_000.0, scenario: Scenario::default(), ..settings() }).await;
-    let begun = Instant::now();
     while world(&tenant).await["simulatedSeconds"].as_u64().unwrap() < 4_000 {
         assert!(begun.elapsed() < Duration::from_secs(60), "the world stands still");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let passed = begun.elapsed().as_secs_f64();
     let reached = tenant.running.overview().simulated_seconds as f64;
-    assert!(reached <= (passed + begun.elapsed().as_secs_f64() + 1.0) * 2_000.0, "never faster than asked");
+    assert!(reached <= begun.elapsed().as_secs_f64() * 2_000.0, "never faster than asked");
     for campaign in tenant.running.overview().campaigns {
         assert!(campaign.snapshot.calls.delivered > 0, "{}", campaign.name);
     }
