@@ -42,6 +42,7 @@ async fn at_speed_zero_the_world_moves_by_hand_and_repeats_with_its_seed() {
 
 #[tokio::test]
 async fn with_a_speed_the_world_moves_by_itself_and_cannot_be_pushed() {
+    let begun = Instant::now();
     let tenant =
         Tenant::start(Settings { speed: 2_000.0, scenario: Scenario::default(), ..settings() }).await;
     while world(&tenant).await["simulatedSeconds"].as_u64().unwrap() < 4_000 {
