@@ -4,6 +4,7 @@
 //! `model → topics → flow → stages | runtime`, `model → genesys | postgres`, then
 //! `sources, sinks, console → topology → cli`. `tests/architecture.rs` checks it.
 
+pub mod cli;
 pub mod config;
 pub mod flow;
 pub mod genesys;

@@ -2,8 +2,11 @@
 
 mod instance;
 mod roles;
+pub mod settings;
 mod shared_budget;
+mod start;
 
 pub use instance::Instance;
 pub use roles::{Kind, Role, roles};
 pub use shared_budget::SharedBudget;
+pub use start::{Running, start};

@@ -77,7 +77,7 @@ fn line(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
 
 fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
     let mut campaigns = Table::new();
-    campaigns.load_preset(presets::NOTHING);
+    campaigns.load_style(presets::NOTHING);
     campaigns.set_header(["campaign", "dial rate", "limits", "answered", "idle", "busy", "ringing", "abandoned"]);
     for campaign in &overview.campaigns {
         let now = &campaign.snapshot;
@@ -96,7 +96,7 @@ fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut decisions = Table::new();
-    decisions.load_preset(presets::NOTHING);
+    decisions.load_style(presets::NOTHING);
     decisions.set_header(["decision", "campaign", "from", "to", "why", "outcome"]);
     for decision in recent {
         let name = overview.campaigns.iter().find(|campaign| campaign.id == decision.key);
