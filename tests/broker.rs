@@ -2,5 +2,13 @@
 
 mod support;
 
+#[path = "broker/dead_letters.rs"]
+mod dead_letters;
+#[path = "broker/exactly_once.rs"]
+mod exactly_once;
 #[path = "broker/subscription.rs"]
 mod subscription;
+#[path = "broker/topics.rs"]
+mod topics;
+#[path = "broker/transactions.rs"]
+mod transactions;

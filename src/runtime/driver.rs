@@ -336,6 +336,10 @@ impl<S: Stage> Runner<S> {
                 self.task.condemn(partition, offset, reason);
                 Ok(None)
             }
+            Failure::Suspect { partition, offset } => {
+                self.task.inspect(partition, offset);
+                Ok(None)
+            }
             Failure::DoesNotFit { partition, offset, .. } => {
                 let topic = self.declaration().input.name.to_owned();
                 Err(DriverError::DoesNotFit { topic, partition, offset })

@@ -6,6 +6,7 @@
 //! a compacted changelog, from which it is restored on assignment. The same task runs
 //! in memory under the driver.
 
+pub mod admin;
 pub mod dead_letter;
 pub mod driver;
 pub mod kafka;

@@ -64,6 +64,9 @@ pub enum Failure<E> {
     /// This record spoils the batch and has changed state already. Abort, restore, then
     /// [`condemn`](Task::condemn) it and read again: it becomes a dead letter.
     Spoilt { partition: i32, offset: i64, reason: Reason },
+    /// Some record of this partition, this one at the latest, made its key's state too large.
+    /// Abort, restore, then [`inspect`](Task::inspect) while reading again, which finds the very one.
+    Suspect { partition: i32, offset: i64 },
     /// A record that must be set aside is larger than the topic for that can hold.
     DoesNotFit { partition: i32, offset: i64, topic: &'static str, bytes: usize },
     /// A record of a partition that is not held: a bug of the caller.
@@ -118,6 +121,8 @@ pub struct Task<S: Stage> {
     partitions: Vec<Option<Held<S::State>>>,
     /// Records found to spoil their batch, to be dead letters at the next reading.
     condemned: HashMap<(i32, i64), Reason>,
+    /// Up to this offset of a partition, the size of the state is looked at after every step.
+    inspected: HashMap<i32, i64>,
     outputs: Outputs,
     scratch: Vec<u8>,
     tally: Tally,
@@ -141,6 +146,7 @@ impl<S: Stage> Task<S> {
             input,
             partitions: std::iter::repeat_with(|| None).take(partitions).collect(),
             condemned: HashMap::new(),
+            inspected: HashMap::new(),
             outputs: Outputs::default(),
             scratch: Vec::new(),
             tally: Tally::default(),
@@ -203,9 +209,17 @@ impl<S: Stage> Task<S> {
         Ok(None)
     }
 
-    /// Makes a record a dead letter when it is read again.
+    /// Makes a record a dead letter when it is read again. Later ones of the partition
+    /// are judged anew: they were judged by a state that this one had touched.
     pub fn condemn(&mut self, partition: i32, offset: i64, reason: Reason) {
+        self.condemned.retain(|(of, other), _| *of != partition || *other < offset);
         self.condemned.insert((partition, offset), reason);
+    }
+
+    /// Looks at the state after every step, up to this offset.
+    pub fn inspect(&mut self, partition: i32, up_to_offset: i64) {
+        let up_to = self.inspected.entry(partition).or_default();
+        *up_to = up_to_offset.max(*up_to);
     }
 
     /// Processes one record. `at` is the clock at the start of the batch.
@@ -233,28 +247,31 @@ impl<S: Stage> Task<S> {
             return self.set_aside(at, record, &Reason::Late, writer);
         }
         let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
-        let place = held.table.find(key);
-        let step = {
-            let record = Record { at, key, position };
-            match place {
-                Place::Held(place) => {
-                    self.stage.step(&record, held.table.state_mut(place), input, &mut self.outputs)
-                }
-                Place::Free { hash } => {
-                    let mut state = S::State::default();
-                    let step = self.stage.step(&record, &mut state, input, &mut self.outputs);
-                    if step == Step::Applied {
-                        let place = held.table.insert(hash, key, state);
-                        held.table.mark_changed(place, position.offset);
-                    }
-                    step
-                }
+        let met = Record { at, key, position };
+        let (step, place) = match held.table.find(key) {
+            Place::Held(place) => {
+                let state = held.table.state_mut(place);
+                (self.stage.step(&met, state, input, &mut self.outputs), Some(place))
+            }
+            Place::Free { hash } => {
+                let mut state = S::State::default();
+                let step = self.stage.step(&met, &mut state, input, &mut self.outputs);
+                let place = (step == Step::Applied).then(|| held.table.insert(hash, key, state));
+                (step, place)
             }
         };
         match step {
             Step::Applied => {
-                if let Place::Held(place) = place {
-                    held.table.mark_changed(place, record.offset);
+                let place = place.expect("an applied step has a state");
+                held.table.mark_changed(place, record.offset);
+                if self.inspected.get(&record.partition).is_some_and(|up_to| record.offset <= *up_to) {
+                    self.scratch.clear();
+                    let state = held.table.state_mut(place);
+                    state::write_state(&mut self.scratch, self.declaration.state_version, state);
+                    if let Some(reason) = state_too_large(self.declaration.changelog, key, &self.scratch) {
+                        let (partition, offset) = (record.partition, record.offset);
+                        return Err(Failure::Spoilt { partition, offset, reason });
+                    }
                 }
                 held.watermark.advance(event_time);
                 self.tally.applied += 1;
@@ -333,10 +350,8 @@ impl<S: Stage> Task<S> {
             for (key, state, offset) in held.table.changed() {
                 self.scratch.clear();
                 state::write_state(&mut self.scratch, version, state);
-                let bytes = key.len() + self.scratch.len() + PER_RECORD;
-                if bytes > topic.max_message_bytes {
-                    let reason = Reason::StateTooLarge { bytes, limit: topic.max_message_bytes };
-                    return Err(Failure::Spoilt { partition, offset, reason });
+                if state_too_large(topic, key, &self.scratch).is_some() {
+                    return Err(Failure::Suspect { partition, offset });
                 }
                 writer.changelog(topic, partition, key.as_bytes(), &self.scratch)?;
             }
@@ -362,6 +377,7 @@ impl<S: Stage> Task<S> {
             held.table.committed();
             if let Some(next_offset) = held.next_offset.take() {
                 self.condemned.retain(|(of, offset), _| *of != partition || *offset >= next_offset);
+                self.inspected.retain(|of, up_to| *of != partition || *up_to >= next_offset);
             }
         }
         std::mem::take(&mut self.tally)
@@ -378,6 +394,11 @@ impl<S: Stage> Task<S> {
         self.tally = Tally::default();
         held
     }
+}
+
+fn state_too_large(changelog: &Topic, key: &str, state: &[u8]) -> Option<Reason> {
+    let (bytes, limit) = (key.len() + state.len() + PER_RECORD, changelog.max_message_bytes);
+    (bytes > limit).then_some(Reason::StateTooLarge { bytes, limit })
 }
 
 /// The most that our own headers and the record's frame add to an output.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
@@ -151,6 +151,8 @@ impl Producer {
             .set("queue.buffering.max.kbytes", "65536")
             // The end of a transaction waits for all of them anyway.
             .set("delivery.report.only.error", "true");
+        // Info is where closed connections are told, whatever our own log shows.
+        config.set_log_level(RDKafkaLogLevel::Info);
         let socket_timeout = config
             .get("socket.timeout.ms")
             .and_then(|text| text.parse().ok())
@@ -187,7 +189,7 @@ impl Producer {
     /// whatever earlier transactions under this id left open has ended.
     pub fn settle(&mut self) -> Result<(), TransactionError> {
         if let Some(client) = &self.client {
-            client.poll(Duration::ZERO);
+            drain(client);
             if client.context().unsettled.load(Ordering::Acquire) && self.doubt.is_none() {
                 self.doubt = Some("a connection broke");
             }
@@ -210,7 +212,7 @@ impl Producer {
         let patience = Patience::new(self.timeout.max(Duration::from_secs(30)), &self.shutdown);
         patience.retry(step, &client, || client.init_transactions(SLICE))?;
         // What happened while connecting concerns no transaction.
-        client.poll(Duration::ZERO);
+        drain(&client);
         client.context().unsettled.store(false, Ordering::Release);
         Ok(client)
     }
@@ -233,7 +235,7 @@ impl Producer {
     /// Takes note of how an end went.
     fn judge_end(&mut self, took: Duration, succeeded: bool) {
         let client = self.client();
-        client.poll(Duration::ZERO);
+        drain(client);
         let unsettled = client.context().unsettled.load(Ordering::Acquire);
         self.doubt = if !succeeded {
             Some("a transaction's end failed")
@@ -379,6 +381,13 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// Serves the events that wait. One call of `poll` serves one.
+fn drain(client: &BaseProducer<Watch>) {
+    for _ in 0..16 {
+        client.poll(Duration::ZERO);
+    }
+}
+
 /// How long to go on trying.
 struct Patience<'a> {
     started: Instant,
@@ -442,8 +451,19 @@ impl Watch {
 }
 
 impl ClientContext for Watch {
+    /// A closed connection is an error event only at times, but always a line of
+    /// the facility FAIL. One that never came up carried nothing.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "REQTMOUT" || (facility == "FAIL" && message.contains("in state UP")) {
+            self.unsettled.store(true, Ordering::Release);
+        }
+        match level {
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "producer"),
+            _ => tracing::warn!(facility, message, "producer"),
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        self.unsettled.store(true, Ordering::Release);
         tracing::warn!(%error, reason, "producer");
     }
 }

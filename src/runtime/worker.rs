@@ -102,6 +102,11 @@ enum BatchError {
         offset: i64,
         reason: super::dead_letter::Reason,
     },
+    /// Abort, restore, look closely up to this record, go on.
+    Suspect {
+        partition: i32,
+        offset: i64,
+    },
     Fault(Fault),
 }
 
@@ -195,6 +200,11 @@ impl<S: Stage> Worker<S> {
                 Err(BatchError::Spoilt { partition, offset, reason }) => {
                     let why = format!("{}/{partition}/{offset}: {reason}", self.input);
                     self.task.condemn(partition, offset, reason);
+                    self.recover(&why, Verdict::Abortable)?;
+                }
+                Err(BatchError::Suspect { partition, offset }) => {
+                    let why = format!("{}/{partition}: a state is too large by {offset}", self.input);
+                    self.task.inspect(partition, offset);
                     self.recover(&why, Verdict::Abortable)?;
                 }
             }
@@ -446,6 +456,7 @@ impl<S: Stage> Batch<'_, S> {
         match failure {
             Failure::Writer(error) => error.into(),
             Failure::Spoilt { partition, offset, reason } => BatchError::Spoilt { partition, offset, reason },
+            Failure::Suspect { partition, offset } => BatchError::Suspect { partition, offset },
             Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
                 let topic = self.input.to_owned();
                 BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })

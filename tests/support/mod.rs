@@ -1,8 +1,10 @@
 //! What several test binaries share, one file per idea.
 #![allow(dead_code)] // each binary uses its own part
 
+pub mod counting;
 pub mod kafka;
 pub mod postgres;
+pub mod proxy;
 pub mod records;
 
 /// Asks again until `probe` answers, for half a minute at most.

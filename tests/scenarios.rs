@@ -1,0 +1,6 @@
+//! The scenario tier: stages in the in-memory driver, with crashes at every point.
+
+mod support;
+
+#[path = "scenarios/driver.rs"]
+mod driver;

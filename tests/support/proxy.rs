@@ -1,0 +1,147 @@
+//! A proxy before the broker that can take one request off the wire and deliver it
+//! later, as a network may.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+/// The request that ends a transaction (Kafka protocol, API key 26).
+pub const END_TXN: i16 = 26;
+
+/// Runs until it is dropped.
+pub struct Proxy {
+    /// What clients are to connect to; the broker advertises the same address to them.
+    pub address: String,
+    traps: Arc<Mutex<Option<Trap>>>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+struct Trap {
+    api_key: i16,
+    caught: oneshot::Sender<Held>,
+}
+
+/// A request that was taken off the wire. Its client's connection is dead; the one
+/// to the broker lives.
+pub struct Held {
+    deliver: oneshot::Sender<()>,
+    reply: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Held {
+    /// Delivers the request and answers the broker's reply.
+    pub async fn deliver(mut self) -> Vec<u8> {
+        self.deliver.send(()).expect("the connection to the broker is kept");
+        self.reply.recv().await.expect("the broker replies")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Proxy {
+    /// Listens where the broker's second listener says it is.
+    pub async fn start() -> Self {
+        let variable =
+            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"));
+        let address = variable("TRUNKLINE_TEST_KAFKA_PROXY");
+        let upstream = variable("TRUNKLINE_TEST_KAFKA_PROXY_UPSTREAM");
+        let listener = TcpListener::bind(&address).await.expect("the proxy's port is free");
+        let traps = Arc::new(Mutex::new(None));
+        let accepting = tokio::spawn({
+            let traps = Arc::clone(&traps);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let Ok(broker) = TcpStream::connect(&upstream).await else { continue };
+                    tokio::spawn(connection(client, broker, Arc::clone(&traps)));
+                }
+            }
+        });
+        Self { address, traps, accepting }
+    }
+
+    /// Takes the next request of this kind off the wire and kills its connection.
+    pub fn catch_next(&self, api_key: i16) -> oneshot::Receiver<Held> {
+        let (caught, receiver) = oneshot::channel();
+        *self.traps.lock().unwrap() = Some(Trap { api_key, caught });
+        receiver
+    }
+}
+
+async fn connection(client: TcpStream, broker: TcpStream, traps: Arc<Mutex<Option<Trap>>>) {
+    let (client_reads, client_writes) = client.into_split();
+    let (broker_reads, broker_writes) = broker.into_split();
+    let (replies, reply) = mpsc::channel(1);
+    let (dead, died) = oneshot::channel();
+    tokio::spawn(pass_replies(broker_reads, client_writes, died, replies));
+    pass_requests(client_reads, broker_writes, dead, reply, traps).await;
+}
+
+async fn pass_replies(
+    mut broker: OwnedReadHalf,
+    client: OwnedWriteHalf,
+    died: oneshot::Receiver<()>,
+    replies: mpsc::Sender<Vec<u8>>,
+) {
+    let mut client = Some(client);
+    let mut died = Box::pin(died);
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = &mut died, if client.is_some() => client = None,
+            frame = read_frame(&mut broker) => {
+                let Some(frame) = frame else { return };
+                match &mut client {
+                    Some(client) => if client.write_all(&frame).await.is_err() { return },
+                    None => if replies.send(frame).await.is_err() { return },
+                }
+            }
+        }
+    }
+}
+
+async fn pass_requests(
+    mut client: OwnedReadHalf,
+    mut broker: OwnedWriteHalf,
+    dead: oneshot::Sender<()>,
+    reply: mpsc::Receiver<Vec<u8>>,
+    traps: Arc<Mutex<Option<Trap>>>,
+) {
+    while let Some(frame) = read_frame(&mut client).await {
+        let api_key = i16::from_be_bytes([frame[4], frame[5]]);
+        let trap = traps.lock().unwrap().take_if(|trap| trap.api_key == api_key);
+        let Some(trap) = trap else {
+            if broker.write_all(&frame).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        // Both halves gone: the client sees its connection die.
+        drop(client);
+        let _ = dead.send(());
+        let (deliver, delivered) = oneshot::channel();
+        let _ = trap.caught.send(Held { deliver, reply });
+        if delivered.await.is_ok() {
+            broker.write_all(&frame).await.expect("the broker still listens");
+            // Held open until the broker closes it.
+            std::future::pending::<()>().await;
+        }
+        return;
+    }
+}
+
+/// A size and as many bytes.
+async fn read_frame(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    from.read_exact(&mut frame).await.ok()?;
+    let size = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
+    frame.resize(4 + size, 0);
+    from.read_exact(&mut frame[4..]).await.ok()?;
+    Some(frame)
+}
