@@ -98,6 +98,25 @@ pub async fn apply(
     Ok(reports)
 }
 
+/// How many records a topic holds, over all partitions. Markers of transactions
+/// count too, so for topics written in transactions it is an upper bound.
+pub async fn record_count(kafka: &KafkaSettings, topic: &Topic) -> Result<u64, AdminError> {
+    let admin = Admin::connect(kafka)?;
+    let (client, name) = (std::sync::Arc::clone(&admin.client), kafka.topic(topic));
+    let count = move || {
+        let metadata = client.inner().fetch_metadata(Some(&name), TIMEOUT)?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        (0..partitions as i32).try_fold(0, |sum, partition| {
+            let (low, high) = client.inner().fetch_watermarks(&name, partition, TIMEOUT)?;
+            Ok(sum + high.saturating_sub(low).max(0) as u64)
+        })
+    };
+    tokio::task::spawn_blocking(count)
+        .await
+        .unwrap_or(Err(KafkaError::Canceled))
+        .map_err(admin.unreachable("a request for a topic's offsets"))
+}
+
 struct Admin<'k> {
     kafka: &'k KafkaSettings,
     client: std::sync::Arc<AdminClient<DefaultClientContext>>,

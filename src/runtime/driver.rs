@@ -366,12 +366,10 @@ impl Writer for Pending<'_> {
             (headers::SCHEMA.to_owned(), topic.schema_id().as_bytes().to_vec()),
         ];
         let traces = self.record.iter().flat_map(|record| &record.headers);
-        let trace = traces
-            .filter(|(name, value)| {
-                name == headers::TRACEPARENT && std::str::from_utf8(value).is_ok_and(is_traceparent)
-            })
-            .next_back();
-        all.extend(trace.cloned());
+        let mut traces = traces.filter(|(name, value)| {
+            name == headers::TRACEPARENT && std::str::from_utf8(value).is_ok_and(is_traceparent)
+        });
+        all.extend(traces.next_back().cloned());
         let stored = Stored {
             key: Some(key.to_vec()),
             value: Some(value.to_vec()),
