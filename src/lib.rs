@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod flow;
 pub mod genesys;
 pub mod health;

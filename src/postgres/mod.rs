@@ -116,7 +116,7 @@ impl Database {
     }
 
     /// Keeps `part` telling how the database is until `shutdown`.
-    pub async fn watch(&self, part: Part, shutdown: CancellationToken) {
+    pub async fn watch(self, part: Part, shutdown: CancellationToken) {
         loop {
             let pause = match self.verify().await {
                 Ok(()) => {

@@ -4,41 +4,15 @@ use serde_json::Value;
 use trunkline::model::Timestamp;
 use trunkline::postgres::Database;
 use trunkline::postgres::ledger::{Cursor, Filter};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::runtime::subscription::{InboundRecord, Start, TopicPartition};
 use trunkline::sinks::audit::{AuditWriter, WriteError};
-use trunkline::topics::{self, Topic};
+use trunkline::topics;
 
 use crate::support::postgres::TestDatabase;
-use crate::support::records::{START_MS, decision, decision_id, outcome};
-
-fn kafka() -> KafkaSettings {
-    KafkaSettings {
-        brokers: String::new(),
-        topic_prefix: "t-".to_owned(),
-        instance: "one".to_owned(),
-        properties: Default::default(),
-    }
-}
+use crate::support::records::{START_MS, decision, decision_id, no_kafka, outcome, raw, record};
 
 const DECISIONS: TopicPartition = TopicPartition { topic: &topics::DIAL_DECISIONS, partition: 0 };
 const OUTCOMES: TopicPartition = TopicPartition { topic: &topics::OUTCOMES, partition: 0 };
-
-fn record(topic: &'static Topic, offset: i64, value: &Value) -> InboundRecord {
-    raw(topic, offset, value.to_string().as_bytes())
-}
-
-fn raw(topic: &'static Topic, offset: i64, value: &[u8]) -> InboundRecord {
-    InboundRecord {
-        topic,
-        partition: 0,
-        offset,
-        timestamp_ms: Some(START_MS),
-        key: Some(b"a".to_vec()),
-        value: Some(value.to_vec()),
-        headers: vec![("traceparent".to_owned(), b"00-1-2-03".to_vec())],
-    }
-}
 
 /// Decisions 1 to `count` of campaign `a` at offsets 0, 1, …
 fn decisions(count: u64) -> Vec<InboundRecord> {
@@ -46,7 +20,7 @@ fn decisions(count: u64) -> Vec<InboundRecord> {
 }
 
 async fn writer(database: &Database) -> (AuditWriter, Vec<(TopicPartition, Start)>) {
-    let mut writer = AuditWriter::new(database.clone(), &kafka());
+    let mut writer = AuditWriter::new(database.clone(), &no_kafka());
     let starts = writer.positions(&[DECISIONS, OUTCOMES]).await.unwrap();
     (writer, starts)
 }

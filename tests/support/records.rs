@@ -3,6 +3,11 @@
 use serde_json::{Value, json};
 use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
+use trunkline::postgres::Database;
+use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::runtime::subscription::{InboundRecord, TopicPartition};
+use trunkline::sinks::audit::AuditWriter;
+use trunkline::topics::{self, Topic};
 
 /// 2026-01-02T03:04:05.678Z
 pub const START_MS: i64 = 1_767_323_045_678;
@@ -58,4 +63,45 @@ pub fn outcome(key: &str, sequence: u64) -> Value {
         "finishedAt": at,
         "effect": {"previousDialRate": 2.0, "dialRate": 1.7},
     })
+}
+
+/// Settings for what only needs the topics' names.
+pub fn no_kafka() -> KafkaSettings {
+    KafkaSettings {
+        brokers: String::new(),
+        topic_prefix: "t-".to_owned(),
+        instance: "one".to_owned(),
+        properties: Default::default(),
+    }
+}
+
+/// `value` as it is read from partition 0.
+pub fn record(topic: &'static Topic, offset: i64, value: &Value) -> InboundRecord {
+    raw(topic, offset, value.to_string().as_bytes())
+}
+
+pub fn raw(topic: &'static Topic, offset: i64, value: &[u8]) -> InboundRecord {
+    InboundRecord {
+        topic,
+        partition: 0,
+        offset,
+        timestamp_ms: Some(START_MS),
+        key: Some(b"a".to_vec()),
+        value: Some(value.to_vec()),
+        headers: vec![("traceparent".to_owned(), b"00-1-2-03".to_vec())],
+    }
+}
+
+/// Brings values into an empty ledger, as the audit does.
+pub async fn fill(database: &Database, decisions: &[Value], outcomes: &[Value]) {
+    let on = |topic: &'static Topic, values: &[Value]| -> Vec<InboundRecord> {
+        values.iter().enumerate().map(|(offset, value)| record(topic, offset as i64, value)).collect()
+    };
+    let mut records = on(&topics::DIAL_DECISIONS, decisions);
+    records.extend(on(&topics::OUTCOMES, outcomes));
+    let mut writer = AuditWriter::new(database.clone(), &no_kafka());
+    let partitions =
+        [&topics::DIAL_DECISIONS, &topics::OUTCOMES].map(|topic| TopicPartition { topic, partition: 0 });
+    writer.positions(&partitions).await.expect("positions");
+    writer.write(&records, &[]).await.expect("is written");
 }

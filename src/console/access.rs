@@ -1,0 +1,207 @@
+//! Who may do what.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use axum::http::{HeaderMap, header};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::problem::{Kind, Problem};
+
+/// What an API key is for. `operate` may do everything, the others only their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Looks at the ledger, status and metrics.
+    Read,
+    /// Brings events in.
+    Publish,
+    /// Asks for routing decisions.
+    Decide,
+    /// Changes how the loops run.
+    Operate,
+}
+
+impl Role {
+    pub const ALL: [Role; 4] = [Role::Read, Role::Publish, Role::Decide, Role::Operate];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Publish => "publish",
+            Role::Decide => "decide",
+            Role::Operate => "operate",
+        }
+    }
+
+    fn permits(self, needed: Role) -> bool {
+        self == needed || self == Role::Operate
+    }
+}
+
+/// Why an API key in the settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeyError {
+    #[error("\"{0}\" is no role; one of read, publish, decide, operate")]
+    Role(String),
+    #[error("not the SHA-256 of a key: 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them")]
+    Digest,
+}
+
+impl FromStr for Role {
+    type Err = ApiKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ApiKeyError> {
+        Role::ALL
+            .into_iter()
+            .find(|role| role.name() == text)
+            .ok_or_else(|| ApiKeyError::Role(text.to_owned()))
+    }
+}
+
+/// A key that opens part of the interface. The key itself is nowhere, only its digest.
+#[derive(Clone)]
+pub struct ApiKey {
+    /// For the log.
+    pub name: String,
+    pub role: Role,
+    sha256: [u8; 32],
+}
+
+impl ApiKey {
+    /// # Errors
+    /// When `sha256` is not 64 hexadecimal digits.
+    pub fn new(name: impl Into<String>, role: Role, sha256: &str) -> Result<Self, ApiKeyError> {
+        let digits = sha256.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(ApiKeyError::Digest);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| ApiKeyError::Digest)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| ApiKeyError::Digest)?;
+        }
+        Ok(Self { name: name.into(), role, sha256: bytes })
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKey({}, {})", self.name, self.role.name())
+    }
+}
+
+/// What a route asks of its caller. There is no default: a route without a rule does
+/// not compile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody: liveness and readiness.
+    Open,
+    Needs(Role),
+}
+
+/// The guard at the door.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    keys: Vec<ApiKey>,
+}
+
+impl Guard {
+    pub fn new(keys: Vec<ApiKey>) -> Self {
+        Self { keys }
+    }
+
+    /// Whether this address may be listened on: without keys only loopback.
+    pub fn may_listen_on(&self, address: SocketAddr) -> bool {
+        !self.keys.is_empty() || address.ip().is_loopback()
+    }
+
+    /// Decides about one request. `access` is that of the matched route; `None`, where
+    /// no route matched, needs some key, so that strangers learn nothing.
+    ///
+    /// # Errors
+    /// 401 without a valid key, 403 where the key's role does not permit it.
+    pub fn admit(&self, access: Option<Access>, headers: &HeaderMap) -> Result<(), Problem> {
+        if access == Some(Access::Open) {
+            return Ok(());
+        }
+        if self.keys.is_empty() {
+            return admit_locally(headers);
+        }
+        let roles = self.roles_of(bearer(headers).unwrap_or_default());
+        if roles.is_empty() {
+            let detail = "no API key, or none that is known";
+            return Err(Problem::new(Kind::Unauthorized, detail, "send `Authorization: Bearer KEY`"));
+        }
+        match access {
+            Some(Access::Needs(needed)) if !roles.iter().any(|role| role.permits(needed)) => {
+                let detail = format!("the API key has not the role `{}`", needed.name());
+                let remedy = format!("use a key with the role `{}` or `operate`", needed.name());
+                Err(Problem::new(Kind::Forbidden, detail, remedy))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The roles of all keys that are this one. Every key is compared in full, so that
+    /// the time taken tells nothing.
+    fn roles_of(&self, presented: &[u8]) -> Vec<Role> {
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let matches: Vec<Choice> = self.keys.iter().map(|key| key.sha256.ct_eq(&digest)).collect();
+        let matching = self.keys.iter().zip(matches).filter(|(_, matches)| bool::from(*matches));
+        matching.map(|(key, _)| key.role).collect()
+    }
+}
+
+/// Without keys only programs on this machine are served, but a web page could make a
+/// browser on this machine ask for it under a name of its own: such names are refused.
+fn admit_locally(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if is_local(host) {
+        return Ok(());
+    }
+    let remedy = "ask for 127.0.0.1 or localhost, or configure http.api_keys";
+    Err(Problem::new(Kind::Forbidden, "without API keys only local names are served", remedy))
+}
+
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_names_are_told_from_others() {
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080"]
+        {
+            assert!(is_local(host), "{host}");
+        }
+        for host in
+            ["", "example.com", "127.0.0.1.example.com", "10.0.0.1:8080", "[2001:db8::1]", "localhost.evil"]
+        {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn digests_are_read_and_everything_else_is_refused() {
+        assert!(ApiKey::new("a", Role::Read, &"aB".repeat(32)).is_ok());
+        for wrong in ["", "ab", &"g0".repeat(32), &"ab".repeat(33), &"é".repeat(32)] {
+            assert_eq!(ApiKey::new("a", Role::Read, wrong).unwrap_err(), ApiKeyError::Digest, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The HTTP interface: one listener for the ledger, readiness and metrics.
+
+mod access;
+mod decisions;
+mod openapi;
+mod problem;
+mod routes;
+mod server;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use moka::future::Cache;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+use crate::model::decision::DecisionId;
+use crate::postgres::Database;
+
+pub use access::{Access, ApiKey, ApiKeyError, Role};
+pub use openapi::document as openapi_document;
+pub use routes::{Method, ROUTES, Route};
+pub use status::Metrics;
+
+use access::Guard;
+use problem::{Kind, Problem};
+
+/// How the interface is offered.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Without API keys it must be a loopback address.
+    pub listen: SocketAddr,
+    pub api_keys: Vec<ApiKey>,
+    /// Longest time until a request's head is complete, and until its answer begins.
+    pub request_timeout: Duration,
+    /// Largest body of a request, in bytes.
+    pub max_body_bytes: usize,
+    /// Requests answered at the same time; more are told to come again.
+    pub max_concurrent: usize,
+    /// Connections open at the same time; more wait to be accepted.
+    pub max_connections: usize,
+    /// Bytes of finished decisions kept to be shown again.
+    pub cache_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            api_keys: Vec::new(),
+            request_timeout: Duration::from_secs(10),
+            max_body_bytes: 64 * 1_024,
+            max_concurrent: 64,
+            max_connections: 512,
+            cache_bytes: 8 * 1_024 * 1_024,
+        }
+    }
+}
+
+/// Why the interface cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    #[error(
+        "http.listen = {0} would let everybody in: configure http.api_keys, or listen on a loopback address \
+         such as 127.0.0.1:8080"
+    )]
+    OpenToAll(SocketAddr),
+    #[error("http.listen = {address} cannot be listened on: {source}; choose another address or port")]
+    Listen { address: SocketAddr, source: std::io::Error },
+}
+
+/// The interface, listening but not answering yet.
+pub struct Console {
+    listener: TcpListener,
+    address: SocketAddr,
+    settings: Settings,
+    shared: Shared,
+}
+
+/// What every request can reach.
+type Shared = Arc<Inner>;
+
+struct Inner {
+    database: Database,
+    health: Health,
+    metrics: Metrics,
+    /// Finished decisions as JSON.
+    finished: Cache<DecisionId, Bytes>,
+    guard: Guard,
+    permits: Semaphore,
+    request_timeout: Duration,
+    max_body_bytes: usize,
+}
+
+impl Console {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When strangers could come in without a key, or the address is taken.
+    pub async fn bind(
+        settings: Settings,
+        database: Database,
+        health: Health,
+        metrics: Metrics,
+    ) -> Result<Self, ConsoleError> {
+        let guard = Guard::new(settings.api_keys.clone());
+        if !guard.may_listen_on(settings.listen) {
+            return Err(ConsoleError::OpenToAll(settings.listen));
+        }
+        let listen = |source| ConsoleError::Listen { address: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let finished = Cache::builder()
+            .weigher(|_, text: &Bytes| u32::try_from(text.len() + 256).unwrap_or(u32::MAX))
+            .max_capacity(settings.cache_bytes)
+            .build();
+        let shared = Arc::new(Inner {
+            database,
+            health,
+            metrics,
+            finished,
+            guard,
+            permits: Semaphore::new(settings.max_concurrent),
+            request_timeout: settings.request_timeout,
+            max_body_bytes: settings.max_body_bytes,
+        });
+        Ok(Self { listener, address, settings, shared })
+    }
+
+    /// Where it listens: the real port where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown`, then lets requests in progress end for a second.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let router = router(self.shared.clone());
+        let limits = server::Limits {
+            connections: self.settings.max_connections,
+            head_timeout: self.settings.request_timeout,
+        };
+        let upkeep = async {
+            let mut every = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                every.tick().await;
+                self.shared.metrics.upkeep();
+            }
+        };
+        tokio::select! {
+            () = server::serve(self.listener, router, limits, shutdown) => {}
+            () = upkeep => {}
+        }
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    routes::router()
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::extract::DefaultBodyLimit::max(shared.max_body_bytes))
+        .layer(middleware::from_fn_with_state(shared.clone(), door))
+        .with_state(shared)
+}
+
+async fn not_found(request: Request) -> Problem {
+    let detail = format!("nothing is at {}", request.uri().path());
+    Problem::new(Kind::NotFound, detail, "see /openapi.json for what there is")
+}
+
+async fn method_not_allowed(request: Request) -> Problem {
+    let detail = format!("{} does not take {}", request.uri().path(), request.method());
+    Problem::new(Kind::MethodNotAllowed, detail, "see /openapi.json for what there is")
+}
+
+/// Every request comes through here: access, limits, time, and what every answer says.
+async fn door(
+    State(shared): State<Shared>,
+    matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let access = routes::access_of(request.method(), matched.as_ref().map(MatchedPath::as_str));
+    let mut response = match shared.guard.admit(access, request.headers()) {
+        Err(problem) => problem.into_response(),
+        Ok(()) => answer(&shared, access, request, next).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn answer(shared: &Shared, access: Option<Access>, request: Request, next: Next) -> Response {
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > shared.max_body_bytes as u64) {
+        let detail = format!("the body is over {} bytes", shared.max_body_bytes);
+        return Problem::new(Kind::BodyTooLarge, detail, "send less at once").into_response();
+    }
+    // Whether we live must be told even when we are busy.
+    let _permit = if access == Some(Access::Open) {
+        None
+    } else {
+        match shared.permits.try_acquire() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                let detail = "too many requests are being answered";
+                return Problem::new(Kind::Overloaded, detail, "try again in a moment").into_response();
+            }
+        }
+    };
+    match tokio::time::timeout(shared.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("no answer within {} ms", shared.request_timeout.as_millis());
+            Problem::new(Kind::TimedOut, detail, "ask for less, or try again in a moment").into_response()
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The interface as an OpenAPI 3.1 document, made from the route table.
+
+use std::sync::LazyLock;
+
+use axum::Json;
+use schemars::SchemaGenerator;
+use schemars::generate::{Contract, SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::access::{Access, Role};
+use super::problem::Document as ProblemDocument;
+use super::routes::{Content, Parameter, Place, ROUTES, Route};
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+
+pub(super) async fn show() -> Json<&'static Value> {
+    Json(&DOCUMENT)
+}
+
+/// The whole document.
+pub fn document() -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+            settings.contract = Contract::Serialize;
+        })
+        .into_generator();
+    let problem = generator.subschema_for::<ProblemDocument>().to_value();
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let operation = operation(route, &mut generator, &problem);
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.name()] = operation;
+    }
+    let roles = Role::ALL.map(Role::name).join(", ");
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "trunkline",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": format!(
+                        "An API key with one of the roles {roles}. Where none are configured, none is needed \
+                         and only this machine is served."
+                    ),
+                },
+            },
+        },
+    })
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value) -> Value {
+    let problem_content = json!({"application/problem+json": {"schema": problem}});
+    let mut responses = Map::new();
+    for answer in route.answers {
+        let content = match answer.content {
+            Content::Json(schema) => json!({"application/json": {"schema": schema(generator)}}),
+            Content::Text(media_type) => json!({media_type: {"schema": {"type": "string"}}}),
+            Content::Problem => problem_content.clone(),
+        };
+        let response = json!({"description": answer.description, "content": content});
+        responses.insert(answer.status.to_string(), response);
+    }
+    let default = json!({"description": "A problem, with its remedy", "content": problem_content});
+    responses.insert("default".to_owned(), default);
+
+    let mut operation = json!({
+        "summary": route.summary,
+        "operationId": operation_id(route),
+        "responses": responses,
+        "security": [],
+    });
+    if let Access::Needs(role) = route.access {
+        operation["security"] = json!([{"apiKey": []}]);
+        operation["description"] = format!("Needs an API key with the role `{}`.", role.name()).into();
+    }
+    if !route.parameters.is_empty() {
+        operation["parameters"] = route.parameters.iter().map(|p| parameter(p, generator)).collect();
+    }
+    operation
+}
+
+fn parameter(parameter: &Parameter, generator: &mut SchemaGenerator) -> Value {
+    let place = match parameter.place {
+        Place::Path => "path",
+        Place::Query => "query",
+    };
+    json!({
+        "name": parameter.name,
+        "in": place,
+        "required": parameter.place == Place::Path,
+        "description": parameter.description,
+        "schema": (parameter.schema)(generator),
+    })
+}
+
+/// `get_v1_decisions_id`: unique because method and path are.
+fn operation_id(route: &Route) -> String {
+    let words = route.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    std::iter::once(route.method.name()).chain(words).collect::<Vec<_>>().join("_")
+}

@@ -1,0 +1,185 @@
+//! Every route, declared once: the router, the access check and `/openapi.json` are
+//! made from this table.
+
+use axum::Router;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use schemars::{Schema, SchemaGenerator};
+
+use super::access::{Access, Role};
+use super::{Shared, decisions, openapi, status};
+
+/// Methods that routes take. HEAD is answered wherever GET is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+}
+
+impl Method {
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "get",
+        }
+    }
+
+    fn filter(self) -> MethodFilter {
+        match self {
+            Method::Get => MethodFilter::GET,
+        }
+    }
+
+    fn covers(self, method: &axum::http::Method) -> bool {
+        match self {
+            Method::Get => matches!(*method, axum::http::Method::GET | axum::http::Method::HEAD),
+        }
+    }
+}
+
+/// One route.
+pub struct Route {
+    pub method: Method,
+    /// With `{name}` for what varies.
+    pub path: &'static str,
+    pub summary: &'static str,
+    pub access: Access,
+    pub parameters: &'static [Parameter],
+    pub answers: &'static [Answer],
+    handler: fn(MethodFilter) -> MethodRouter<Shared>,
+}
+
+/// Something a request may say in its path or query.
+pub struct Parameter {
+    pub name: &'static str,
+    pub place: Place,
+    pub description: &'static str,
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Path,
+    Query,
+}
+
+/// A possible answer. Problems that every route can answer with are not listed.
+pub struct Answer {
+    pub status: u16,
+    pub description: &'static str,
+    pub content: Content,
+}
+
+/// What an answer's body is.
+#[derive(Clone, Copy)]
+pub enum Content {
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    Text(&'static str),
+    Problem,
+}
+
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: Method::Get,
+        path: "/v1/decisions",
+        summary: "Decisions with their outcomes, newest first",
+        access: Access::Needs(Role::Read),
+        parameters: decisions::LIST_PARAMETERS,
+        answers: &[
+            Answer {
+                status: 200,
+                description: "One page",
+                content: Content::Json(|generator| generator.subschema_for::<decisions::Page>()),
+            },
+            Answer {
+                status: 400,
+                description: "Parameters that are not allowed, all of them",
+                content: Content::Problem,
+            },
+        ],
+        handler: |method| on(method, decisions::list),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/decisions/{id}",
+        summary: "One decision with its outcome",
+        access: Access::Needs(Role::Read),
+        parameters: decisions::ID_PARAMETERS,
+        answers: &[
+            Answer {
+                status: 200,
+                description: "The decision",
+                content: Content::Json(|generator| {
+                    generator.subschema_for::<crate::postgres::ledger::LedgerEntry>()
+                }),
+            },
+            Answer { status: 400, description: "Not an id", content: Content::Problem },
+            Answer { status: 404, description: "No decision of this id", content: Content::Problem },
+        ],
+        handler: |method| on(method, decisions::show),
+    },
+    Route {
+        method: Method::Get,
+        path: "/healthz",
+        summary: "Whether the process is alive",
+        access: Access::Open,
+        parameters: &[],
+        answers: &[Answer { status: 200, description: "It is", content: Content::Text("text/plain") }],
+        handler: |method| on(method, status::healthz),
+    },
+    Route {
+        method: Method::Get,
+        path: "/readyz",
+        summary: "Whether all parts work, with reasons where not",
+        access: Access::Open,
+        parameters: &[],
+        answers: &[
+            Answer {
+                status: 200,
+                description: "All parts work",
+                content: Content::Json(|generator| generator.subschema_for::<status::Readiness>()),
+            },
+            Answer {
+                status: 503,
+                description: "Some part does not",
+                content: Content::Json(|generator| generator.subschema_for::<status::Readiness>()),
+            },
+        ],
+        handler: |method| on(method, status::readyz),
+    },
+    Route {
+        method: Method::Get,
+        path: "/metrics",
+        summary: "Metrics in Prometheus' text format",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        answers: &[Answer {
+            status: 200,
+            description: "All metrics that were recorded",
+            content: Content::Text("text/plain"),
+        }],
+        handler: |method| on(method, status::metrics),
+    },
+    Route {
+        method: Method::Get,
+        path: "/openapi.json",
+        summary: "This interface, as an OpenAPI 3.1 document",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        answers: &[Answer {
+            status: 200,
+            description: "The document",
+            content: Content::Json(|_| schemars::json_schema!({"type": "object"})),
+        }],
+        handler: |method| on(method, openapi::show),
+    },
+];
+
+pub(super) fn router() -> Router<Shared> {
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)(route.method.filter())))
+}
+
+/// The rule of the route that matched, if one did and it takes the method.
+pub(super) fn access_of(method: &axum::http::Method, matched_path: Option<&str>) -> Option<Access> {
+    let path = matched_path?;
+    ROUTES.iter().find(|route| route.path == path && route.method.covers(method)).map(|route| route.access)
+}

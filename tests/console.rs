@@ -1,0 +1,71 @@
+//! The HTTP tier: the console over a real socket and a real Postgres.
+
+mod support;
+
+#[path = "console/access.rs"]
+mod access;
+#[path = "console/decisions.rs"]
+mod decisions;
+#[path = "console/server.rs"]
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use reqwest::{Client, Response};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use trunkline::console::{Console, Metrics, Settings};
+use trunkline::health::Health;
+use trunkline::postgres::Database;
+
+/// A console on a free port of this machine.
+struct Running {
+    address: SocketAddr,
+    health: Health,
+    client: Client,
+    shutdown: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(settings: Settings, database: Database) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let health = Health::default();
+        let settings = Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..settings };
+        let console = Console::bind(settings, database, health.clone(), metrics()).await.expect("listens");
+        let (address, shutdown) = (console.address(), CancellationToken::new());
+        let served = tokio::spawn(console.serve(shutdown.clone()));
+        Self { address, health, client: Client::new(), shutdown, served }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.expect("an answer")
+    }
+}
+
+/// The process's recorder; there can be one only.
+fn metrics() -> Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| Metrics::install().expect("the first")).clone()
+}
+
+/// Checks that an answer is a problem document of this kind, and hands it over.
+async fn problem(response: Response, status: u16, kind: &str) -> serde_json::Value {
+    assert_eq!(response.status().as_u16(), status);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    if status == 503 {
+        assert!(response.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
+    }
+    let document: serde_json::Value = response.json().await.expect("JSON");
+    assert_eq!(document["type"], format!("urn:trunkline:problem:{kind}"));
+    assert_eq!(document["status"], status);
+    for field in ["title", "detail", "remedy"] {
+        assert!(document[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {document}");
+    }
+    document
+}
