@@ -94,4 +94,12 @@ metrics_table! {
         "Observations of campaigns by how they ended: ok, not_delivered, or how the call failed.";
     CAMPAIGNS_WATCHED = "trunkline_campaigns_watched", Kind::Gauge, [],
         "Campaigns that this instance observes.";
+    ACTUATOR_OUTCOMES = "trunkline_actuator_outcomes_total", Kind::Counter, ["status"],
+        "Outcomes published, by status; dead_letter where a decision could not be read.";
+    ACTUATOR_ATTEMPTS = "trunkline_actuator_attempts_total", Kind::Counter, ["result"],
+        "Changes tried on the platform by how the call ended: ok, conflict, no_reply, not_sent and so on.";
+    ACTUATOR_READ_BACKS = "trunkline_actuator_read_backs_total", Kind::Counter, ["result"],
+        "Attempts with unknown effect by what the platform, read back, says: applied, not_applied, overwritten.";
+    ACTUATOR_IN_FLIGHT = "trunkline_actuator_in_flight", Kind::Gauge, [],
+        "Decisions read whose outcomes are not published yet.";
 }

@@ -18,6 +18,7 @@ pub const READER_ROLE: &str = "trunkline_reader";
 /// Every file of `sql/`, oldest first. They are never edited once released.
 const FILES: &[(i64, &str, &str)] = &[
     (1, "audit", include_str!("../../sql/0001_audit.sql")),
+    (2, "actuator", include_str!("../../sql/0002_actuator.sql")),
     (3, "budget", include_str!("../../sql/0003_budget.sql")),
 ];
 

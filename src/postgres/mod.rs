@@ -3,6 +3,8 @@
 
 pub mod budget;
 mod error;
+pub mod intents;
+pub mod leases;
 pub mod ledger;
 pub mod migrations;
 mod overview;

@@ -1,3 +1,4 @@
 //! From topics to the outside.
 
+pub mod actuator;
 pub mod audit;

@@ -1,0 +1,681 @@
+//! Every path through a decision, played on a platform and a ledger made of
+//! memory, in time that is moved by hand.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::carry::{Carrying, Interrupted, Read, end_at_once};
+use super::platform::{Ledger, LedgerError, Platform};
+use super::{Actuator, Redecision, Settings};
+use crate::genesys::{CallError, CallErrorKind, Campaign, Reply, Scope};
+use crate::model::Timestamp;
+use crate::model::campaign::{CampaignWindow, DialParameters};
+use crate::model::decision::{Action, DecisionId, Loop, Mode, Policy};
+use crate::model::outcome::{Outcome, OutcomeStatus, ReceivedResponse, SentRequest};
+use crate::postgres::intents::{Claim, Claimed, History, Intent, Settlement};
+use crate::postgres::leases::Lease;
+use crate::runtime::kafka::KafkaSettings;
+
+const START_MS: i64 = 1_767_323_045_000;
+const LIFE: Duration = Duration::from_secs(60);
+
+/// What the platform does with the next call.
+#[derive(Clone, Debug)]
+enum Act {
+    /// As it should.
+    Work,
+    /// Refuses, without effect.
+    Refuse(Refusal),
+    /// Has the effect of a write, but the answer is this.
+    WorkBut(CallErrorKind),
+    /// Another writer sets the rate first.
+    OtherWriter(f64),
+    /// Another writer sets these limits first.
+    OtherLimits(f64, f64),
+    /// Has the effect; then another writer sets the rate; no reply.
+    WorkThenOtherWriter(f64),
+    /// Never answers.
+    Hang,
+    /// Has the effect and never answers.
+    WorkAndHang,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    Plain(CallErrorKind),
+    RateLimited(Duration),
+    Paused(Duration),
+}
+
+struct World {
+    campaign: Campaign,
+    version: u64,
+    reads: VecDeque<Act>,
+    writes: VecDeque<Act>,
+    /// Rates set by our requests.
+    effects: Vec<f64>,
+    /// Every request that reached the platform.
+    sent: Vec<SentRequest>,
+}
+
+#[derive(Clone)]
+struct Scripted(Arc<Mutex<World>>);
+
+impl World {
+    fn set(&mut self, rate: f64) {
+        self.version += 1;
+        self.campaign.dial_rate = rate;
+        self.campaign.revision = format!("\"{}\"", self.version);
+    }
+
+    fn write(&mut self, request: &SentRequest) -> Result<Reply, CallError> {
+        if request.if_match.as_deref() != Some(&self.campaign.revision) {
+            return Err(error(CallErrorKind::Conflict));
+        }
+        let rate = request.body["rate"].as_f64().expect("a rate");
+        self.set(rate);
+        self.effects.push(rate);
+        let response = ReceivedResponse { status: Some(200), body: None, error: None, correlation_id: None };
+        Ok(Reply { response, revision: None })
+    }
+}
+
+fn error(kind: CallErrorKind) -> CallError {
+    let reason = format!("the platform says {}", kind.name());
+    let response =
+        ReceivedResponse { status: None, body: None, error: Some(reason.clone()), correlation_id: None };
+    CallError { kind, reason, response: Box::new(response) }
+}
+
+impl Refusal {
+    fn error(self) -> CallError {
+        error(match self {
+            Refusal::Plain(kind) => kind,
+            Refusal::RateLimited(wait) => CallErrorKind::RateLimited { until: Instant::now() + wait },
+            Refusal::Paused(wait) => CallErrorKind::Paused { until: Some(Instant::now() + wait) },
+        })
+    }
+}
+
+/// What the client does with a call that gets no answer.
+async fn unanswered<T>(scope: &Scope, late: CallErrorKind, stopped: CallErrorKind) -> Result<T, CallError> {
+    tokio::select! {
+        () = tokio::time::sleep_until(scope.deadline) => Err(error(late)),
+        () = scope.cancelled.cancelled() => Err(error(stopped)),
+    }
+}
+
+impl Platform for Scripted {
+    async fn campaign(&self, _: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        let act = {
+            let mut world = self.0.lock().unwrap();
+            let act = world.reads.pop_front().unwrap_or(Act::Work);
+            match act {
+                Act::Work => return Ok(world.campaign.clone()),
+                Act::Refuse(refusal) => return Err(refusal.error()),
+                act => act,
+            }
+        };
+        assert!(matches!(act, Act::Hang), "{act:?} is for writes");
+        unanswered(scope, CallErrorKind::DeadlinePassed, CallErrorKind::Cancelled).await
+    }
+
+    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
+        SentRequest {
+            method: "PUT".to_owned(),
+            path: format!("/{id}"),
+            if_match: Some(revision.to_owned()),
+            body: json!({ "rate": rate }),
+        }
+    }
+
+    async fn send(&self, request: &SentRequest, _: &str, scope: &Scope) -> Result<Reply, CallError> {
+        {
+            let mut world = self.0.lock().unwrap();
+            world.sent.push(request.clone());
+            match world.writes.pop_front().unwrap_or(Act::Work) {
+                Act::Work => return world.write(request),
+                Act::Refuse(refusal) => return Err(refusal.error()),
+                Act::WorkBut(kind) => {
+                    let _ = world.write(request);
+                    return Err(error(kind));
+                }
+                Act::OtherWriter(rate) => {
+                    world.set(rate);
+                    return world.write(request);
+                }
+                Act::OtherLimits(least, greatest) => {
+                    let rate = world.campaign.dial_rate;
+                    world.set(rate);
+                    (world.campaign.min_dial_rate, world.campaign.max_dial_rate) = (least, greatest);
+                    return world.write(request);
+                }
+                Act::WorkThenOtherWriter(rate) => {
+                    let _ = world.write(request);
+                    world.set(rate);
+                    return Err(error(CallErrorKind::NoReply));
+                }
+                Act::Hang => {}
+                Act::WorkAndHang => {
+                    let _ = world.write(request);
+                }
+            }
+        }
+        unanswered(scope, CallErrorKind::NoReply, CallErrorKind::NoReply).await
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    token: i64,
+    intents: Vec<Claimed>,
+    settlements: BTreeMap<DecisionId, Outcome>,
+}
+
+#[derive(Clone, Default)]
+struct Memory {
+    book: Arc<Mutex<Book>>,
+    away: Arc<AtomicBool>,
+}
+
+impl Memory {
+    async fn answer<T>(&self, with: impl FnOnce(&mut Book) -> T) -> Result<T, LedgerError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(LedgerError { reason: "connection refused".to_owned(), about_data: false });
+        }
+        Ok(with(&mut self.book.lock().unwrap()))
+    }
+}
+
+impl Ledger for Memory {
+    async fn take_lease(&self, name: &str, _: &str) -> Result<Lease, LedgerError> {
+        let name = name.to_owned();
+        self.answer(|book| {
+            book.token += 1;
+            Lease { name, token: book.token }
+        })
+        .await
+    }
+
+    async fn history(&self, decision: DecisionId) -> Result<History, LedgerError> {
+        self.answer(|book| History {
+            intents: book.intents.iter().filter(|c| c.intent.decision_id == decision).cloned().collect(),
+            settlement: book.settlements.get(&decision).cloned(),
+        })
+        .await
+    }
+
+    async fn claim(&self, intent: &Intent, lease: &Lease) -> Result<Claim, LedgerError> {
+        self.answer(|book| {
+            if lease.token != book.token {
+                return Claim::LeaseLost;
+            }
+            let same = |c: &Claimed| {
+                c.intent.decision_id == intent.decision_id && c.intent.attempt == intent.attempt
+            };
+            if book.intents.iter().any(same) {
+                return Claim::Taken;
+            }
+            let claimed_at = Timestamp::from_millis(START_MS);
+            book.intents.push(Claimed { intent: intent.clone(), claimed_at });
+            Claim::Granted
+        })
+        .await
+    }
+
+    async fn settle(&self, outcome: &Outcome, lease: &Lease) -> Result<Settlement, LedgerError> {
+        self.answer(|book| match book.settlements.get(&outcome.decision_id) {
+            Some(stands) => Settlement::Stands(Box::new(stands.clone())),
+            None if lease.token != book.token => Settlement::LeaseLost,
+            None => {
+                book.settlements.insert(outcome.decision_id, outcome.clone());
+                Settlement::Stands(Box::new(outcome.clone()))
+            }
+        })
+        .await
+    }
+}
+
+struct Play {
+    actuator: Actuator<Scripted, Memory>,
+    world: Arc<Mutex<World>>,
+    memory: Memory,
+    decision: Read<'static>,
+    lease: Lease,
+    superseded: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Play {
+    /// A campaign at 2.00 within 1 to 5 that is to have 3.00 and has a minute for it.
+    async fn new() -> Self {
+        let campaign = Campaign {
+            id: "c".to_owned(),
+            name: None,
+            dial_rate: 2.0,
+            min_dial_rate: 1.0,
+            max_dial_rate: 5.0,
+            revision: "\"0\"".to_owned(),
+        };
+        let world = Arc::new(Mutex::new(World {
+            campaign,
+            version: 0,
+            reads: VecDeque::new(),
+            writes: VecDeque::new(),
+            effects: Vec::new(),
+            sent: Vec::new(),
+        }));
+        let began = Instant::now();
+        let mut settings = Settings::new(Arc::new(|decision: &Read<'_>, _: &Campaign| {
+            Redecision::Set(decision.parameters.dial_rate)
+        }));
+        settings.clock = Arc::new(move || Timestamp::from_millis(START_MS).plus(began.elapsed()));
+        let kafka = KafkaSettings {
+            brokers: String::new(),
+            topic_prefix: "t-".to_owned(),
+            instance: "one".to_owned(),
+            properties: BTreeMap::new(),
+        };
+        let memory = Memory::default();
+        let lease = memory.take_lease("l", "one").await.unwrap();
+        Self {
+            actuator: Actuator::new(kafka, settings, Scripted(Arc::clone(&world)), memory.clone()),
+            world,
+            memory,
+            decision: decision(),
+            lease,
+            superseded: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn writes(self, acts: &[Act]) -> Self {
+        self.world.lock().unwrap().writes.extend(acts.iter().cloned());
+        self
+    }
+
+    fn reads(self, acts: &[Act]) -> Self {
+        self.world.lock().unwrap().reads.extend(acts.iter().cloned());
+        self
+    }
+
+    fn campaign(self, change: impl FnOnce(&mut Campaign)) -> Self {
+        change(&mut self.world.lock().unwrap().campaign);
+        self
+    }
+
+    async fn run(&self) -> Result<Outcome, Interrupted> {
+        Carrying::new(
+            &self.actuator,
+            &self.decision,
+            self.lease.clone(),
+            self.superseded.clone(),
+            self.stop.clone(),
+        )
+        .run()
+        .await
+    }
+
+    async fn outcome(&self) -> Outcome {
+        self.run().await.expect("an outcome")
+    }
+
+    fn effects(&self) -> Vec<f64> {
+        self.world.lock().unwrap().effects.clone()
+    }
+
+    fn sent(&self) -> usize {
+        self.world.lock().unwrap().sent.len()
+    }
+
+    fn intents(&self) -> usize {
+        self.memory.book.lock().unwrap().intents.len()
+    }
+}
+
+fn decision() -> Read<'static> {
+    let at = Timestamp::from_millis(START_MS);
+    Read {
+        decision_id: DecisionId::derive(Loop::Dial, "c", 7, at),
+        sequence: 7,
+        r#loop: Loop::Dial,
+        key: Cow::Borrowed("c"),
+        mode: Mode::Live,
+        decided_at: at,
+        event_time: at,
+        action: Action::SetDialRate,
+        reason: Cow::Borrowed("towards_target"),
+        parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 },
+        inputs: CampaignWindow {
+            campaign_id: Cow::Borrowed("c"),
+            organization_id: None,
+            region: None,
+            first_observed_at: at,
+            observed_at: at,
+            answer_rates: [0.5].into_iter().collect(),
+            mean_answer_rate: 0.5,
+            answered: None,
+            abandoned: None,
+            agents_idle: 1,
+            agents_busy: 1,
+            dial_rate: 2.0,
+            min_dial_rate: 1.0,
+            max_dial_rate: 5.0,
+            revision: Cow::Borrowed("\"0\""),
+        },
+        policy: Policy { name: Cow::Borrowed("proportional"), version: 1, hash: Cow::Borrowed("0") },
+        settings_revision: 0,
+        cause_ids: Vec::new(),
+        expires_at: at.plus(LIFE),
+    }
+}
+
+fn plain(kind: CallErrorKind) -> Act {
+    Act::Refuse(Refusal::Plain(kind))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_claimed_sent_and_settled_once() {
+    let play = Play::new().await;
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1));
+    assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }));
+    assert_eq!(outcome.request.as_ref().unwrap().if_match.as_deref(), Some("\"0\""));
+    assert_eq!(play.intents(), 1);
+    // Delivered again it is the same outcome, and nothing is done.
+    assert_eq!(play.outcome().await, outcome);
+    assert_eq!((play.effects(), play.sent()), (vec![3.0], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadow_and_hold_touch_nothing() {
+    let play = Play::new().await;
+    let now = play.actuator.now();
+    let shadow = Read { mode: Mode::Shadow, ..play.decision.clone() };
+    assert_eq!(end_at_once(&shadow, now).unwrap().status, OutcomeStatus::Shadowed);
+    let hold = Read { action: Action::Hold, ..play.decision.clone() };
+    let unchanged = end_at_once(&hold, now).unwrap();
+    assert_eq!((unchanged.status, &*unchanged.reason), (OutcomeStatus::Unchanged, "towards_target"));
+    assert!(end_at_once(&play.decision, now).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_rate_already_nothing_is_sent() {
+    let play = Play::new().await.campaign(|campaign| campaign.dial_rate = 3.001);
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Unchanged, "already_at_rate"));
+    assert_eq!((play.sent(), play.intents()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_just_read_win() {
+    let play = Play::new().await.campaign(|campaign| campaign.max_dial_rate = 2.5);
+    assert_eq!(play.outcome().await.effect.unwrap().dial_rate, 2.5);
+    let play = Play::new().await.campaign(|campaign| campaign.max_dial_rate = 0.5);
+    let outcome = play.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Failed);
+    assert!(outcome.reason.starts_with("limits_contradict"), "{}", outcome.reason);
+    assert_eq!(play.intents(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rule_may_hold_on_what_it_sees_now() {
+    let mut play = Play::new().await;
+    play.actuator.settings.redecide =
+        Arc::new(|_, campaign| Redecision::Hold(format!("r={}", campaign.dial_rate)));
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Unchanged, "r=2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_decides_again_on_the_new_limits() {
+    let play = Play::new().await.writes(&[Act::OtherLimits(1.0, 2.8), Act::OtherLimits(1.0, 2.4)]);
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 3));
+    assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 2.4 }));
+    assert_eq!(play.effects(), [2.4]);
+    assert_eq!(play.intents(), 3, "each attempt is on record");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_never_rests_wins() {
+    let writers: Vec<Act> = (0..20).map(|n| Act::OtherWriter(2.0 + f64::from(n % 2))).collect();
+    let mut play = Play::new().await.writes(&writers);
+    play.decision.parameters.dial_rate = 4.0;
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Conflicted, 5));
+    assert!(play.effects().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_old_is_never_sent() {
+    let play = Play::new().await;
+    tokio::time::advance(LIFE).await;
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Expired, 0));
+    assert_eq!((play.sent(), play.intents()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_is_waited_out() {
+    let wait = Duration::from_secs(7);
+    let play = Play::new().await.writes(&[Act::Refuse(Refusal::RateLimited(wait))]);
+    let began = Instant::now();
+    assert_eq!(play.outcome().await.status, OutcomeStatus::Applied);
+    assert!(began.elapsed() >= wait);
+    assert_eq!(play.effects(), [3.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_beyond_the_expiry_expires_and_says_why() {
+    let play = Play::new().await.writes(&[Act::Refuse(Refusal::RateLimited(LIFE * 2))]);
+    let began = Instant::now();
+    let outcome = play.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Expired);
+    assert!(outcome.reason.contains("rate_limited"), "{}", outcome.reason);
+    assert!(began.elapsed() <= LIFE + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_decision_ends_a_wait() {
+    for act in [Act::Refuse(Refusal::RateLimited(LIFE / 2)), Act::Refuse(Refusal::Paused(LIFE / 2))] {
+        let play = Play::new().await.writes(&[act]);
+        let newer = play.superseded.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            newer.cancel();
+        });
+        let began = Instant::now();
+        assert_eq!(play.outcome().await.status, OutcomeStatus::Superseded);
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(play.effects().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn superseded_before_its_turn_it_is_not_sent() {
+    let play = Play::new().await;
+    play.superseded.cancel();
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, play.sent()), (OutcomeStatus::Superseded, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_errors_are_read_back_and_tried_again() {
+    let server = plain(CallErrorKind::Server { status: 503 });
+    let play = Play::new().await.writes(&[server.clone(), server.clone(), server]);
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 4));
+    let world = play.world.lock().unwrap();
+    assert!(world.sent.iter().all(|request| *request == world.sent[0]), "the very same request");
+    assert_eq!(world.effects, [3.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_whose_reply_was_lost_is_confirmed_by_reading_back() {
+    for kind in [CallErrorKind::NoReply, CallErrorKind::Server { status: 504 }] {
+        let play = Play::new().await.writes(&[Act::WorkBut(kind)]);
+        let outcome = play.outcome().await;
+        assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1));
+        assert_eq!(outcome.reason, "confirmed_by_reading_back");
+        assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }));
+        assert_eq!((play.effects(), play.sent()), (vec![3.0], 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_effect_under_another_writers_change_is_not_repeated() {
+    let play = Play::new().await.writes(&[Act::WorkThenOtherWriter(4.5)]);
+    let outcome = play.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Conflicted);
+    assert!(outcome.reason.starts_with("effect_unknown"), "{}", outcome.reason);
+    assert_eq!((play.effects(), play.sent()), (vec![3.0], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reply_is_doubted_and_read_back_even_after_the_expiry() {
+    let mut play = Play::new().await.writes(&[Act::WorkAndHang]);
+    play.actuator.settings.claim_lifetime = LIFE * 2;
+    let outcome = play.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Applied);
+    assert!(play.actuator.now() >= play.decision.expires_at);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_nobody_can_settle_ends_after_its_limit() {
+    let reads = [vec![Act::Work], vec![plain(CallErrorKind::NotSent); 10_000]].concat();
+    let play = Play::new().await.writes(&[Act::WorkBut(CallErrorKind::NoReply)]).reads(&reads);
+    let outcome = play.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Failed);
+    assert!(outcome.reason.starts_with("effect_unknown"), "{}", outcome.reason);
+    assert!(play.actuator.now() >= play.decision.expires_at.plus(play.actuator.settings.settling_limit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_in_answer_to_a_read_is_tried_again_until_the_expiry() {
+    let play = Play::new().await.reads(&[plain(CallErrorKind::Malformed)]);
+    assert_eq!(play.outcome().await.status, OutcomeStatus::Applied);
+    let play = Play::new().await.reads(&vec![plain(CallErrorKind::Malformed); 10_000]);
+    let outcome = play.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Expired);
+    assert!(outcome.reason.contains("malformed"), "{}", outcome.reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_that_no_retry_mends_fail_with_their_reason() {
+    for (kind, code) in [
+        (CallErrorKind::NotFound, "campaign_not_found"),
+        (CallErrorKind::Forbidden, "forbidden"),
+        (CallErrorKind::Unauthorized, "unauthorized"),
+        (CallErrorKind::Rejected, "rejected"),
+    ] {
+        for play in [Play::new().await.reads(&[plain(kind)]), Play::new().await.writes(&[plain(kind)])] {
+            let outcome = play.outcome().await;
+            assert_eq!(outcome.status, OutcomeStatus::Failed);
+            assert!(outcome.reason.starts_with(code), "{}", outcome.reason);
+            assert!(play.effects().is_empty());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_pause_is_waited_out_and_costs_no_attempt() {
+    let pause = Duration::from_secs(10);
+    let play = Play::new().await.writes(&[Act::Refuse(Refusal::Paused(pause))]);
+    let began = Instant::now();
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1));
+    assert!(began.elapsed() >= pause);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_while_the_ledger_is_away() {
+    let play = Play::new().await;
+    play.memory.away.store(true, Ordering::Relaxed);
+    let away = Arc::clone(&play.memory.away);
+    tokio::spawn(async move {
+        tokio::time::sleep(LIFE * 2).await;
+        away.store(false, Ordering::Relaxed);
+    });
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, play.sent()), (OutcomeStatus::Expired, 0));
+    assert!(play.actuator.now() >= play.decision.expires_at.plus(LIFE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_the_effect_is_settled_without_a_second_one() {
+    let play = Play::new().await.writes(&[Act::WorkAndHang]);
+    // Dropped in the middle of the call: what a crash leaves behind.
+    let crashed = tokio::time::timeout(Duration::from_secs(1), play.run()).await;
+    assert!(crashed.is_err());
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed_by_reading_back"));
+    assert_eq!((play.effects(), play.sent(), play.intents()), (vec![3.0], 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_before_the_effect_sends_the_same_request_again() {
+    let play = Play::new().await.writes(&[Act::Hang]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), play.run()).await.is_err());
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 2));
+    let world = play.world.lock().unwrap();
+    assert_eq!(world.sent[0], world.sent[1]);
+    assert_eq!(world.effects, [3.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn found_too_late_a_crashed_attempt_without_effect_expires() {
+    let play = Play::new().await.writes(&[Act::Hang]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), play.run()).await.is_err());
+    tokio::time::advance(LIFE).await;
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, play.sent()), (OutcomeStatus::Expired, 1));
+    assert!(play.effects().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lost_the_lease_sends_and_settles_nothing() {
+    let play = Play::new().await;
+    play.memory.take_lease("l", "two").await.unwrap();
+    assert_eq!(play.run().await, Err(Interrupted::LeaseLost));
+    assert_eq!((play.sent(), play.intents()), (0, 0));
+    let late = Play::new().await;
+    late.superseded.cancel();
+    late.memory.take_lease("l", "two").await.unwrap();
+    assert_eq!(late.run().await, Err(Interrupted::LeaseLost));
+    assert!(late.memory.book.lock().unwrap().settlements.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_every_wait_within_two_seconds() {
+    let hour = Duration::from_secs(3_600);
+    let mut plays = vec![
+        Play::new().await.writes(&[Act::Refuse(Refusal::RateLimited(hour))]),
+        Play::new().await.writes(&[Act::Refuse(Refusal::Paused(hour))]),
+        Play::new().await.writes(&[Act::Hang]),
+        Play::new().await.reads(&[Act::Hang]),
+        Play::new().await.reads(&vec![plain(CallErrorKind::NotSent); 10_000]),
+        Play::new().await,
+    ];
+    plays.last().unwrap().memory.away.store(true, Ordering::Relaxed);
+    for play in &mut plays {
+        play.decision.expires_at = play.actuator.now().plus(hour);
+        let stop = play.stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+        });
+        let began = Instant::now();
+        assert_eq!(play.run().await, Err(Interrupted::Stopped));
+        assert!(began.elapsed() <= Duration::from_secs(3), "{:?}", began.elapsed());
+        assert!(play.memory.book.lock().unwrap().settlements.is_empty(), "the next start goes on");
+    }
+}
