@@ -3,5 +3,13 @@
 
 mod support;
 
+#[path = "platform/campaign_poller.rs"]
+mod campaign_poller;
+#[path = "platform/client.rs"]
+mod client;
+#[path = "platform/rate_limit.rs"]
+mod rate_limit;
 #[path = "platform/shared_budget.rs"]
 mod shared_budget;
+#[path = "platform/tokens.rs"]
+mod tokens;

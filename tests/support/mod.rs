@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod postgres;
 pub mod proxy;
 pub mod records;
+pub mod simulated;
 
 /// Asks again until `probe` answers, for half a minute at most.
 pub async fn until<T, F, P>(what: &str, mut probe: P) -> T

@@ -1,0 +1,265 @@
+//! The client against the simulator: what each call says is what happened.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trunkline::genesys::{CallError, CallErrorKind as Kind, Client, Scope};
+use trunkline::health::Health;
+use trunkline::simulator::{Settings, StaleReply};
+
+use crate::support::simulated::{CAMPAIGN, OTHER, Organization, client_with, scope, settings};
+
+const CAMPAIGNS: &str = "/api/v2/campaigns/";
+
+/// Changes the rate as the actuator does: read, prepare, send.
+async fn set_rate(client: &Client, rate: f64) -> Result<trunkline::genesys::Reply, CallError> {
+    let campaign = client.campaign(CAMPAIGN, &scope()).await.expect("readable");
+    let request = Client::prepare_dial_rate(CAMPAIGN, rate, &campaign.revision);
+    client.send_dial_rate(&request, CAMPAIGN, &scope()).await
+}
+
+#[tokio::test]
+async fn a_rate_is_read_changed_and_read_again() {
+    let organization = Organization::start(settings()).await;
+    let client = organization.client();
+    let before = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    assert_eq!((before.dial_rate, before.min_dial_rate, before.max_dial_rate), (1.5, 0.5, 6.0));
+    let statistics = client.campaign_statistics(CAMPAIGN, &scope()).await.unwrap();
+    assert_eq!(statistics.answer_rate, 0.5);
+    assert_eq!(statistics.attempts, Some(0));
+
+    let reply = set_rate(&client, 2.25).await.unwrap();
+    assert_eq!(reply.response.status, Some(204));
+    let after = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    assert_eq!(after.dial_rate, 2.25);
+    assert_ne!(after.revision, before.revision);
+
+    let writes = organization.requests_of("PUT", CAMPAIGNS).await;
+    assert_eq!(writes.len(), 1);
+    assert_eq!(writes[0]["ifMatch"], before.revision);
+    assert_eq!(writes[0]["body"], r#"{"dialerSettings":{"predictedDialRate":2.25}}"#, "partial");
+    assert_eq!(reply.response.correlation_id.as_deref(), writes[0]["correlationId"].as_str());
+}
+
+#[tokio::test]
+async fn a_stale_revision_is_a_conflict_however_it_is_spelled() {
+    for (stale_reply, status) in [(StaleReply::PreconditionFailed412, 412), (StaleReply::Conflict409, 409)] {
+        let organization = Organization::start(Settings { stale_reply, ..settings() }).await;
+        let client = organization.client();
+        let old = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+        set_rate(&client, 2.0).await.unwrap();
+        let request = Client::prepare_dial_rate(CAMPAIGN, 3.0, &old.revision);
+        let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
+        assert_eq!((error.kind, error.response.status), (Kind::Conflict, Some(status)));
+        assert!(!error.effect_is_unknown());
+        assert_eq!(client.campaign(CAMPAIGN, &scope()).await.unwrap().dial_rate, 2.0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_absent_or_not_allowed_says_so() {
+    let mut reader_only = settings();
+    reader_only.clients[0].scopes.remove(trunkline::simulator::SCOPE_WRITE);
+    let organization = Organization::start(reader_only).await;
+    let client = organization.client();
+    let error = client.campaign("no-such-campaign", &scope()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::NotFound);
+    assert!(error.reason.contains("no-such-campaign"), "{error}");
+    assert_eq!(set_rate(&client, 2.0).await.unwrap_err().kind, Kind::Forbidden);
+}
+
+#[tokio::test]
+async fn an_impossible_change_is_never_sent() {
+    let organization = Organization::start(settings()).await;
+    let client = organization.client();
+    let mut requests = vec![Client::prepare_dial_rate(OTHER, 1.0, "\"1\"")];
+    for rate in [f64::NAN, f64::INFINITY, -1.0] {
+        requests.push(Client::prepare_dial_rate(CAMPAIGN, rate, "\"1\""));
+    }
+    for request in requests {
+        let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Rejected, "{request:?}");
+    }
+    assert!(organization.requests_of("PUT", "/").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_reply_that_is_not_the_apis_is_named_and_a_write_is_then_in_doubt() {
+    let elsewhere = format!("{CAMPAIGNS}{OTHER}");
+    for (fault, of_read, of_write, changed) in [
+        (json!({"type":"html_with_200"}), Kind::Malformed, Kind::NoReply, false),
+        (json!({"type":"html_with_200","afterEffect":true}), Kind::Malformed, Kind::NoReply, true),
+        (json!({"type":"garbage_body"}), Kind::Malformed, Kind::NoReply, true),
+        (json!({"type":"huge_body","bytes":1_u64 << 30}), Kind::Malformed, Kind::NoReply, true),
+        (json!({"type":"truncate_body"}), Kind::NoReply, Kind::NoReply, true),
+        (json!({"type":"drop_before_effect"}), Kind::NoReply, Kind::NoReply, false),
+        (json!({"type":"drop_after_effect"}), Kind::NoReply, Kind::NoReply, true),
+        (json!({"type":"delay","ms":20_000,"afterEffect":true}), Kind::NoReply, Kind::NoReply, true),
+        (json!({"type":"redirect","location":elsewhere}), Kind::Rejected, Kind::Rejected, false),
+        (json!({"type":"status","code":400}), Kind::Rejected, Kind::Rejected, false),
+        (
+            json!({"type":"status","code":502,"afterEffect":true}),
+            Kind::Server { status: 502 },
+            Kind::Server { status: 502 },
+            true,
+        ),
+    ] {
+        // WriteReply::Ok200 would hide truncation as little as 204 does: both are empty.
+        let organization = Organization::start(settings()).await;
+        let client = organization.client();
+        let campaign = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+
+        organization.fault("GET", &format!("{CAMPAIGNS}{CAMPAIGN}"), fault.clone()).await;
+        let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
+        assert_eq!(error.kind, of_read, "reading, {fault}: {error}");
+        assert_eq!(error.response.error.is_some(), true, "{fault}");
+
+        organization.fault("PUT", CAMPAIGNS, fault.clone()).await;
+        let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+        let sent = client.send_dial_rate(&request, CAMPAIGN, &scope()).await;
+        organization.faults(json!([])).await;
+        let is_changed = client.campaign(CAMPAIGN, &scope()).await.unwrap().dial_rate == 2.0;
+        assert_eq!(is_changed, changed, "{fault}");
+        match sent {
+            // An empty reply has nothing to truncate, enlarge or garble.
+            Ok(_) => assert!(changed && of_write == Kind::NoReply, "{fault}"),
+            Err(error) => {
+                assert_eq!(error.kind, of_write, "writing, {fault}: {error}");
+                assert_eq!(error.effect_is_unknown(), of_write != Kind::Rejected, "{fault}");
+            }
+        }
+        assert!(organization.requests_of("GET", &elsewhere).await.is_empty(), "a redirect was followed");
+        assert_eq!(organization.requests_of("PUT", CAMPAIGNS).await.len(), 1, "{fault}: one attempt");
+    }
+}
+
+#[tokio::test]
+async fn a_dripping_reply_is_given_up_in_time() {
+    let organization = Organization::start(settings()).await;
+    let client = organization.client();
+    client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    // A byte each 200 ms: every single read is in time, the whole is not.
+    organization.fault("GET", CAMPAIGNS, json!({"type":"slow_body","bytesPerSecond":5})).await;
+    let started = Instant::now();
+    let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::NoReply, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_platform_that_is_not_there_was_surely_not_reached() {
+    let organization = Organization::start(settings()).await;
+    let client = organization.client();
+    let campaign = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    organization.running.shutdown().await;
+    let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+    let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
+    // A kept-alive connection may die under the first request; a fresh one is refused.
+    assert!(matches!(error.kind, Kind::NotSent | Kind::NoReply), "{error}");
+    let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::NotSent, "{error}");
+    assert!(!error.effect_is_unknown());
+}
+
+#[tokio::test]
+async fn three_failures_pause_an_endpoint_group_and_one_probe_ends_the_pause() {
+    let organization = Organization::start(settings()).await;
+    let pause = Duration::from_millis(400);
+    let health = Health::default();
+    let settings = trunkline::genesys::Settings { breaker_pause: pause, ..organization.client_settings() };
+    let permits = trunkline::genesys::InProcessPermits::new(trunkline::genesys::BucketShape::new(
+        settings.requests_per_minute,
+        settings.budget_window,
+    ));
+    let client = client_with(&settings, std::sync::Arc::new(permits), &health);
+    client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    assert!(health.reasons().is_empty(), "{:?}", health.reasons());
+
+    organization.fault("GET", &format!("{CAMPAIGNS}{CAMPAIGN}"), json!({"type":"status","code":503})).await;
+    let before = organization.requests_of("GET", CAMPAIGNS).await.len();
+    for _ in 0..3 {
+        let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Server { status: 503 });
+    }
+    let paused_at = Instant::now();
+    let Kind::Paused { until: Some(until) } = client.campaign(CAMPAIGN, &scope()).await.unwrap_err().kind
+    else {
+        panic!("paused")
+    };
+    assert!(until <= paused_at + pause);
+    assert_eq!(organization.requests_of("GET", CAMPAIGNS).await.len(), before + 3, "nothing sent");
+    let reasons = health.reasons();
+    assert_eq!(reasons.iter().map(|(part, _)| part.as_str()).collect::<Vec<_>>(), ["genesys.campaigns"]);
+    assert!(client.campaign("another", &scope()).await.is_err(), "the group pauses, not the campaign");
+
+    organization.faults(json!([])).await;
+    tokio::time::sleep_until(until).await;
+    client.campaign(CAMPAIGN, &scope()).await.expect("the probe");
+    client.campaign(OTHER, &scope()).await.expect("closed again");
+    assert!(health.reasons().is_empty());
+}
+
+#[tokio::test]
+async fn every_wait_ends_when_the_process_stops() {
+    let organization = Organization::start(settings()).await;
+    let permits = trunkline::genesys::InProcessPermits::new(trunkline::genesys::BucketShape::new(
+        10,
+        Duration::from_secs(60),
+    ));
+    let permits = std::sync::Arc::new(permits);
+    let settings = trunkline::genesys::Settings {
+        total_timeout: Duration::from_secs(60),
+        read_timeout: Duration::from_secs(60),
+        ..organization.client_settings()
+    };
+    let client = client_with(&settings, permits.clone(), &Health::default());
+    let campaign = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+
+    // On its way: waited for a little, then in doubt.
+    organization.fault("PUT", CAMPAIGNS, json!({"type":"delay","ms":30_000})).await;
+    let cancelled = CancellationToken::new();
+    let stopping =
+        Scope { priority: trunkline::genesys::Priority::Rollback, cancelled: cancelled.clone(), ..scope() };
+    let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+    let sending = tokio::spawn({
+        let (client, stopping) = (client.clone(), stopping.clone());
+        async move { client.send_dial_rate(&request, CAMPAIGN, &stopping).await }
+    });
+    crate::support::until("the request", async || {
+        // The log is written when a request ends: the fault's own count tells that it began.
+        organization.fault_applied().await.then_some(())
+    })
+    .await;
+    let stopped = Instant::now();
+    cancelled.cancel();
+    let error = sending.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, Kind::NoReply, "{error}");
+    assert!(stopped.elapsed() < Duration::from_secs(2), "{:?}", stopped.elapsed());
+
+    // Waiting for the budget: nothing was sent.
+    use trunkline::genesys::PermitStore;
+    permits.refused(Some(Duration::from_secs(600))).await.unwrap();
+    let cancelled = CancellationToken::new();
+    let waiting = tokio::spawn({
+        let (client, stopping) = (client.clone(), Scope { cancelled: cancelled.clone(), ..scope() });
+        async move { client.campaign(CAMPAIGN, &stopping).await }
+    });
+    tokio::task::yield_now().await;
+    cancelled.cancel();
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind, Kind::Cancelled);
+    let in_time = Scope { deadline: Instant::now() + Duration::from_millis(50), ..scope() };
+    let error = client.campaign(CAMPAIGN, &in_time).await.unwrap_err();
+    assert_eq!(error.kind, Kind::DeadlinePassed);
+    assert!(error.reason.contains("budget"), "{error}");
+}
+
+#[tokio::test]
+async fn settings_that_make_no_client_say_why() {
+    let settings = trunkline::genesys::Settings { base_url: "nowhere".into(), ..Default::default() };
+    let shape = trunkline::genesys::BucketShape::new(1, Duration::from_secs(1));
+    let permits = std::sync::Arc::new(trunkline::genesys::InProcessPermits::new(shape));
+    let Err(error) = Client::new(&settings, permits, &Health::default()) else { panic!("a client") };
+    assert!(error.to_string().contains("genesys.base_url"), "{error}");
+}
