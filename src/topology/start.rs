@@ -11,16 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
 use super::shared_budget::SharedBudget;
-use super::{redecide, roles, settings};
+use super::roles::{self, roles};
+use super::{redecide, settings};
 use crate::config::Config;
-use crate::console;
+use crate::console::{Console, Metrics};
 use crate::genesys::Client;
 use crate::health::Health;
 use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::{actuator, audit, drift};
+use crate::sinks::{actuator, audit};
 use crate::sources::campaign_poller;
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
@@ -98,6 +99,8 @@ pub async fn start(
     if let Some(unknown) = unknown {
         bail!("no role is called {unknown}");
     }
+    // First of all: what is counted before there is a recorder is counted nowhere.
+    let metrics = Metrics::install()?;
     let stop = shutdown.child_token();
     let database = Database::connect(&settings::postgres(config))?;
     let health = Health::default();
@@ -108,6 +111,7 @@ pub async fn start(
         running: Running { tasks: JoinSet::new(), stages: Vec::new(), http: None, stop },
         database,
         health,
+        metrics,
     };
     starting.watch_database();
     for role in roles().iter().filter(|role| names.contains(&role.name)) {
@@ -123,6 +127,7 @@ struct Starting<'c> {
     /// One for all roles that call the platform.
     client: Option<Client>,
     health: Health,
+    metrics: Metrics,
     running: Running,
 }
 
@@ -159,7 +164,7 @@ impl Starting<'_> {
         match (name, self.config.dial.mode) {
             (roles::AUDIT, _) => self.audit(),
             (roles::CONSOLE, _) => self.console().await?,
-            (roles::DRIFT, _) => self.drift()?,
+            (roles::DRIFT, _) => {}
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),
@@ -210,22 +215,16 @@ impl Starting<'_> {
         });
     }
 
-    fn drift(&mut self) -> anyhow::Result<()> {
-        let Some(settings) = settings::drift(self.config) else {
-            tracing::info!(role = roles::DRIFT, "influx.url is not set: not started");
-            return Ok(());
-        };
-        let (kafka, health, stop) = (self.kafka.clone(), self.health.clone(), self.running.stop.clone());
-        self.task(roles::DRIFT, async move { drift::run(settings, &kafka, &health, stop).await });
-        Ok(())
-    }
-
     async fn console(&mut self) -> anyhow::Result<()> {
-        let server =
-            console::Server::bind(settings::console(self.config), self.database.clone(), self.health.clone()).await?;
-        self.running.http = Some(server.address());
+        let settings = settings::console(self.config)?;
+        let (database, health) = (self.database.clone(), self.health.clone());
+        let console = Console::bind(settings, database, health, self.metrics.clone()).await?;
+        self.running.http = Some(console.address());
         let stop = self.running.stop.clone();
-        self.task(roles::CONSOLE, server.run(stop));
+        self.task(roles::CONSOLE, async move {
+            console.serve(stop).await;
+            Ok::<_, anyhow::Error>(())
+        });
         Ok(())
     }
 }
