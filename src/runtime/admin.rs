@@ -23,7 +23,8 @@ pub struct TopicSettings {
     /// Partitions of every topic: the most workers a stage can use. Topics that are
     /// read together must agree, and the number cannot change later. Default 6.
     pub partitions: i32,
-    /// Copies of every partition. Default 1; a cluster for real work has 3.
+    /// Copies of every partition; -1 leaves it to the brokers' own default. Default 1;
+    /// a cluster for real work has 3.
     pub replication: i32,
 }
 
@@ -163,7 +164,7 @@ impl<'k> Admin<'k> {
                         ("partitions", settings.partitions, partitions),
                         ("replication.factor", settings.replication, replication),
                     ];
-                    drift.extend(numbers.into_iter().filter(|(_, declared, found)| declared != found).map(
+                    drift.extend(numbers.into_iter().filter(|(_, declared, found)| *declared > 0 && declared != found).map(
                         |(property, declared, found)| Drift {
                             property,
                             declared: declared.to_string(),
