@@ -164,13 +164,16 @@ impl<'k> Admin<'k> {
                         ("partitions", settings.partitions, partitions),
                         ("replication.factor", settings.replication, replication),
                     ];
-                    drift.extend(numbers.into_iter().filter(|(_, declared, found)| *declared > 0 && declared != found).map(
-                        |(property, declared, found)| Drift {
-                            property,
-                            declared: declared.to_string(),
-                            found: found.to_string(),
-                        },
-                    ));
+                    drift.extend(
+                        numbers
+                            .into_iter()
+                            .filter(|(_, declared, found)| *declared > 0 && declared != found)
+                            .map(|(property, declared, found)| Drift {
+                                property,
+                                declared: declared.to_string(),
+                                found: found.to_string(),
+                            }),
+                    );
                     Standing::Present { partitions, drift }
                 }
             };

@@ -190,7 +190,8 @@ pub enum PublishError {
     /// No retry helps: this record must be made smaller.
     #[error("a record of {bytes} bytes for {topic} is over the topic's limit of {limit} bytes")]
     TooLarge { topic: &'static str, bytes: usize, limit: usize },
-    /// The subscription has ended.
+    /// The subscription has ended. What was under way may have been published: the
+    /// group's committed offsets tell.
     #[error("the subscription has ended")]
     Closed,
 }

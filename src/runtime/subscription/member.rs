@@ -21,7 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::publisher::Publisher;
+use super::publisher::{Failure, Publisher};
 use super::{
     Command, CommitError, Held, InboundRecord, PublishError, Queued, Shared, Start, SubscriptionError,
     SubscriptionOptions, TopicPartition,
@@ -78,18 +78,6 @@ impl ConsumerContext for Context {
     }
 }
 
-fn raw_offsets(list: &TopicPartitionList) -> Vec<(String, i32, i64)> {
-    let mut offsets: Vec<_> = list
-        .elements()
-        .iter()
-        .map(|element| {
-            (element.topic().to_owned(), element.partition(), element.offset().to_raw().unwrap_or(-1))
-        })
-        .collect();
-    offsets.sort();
-    offsets
-}
-
 /// Starts the thread. The receiver resolves when the thread has left the group.
 pub(super) fn spawn(
     kafka: &KafkaSettings,
@@ -127,7 +115,7 @@ pub(super) fn spawn(
         topics.iter().map(|topic| (kafka.topic(topic), *topic)).collect();
     let subscribed: Vec<&str> = names.keys().map(String::as_str).collect();
     consumer.subscribe(&subscribed).map_err(create)?;
-    let publisher = options.publishes.then(|| Publisher::new(kafka, role));
+    let publisher = options.publishes.then(|| Publisher::new(kafka, role, shutdown.clone()));
     let (done, finished) = oneshot::channel();
     let ending = Ending { shared: Arc::clone(&shared), group: group.clone() };
     let member = Member {
@@ -563,25 +551,53 @@ impl Member {
         let Some(metadata) = self.consumer.group_metadata() else {
             return Err(PublishError::Retry("the group's metadata is not known yet".to_owned()));
         };
-        let publisher = self.publisher.get_or_insert_with(|| Publisher::new(&self.kafka, self.role));
-        let unknown = match publisher.publish(records, &list, &metadata) {
+        let shutdown = &self.shutdown;
+        let publisher =
+            self.publisher.get_or_insert_with(|| Publisher::new(&self.kafka, self.role, shutdown.clone()));
+        let consumer = &self.consumer;
+        let unknown = match publisher.publish(&records, &list, &metadata, |topic| count(consumer, topic)) {
             Ok(()) => return Ok(()),
-            Err(super::publisher::Failure::Aborted(reason)) => return Err(PublishError::Retry(reason)),
-            Err(super::publisher::Failure::Unknown(reason)) => reason,
+            Err(Failure::Aborted(reason)) => return Err(PublishError::Retry(reason)),
+            Err(Failure::Unknown(reason)) => reason,
         };
-        // The offsets were part of the transaction: where they stand tells how it ended.
-        // The new producer has waited for the end of the old transaction.
-        publisher.prepare();
-        match self.committed(list.clone()) {
-            Ok(found) if !found.is_empty() => {
-                let mut wanted = raw_offsets(&list).into_iter();
-                let committed = found.iter().all(|(topic, partition, offset)| {
-                    wanted.any(|(t, p, o)| t == *topic && p == *partition && offset.is_some_and(|at| at >= o))
-                });
-                if committed { Ok(()) } else { Err(PublishError::Retry(unknown)) }
+        tracing::warn!(
+            group = self.group,
+            reason = unknown,
+            "a transaction's end is not known; looking it up"
+        );
+        if offsets.is_empty() {
+            return Err(PublishError::Retry(unknown));
+        }
+        // Nothing of ours can go on before this is known, so nothing else is done.
+        while !self.shutdown.is_cancelled() && !self.shared.lock().closed {
+            match self.has_committed(&list) {
+                Some(true) => return Ok(()),
+                Some(false) => return Err(PublishError::Retry(unknown)),
+                None => std::thread::sleep(LOOKUP_RETRY),
             }
-            Ok(_) => Err(PublishError::Retry(unknown)),
-            Err(error) => Err(PublishError::Retry(format!("{unknown}; {error}"))),
+        }
+        Err(PublishError::Closed)
+    }
+
+    /// Whether the transaction with these offsets was committed: they were part of it,
+    /// so where they stand tells, once a new producer has waited for the old one's end.
+    fn has_committed(&mut self, offsets: &TopicPartitionList) -> Option<bool> {
+        if !self.publisher.as_mut()?.prepare() {
+            return None;
+        }
+        match self.committed(offsets.clone()) {
+            Ok(found) => {
+                let stands = |(topic, partition, offset): &(String, i32, Option<i64>)| {
+                    let sent = offsets.find_partition(topic, *partition);
+                    let sent = sent.and_then(|element| element.offset().to_raw());
+                    offset.zip(sent).is_some_and(|(stands, sent)| stands >= sent)
+                };
+                Some(found.iter().all(stands))
+            }
+            Err(error) => {
+                tracing::warn!(group = self.group, %error, "cannot look up committed offsets");
+                None
+            }
         }
     }
 
@@ -701,6 +717,18 @@ impl Drop for Member {
             let assigned = self.consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
             let _ = self.consumer.incremental_unassign(&assigned);
         }
+    }
+}
+
+/// How many partitions a topic has.
+fn count(consumer: &BaseConsumer<Context>, topic: &str) -> Result<i32, String> {
+    let metadata =
+        consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT).map_err(|error| format!("{topic}: {error}"))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let partitions = found.map_or(0, |found| found.partitions().len());
+    match i32::try_from(partitions) {
+        Ok(partitions) if partitions > 0 => Ok(partitions),
+        _ => Err(format!("topic {topic} does not exist; run `trunkline topics apply`")),
     }
 }
 
