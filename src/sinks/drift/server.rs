@@ -1,0 +1,93 @@
+//! The server that takes the points.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{DriftError, Settings};
+
+/// How much of an error's body is read for the log, in bytes.
+const EXCERPT_BYTES: usize = 512;
+
+/// How a write ended other than well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// Some of the points may be at fault: fewer at once may do.
+    Points(String),
+    /// It refuses all points for good.
+    All(String),
+    /// Later it may take them, not before this if it says so.
+    Later(String, Option<Duration>),
+}
+
+pub struct Server {
+    http: reqwest::Client,
+    url: Url,
+    token: SecretString,
+}
+
+impl Server {
+    pub fn new(settings: &Settings) -> Result<Self, DriftError> {
+        // Both TLS users of the process want the same provider; whoever comes first installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("trunkline/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(15))
+            .build()
+            .map_err(DriftError::Http)?;
+        let base = settings.url.trim_end_matches('/');
+        let problem = |problem: String| DriftError::Url { url: settings.url.clone(), problem };
+        let mut url =
+            Url::parse(&format!("{base}/api/v2/write")).map_err(|error| problem(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(problem(format!("{} is neither http nor https", url.scheme())));
+        }
+        url.query_pairs_mut().append_pair("org", &settings.org).append_pair("bucket", &settings.bucket);
+        Ok(Self { http, url, token: settings.token.clone() })
+    }
+
+    /// Writes lines; 204 alone is success.
+    pub async fn write(&self, lines: &[String]) -> Result<(), Refusal> {
+        let later = |reason: String| Refusal::Later(reason, None);
+        let mut authorization = HeaderValue::from_str(&format!("Token {}", self.token.expose_secret()))
+            .map_err(|_| Refusal::All("influx.token holds characters that no header can".to_owned()))?;
+        authorization.set_sensitive(true);
+        let mut response = self
+            .http
+            .post(self.url.clone())
+            .header(AUTHORIZATION, authorization)
+            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+            .body(lines.join("\n"))
+            .send()
+            .await
+            .map_err(|error| later(error.without_url().to_string()))?;
+        let status = response.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        let wait = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let mut excerpt = Vec::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            let room = EXCERPT_BYTES - excerpt.len();
+            excerpt.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if excerpt.len() == EXCERPT_BYTES {
+                break;
+            }
+        }
+        let reason = format!("HTTP {}: {}", status.as_u16(), String::from_utf8_lossy(&excerpt));
+        Err(match status.as_u16() {
+            400 | 413 | 422 => Refusal::Points(reason),
+            429 => Refusal::Later(reason, wait),
+            400..=499 => Refusal::All(reason),
+            _ => Refusal::Later(reason, wait),
+        })
+    }
+}
