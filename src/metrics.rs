@@ -102,4 +102,6 @@ metrics_table! {
         "Attempts with unknown effect by what the platform, read back, says: applied, not_applied, overwritten.";
     ACTUATOR_IN_FLIGHT = "trunkline_actuator_in_flight", Kind::Gauge, [],
         "Decisions read whose outcomes are not published yet.";
+    DRIFT_POINTS = "trunkline_drift_points_total", Kind::Counter, ["result"],
+        "Drift points by what became of them: written, refused, given_up, or unreadable outcomes.";
 }

@@ -3,6 +3,10 @@
 
 mod support;
 
+#[path = "platform/actuator.rs"]
+mod actuator;
+#[path = "platform/actuator_stand.rs"]
+mod actuator_stand;
 #[path = "platform/campaign_poller.rs"]
 mod campaign_poller;
 #[path = "platform/client.rs"]

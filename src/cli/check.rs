@@ -46,12 +46,14 @@ impl Finding {
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let findings = match crate::config::load(&crate::config::Source::process(self.config.config.clone())) {
+        let findings = match crate::config::load(&crate::config::Source::process(self.config.config.clone()))
+        {
             Err(problems) => {
                 problems.0.iter().map(|problem| Finding::bad("configuration", problem)).collect()
             }
             Ok(config) => {
-                let (kafka, postgres, platform) = tokio::join!(kafka(&config), postgres(&config), platform(&config));
+                let (kafka, postgres, platform) =
+                    tokio::join!(kafka(&config), postgres(&config), platform(&config));
                 let mut findings = vec![Finding::good("configuration")];
                 findings.extend(kafka);
                 findings.extend(postgres);

@@ -17,13 +17,17 @@ pub struct Document {
 pub enum Content {
     Whole(String),
     /// What stands between `<!-- NAME -->` and `<!-- /NAME -->`.
-    Section { name: &'static str, text: String },
+    Section {
+        name: &'static str,
+        text: String,
+    },
 }
 
 /// Every document that is made from the code.
 pub fn all() -> Vec<Document> {
     let whole = |path: String, text: String| Document { path, content: Content::Whole(text) };
-    let section = |name, text| Document { path: "README.md".into(), content: Content::Section { name, text } };
+    let section =
+        |name, text| Document { path: "README.md".into(), content: Content::Section { name, text } };
     let mut documents: Vec<Document> = topics::ALL
         .iter()
         .filter_map(|topic| {
@@ -44,7 +48,9 @@ pub fn all() -> Vec<Document> {
 fn commands_table() -> String {
     use clap::CommandFactory;
     let mut table = String::from("| command | does |\n|---|---|\n");
-    for command in super::Arguments::command().get_subcommands().filter(|command| command.get_name() != "help") {
+    for command in
+        super::Arguments::command().get_subcommands().filter(|command| command.get_name() != "help")
+    {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         table.push_str(&format!("| `{}` | {about} |\n", command.get_name()));
     }
@@ -111,7 +117,9 @@ fn asyncapi() -> Value {
     let mut operations = serde_json::Map::new();
     for topic in topics::ALL.iter().filter(|topic| !matches!(topic.values, Values::Internal)) {
         let payload = match topics::json_schema(topic) {
-            Some(schema) => json!({"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema}),
+            Some(schema) => {
+                json!({"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema})
+            }
             None => json!({"description": "original bytes"}),
         };
         let name = topic.name.replace('.', "_");

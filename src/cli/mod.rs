@@ -121,7 +121,8 @@ where
 
 /// `30s`, `2m`, `500ms`.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>().map_err(|_| "a duration such as 30s or 2m".to_owned())?;
+    let parsed =
+        text.parse::<jiff::SignedDuration>().map_err(|_| "a duration such as 30s or 2m".to_owned())?;
     std::time::Duration::try_from(parsed).map_err(|_| "a duration that is not negative".to_owned())
 }
 

@@ -75,7 +75,11 @@ fn print(reports: &[TopicReport], as_json: bool) -> std::io::Result<()> {
             Standing::Present { drift, .. } => {
                 writeln!(out, "differs  {}", report.name)?;
                 for drift in drift {
-                    writeln!(out, "         {}: {}, declared as {}", drift.property, drift.found, drift.declared)?;
+                    writeln!(
+                        out,
+                        "         {}: {}, declared as {}",
+                        drift.property, drift.found, drift.declared
+                    )?;
                 }
             }
         }

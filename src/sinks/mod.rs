@@ -2,3 +2,4 @@
 
 pub mod actuator;
 pub mod audit;
+pub mod drift;

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
-use super::shared_budget::SharedBudget;
 use super::roles::{self, roles};
+use super::shared_budget::SharedBudget;
 use super::{redecide, settings};
 use crate::config::Config;
 use crate::console::{Console, Metrics};
@@ -78,7 +78,9 @@ impl Running {
             }
         };
         if tokio::time::timeout(SHUTDOWN_LIMIT, ending).await.is_err() {
-            tracing::warn!("roles that had not ended after {SHUTDOWN_LIMIT:?} are cut off; the next start takes their work up");
+            tracing::warn!(
+                "roles that had not ended after {SHUTDOWN_LIMIT:?} are cut off; the next start takes their work up"
+            );
         }
         result
     }
@@ -201,7 +203,8 @@ impl Starting<'_> {
 
     fn actuator(&mut self) -> anyhow::Result<()> {
         let settings = actuator::Settings::new(redecide::by(self.rule()));
-        let actuator = actuator::Actuator::new(self.kafka.clone(), settings, self.client()?, self.database.clone());
+        let actuator =
+            actuator::Actuator::new(self.kafka.clone(), settings, self.client()?, self.database.clone());
         let (health, stop) = (self.health.clone(), self.running.stop.clone());
         self.task(roles::ACTUATOR, async move { actuator.run(&health, stop).await });
         Ok(())

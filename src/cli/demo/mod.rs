@@ -56,7 +56,11 @@ impl Arguments {
         result
     }
 
-    async fn with_services(&self, services: &Services, shutdown: &CancellationToken) -> anyhow::Result<ExitCode> {
+    async fn with_services(
+        &self,
+        services: &Services,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<ExitCode> {
         let simulation = self.simulate().await?;
         let result = self.with_simulation(services, &simulation, shutdown).await;
         simulation.shutdown().await;
@@ -84,7 +88,8 @@ impl Arguments {
 
     fn configuration(&self, services: &Services, simulation: &Simulation) -> anyhow::Result<Config> {
         let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
-        let campaigns: Vec<_> = simulation.overview().campaigns.into_iter().map(|campaign| campaign.id).collect();
+        let campaigns: Vec<_> =
+            simulation.overview().campaigns.into_iter().map(|campaign| campaign.id).collect();
         let environment: HashMap<String, String> = [
             ("TRUNKLINE_KAFKA__BROKERS", services.brokers.clone()),
             ("TRUNKLINE_POSTGRES__URL", services.postgres_url.clone()),
@@ -114,7 +119,9 @@ impl Arguments {
         let config = self.configuration(services, simulation)?;
         let instance = Instance::claim(Some("demo"), "")?;
         let kafka = settings::kafka(&config, &instance);
-        admin::apply(&kafka, &settings::topics(&config), topics::ALL).await.context("topics could not be created")?;
+        admin::apply(&kafka, &settings::topics(&config), topics::ALL)
+            .await
+            .context("topics could not be created")?;
         let database = Database::connect(&settings::postgres(&config))?;
         database.migrate().await?;
 
@@ -125,7 +132,11 @@ impl Arguments {
 
         let mut out = std::io::stdout();
         writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
-        writeln!(out, "SQL        psql '{}' -c 'select * from audit.explained limit 5'", services.postgres_url)?;
+        writeln!(
+            out,
+            "SQL        psql '{}' -c 'select * from audit.explained limit 5'",
+            services.postgres_url
+        )?;
         writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
         writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
         out.flush()?;

@@ -78,7 +78,16 @@ fn line(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
 fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
     let mut campaigns = Table::new();
     campaigns.load_style(presets::NOTHING);
-    campaigns.set_header(["campaign", "dial rate", "limits", "answered", "idle", "busy", "ringing", "abandoned"]);
+    campaigns.set_header([
+        "campaign",
+        "dial rate",
+        "limits",
+        "answered",
+        "idle",
+        "busy",
+        "ringing",
+        "abandoned",
+    ]);
     for campaign in &overview.campaigns {
         let now = &campaign.snapshot;
         campaigns.add_row([
@@ -118,9 +127,10 @@ fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
 
 /// Abandoned ÷ live answers settled, over all campaigns.
 fn abandonment(overview: &Overview) -> f64 {
-    let (abandoned, delivered) = overview.campaigns.iter().fold((0, 0), |(abandoned, delivered), campaign| {
-        (abandoned + campaign.snapshot.calls.abandoned, delivered + campaign.snapshot.calls.delivered)
-    });
+    let (abandoned, delivered) =
+        overview.campaigns.iter().fold((0, 0), |(abandoned, delivered), campaign| {
+            (abandoned + campaign.snapshot.calls.abandoned, delivered + campaign.snapshot.calls.delivered)
+        });
     if abandoned + delivered == 0 { 0.0 } else { abandoned as f64 / (abandoned + delivered) as f64 }
 }
 
@@ -134,7 +144,11 @@ pub fn summary(facts: u64, tally: &Tally, overview: &Overview) -> String {
     for (status, count) in &tally.outcomes {
         let _ = writeln!(text, "  {status:<12} {count}");
     }
-    let _ = writeln!(text, "  conflicts    {} (another writer came between; decided again on the new limits)", tally.conflicts);
+    let _ = writeln!(
+        text,
+        "  conflicts    {} (another writer came between; decided again on the new limits)",
+        tally.conflicts
+    );
     let _ = writeln!(text, "  abandonment  {:.2} % of live answers", abandonment(overview) * 100.0);
     let _ = writeln!(text, "  gaps         {} (keys whose sequence has a hole)", tally.gaps);
     text

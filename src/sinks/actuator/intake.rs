@@ -3,8 +3,9 @@
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::model::outcome::Outcome;
+use crate::runtime::dead_letter::{ErrorHeaders, Reason};
 use crate::runtime::subscription::{InboundRecord, OutboundRecord};
-use crate::topics::{DEAD_LETTERS, OUTCOMES, headers};
+use crate::topics::{OUTCOMES, headers};
 
 use super::ROLE;
 use super::carry::Read;
@@ -12,20 +13,30 @@ use super::carry::Read;
 /// Longest campaign id, in bytes: it is repeated in paths, records and log lines.
 const KEY_LIMIT: usize = 512;
 
-/// Reads a decision. The error is a short code and details, for the dead letter.
-pub fn read(record: &InboundRecord) -> Result<Read<'_>, String> {
-    let value = record.value.as_deref().ok_or("tombstone")?;
-    let decision: Read<'_> = serde_json::from_slice(value).map_err(|error| format!("bad_json: {error}"))?;
-    let key = record.key.as_deref().ok_or("key_missing")?;
+/// Reads a decision.
+///
+/// # Errors
+/// Why it cannot be used, for the dead letter.
+pub fn read(record: &InboundRecord) -> Result<Read<'_>, Reason> {
+    let value = record.value.as_deref().ok_or(Reason::Tombstone)?;
+    if value.first() == Some(&0) {
+        return Err(Reason::SchemaRegistryFraming);
+    }
+    let decision: Read<'_> =
+        serde_json::from_slice(value).map_err(|error| Reason::BadJson(error.to_string()))?;
+    let key = record.key.as_deref().ok_or(Reason::KeyMissing)?;
     if key != decision.key.as_bytes() {
-        return Err("key_mismatch".to_owned());
+        return Err(Reason::KeyMismatch);
     }
     if key.is_empty() || key.len() > KEY_LIMIT {
-        return Err(format!("rejected: a campaign id of {} bytes; 1 to {KEY_LIMIT} are possible", key.len()));
+        let size = key.len();
+        return Err(Reason::Rejected(format!(
+            "a campaign id of {size} bytes; 1 to {KEY_LIMIT} are possible"
+        )));
     }
     // Postgres keeps no U+0000 in texts: it would refuse the outcome for ever.
     if decision.key.contains('\0') || decision.reason.contains('\0') {
-        return Err("nul_character".to_owned());
+        return Err(Reason::NulCharacter);
     }
     Ok(decision)
 }
@@ -34,7 +45,7 @@ pub fn read(record: &InboundRecord) -> Result<Read<'_>, String> {
 #[derive(Clone, Debug)]
 pub enum Ending {
     Outcome(Box<Outcome>),
-    DeadLetter { reason: String, at: Timestamp },
+    DeadLetter { reason: Reason, at: Timestamp },
 }
 
 /// What is published for a record; its own key, and who caused it, go with it.
@@ -54,24 +65,63 @@ pub fn outbound(record: &InboundRecord, topic_name: &str, ending: &Ending) -> Ou
             }
         }
         Ending::DeadLetter { reason, at } => {
-            const REASON_LIMIT: usize = 500;
-            let mut reason = reason.clone();
-            reason.truncate(reason.floor_char_boundary(REASON_LIMIT));
             let position = Position { topic: topic_name, partition: record.partition, offset: record.offset };
             let mut sent = record.headers.clone();
-            let mut say = |name: &str, value: String| sent.push((name.to_owned(), value.into_bytes()));
-            say(headers::ERROR_STAGE, ROLE.to_owned());
-            say(headers::ERROR_REASON, reason);
-            say(headers::ERROR_TOPIC, position.topic.to_owned());
-            say(headers::ERROR_PARTITION, position.partition.to_string());
-            say(headers::ERROR_OFFSET, position.offset.to_string());
-            say(headers::ERROR_TIME, at.to_string());
+            for (name, value) in ErrorHeaders::new(ROLE, reason, position, *at).iter() {
+                sent.push((name.to_owned(), value.as_bytes().to_vec()));
+            }
             OutboundRecord {
-                topic: &DEAD_LETTERS,
+                topic: reason.topic(),
                 key: record.key.clone(),
                 value: record.value.clone(),
                 headers: sent,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::{DEAD_LETTERS, DIAL_DECISIONS};
+
+    fn record(key: Option<&str>, value: Option<&[u8]>) -> InboundRecord {
+        InboundRecord {
+            topic: &DIAL_DECISIONS,
+            partition: 2,
+            offset: 40,
+            timestamp_ms: None,
+            key: key.map(|key| key.as_bytes().to_vec()),
+            value: value.map(<[u8]>::to_vec),
+            headers: vec![("traceparent".to_owned(), b"00-1-2-01".to_vec())],
+        }
+    }
+
+    #[test]
+    fn what_is_no_decision_is_set_aside_byte_for_byte() {
+        let deep = "[".repeat(200);
+        for (value, code) in [
+            (None, "tombstone"),
+            (Some(&b"\x00\x00\x00\x00\x07{}"[..]), "schema_registry_framing"),
+            (Some(b"{\"decisionId\":"), "bad_json"),
+            (Some(b"{}"), "bad_json"),
+            (Some(b"\xff\xfe"), "bad_json"),
+            (Some(deep.as_bytes()), "bad_json"),
+        ] {
+            let poison = record(Some("c"), value);
+            let reason = read(&poison).unwrap_err();
+            assert_eq!(reason.code(), code);
+            let ending = Ending::DeadLetter { reason, at: Timestamp::from_millis(0) };
+            let sent = outbound(&poison, "p-decisions", &ending);
+            assert_eq!((sent.topic, &sent.value, &sent.key), (&DEAD_LETTERS, &poison.value, &poison.key));
+            assert_eq!(sent.headers[0], poison.headers[0]);
+            let header = |name: &str| {
+                let (_, value) = sent.headers.iter().find(|(header, _)| header == name).unwrap();
+                String::from_utf8(value.clone()).unwrap()
+            };
+            assert!(header(headers::ERROR_REASON).starts_with(code));
+            assert_eq!(header(headers::ERROR_TOPIC), "p-decisions");
+            assert_eq!((&*header(headers::ERROR_PARTITION), &*header(headers::ERROR_OFFSET)), ("2", "40"));
         }
     }
 }

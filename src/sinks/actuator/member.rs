@@ -208,7 +208,7 @@ impl<P: Platform, L: Ledger> Member<P, L> {
         let now = self.actuator.now();
         let (lane, at_once) = match intake::read(&record) {
             Err(reason) => {
-                tracing::error!(%partition, offset = record.offset, reason, "a decision cannot be read; set aside");
+                tracing::error!(%partition, offset = record.offset, %reason, "a decision cannot be read; set aside");
                 (None, Some(Ending::DeadLetter { reason, at: now }))
             }
             Ok(decision) => {

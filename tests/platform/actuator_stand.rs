@@ -1,0 +1,277 @@
+//! Everything an actuator works with, for real: broker, database, client and a
+//! simulated platform, each a test's own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use trunkline::genesys::{
+    BucketShape, CallError, Campaign, Client, InProcessPermits, Reply, Scope, Settings as GenesysSettings,
+};
+use trunkline::health::Health;
+use trunkline::model::Timestamp;
+use trunkline::model::outcome::{Outcome, OutcomeStatus, SentRequest};
+use trunkline::postgres::Database;
+use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::simulator::{
+    Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
+};
+use trunkline::sinks::actuator::{self, Actuator, ActuatorError, Platform, Redecision};
+use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, OUTCOMES};
+
+use crate::support::postgres::TestDatabase;
+use crate::support::{kafka, until};
+
+/// What a test does around the calls of a platform.
+pub type Hook = Arc<dyn Fn(&str, Moment) -> Then + Send + Sync>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    BeforeSending,
+    AfterSending,
+}
+
+pub type Then = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The real client with a test's hooks around its changes.
+pub struct Hooked {
+    client: Client,
+    hook: Hook,
+}
+
+impl Platform for Hooked {
+    async fn campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        self.client.campaign(id, scope).await
+    }
+
+    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
+        Client::prepare_dial_rate(id, rate, revision)
+    }
+
+    async fn send(&self, request: &SentRequest, id: &str, scope: &Scope) -> Result<Reply, CallError> {
+        (self.hook)(id, Moment::BeforeSending).await;
+        let reply = self.client.send_dial_rate(request, id, scope).await;
+        (self.hook)(id, Moment::AfterSending).await;
+        reply
+    }
+}
+
+pub fn nothing() -> Hook {
+    Arc::new(|_, _| Box::pin(std::future::ready(())))
+}
+
+/// A running actuator.
+pub struct Instance {
+    pub task: JoinHandle<Result<(), ActuatorError>>,
+    pub stop: CancellationToken,
+    pub health: Health,
+}
+
+impl Instance {
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("does not panic").expect("ends well");
+    }
+
+    /// What a crash leaves behind: nothing more is said to anybody.
+    pub async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err_and(|ended| ended.is_cancelled()));
+    }
+}
+
+pub struct Stand {
+    pub kafka: KafkaSettings,
+    pub database: Database,
+    pub own_database: TestDatabase,
+    pub simulator: Running,
+    pub http: reqwest::Client,
+}
+
+/// The id of a test's campaign, from its number.
+pub fn campaign(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+impl Stand {
+    /// With so many campaigns at 2.00 lines per agent, from 1 to 5.
+    pub async fn with(campaigns: usize, partitions: i32, settings: Settings) -> Self {
+        let kafka = kafka::settings();
+        kafka::create_topics(&kafka, &[&DIAL_DECISIONS, &OUTCOMES, &DEAD_LETTERS], partitions).await;
+        let (own_database, database) = TestDatabase::migrated().await;
+        let campaigns = (0..campaigns)
+            .map(|number| CampaignScenario {
+                id: campaign(number),
+                name: format!("campaign {number}"),
+                dial_rate: 2.0,
+                min_dial_rate: 1.0,
+                max_dial_rate: 5.0,
+                answering: Answering::Constant { rate: 0.5 },
+                ..CampaignScenario::default()
+            })
+            .collect();
+        let settings = Settings {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            speed: 0.0,
+            scenario: Scenario { campaigns },
+            requests_per_window: 60_000,
+            ..settings
+        };
+        let simulator = Simulator::start(settings).await.expect("a simulator");
+        Self { kafka, database, own_database, simulator, http: reqwest::Client::new() }
+    }
+
+    pub fn start(&self, instance: &str, hook: Hook) -> Instance {
+        let health = Health::default();
+        let settings = GenesysSettings {
+            base_url: self.simulator.api_url(),
+            client_id: DEMO_CLIENT_ID.to_owned(),
+            client_secret: DEMO_CLIENT_SECRET.into(),
+            requests_per_minute: 60_000,
+            breaker_pause: Duration::from_millis(500),
+            total_timeout: Duration::from_secs(5),
+            ..GenesysSettings::default()
+        };
+        let permits = Arc::new(InProcessPermits::new(BucketShape::new(60_000, settings.budget_window)));
+        let client = Client::new(&settings, permits, &health).expect("a client");
+        let rule =
+            actuator::Settings::new(Arc::new(|decision, _| Redecision::Set(decision.parameters.dial_rate)));
+        let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
+        let actuator = Actuator::new(kafka, rule, Hooked { client, hook }, self.database.clone());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (health, stop) = (health.clone(), stop.clone());
+            async move { actuator.run(&health, stop).await }
+        });
+        Instance { task, stop, health }
+    }
+
+    pub async fn control(&self, method: Method, path: &str, body: Value) -> Value {
+        let url = format!("{}/simulator{path}", self.simulator.api_url());
+        let reply = self.http.request(method, url).json(&body).send().await.expect("the simulator answers");
+        assert!(reply.status().is_success(), "{path}: {}", reply.status());
+        reply.json().await.unwrap_or(Value::Null)
+    }
+
+    pub async fn faults(&self, rules: Value) {
+        self.control(Method::POST, "/faults", rules).await;
+    }
+
+    /// Rates set on a campaign through the API.
+    pub async fn effects(&self, campaign: &str) -> Vec<f64> {
+        let log = self.control(Method::GET, "/requests?limit=100000", Value::Null).await;
+        log["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|entry| entry["origin"] == "api" && entry["effect"]["campaignId"] == *campaign)
+            .map(|entry| entry["effect"]["newRate"].as_f64().expect("a rate"))
+            .collect()
+    }
+
+    /// Changing requests that arrived for a campaign.
+    pub async fn changes_asked(&self, campaign: &str) -> usize {
+        let log = self.control(Method::GET, "/requests?limit=100000", Value::Null).await;
+        let items = log["items"].as_array().expect("a list");
+        let asked = |entry: &&Value| {
+            entry["method"] == "PUT" && entry["path"].as_str().is_some_and(|path| path.ends_with(campaign))
+        };
+        items.iter().filter(asked).count()
+    }
+
+    pub async fn decide(&self, decisions: &[Value]) {
+        let texts: Vec<(String, Vec<u8>)> = decisions
+            .iter()
+            .map(|decision| {
+                let key = decision["key"].as_str().expect("a key").to_owned();
+                (key, serde_json::to_vec(decision).expect("JSON"))
+            })
+            .collect();
+        let records: Vec<(&str, &[u8])> = texts.iter().map(|(key, value)| (&**key, &**value)).collect();
+        kafka::produce(&self.kafka, &DIAL_DECISIONS, None, &records).await;
+    }
+
+    /// Outcomes published so far, in order of partition and offset.
+    pub async fn outcomes_now(&self) -> Vec<Outcome> {
+        let kafka = self.kafka.clone();
+        tokio::task::spawn_blocking(move || {
+            use rdkafka::message::Message;
+            kafka::read_all(&kafka, &OUTCOMES)
+                .iter()
+                .map(|message| {
+                    serde_json::from_slice(message.payload().expect("a value")).expect("an outcome")
+                })
+                .collect()
+        })
+        .await
+        .expect("reads")
+    }
+
+    /// Waits for so many outcomes, then looks that there are no more.
+    pub async fn outcomes(&self, count: usize) -> BTreeMap<(String, u64), Outcome> {
+        let all = until(&format!("{count} outcomes"), || async {
+            let outcomes = self.outcomes_now().await;
+            (outcomes.len() >= count).then_some(outcomes)
+        })
+        .await;
+        let of: BTreeMap<_, _> =
+            all.iter().map(|outcome| ((outcome.key.clone(), outcome.sequence), outcome.clone())).collect();
+        assert_eq!((all.len(), of.len()), (count, count), "each decision has exactly one outcome");
+        of
+    }
+
+    /// Rows in `trunkline.intents` for a campaign's decisions, by attempts' requests.
+    pub async fn intents(&self, campaign: &str) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM trunkline.intents WHERE request ->> 'path' LIKE '%' || $1")
+            .bind(campaign)
+            .fetch_one(&self.own_database.owner().await)
+            .await
+            .expect("counts")
+    }
+}
+
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    Timestamp::from_millis(since.as_millis() as i64)
+}
+
+/// A live decision that gives a campaign this rate and has a minute for it.
+pub fn decision(campaign: &str, sequence: u64, dial_rate: f64) -> Value {
+    let at = now();
+    let id = trunkline::model::decision::DecisionId::derive(
+        trunkline::model::decision::Loop::Dial,
+        campaign,
+        sequence,
+        at,
+    );
+    json!({
+        "decisionId": id, "sequence": sequence, "loop": "dial", "key": campaign, "mode": "live",
+        "decidedAt": at, "eventTime": at, "action": "set_dial_rate", "reason": "towards_target",
+        "parameters": {"previousDialRate": 2.0, "dialRate": dial_rate},
+        "inputs": {
+            "campaignId": campaign, "firstObservedAt": at, "observedAt": at, "answerRates": [0.5],
+            "meanAnswerRate": 0.5, "agentsIdle": 3, "agentsBusy": 4, "dialRate": 2.0,
+            "minDialRate": 1.0, "maxDialRate": 5.0, "revision": "\"0\""
+        },
+        "policy": {"name": "proportional", "version": 1, "hash": "0123456789abcdef"},
+        "settingsRevision": 0, "causeIds": ["trunkline.campaign-windows.v1/0/1"],
+        "expiresAt": at.plus(Duration::from_secs(60))
+    })
+}
+
+/// The same decision with other members.
+pub fn with(mut decision: Value, members: Value) -> Value {
+    for (name, value) in members.as_object().expect("members") {
+        decision[name] = value.clone();
+    }
+    decision
+}
+
+pub fn assert_ended(outcome: &Outcome, status: OutcomeStatus, reason: &str) {
+    assert_eq!(outcome.status, status, "{outcome:#?}");
+    assert!(outcome.reason.starts_with(reason), "{outcome:#?}");
+}
