@@ -5,6 +5,7 @@ mod check;
 mod database;
 mod demo;
 pub mod documents;
+pub mod explain;
 mod run;
 mod simulate;
 mod topics;
@@ -43,6 +44,8 @@ enum Command {
     Topics(topics::Arguments),
     /// Brings the database to this version, or tells where it stands
     Database(database::Arguments),
+    /// What was decided, from which inputs, under which policy, what was sent, what came back
+    Explain(explain::Arguments),
     /// Prints shell completions
     Completions {
         /// The shell they are for
@@ -97,6 +100,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => on_runtime("error", |_| arguments.run()),
         Command::Topics(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Database(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
     }
 }
 

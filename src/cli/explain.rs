@@ -1,0 +1,292 @@
+//! `trunkline explain DECISION_ID`: what was decided, from which inputs, under which
+//! policy and settings, what was sent, what came back.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::ConfigFile;
+use crate::model::decision::DecisionId;
+use crate::postgres::Database;
+use crate::postgres::ledger::{LedgerEntry, OutcomeEntry};
+use crate::topology::settings;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The decision's id, as in audit.decisions or from /v1/decisions
+    #[arg(value_name = "DECISION_ID")]
+    id: Uuid,
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The decision as on its topic, with its outcome
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let database = Database::connect(&settings::postgres(&self.config.load()?))?;
+        // Asked by itself first: the pool would hide why it cannot connect.
+        database.verify().await?;
+        let entry = database.decision(DecisionId(self.id)).await?.with_context(|| {
+            format!(
+                "there is no decision {}; a decision taken just now is here once the audit has recorded it",
+                self.id
+            )
+        })?;
+        let mut out = std::io::stdout();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&entry)?)?;
+        } else {
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            write!(out, "{}", render(&entry, out.is_terminal() && !no_color))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The decision for people, in lines. With `colour` headings are bold and the
+/// outcome is green, yellow or red. Control characters from outside never reach the
+/// terminal.
+pub fn render(entry: &LedgerEntry, colour: bool) -> String {
+    let mut page = Page { text: String::new(), colour };
+    page.heading(&format!("Decision {}", entry.decision_id));
+    page.line("about", &format!("{} of {}, number {}", entry.r#loop, entry.key, entry.sequence));
+    page.line("decided", &decided(entry));
+    page.line("why", &entry.reason);
+    let expiry = format!("facts of {}, not to be applied after {}", entry.event_time, entry.expires_at);
+    page.line("when", &format!("{}, on {expiry}", entry.decided_at));
+    page.line("mode", &entry.mode);
+
+    page.heading("Inputs");
+    page.fields(&entry.inputs);
+    page.heading("Rule");
+    page.line("policy", &format!("{} version {}", entry.policy.name, entry.policy.version));
+    page.line("parameters", &format!("hash {}", entry.policy.hash));
+    let settings = match entry.settings_revision {
+        0 => "the configuration alone (revision 0)".to_owned(),
+        revision => format!("revision {revision}"),
+    };
+    page.line("settings", &settings);
+    page.line("caused by", &texts(&entry.cause_ids));
+    page.line("recorded at", &entry.position);
+
+    match &entry.outcome {
+        Some(outcome) => page.outcome(outcome),
+        None => {
+            page.heading("Outcome");
+            page.line("", "none yet");
+        }
+    }
+    page.text
+}
+
+struct Page {
+    text: String,
+    colour: bool,
+}
+
+const BOLD: &str = "1";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+impl Page {
+    fn heading(&mut self, text: &str) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        let text = self.painted(&printable(text), BOLD);
+        let _ = writeln!(self.text, "{text}");
+    }
+
+    fn line(&mut self, name: &str, text: &str) {
+        let _ = writeln!(self.text, "  {name:<20} {}", printable(text));
+    }
+
+    fn fields(&mut self, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| self.line(&printable(name), &texts(value)))
+            }
+            other => self.line("", &texts(other)),
+        }
+    }
+
+    fn outcome(&mut self, outcome: &OutcomeEntry) {
+        self.heading("Outcome");
+        let colour = match outcome.status.as_str() {
+            "applied" | "recovered" => GREEN,
+            "conflicted" | "failed" | "not_recovered" => RED,
+            _ => YELLOW,
+        };
+        let status = self.painted(&printable(&outcome.status), colour);
+        let attempts = match outcome.attempts {
+            1 => "1 attempt".to_owned(),
+            attempts => format!("{attempts} attempts"),
+        };
+        let _ = writeln!(self.text, "  {:<20} {status}, {attempts}", "status");
+        self.line("why", &outcome.reason);
+        match &outcome.request {
+            Some(request) => {
+                let at = outcome.requested_at.map(|at| format!(" at {at}")).unwrap_or_default();
+                self.line(
+                    "sent",
+                    &format!("{} {}{at}", text_of(request, "method"), text_of(request, "path")),
+                );
+                for (name, field) in [("  If-Match", "ifMatch"), ("  body", "body")] {
+                    if let Some(value) = request.get(field) {
+                        self.line(name, &texts(value));
+                    }
+                }
+            }
+            None => self.line("sent", "nothing"),
+        }
+        match &outcome.response {
+            Some(response) => {
+                let status = response.get("status").map_or_else(|| "no reply".to_owned(), texts);
+                self.line("came back", &status);
+                for (name, field) in
+                    [("  error", "error"), ("  body", "body"), ("  correlation", "correlationId")]
+                {
+                    if let Some(value) = response.get(field) {
+                        self.line(name, &texts(value));
+                    }
+                }
+            }
+            None => self.line("came back", "nothing"),
+        }
+        if let Some(effect) = &outcome.effect {
+            self.line("in force", &change(effect).unwrap_or_else(|| texts(effect)));
+        }
+        self.line("finished", &outcome.finished_at.to_string());
+    }
+
+    fn painted(&self, text: &str, code: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+fn decided(entry: &LedgerEntry) -> String {
+    match change(&entry.parameters) {
+        Some(change) => format!("{}: {change}", entry.action),
+        None => format!("{} {}", entry.action, texts(&entry.parameters)),
+    }
+}
+
+/// `2 → 1.7 lines per idle agent`, for what a dial decision asks for.
+fn change(parameters: &Value) -> Option<String> {
+    let rate = |field| parameters.get(field)?.as_f64();
+    Some(format!("{} → {} lines per idle agent", rate("previousDialRate")?, rate("dialRate")?))
+}
+
+fn text_of(value: &Value, field: &str) -> String {
+    value.get(field).map(texts).unwrap_or_default()
+}
+
+/// Texts as they are, lists with spaces, everything else as JSON.
+fn texts(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().map(texts).collect::<Vec<_>>().join(" ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Replies of the platform are not trusted: what could steer a terminal is spelled out.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut clean, character| {
+        if character.is_control() {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+        clean
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::model::decision::{Loop, Policy};
+    use serde_json::json;
+
+    fn entry() -> LedgerEntry {
+        let at = Timestamp::from_millis(1_767_323_045_678);
+        let decision_id = DecisionId::derive(Loop::Dial, "campaign-7", 42, at);
+        LedgerEntry {
+            decision_id,
+            sequence: 42,
+            r#loop: "dial".into(),
+            key: "campaign-7".into(),
+            mode: "live".into(),
+            decided_at: at,
+            event_time: at,
+            action: "set_dial_rate".into(),
+            reason: "above_target".into(),
+            parameters: json!({"previousDialRate": 2.0, "dialRate": 1.7}),
+            inputs: json!({"answerRates": [0.5, 0.4], "meanAnswerRate": 0.45}),
+            policy: Policy { name: "proportional".into(), version: 1, hash: "0123456789abcdef".into() },
+            settings_revision: 0,
+            cause_ids: json!(["trunkline.campaign-windows.v1/0/41"]),
+            expires_at: at,
+            outcome: Some(OutcomeEntry {
+                decision_id,
+                r#loop: "dial".into(),
+                key: "campaign-7".into(),
+                sequence: 42,
+                status: "applied".into(),
+                reason: "confirmed".into(),
+                attempts: 2,
+                request: Some(json!({"method": "PUT", "path": "/api/v2/outbound/campaigns/campaign-7",
+                                     "ifMatch": "\"7\"", "body": {"dialRate": 1.7}})),
+                response: Some(
+                    json!({"status": 200, "body": "ok\u{1b}]0;owned\u{7}", "correlationId": "c-1"}),
+                ),
+                requested_at: Some(at),
+                finished_at: at,
+                effect: Some(json!({"previousDialRate": 2.0, "dialRate": 1.7})),
+            }),
+            position: "trunkline.dial-decisions.v1/0/41".into(),
+        }
+    }
+
+    #[test]
+    fn everything_that_was_asked_for_is_told() {
+        let text = render(&entry(), false);
+        for expected in [
+            &entry().decision_id.to_string(),
+            "dial of campaign-7, number 42",
+            "set_dial_rate: 2 → 1.7 lines per idle agent",
+            "answerRates          0.5 0.4",
+            "proportional version 1",
+            "the configuration alone (revision 0)",
+            "applied, 2 attempts",
+            "PUT /api/v2/outbound/campaigns/campaign-7 at 2026-01-02T03:04:05.678Z",
+            "  If-Match           \"7\"",
+            "{\"dialRate\":1.7}",
+            "came back            200",
+            "trunkline.dial-decisions.v1/0/41",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+        let open = LedgerEntry { outcome: None, ..entry() };
+        assert!(render(&open, false).contains("none yet"));
+    }
+
+    #[test]
+    fn only_our_own_colours_reach_a_terminal() {
+        assert!(!render(&entry(), false).contains('\u{1b}'));
+        let coloured = render(&entry(), true);
+        assert!(coloured.contains("\u{1b}[32mapplied\u{1b}[0m"));
+        assert!(coloured.contains("ok\\u{1b}]0;owned\\u{7}"), "{coloured}");
+        assert!(!coloured.contains("\u{1b}]"));
+    }
+}
