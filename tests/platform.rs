@@ -5,12 +5,16 @@ mod support;
 
 #[path = "platform/actuator.rs"]
 mod actuator;
+#[path = "platform/actuator_faults.rs"]
+mod actuator_faults;
 #[path = "platform/actuator_stand.rs"]
 mod actuator_stand;
 #[path = "platform/campaign_poller.rs"]
 mod campaign_poller;
 #[path = "platform/client.rs"]
 mod client;
+#[path = "platform/drift.rs"]
+mod drift;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
 #[path = "platform/shared_budget.rs"]

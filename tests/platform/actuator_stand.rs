@@ -100,6 +100,8 @@ pub fn campaign(number: usize) -> String {
 impl Stand {
     /// With so many campaigns at 2.00 lines per agent, from 1 to 5.
     pub async fn with(campaigns: usize, partitions: i32, settings: Settings) -> Self {
+        // The first HTTP client of the process; others only find it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let kafka = kafka::settings();
         kafka::create_topics(&kafka, &[&DIAL_DECISIONS, &OUTCOMES, &DEAD_LETTERS], partitions).await;
         let (own_database, database) = TestDatabase::migrated().await;
@@ -178,7 +180,9 @@ impl Stand {
         let log = self.control(Method::GET, "/requests?limit=100000", Value::Null).await;
         let items = log["items"].as_array().expect("a list");
         let asked = |entry: &&Value| {
-            entry["method"] == "PUT" && entry["path"].as_str().is_some_and(|path| path.ends_with(campaign))
+            entry["origin"] == "api"
+                && entry["method"] == "PUT"
+                && entry["path"].as_str().is_some_and(|path| path.ends_with(campaign))
         };
         items.iter().filter(asked).count()
     }

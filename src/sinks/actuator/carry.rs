@@ -241,12 +241,13 @@ impl<'a, P: Platform, L: Ledger> Carrying<'a, P, L> {
         let count = |result| metrics::ACTUATOR_READ_BACKS.counter(&[result]).increment(1);
         if Some(&campaign.revision) == doubt.request.if_match.as_ref() {
             count("not_applied");
-            // It cannot be told from one that is still on its way: while it could
-            // be, no other request than the same one is sent.
-            if let Some(end) = self.too_late() {
-                return Some(end);
-            }
-            return None;
+            // It cannot be told from one that is still on its way: only the same
+            // request is sent again, and an end waits until it would have arrived.
+            let end = self.too_late()?;
+            let arrived = doubt.at.plus(self.actuator.settings.in_flight_time);
+            let left = u64::try_from(arrived.millis_since(self.actuator.now())).unwrap_or(0);
+            let arriving = Duration::from_millis(left).min(self.actuator.settings.in_flight_time);
+            return Some(if left == 0 { end } else { Next::Pause(Instant::now() + arriving) });
         }
         if same_rate(campaign.dial_rate, doubt.parameters.dial_rate) {
             count("applied");

@@ -63,6 +63,9 @@ pub struct Settings {
     pub claim_lifetime: Duration,
     /// How long one read-back may take after a decision's expiry. Default 20 s.
     pub settling_time: Duration,
+    /// How long a request without a reply may still be on its way: until then nothing is
+    /// concluded from its having had no effect yet. Default 5 s.
+    pub in_flight_time: Duration,
     /// How long after its expiry it is tried to read an unknown effect back. Default 15 min.
     pub settling_limit: Duration,
     /// After how long a lease that somebody else took is taken back, while Kafka still
@@ -81,6 +84,7 @@ impl Settings {
             attempts_limit: 20,
             claim_lifetime: Duration::from_secs(10),
             settling_time: Duration::from_secs(20),
+            in_flight_time: Duration::from_secs(5),
             settling_limit: Duration::from_secs(900),
             retake_after: Duration::from_secs(10),
         }

@@ -549,6 +549,26 @@ async fn a_slow_reply_is_doubted_and_read_back_even_after_the_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_arrives_late_is_waited_for_before_the_end_is_told() {
+    let play = Play::new().await.writes(&[plain(CallErrorKind::NoReply)]);
+    let (world, newer) = (Arc::clone(&play.world), play.superseded.clone());
+    newer.cancel();
+    // Sent before the newer decision came, as after a crash.
+    let request = play.actuator.platform.prepare("c", 3.0, "\"0\"");
+    let parameters = play.decision.parameters;
+    let intent =
+        Intent { decision_id: play.decision.decision_id, attempt: 1, request: request.clone(), parameters };
+    assert_eq!(play.memory.claim(&intent, &play.lease).await.unwrap(), Claim::Granted);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.lock().unwrap().write(&request).unwrap();
+    });
+    let outcome = play.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed_by_reading_back"));
+    assert_eq!((play.effects(), play.sent()), (vec![3.0], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_doubt_nobody_can_settle_ends_after_its_limit() {
     let reads = [vec![Act::Work], vec![plain(CallErrorKind::NotSent); 10_000]].concat();
     let play = Play::new().await.writes(&[Act::WorkBut(CallErrorKind::NoReply)]).reads(&reads);
