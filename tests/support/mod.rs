@@ -1,12 +1,16 @@
 //! What several test binaries share, one file per idea.
 #![allow(dead_code)] // each binary uses its own part
 
+pub mod checker;
 pub mod counting;
+pub mod evidence;
 pub mod kafka;
 pub mod postgres;
 pub mod proxy;
+pub mod process;
 pub mod records;
 pub mod simulated;
+pub mod topics;
 
 /// Asks again until `probe` answers, for half a minute at most.
 pub async fn until<T, F, P>(what: &str, mut probe: P) -> T

@@ -1,0 +1,14 @@
+//! The fault tier: whole processes, real parts, real kills. `make faults` runs the long
+//! form, `make test` a short one.
+
+mod support;
+
+#[path = "faults/deployment.rs"]
+mod deployment;
+#[path = "faults/kills.rs"]
+mod kills;
+
+/// How often a fault is repeated: `long` under `make faults`.
+fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var("TRUNKLINE_FAULTS").is_ok_and(|form| form == "long") { long } else { short }
+}
