@@ -50,6 +50,8 @@ pub struct BucketShape {
     /// Permits that may be taken at once; at least 1.
     pub capacity: f64,
     pub refill_per_second: f64,
+    /// Calls allowed in a window.
+    pub requests: f64,
     /// The window of the platform's own counting, in seconds.
     pub window_seconds: f64,
 }
@@ -64,6 +66,7 @@ impl BucketShape {
         Self {
             capacity: f64::from(capacity),
             refill_per_second: f64::from(spread) / (window_seconds * 1.02),
+            requests: f64::from(requests),
             window_seconds,
         }
     }
@@ -81,19 +84,32 @@ impl BucketShape {
         1.0 + kept
     }
 
-    /// Permits that may be left if the platform says that `remaining` calls are
-    /// left in its window, which ends in `reset_seconds`: what flows in until
-    /// then is spoken for. Negative when too many were already made.
+    /// Permits that may be left after what the platform says: of the calls left in
+    /// its window those that flow in until its end are spoken for. Negative when
+    /// too many were already made.
+    ///
+    /// An allowance below ours is not this budget's but a single resource's: it
+    /// limits what may come at once, and stops everybody only when it is spent.
     pub fn ceiling(&self, limits: Limits) -> f64 {
         let until_reset = limits.reset_seconds.clamp(0.0, self.window_seconds);
-        (limits.remaining - self.refill_per_second * until_reset).min(self.capacity)
+        let inflow = self.refill_per_second * until_reset;
+        let left = if limits.allowed >= self.requests {
+            limits.remaining - inflow
+        } else if limits.remaining >= 1.0 {
+            limits.remaining
+        } else {
+            -inflow
+        };
+        left.min(self.capacity)
     }
 }
 
 /// What the platform says about its own count (`inin-ratelimit-*`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Calls left in its window.
+    /// Calls it allows in a window.
+    pub allowed: f64,
+    /// Calls left in this window; negative when there were more than allowed.
     pub remaining: f64,
     /// Seconds until the window ends.
     pub reset_seconds: f64,
@@ -586,13 +602,21 @@ mod tests {
     fn the_platforms_own_count_lowers_what_is_left_and_never_raises_it() {
         let now = Instant::now();
         let mut bucket = Bucket::new(shape(300), now);
-        bucket.correct(Limits { remaining: 299.0, reset_seconds: 60.0 }, now);
+        bucket.correct(Limits { allowed: 300.0, remaining: 299.0, reset_seconds: 60.0 }, now);
         let Take::Granted(permit) = bucket.take(Priority::Read, now) else { panic!("full") };
         assert!(permit.left > 28.0, "agreeing costs nothing: {permit:?}");
-        bucket.correct(Limits { remaining: 0.0, reset_seconds: 10.0 }, now);
-        bucket.correct(Limits { remaining: 9e9, reset_seconds: 0.0 }, now);
+        bucket.correct(Limits { allowed: 300.0, remaining: 0.0, reset_seconds: 10.0 }, now);
+        bucket.correct(Limits { allowed: 300.0, remaining: 9e9, reset_seconds: 0.0 }, now);
         let Take::Wait(wait) = bucket.take(Priority::Rollback, now) else { panic!("spent") };
         assert!(wait > Duration::from_secs(10), "{wait:?}");
+    }
+
+    #[test]
+    fn a_single_resources_lower_limit_stops_everybody_only_when_it_is_spent() {
+        let left = |remaining| shape(300).ceiling(Limits { allowed: 100.0, remaining, reset_seconds: 30.0 });
+        assert_eq!(left(60.0), 30.0, "a full bucket");
+        assert_eq!(left(5.0), 5.0);
+        assert!(left(0.0) < -100.0, "nothing flows in before the window ends");
     }
 
     #[tokio::test]

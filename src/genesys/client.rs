@@ -528,7 +528,7 @@ fn limits(reply: &RawReply) -> Option<Limits> {
         (value.is_finite() && value >= 0.0).then_some(value)
     };
     let (count, allowed) = (number("inin-ratelimit-count")?, number("inin-ratelimit-allowed")?);
-    Some(Limits { remaining: allowed - count, reset_seconds: number("inin-ratelimit-reset")? })
+    Some(Limits { allowed, remaining: allowed - count, reset_seconds: number("inin-ratelimit-reset")? })
 }
 
 fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {

@@ -19,12 +19,17 @@ use crate::support::simulated::{Organization, client, settings};
 use crate::support::{kafka, until};
 
 const CAMPAIGNS: usize = 12;
+
+fn id(n: usize) -> String {
+    format!("5d0c9d6e-1f7a-4a8e-8d5b-{n:012}")
+}
+
 const PARTITIONS: i32 = 4;
 
 /// Two OAuth clients, so that the log tells the instances apart.
 fn organization() -> Settings {
     let campaigns = (0..CAMPAIGNS).map(|n| CampaignScenario {
-        id: format!("campaign-{n}"),
+        id: id(n),
         name: format!("Campaign {n}"),
         ..CampaignScenario::default()
     });
@@ -34,7 +39,7 @@ fn organization() -> Settings {
 }
 
 fn ids() -> Vec<String> {
-    (0..CAMPAIGNS).map(|n| format!("campaign-{n}")).collect()
+    (0..CAMPAIGNS).map(id).collect()
 }
 
 struct Instance {
@@ -144,9 +149,9 @@ async fn every_campaign_is_observed_by_exactly_one_instance_and_taken_over() {
 
     let facts = tokio::task::spawn_blocking(move || facts(&kafka)).await.unwrap();
     assert_eq!(facts.len(), CAMPAIGNS);
-    for (id, facts) in &facts {
+    for (campaign, facts) in &facts {
         let times: BTreeSet<_> = facts.iter().map(|fact| fact["observedAt"].as_str().unwrap()).collect();
-        assert_eq!(times.len(), facts.len(), "{id} twice at one time");
+        assert_eq!(times.len(), facts.len(), "{campaign} twice at one time");
         let fact = &facts[0];
         assert_eq!((&fact["organizationId"], &fact["region"]), (&json!("org"), &json!("eu_west_1")));
         assert_eq!((&fact["dialRate"], &fact["minDialRate"]), (&json!(1.5), &json!(0.5)));
@@ -160,14 +165,18 @@ async fn a_campaign_that_is_gone_is_named_and_the_others_go_on() {
     let kafka = kafka::settings();
     kafka::create_topics(&kafka, &[&CAMPAIGN_STATS], PARTITIONS).await;
     let instance = Instance::start(&kafka, &organization.client_settings());
-    until("ready", async || instance.health.reasons().is_empty().then_some(())).await;
-    organization.delete_campaign("campaign-3").await;
+    until("all campaigns", async || {
+        let asked = asked_since(&organization, 0).await;
+        (asked.len() == CAMPAIGNS && instance.health.reasons().is_empty()).then_some(())
+    })
+    .await;
+    organization.delete_campaign(&id(3)).await;
     let reasons = until("a reason", async || {
         let reasons = instance.health.reasons();
         (!reasons.is_empty()).then_some(reasons)
     })
     .await;
-    assert!(reasons[0].1.contains("campaign-3") && reasons[0].1.contains("404"), "{reasons:?}");
+    assert!(reasons[0].1.contains(&id(3)) && reasons[0].1.contains("404"), "{reasons:?}");
     let from = organization.requests().await.len();
     until("the others", async || {
         (asked_since(&organization, from).await.len() >= CAMPAIGNS - 1).then_some(())

@@ -11,7 +11,7 @@ use trunkline::health::Health;
 use trunkline::model::Timestamp;
 use trunkline::postgres::Database;
 use trunkline::simulator::Settings;
-use trunkline::topology::shared_budget::SharedBudget;
+use trunkline::topology::SharedBudget;
 
 use crate::support::postgres::TestDatabase;
 use crate::support::simulated::{CAMPAIGN, Organization, client_with, scope, settings};
@@ -42,7 +42,8 @@ async fn nobody_calls_before_retry_after_however_it_is_spelled() {
         let told = Instant::now();
         assert!(until <= told + Duration::from_secs_f64(most_seconds), "{spelling}");
         assert!(until >= asked + Duration::from_millis(least_ms), "{spelling}");
-        tokio::try_join!(other.campaign(CAMPAIGN, &scope()), refused.campaign(CAMPAIGN, &scope())).unwrap();
+        let patient = scope();
+        tokio::try_join!(other.campaign(CAMPAIGN, &patient), refused.campaign(CAMPAIGN, &patient)).unwrap();
 
         let calls = organization.requests_of("GET", "/api").await;
         let limited = calls.iter().position(|entry| entry["status"] == 429).expect("a 429");
@@ -96,19 +97,12 @@ async fn the_platforms_headers_slow_us_down_before_it_refuses() {
         budget_window: window,
         ..organization.client_settings()
     };
-    let shape = BucketShape::new(60, window);
-    let stranger = client_with(
-        &settings,
-        Arc::new(InProcessPermits::new(BucketShape::new(100_000, window))),
-        &Health::default(),
-    );
-    let ours = client_with(&settings, Arc::new(InProcessPermits::new(shape)), &Health::default());
-    ours.authenticate(&scope()).await.unwrap();
-    for _ in 0..45 {
-        stranger.campaign(CAMPAIGN, &scope()).await.unwrap();
-    }
+    let permits = Arc::new(InProcessPermits::new(BucketShape::new(60, window)));
+    let client = client_with(&settings, permits, &Health::default());
+    client.authenticate(&scope()).await.unwrap();
+    organization.call_as_somebody_else(45).await;
     for _ in 0..20 {
-        ours.campaign(CAMPAIGN, &scope()).await.expect("slowed down, not refused");
+        client.campaign(CAMPAIGN, &scope()).await.expect("slowed down, not refused");
     }
     let refused = organization.requests().await.iter().filter(|entry| entry["status"] == 429).count();
     assert_eq!(refused, 0);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use trunkline::genesys::{BucketShape, Limits, PermitStore, Priority, Settings, Take};
 use trunkline::postgres::Database;
-use trunkline::topology::shared_budget::SharedBudget;
+use trunkline::topology::SharedBudget;
 
 use crate::support::postgres::TestDatabase;
 
@@ -106,7 +106,7 @@ async fn a_429_that_does_not_say_how_long_waits_longer_each_time_over_all_instan
 async fn the_platforms_count_and_the_reserves_hold_for_all_instances() {
     let (_own, one, other) = two_instances(&settings(300, Duration::from_secs(60))).await;
     assert!(matches!(one.take(Priority::Read).await.unwrap(), Take::Granted(_)));
-    one.correct(Limits { remaining: 280.0, reset_seconds: 60.0 }).await.unwrap();
+    one.correct(Limits { allowed: 300.0, remaining: 280.0, reset_seconds: 60.0 }).await.unwrap();
     let mut reads = 0;
     while let Take::Granted(_) = other.take(Priority::Read).await.unwrap() {
         reads += 1;
@@ -114,7 +114,7 @@ async fn the_platforms_count_and_the_reserves_hold_for_all_instances() {
     // 280 less what flows in within the minute leaves about 15; 6 are not for reads.
     assert!((8..=12).contains(&reads), "{reads} reads");
     assert!(matches!(one.take(Priority::DialChange { size_hundredths: 1 }).await.unwrap(), Take::Granted(_)));
-    one.correct(Limits { remaining: -5.0, reset_seconds: 60.0 }).await.unwrap();
+    one.correct(Limits { allowed: 300.0, remaining: -5.0, reset_seconds: 60.0 }).await.unwrap();
     let Take::Wait(wait) = other.take(Priority::Rollback).await.unwrap() else { panic!("spent") };
     assert!(wait > Duration::from_secs(30), "{wait:?}");
 }

@@ -98,6 +98,24 @@ impl Organization {
         self.control(reqwest::Method::DELETE, &format!("/campaigns/{id}"), None).await;
     }
 
+    /// Reads a campaign so often, with the same OAuth client but past its budget.
+    pub async fn call_as_somebody_else(&self, times: usize) {
+        let api = self.running.api_url();
+        let credentials = [
+            ("grant_type", "client_credentials"),
+            ("client_id", DEMO_CLIENT_ID),
+            ("client_secret", DEMO_CLIENT_SECRET),
+        ];
+        let reply =
+            self.http.post(format!("{api}/oauth/token")).form(&credentials).send().await.expect("a reply");
+        let token: Value = reply.json().await.expect("JSON");
+        for _ in 0..times {
+            let read = self.http.get(format!("{api}/api/v2/campaigns/{CAMPAIGN}"));
+            let reply = read.bearer_auth(token["access_token"].as_str().expect("a token")).send().await;
+            reply.expect("a reply").error_for_status().expect("within the budget");
+        }
+    }
+
     /// The log of requests so far, oldest first.
     pub async fn requests(&self) -> Vec<Value> {
         let page = self.control(reqwest::Method::GET, "/requests?limit=100000", None).await;
