@@ -114,7 +114,7 @@ async fn a_reply_that_is_not_the_apis_is_named_and_a_write_is_then_in_doubt() {
         organization.fault("GET", &format!("{CAMPAIGNS}{CAMPAIGN}"), fault.clone()).await;
         let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
         assert_eq!(error.kind, of_read, "reading, {fault}: {error}");
-        assert_eq!(error.response.error.is_some(), true, "{fault}");
+        assert!(error.response.error.is_some(), "{fault}");
 
         organization.fault("PUT", CAMPAIGNS, fault.clone()).await;
         let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
