@@ -2,5 +2,8 @@
 
 mod support;
 
+#[path = "scenarios/dial_loop.rs"]
+mod dial_loop;
+
 #[path = "scenarios/driver.rs"]
 mod driver;
