@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "database/audit.rs"]
+mod audit;
 #[path = "database/ledger.rs"]
 mod ledger;
 #[path = "database/migrations.rs"]

@@ -6,6 +6,7 @@ pub mod counting;
 pub mod evidence;
 pub mod kafka;
 pub mod postgres;
+pub mod postgres_proxy;
 pub mod proxy;
 pub mod process;
 pub mod records;

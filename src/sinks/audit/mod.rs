@@ -255,7 +255,7 @@ impl Audit {
                 topic = set_aside.partition.topic.name,
                 partition = set_aside.partition.partition,
                 offset = set_aside.offset,
-                reason = set_aside.reason,
+                reason = %set_aside.reason,
                 "a record cannot be kept and goes to the dead letters"
             );
         }

@@ -5,11 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::metrics;
 use crate::model::Timestamp;
+use crate::model::decision::Position;
 use crate::postgres::ledger::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
 use crate::postgres::{Database, Error};
+use crate::runtime::dead_letter::{ErrorHeaders, Reason};
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, OutboundRecord, Start, TopicPartition};
-use crate::topics::{self, Topic, headers};
+use crate::topics::{self, Topic};
 
 /// Writes batches and knows how far each partition has been read.
 pub struct AuditWriter {
@@ -27,7 +29,7 @@ pub struct AuditWriter {
 pub struct SetAside {
     pub partition: TopicPartition,
     pub offset: i64,
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// What one call of [`AuditWriter::write`] brought.
@@ -147,17 +149,14 @@ impl AuditWriter {
         let record = records.iter().find(|record| {
             record.topic_partition() == set_aside.partition && record.offset == set_aside.offset
         })?;
+        let position = Position {
+            topic: self.names.of(record.topic),
+            partition: record.partition,
+            offset: record.offset,
+        };
         let mut headers = record.headers.clone();
-        for (name, value) in [
-            (headers::ERROR_STAGE, super::ROLE.to_owned()),
-            (headers::ERROR_REASON, set_aside.reason.clone()),
-            (headers::ERROR_TOPIC, self.names.of(record.topic).to_owned()),
-            (headers::ERROR_PARTITION, record.partition.to_string()),
-            (headers::ERROR_OFFSET, record.offset.to_string()),
-            (headers::ERROR_TIME, now().to_string()),
-        ] {
-            headers.push((name.to_owned(), value.into_bytes()));
-        }
+        let errors = ErrorHeaders::new(super::ROLE, &set_aside.reason, position, now());
+        headers.extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
         Some(OutboundRecord {
             topic: &topics::DEAD_LETTERS,
             key: record.key.clone(),
@@ -212,7 +211,11 @@ impl AuditWriter {
                                 && self.names.of(partition.topic) == refusal.topic
                         };
                         let partition = *plan.next.iter().map(|(partition, _)| partition).find(is_this)?;
-                        Some(SetAside { partition, offset: refusal.offset, reason: refusal.reason })
+                        Some(SetAside {
+                            partition,
+                            offset: refusal.offset,
+                            reason: Reason::Rejected(refusal.reason),
+                        })
                     })
                     .collect(),
             ),
@@ -288,10 +291,10 @@ impl<'r> Plan<'r> {
         }
     }
 
-    fn decode(&mut self, record: &'r InboundRecord, names: &'r Names) -> Result<(), String> {
-        let bytes = record.value.as_deref().ok_or("tombstone")?;
+    fn decode(&mut self, record: &'r InboundRecord, names: &'r Names) -> Result<(), Reason> {
+        let bytes = record.value.as_deref().ok_or(Reason::Tombstone)?;
         let (topic, partition, offset) = (names.of(record.topic), record.partition, record.offset);
-        let bad_json = |error: serde_json::Error| format!("bad_json: {error}");
+        let bad_json = |error: serde_json::Error| Reason::BadJson(error.to_string());
         if record.topic == &topics::OUTCOMES {
             let value: LoggedOutcome<'r> = serde_json::from_slice(bytes).map_err(bad_json)?;
             self.batch.outcomes.push(Logged { topic, partition, offset, value });

@@ -1,0 +1,118 @@
+//! A proxy before Postgres that loses the reply to a COMMIT, or the COMMIT itself,
+//! and can be away altogether.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the proxy does from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    None,
+    /// The next COMMIT reaches the server; its reply is lost with the connection.
+    LoseNextReply,
+    /// The next COMMIT is lost with the connection.
+    LoseNextCommit,
+}
+
+/// Runs until it is dropped.
+pub struct PostgresProxy {
+    port: u16,
+    fault: Arc<AtomicU8>,
+    done: Arc<AtomicUsize>,
+    away: watch::Sender<bool>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for PostgresProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl PostgresProxy {
+    pub async fn before(server: &PgConnectOptions) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let upstream = (server.get_host().to_owned(), server.get_port());
+        let (fault, done) = (Arc::new(AtomicU8::new(Fault::None as u8)), Arc::new(AtomicUsize::new(0)));
+        let (away, is_away) = watch::channel(false);
+        let accepting = tokio::spawn({
+            let (fault, done) = (Arc::clone(&fault), Arc::clone(&done));
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    if *is_away.borrow() {
+                        continue;
+                    }
+                    let Ok(server) = TcpStream::connect(&upstream).await else { continue };
+                    let (fault, done, mut is_away) = (Arc::clone(&fault), Arc::clone(&done), is_away.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = pass(client, server, fault, done) => {}
+                            _ = is_away.wait_for(|away| *away) => {}
+                        }
+                    });
+                }
+            }
+        });
+        Self { port, fault, done, away, accepting }
+    }
+
+    /// The same database through the proxy.
+    pub fn through(&self, options: PgConnectOptions) -> PgConnectOptions {
+        options.host("127.0.0.1").port(self.port)
+    }
+
+    /// Prepares a fault for the next COMMIT on any connection.
+    pub fn prepare(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    /// Faults that have happened.
+    pub fn happened(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// Cuts every connection and takes no new ones, or takes them again.
+    pub fn set_away(&self, away: bool) {
+        self.away.send_replace(away);
+    }
+}
+
+async fn pass(mut client: TcpStream, mut server: TcpStream, fault: Arc<AtomicU8>, done: Arc<AtomicUsize>) {
+    let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let Ok(count @ 1..) = read else { return };
+                let bytes = &from_client[..count];
+                let is_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
+                let planned = if is_commit { fault.swap(Fault::None as u8, Ordering::SeqCst) } else { 0 };
+                if planned == Fault::LoseNextCommit as u8 {
+                    done.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                if server.write_all(bytes).await.is_err() {
+                    return;
+                }
+                if planned == Fault::LoseNextReply as u8 {
+                    // The reply shows that it is committed; nobody will hear of it.
+                    let _ = server.read(&mut from_server).await;
+                    done.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+            }
+            read = server.read(&mut from_server) => {
+                let Ok(count @ 1..) = read else { return };
+                if client.write_all(&from_server[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
