@@ -273,3 +273,32 @@ async fn shutdown_closes_and_what_is_done_can_still_be_committed() {
     subscription.close().await;
     assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(3));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_comes_later_is_found_and_readiness_tells_it() {
+    let kafka = kafka::settings();
+    let health = trunkline::health::Health::default();
+    let options =
+        SubscriptionOptions { health: Some(health.part("reader")), ..SubscriptionOptions::default() };
+    let mut subscription = open(&kafka, "one", options);
+    until("the reason to name what is missing", || async {
+        health.reasons().iter().any(|(_, reason)| reason.contains("nknown topic")).then_some(())
+    })
+    .await;
+    kafka::create_topics(&kafka, &[&DIAL_DECISIONS], 1).await;
+    assert_eq!(assigned(&mut subscription).await, [ONE]);
+    until("readiness", || async { health.reasons().is_empty().then_some(()) }).await;
+    // Partitions added later are read as well, from their beginning.
+    subscription.start(vec![(ONE, Start::Committed)]).await;
+    kafka::add_partitions(&kafka, &DIAL_DECISIONS, 2).await;
+    produce_numbers(&kafka, 1, 0..3).await;
+    let added = loop {
+        match next(&mut subscription).await {
+            Event::Assigned(partitions) => break partitions,
+            Event::Revoked(_) => subscription.acknowledge_revocation().await,
+            other => panic!("expected an assignment, got {other:?}"),
+        }
+    };
+    subscription.start(added.iter().map(|partition| (*partition, Start::Committed)).collect()).await;
+    assert_eq!(numbers(&records(&mut subscription, 3).await), [0, 1, 2]);
+}

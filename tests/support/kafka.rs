@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
@@ -39,6 +39,17 @@ pub async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topic], par
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     for result in admin.create_topics(&new, &options).await.expect("topics are created") {
         result.expect("topic is created");
+    }
+}
+
+/// Raises a topic's number of partitions.
+pub async fn add_partitions(kafka: &KafkaSettings, topic: &'static Topic, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
+    let name = kafka.topic(topic);
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let raised = admin.create_partitions(&[NewPartitions::new(&name, partitions)], &options).await;
+    for result in raised.expect("partitions are added") {
+        result.expect("partitions are added");
     }
 }
 

@@ -99,6 +99,8 @@ pub(super) fn spawn(
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", "6000")
         .set("heartbeat.interval.ms", "1500")
+        // How soon a topic or partition that comes later is found.
+        .set("topic.metadata.refresh.interval.ms", "5000")
         .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", "16384");
     let context = Context {
