@@ -25,6 +25,8 @@ use super::kafka::KafkaSettings;
 
 /// One call into librdkafka waits at most this long, so that a shutdown is noticed.
 const SLICE: Duration = Duration::from_millis(250);
+/// Between two looks at whether the brokers have everything.
+const TURN: Duration = Duration::from_micros(300);
 /// A transaction end slower than this may have been sent twice.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
 /// After a shutdown was asked for, the open transaction gets this long to end.
@@ -148,7 +150,7 @@ impl Producer {
             .set("linger.ms", settings.linger.as_millis().to_string())
             .set("message.max.bytes", MESSAGE_BYTES.to_string())
             .set("queue.buffering.max.messages", "200000")
-            .set("queue.buffering.max.kbytes", "65536")
+            .set("queue.buffering.max.kbytes", "32768")
             // The end of a transaction waits for all of them anyway.
             .set("delivery.report.only.error", "true");
         // Info is where closed connections are told, whatever our own log shows.
@@ -285,7 +287,7 @@ impl Transaction<'_> {
                         let cause = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
                         return Err(TransactionError { verdict: Verdict::Abortable, step: "produce", cause });
                     }
-                    client.poll(Duration::from_millis(1));
+                    serve(client, TURN);
                     record = back;
                 }
                 Err((cause, _)) => return Err(TransactionError::new("produce", cause)),
@@ -302,7 +304,7 @@ impl Transaction<'_> {
         let client = self.producer.client();
         let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
         while client.in_flight_count() > 0 {
-            client.poll(Duration::from_millis(1));
+            serve(client, TURN);
             if patience.is_over() {
                 let cause = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 return Err(TransactionError { verdict: Verdict::Abortable, step, cause });
@@ -381,6 +383,13 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// Serves what waits, then sleeps. Not `poll` with a timeout: that spins through the
+/// last millisecond of it.
+fn serve(client: &BaseProducer<Watch>, sleep: Duration) {
+    client.poll(Duration::ZERO);
+    std::thread::sleep(sleep);
+}
+
 /// Serves the events that wait. One call of `poll` serves one.
 fn drain(client: &BaseProducer<Watch>) {
     for _ in 0..16 {
@@ -428,7 +437,8 @@ impl<'a> Patience<'a> {
                         return Err(TransactionError { verdict: Verdict::Unknown, step: name, cause });
                     }
                     // An answer of "try again" that came at once must not spin.
-                    client.poll(Duration::from_millis(if before.elapsed() < SLICE / 5 { 20 } else { 0 }));
+                    let at_once = before.elapsed() < SLICE / 5;
+                    serve(client, if at_once { Duration::from_millis(20) } else { Duration::ZERO });
                 }
                 Err(cause) => return Err(TransactionError::new(name, cause)),
             }

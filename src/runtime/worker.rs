@@ -28,6 +28,7 @@ use crate::topics::Topic;
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// A batch of this many records is worth waiting a moment for more.
 const BUSY_BATCH: usize = 1_000;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
 const METADATA_WAIT: Duration = Duration::from_secs(5);
@@ -404,10 +405,15 @@ impl<S: Stage> Batch<'_, S> {
             {
                 break None;
             }
+            let mut next = self.consumer.poll(Duration::ZERO);
             // Nothing more at once: commit, for the sake of latency. Unless the batch is
-            // large: then we are behind, and only the fetcher is.
-            let patience = if records >= BUSY_BATCH { Duration::from_millis(2) } else { Duration::ZERO };
-            match self.consumer.poll(patience) {
+            // large: then we are behind, and only the fetcher is. (A sleep, because a short
+            // timeout of `poll` spins.)
+            if next.is_none() && records >= BUSY_BATCH {
+                std::thread::sleep(BUSY_PAUSE);
+                next = self.consumer.poll(Duration::ZERO);
+            }
+            match next {
                 None => break None,
                 Some(Err(error)) => break Some(error),
                 Some(Ok(message)) => {
@@ -482,7 +488,7 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.message.max.bytes", "1048576")
-        .set("queued.min.messages", "50000")
+        .set("queued.min.messages", "20000")
         .set("queued.max.messages.kbytes", settings.read_ahead_kib.to_string());
     config
 }
