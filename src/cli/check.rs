@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
-use crate::config::Config;
+use crate::config::{self, Config, Needs, Source};
 use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::postgres::Database;
@@ -46,8 +46,7 @@ impl Finding {
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let findings = match crate::config::load(&crate::config::Source::process(self.config.config.clone()))
-        {
+        let findings = match config::load(&Source::process(self.config.config.clone()), Needs::Everything) {
             Err(problems) => {
                 problems.0.iter().map(|problem| Finding::bad("configuration", problem)).collect()
             }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::ConfigFile;
+use crate::config::Needs;
 use crate::postgres::Database;
 use crate::postgres::migrations::Standing;
 use crate::topology::settings;
@@ -45,7 +46,7 @@ impl Arguments {
 }
 
 async fn migrate(config: &ConfigFile, as_json: bool) -> anyhow::Result<ExitCode> {
-    let database = Database::connect(&settings::postgres(&config.load()?))?;
+    let database = Database::connect(&settings::postgres(&config.load(Needs::Postgres)?))?;
     let report = database.migrate().await?;
     let mut out = std::io::stdout();
     if as_json {
@@ -63,7 +64,7 @@ async fn migrate(config: &ConfigFile, as_json: bool) -> anyhow::Result<ExitCode>
 }
 
 async fn status(config: &ConfigFile, as_json: bool) -> anyhow::Result<ExitCode> {
-    let database = Database::connect(&settings::postgres(&config.load()?))?;
+    let database = Database::connect(&settings::postgres(&config.load(Needs::Postgres)?))?;
     let migrations = database.status().await?;
     let mut out = std::io::stdout();
     let told = |standing| match standing {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::ConfigFile;
+use crate::config::Needs;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 use crate::postgres::ledger::{LedgerEntry, OutcomeEntry};
@@ -29,7 +30,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let database = Database::connect(&settings::postgres(&self.config.load()?))?;
+        let database = Database::connect(&settings::postgres(&self.config.load(Needs::Postgres)?))?;
         // Asked by itself first: the pool would hide why it cannot connect.
         database.verify().await?;
         let entry = database.decision(DecisionId(self.id)).await?.with_context(|| {

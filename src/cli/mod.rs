@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, Needs, Source};
 use crate::telemetry;
 
 /// Contact-centre control loops for Genesys Cloud on Kafka.
@@ -62,8 +62,8 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> anyhow::Result<Config> {
-        Ok(config::load(&Source::process(self.config.clone()))?)
+    fn load(&self, needs: Needs) -> anyhow::Result<Config> {
+        Ok(config::load(&Source::process(self.config.clone()), needs)?)
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
+use crate::config::Needs;
 use crate::topology::{self, Instance};
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ fn role(name: &str) -> Result<String, String> {
 
 impl Arguments {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-        let config = self.config.load()?;
+        let config = self.config.load(Needs::Everything)?;
         let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
         tracing::info!(instance = instance.name(), "starting");
         let names: Vec<&str> = match self.stages.as_slice() {

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::ConfigFile;
+use crate::config::Needs;
 use crate::runtime::admin::{self, Standing, TopicReport};
 use crate::topics;
 use crate::topology::{Instance, settings};
@@ -39,7 +40,7 @@ impl Arguments {
             Action::List(options) => (options, false),
             Action::Apply(options) => (options, true),
         };
-        let config = options.config.load()?;
+        let config = options.config.load(Needs::Kafka)?;
         let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
         let kafka = settings::kafka(&config, &instance);
         let wanted = settings::topics(&config);

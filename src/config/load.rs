@@ -45,12 +45,22 @@ const OURS: &[&str] = &[
     "transactional.id",
 ];
 
+/// What a command works with. What it does not need may be missing and is empty then;
+/// what is there is checked all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Everything,
+    Postgres,
+    Kafka,
+}
+
 /// Reads and checks everything.
 ///
 /// # Errors
 /// All problems at once: unknown keys, impossible values, values that do not fit together.
-pub fn load(source: &Source) -> Result<Config, Problems> {
-    let mut reader = Reader::default();
+pub fn load(source: &Source, needs: Needs) -> Result<Config, Problems> {
+    let mut reader =
+        Reader { needs, values: HashMap::new(), properties: BTreeMap::new(), problems: Vec::new() };
     if let Some((path, table)) = reader.parse_file(source.file.as_deref()) {
         reader.take_table(&path, String::new(), &table);
     }
@@ -63,8 +73,8 @@ pub fn load(source: &Source) -> Result<Config, Problems> {
     }
 }
 
-#[derive(Default)]
 struct Reader {
+    needs: Needs,
     values: HashMap<&'static str, (Value, String)>,
     properties: BTreeMap<String, SecretString>,
     problems: Vec<Problem>,
@@ -241,6 +251,19 @@ impl Reader {
         }
     }
 
+    /// Whether a command that works with `part` of the configuration is being served.
+    fn needs(&self, part: Needs) -> bool {
+        self.needs == Needs::Everything || self.needs == part
+    }
+
+    fn platform<T: Default>(&mut self, value: Option<T>, key: &Key) -> Option<T> {
+        if self.needs(Needs::Everything) {
+            self.required(value, key)
+        } else {
+            Some(value.unwrap_or_default())
+        }
+    }
+
     fn required<T>(&mut self, value: Option<T>, key: &Key) -> Option<T> {
         if value.is_none() && !self.problems.iter().any(|problem| problem.key == key.name) {
             let allowed = format!("required: {}. {}", key.kind.allowed(), key.help);
@@ -252,11 +275,16 @@ impl Reader {
     fn build(&mut self) -> Option<Config> {
         let http = self.http();
         let influx = self.influx();
-        let url = self.required(self.secret(&keys::POSTGRES_URL), &keys::POSTGRES_URL);
-        let base_url = self.required(self.text(&keys::GENESYS_BASE_URL), &keys::GENESYS_BASE_URL);
-        let client_id = self.required(self.text(&keys::GENESYS_CLIENT_ID), &keys::GENESYS_CLIENT_ID);
+        let mut url = self.secret(&keys::POSTGRES_URL);
+        url = if self.needs(Needs::Postgres) {
+            self.required(url, &keys::POSTGRES_URL)
+        } else {
+            Some(url.unwrap_or_default())
+        };
+        let base_url = self.platform(self.text(&keys::GENESYS_BASE_URL), &keys::GENESYS_BASE_URL);
+        let client_id = self.platform(self.text(&keys::GENESYS_CLIENT_ID), &keys::GENESYS_CLIENT_ID);
         let client_secret =
-            self.required(self.secret(&keys::GENESYS_CLIENT_SECRET), &keys::GENESYS_CLIENT_SECRET);
+            self.platform(self.secret(&keys::GENESYS_CLIENT_SECRET), &keys::GENESYS_CLIENT_SECRET);
         let dial = self.dial();
         Some(Config {
             instance: self.text(&keys::INSTANCE_NAME),
@@ -392,7 +420,7 @@ mod tests {
     #[test]
     fn the_example_is_a_configuration_once_the_required_is_given() {
         let (source, _file) = source(&Config::example(), MINIMUM);
-        let config = load(&source).unwrap();
+        let config = load(&source, Needs::Everything).unwrap();
         assert_eq!(config.dial.mode, Some(Mode::Shadow));
         assert_eq!(config.dial.interval.as_secs(), 30);
         assert_eq!(config.genesys.requests_per_minute, 300);
@@ -416,7 +444,7 @@ mod tests {
             url = "http://127.0.0.1:8086"
         "#;
         let (source, _file) = source(file, &[("TRUNKLINE_DIAL__INTERVAL", "1 fortnight")]);
-        let problems = load(&source).unwrap_err();
+        let problems = load(&source, Needs::Everything).unwrap_err();
         let mut keys: Vec<_> = problems.0.iter().map(|problem| problem.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(
@@ -464,7 +492,7 @@ mod tests {
             ("TRUNKLINE_KAFKA__SECURITY_PROTOCOL", "ssl"),
         ]);
         let (source, _file) = source("[dial]\ncampaigns = [\"x\"]\n", &environment);
-        let config = load(&source).unwrap();
+        let config = load(&source, Needs::Everything).unwrap();
         assert_eq!(config.dial.campaigns, ["a", "b"]);
         assert!(config.kafka.properties.contains_key("security.protocol"));
         use secrecy::ExposeSecret;
@@ -472,9 +500,20 @@ mod tests {
     }
 
     #[test]
+    fn a_command_needs_only_what_it_works_with() {
+        let (source, _file) = source("[dial]\nmode = \"on\"\n", &MINIMUM[..1]);
+        let keys = |needs| -> Vec<String> {
+            load(&source, needs).unwrap_err().0.into_iter().map(|problem| problem.key).collect()
+        };
+        assert_eq!(keys(Needs::Postgres), ["dial.mode"]);
+        assert_eq!(keys(Needs::Kafka), ["dial.mode"]);
+        assert_eq!(keys(Needs::Everything).len(), 4);
+    }
+
+    #[test]
     fn no_secret_is_ever_printed() {
         let (source, _file) = source("kafka.ssl.key.password = \"canary-key\"\n", MINIMUM);
-        let config = load(&source).unwrap();
+        let config = load(&source, Needs::Everything).unwrap();
         let everything = format!("{config:?} {:?}", config.printed);
         assert!(!everything.contains("canary"), "{everything}");
     }

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use crate::model::decision::Mode;
 
 pub use keys::{KEYS, Key, environment_name};
-pub use load::{Source, load};
+pub use load::{Needs, Source, load};
 
 /// A configuration in which every value is possible and all of them fit together.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
 
+use crate::sinks::drift;
 use crate::sources::campaign_poller;
 
 use super::instance::Instance;
@@ -89,4 +90,17 @@ pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
         })
         .collect::<Result<_, _>>()?;
     Ok(console::Settings { listen: config.http.listen, api_keys, ..console::Settings::default() })
+}
+
+/// `None` where no line-protocol server is configured.
+pub fn drift(config: &Config) -> Option<drift::Settings> {
+    let influx = config.influx.as_ref()?;
+    Some(drift::Settings {
+        url: influx.url.clone(),
+        org: influx.org.clone(),
+        bucket: influx.bucket.clone(),
+        token: influx.token.clone(),
+        region: config.genesys.region.clone(),
+        ..drift::Settings::default()
+    })
 }

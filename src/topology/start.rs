@@ -21,7 +21,7 @@ use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::{actuator, audit};
+use crate::sinks::{actuator, audit, drift};
 use crate::sources::campaign_poller;
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
@@ -166,7 +166,7 @@ impl Starting<'_> {
         match (name, self.config.dial.mode) {
             (roles::AUDIT, _) => self.audit(),
             (roles::CONSOLE, _) => self.console().await?,
-            (roles::DRIFT, _) => {}
+            (roles::DRIFT, _) => self.drift()?,
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),
@@ -216,6 +216,16 @@ impl Starting<'_> {
         self.task(roles::AUDIT, async move {
             audit::run(audit::Settings::default(), &kafka, database, &health, stop).await
         });
+    }
+
+    fn drift(&mut self) -> anyhow::Result<()> {
+        let Some(settings) = settings::drift(self.config) else {
+            tracing::info!(role = roles::DRIFT, "influx.url is not set: not started");
+            return Ok(());
+        };
+        let (kafka, health, stop) = (self.kafka.clone(), self.health.clone(), self.running.stop.clone());
+        self.task(roles::DRIFT, async move { drift::run(&kafka, settings, &health, stop).await });
+        Ok(())
     }
 
     async fn console(&mut self) -> anyhow::Result<()> {

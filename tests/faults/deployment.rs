@@ -77,7 +77,8 @@ impl Deployment {
 
     /// Campaigns that have a decision in the audit younger than `since`, in milliseconds.
     pub async fn campaigns_decided_since(&self, since_ms: i64) -> i64 {
-        let sql = "SELECT count(DISTINCT key) FROM audit.decisions WHERE decided_at > to_timestamp($1 / 1000.0)";
+        let sql =
+            "SELECT count(DISTINCT key) FROM audit.decisions WHERE decided_at > to_timestamp($1 / 1000.0)";
         let counted = sqlx::query_scalar(sql).bind(since_ms as f64).fetch_one(&self.scene.owner).await;
         counted.expect("the audit can be asked")
     }

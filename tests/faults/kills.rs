@@ -36,10 +36,8 @@ async fn both_work(first: &Instance, second: &Instance) {
 /// No sample lost, no decision doubled, every effect recorded, whatever is killed when.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_instances_lose_and_double_nothing() {
-    let seed: u64 = std::env::var("TRUNKLINE_TEST_SEED").map_or_else(
-        |_| rand::rng().random(),
-        |seed| seed.parse().expect("TRUNKLINE_TEST_SEED is a number"),
-    );
+    let seed: u64 = std::env::var("TRUNKLINE_TEST_SEED")
+        .map_or_else(|_| rand::rng().random(), |seed| seed.parse().expect("TRUNKLINE_TEST_SEED is a number"));
     println!("seed {seed}");
     let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let deployment = Deployment::prepare(Scenario::default()).await;

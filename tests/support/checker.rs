@@ -77,7 +77,9 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
 
-    for (campaign, observed_at) in repeated(evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at))) {
+    for (campaign, observed_at) in
+        repeated(evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at)))
+    {
         broken("I2", format!("two windows of {campaign} at {observed_at}"));
     }
     for id in repeated(evidence.decisions.iter().map(|decision| &decision.id)) {
@@ -91,7 +93,8 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     }
 
     let set_aside: BTreeSet<&Place> = evidence.set_aside.iter().collect();
-    let windows: BTreeSet<_> = evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at)).collect();
+    let windows: BTreeSet<_> =
+        evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at)).collect();
     for fact in &evidence.stats {
         if !set_aside.contains(&fact.place) && !windows.contains(&(&fact.campaign, &fact.observed_at)) {
             broken("I1", format!("statistics at {:?} have no window", fact.place));
@@ -163,7 +166,9 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
             broken("I3", format!("{campaign}: {said} decisions applied, {seen} changes at the platform"));
         }
     }
-    for (campaign, before) in repeated(evidence.effects.iter().map(|effect| (&effect.campaign, &effect.before))) {
+    for (campaign, before) in
+        repeated(evidence.effects.iter().map(|effect| (&effect.campaign, &effect.before)))
+    {
         broken("I3", format!("{campaign}: two changes on the same version {before}"));
     }
     found.sort();
@@ -260,7 +265,11 @@ mod tests {
     #[test]
     fn what_was_set_aside_is_not_lost() {
         let evidence = broken_by(|run| {
-            run.stats.push(Fact { place: ("stats".into(), 1, 9), campaign: "c".into(), observed_at: "?".into() });
+            run.stats.push(Fact {
+                place: ("stats".into(), 1, 9),
+                campaign: "c".into(),
+                observed_at: "?".into(),
+            });
             run.set_aside.push(("stats".into(), 1, 9));
         });
         assert!(evidence.is_empty());

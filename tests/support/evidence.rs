@@ -62,15 +62,17 @@ impl Scene {
             assert_eq!(page["dropped"], 0, "the simulator forgot requests: the run was too long to judge");
             let entries = page["items"].as_array().expect("a list of requests");
             effects.extend(
-                entries.iter().filter(|entry| entry["origin"] == "api" && entry["effect"].is_object()).map(|entry| {
-                    let effect = &entry["effect"];
-                    Effect {
-                        campaign: text(&effect["campaignId"]),
-                        before: text(&effect["oldEtag"]),
-                        after: text(&effect["newEtag"]),
-                        dial_rate: effect["newRate"].as_f64().expect("a rate"),
-                    }
-                }),
+                entries.iter().filter(|entry| entry["origin"] == "api" && entry["effect"].is_object()).map(
+                    |entry| {
+                        let effect = &entry["effect"];
+                        Effect {
+                            campaign: text(&effect["campaignId"]),
+                            before: text(&effect["oldEtag"]),
+                            after: text(&effect["newEtag"]),
+                            dial_rate: effect["newRate"].as_f64().expect("a rate"),
+                        }
+                    },
+                ),
             );
             match page["next"].as_u64() {
                 Some(next) if !entries.is_empty() => since = next,
@@ -86,7 +88,8 @@ fn text(value: &Value) -> String {
 
 fn fact(topic: &str, record: &Read) -> Fact {
     // What cannot be read must have been set aside, which the checker finds out by place.
-    let value: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default()).unwrap_or_default();
+    let value: Value =
+        serde_json::from_slice(record.value.as_deref().unwrap_or_default()).unwrap_or_default();
     let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
     Fact {
         place: (topic.to_owned(), record.partition, record.offset),

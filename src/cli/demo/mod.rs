@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, Needs, Source};
 use crate::postgres::Database;
 use crate::runtime::admin;
 use crate::simulator::{self, Running as Simulation, Simulator};
@@ -107,7 +107,7 @@ impl Arguments {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         // A `trunkline.toml` that lies here is for the real platform: the demo must not read it.
-        Ok(config::load(&Source { file: Some("/dev/null".into()), environment })?)
+        Ok(config::load(&Source { file: Some("/dev/null".into()), environment }, Needs::Everything)?)
     }
 
     async fn with_simulation(
@@ -135,6 +135,12 @@ impl Arguments {
         writeln!(
             out,
             "SQL        psql '{}' -c 'select * from audit.explained limit 5'",
+            services.postgres_url
+        )?;
+        let program = std::env::args().next().unwrap_or_else(|| "trunkline".to_owned());
+        writeln!(
+            out,
+            "Why        TRUNKLINE_POSTGRES__URL='{}' {program} explain DECISION_ID",
             services.postgres_url
         )?;
         writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
