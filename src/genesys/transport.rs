@@ -2,12 +2,16 @@
 
 use std::error::Error as _;
 use std::sync::Once;
+use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Request, StatusCode};
 
 use super::Settings;
 use super::error::ClientError;
+
+/// How long a connection may idle before it is not used again.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Sends requests; follows no redirect, repeats nothing.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ impl Transport {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
+            // Before a gateway closes it: a write on a dying connection leaves its effect in doubt.
+            .pool_idle_timeout(KEEP_ALIVE)
             .connect_timeout(settings.connect_timeout)
             .read_timeout(settings.read_timeout)
             .timeout(settings.total_timeout)

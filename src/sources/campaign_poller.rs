@@ -63,7 +63,7 @@ const ABSENT_FACTOR: u32 = 10;
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a fact on its way is waited for when its campaign goes elsewhere.
-const STOPPING_GRACE: Duration = Duration::from_secs(1);
+const STOPPING_GRACE: Duration = Duration::from_millis(500);
 const TOPIC_RETRY: Duration = Duration::from_secs(1);
 
 /// Why the poller cannot run.

@@ -1,20 +1,24 @@
 //! The client against the simulator: what each call says is what happened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline::genesys::{CallError, CallErrorKind as Kind, Client, Scope};
+use trunkline::genesys::{
+    self, BucketShape, CallError, CallErrorKind as Kind, Client, InProcessPermits, PermitStore, Priority,
+    Reply, Scope,
+};
 use trunkline::health::Health;
 use trunkline::simulator::{Settings, StaleReply};
 
-use crate::support::simulated::{CAMPAIGN, OTHER, Organization, client_with, scope, settings};
+use crate::support::simulated::{CAMPAIGN, OTHER, Organization, client, client_with, scope, settings};
 
 const CAMPAIGNS: &str = "/api/v2/campaigns/";
 
 /// Changes the rate as the actuator does: read, prepare, send.
-async fn set_rate(client: &Client, rate: f64) -> Result<trunkline::genesys::Reply, CallError> {
+async fn set_rate(client: &Client, rate: f64) -> Result<Reply, CallError> {
     let campaign = client.campaign(CAMPAIGN, &scope()).await.expect("readable");
     let request = Client::prepare_dial_rate(CAMPAIGN, rate, &campaign.revision);
     client.send_dial_rate(&request, CAMPAIGN, &scope()).await
@@ -148,6 +152,33 @@ async fn a_dripping_reply_is_given_up_in_time() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
+/// 64 MiB of zeros, packed into 64 KiB: the limit counts what comes out.
+#[tokio::test]
+async fn a_gzip_bomb_is_cut_off() {
+    let packed = std::process::Command::new("sh")
+        .args(["-c", "head -c 67108864 /dev/zero | gzip -9"])
+        .output()
+        .expect("gzip is part of every Debian")
+        .stdout;
+    assert!((1_000..100_000).contains(&packed.len()), "{} bytes", packed.len());
+    let reply = move || {
+        let headers = [("content-type", "application/json"), ("content-encoding", "gzip"), ("etag", "\"1\"")];
+        std::future::ready((headers, packed))
+    };
+    let token = async || axum::Json(json!({"access_token":"t","token_type":"bearer","expires_in":3600}));
+    let app = axum::Router::new()
+        .route("/oauth/token", axum::routing::post(token))
+        .route("/api/v2/campaigns/{id}", axum::routing::get(reply));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let client = client(&genesys::Settings { base_url, ..genesys::Settings::default() });
+    let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Malformed);
+    assert!(error.reason.contains("8388608 bytes"), "{error}");
+    serving.abort();
+}
+
 #[tokio::test]
 async fn a_platform_that_is_not_there_was_surely_not_reached() {
     let organization = Organization::start(settings()).await;
@@ -168,12 +199,10 @@ async fn three_failures_pause_an_endpoint_group_and_one_probe_ends_the_pause() {
     let organization = Organization::start(settings()).await;
     let pause = Duration::from_millis(400);
     let health = Health::default();
-    let settings = trunkline::genesys::Settings { breaker_pause: pause, ..organization.client_settings() };
-    let permits = trunkline::genesys::InProcessPermits::new(trunkline::genesys::BucketShape::new(
-        settings.requests_per_minute,
-        settings.budget_window,
-    ));
-    let client = client_with(&settings, std::sync::Arc::new(permits), &health);
+    let settings = genesys::Settings { breaker_pause: pause, ..organization.client_settings() };
+    let permits =
+        InProcessPermits::new(BucketShape::new(settings.requests_per_minute, settings.budget_window));
+    let client = client_with(&settings, Arc::new(permits), &health);
     client.campaign(CAMPAIGN, &scope()).await.unwrap();
     assert!(health.reasons().is_empty(), "{:?}", health.reasons());
 
@@ -204,12 +233,9 @@ async fn three_failures_pause_an_endpoint_group_and_one_probe_ends_the_pause() {
 #[tokio::test]
 async fn every_wait_ends_when_the_process_stops() {
     let organization = Organization::start(settings()).await;
-    let permits = trunkline::genesys::InProcessPermits::new(trunkline::genesys::BucketShape::new(
-        10,
-        Duration::from_secs(60),
-    ));
-    let permits = std::sync::Arc::new(permits);
-    let settings = trunkline::genesys::Settings {
+    let permits = InProcessPermits::new(BucketShape::new(10, Duration::from_secs(60)));
+    let permits = Arc::new(permits);
+    let settings = genesys::Settings {
         total_timeout: Duration::from_secs(60),
         read_timeout: Duration::from_secs(60),
         ..organization.client_settings()
@@ -220,8 +246,7 @@ async fn every_wait_ends_when_the_process_stops() {
     // On its way: waited for a little, then in doubt.
     organization.fault("PUT", CAMPAIGNS, json!({"type":"delay","ms":30_000})).await;
     let cancelled = CancellationToken::new();
-    let stopping =
-        Scope { priority: trunkline::genesys::Priority::Rollback, cancelled: cancelled.clone(), ..scope() };
+    let stopping = Scope { priority: Priority::Rollback, cancelled: cancelled.clone(), ..scope() };
     let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
     let sending = tokio::spawn({
         let (client, stopping) = (client.clone(), stopping.clone());
@@ -239,7 +264,6 @@ async fn every_wait_ends_when_the_process_stops() {
     assert!(stopped.elapsed() < Duration::from_secs(2), "{:?}", stopped.elapsed());
 
     // Waiting for the budget: nothing was sent.
-    use trunkline::genesys::PermitStore;
     permits.refused(Some(Duration::from_secs(600))).await.unwrap();
     let cancelled = CancellationToken::new();
     let waiting = tokio::spawn({
@@ -257,9 +281,9 @@ async fn every_wait_ends_when_the_process_stops() {
 
 #[tokio::test]
 async fn settings_that_make_no_client_say_why() {
-    let settings = trunkline::genesys::Settings { base_url: "nowhere".into(), ..Default::default() };
-    let shape = trunkline::genesys::BucketShape::new(1, Duration::from_secs(1));
-    let permits = std::sync::Arc::new(trunkline::genesys::InProcessPermits::new(shape));
+    let settings = genesys::Settings { base_url: "nowhere".into(), ..Default::default() };
+    let shape = BucketShape::new(1, Duration::from_secs(1));
+    let permits = Arc::new(InProcessPermits::new(shape));
     let Err(error) = Client::new(&settings, permits, &Health::default()) else { panic!("a client") };
     assert!(error.to_string().contains("genesys.base_url"), "{error}");
 }
