@@ -6,28 +6,30 @@
 //! does not wait, and partitions enter it one by one as their owner says where to
 //! start: nothing is fetched that would have to be thrown away.
 
-use std::collections::{HashMap, VecDeque};
+mod context;
+mod offsets;
+mod rebalance;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::bindings::rd_kafka_resp_err_t as Code;
-use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::publisher::{Failure, Publisher};
-use super::{
-    Command, CommitError, Held, InboundRecord, PublishError, Queued, Shared, Start, SubscriptionError,
-    SubscriptionOptions, TopicPartition,
-};
+use super::exchange::{Command, Held, Queued, Shared};
+use super::publisher::Publisher;
+use super::{InboundRecord, Start, SubscriptionError, SubscriptionOptions, TopicPartition};
 use crate::runtime::kafka::KafkaSettings;
 use crate::topics::Topic;
+
+use context::Context;
 
 /// Longest sleep with nothing to do: the backstop for a lost wake-up.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -35,48 +37,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUP_RETRY: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-
-/// Queues what librdkafka reports from within `poll`.
-struct Context {
-    shared: Arc<Shared>,
-    rebalances: Mutex<VecDeque<Rebalance>>,
-    /// While the consumer closes, revocations are answered where they arrive.
-    closing: AtomicBool,
-}
-
-enum Rebalance {
-    Assign(Vec<(String, i32)>),
-    Revoke { partitions: Vec<(String, i32)>, lost: bool },
-    Error(String),
-}
-
-impl ClientContext for Context {}
-
-impl ConsumerContext for Context {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: Code, partitions: &mut TopicPartitionList) {
-        if self.closing.load(Ordering::Acquire) {
-            let assigned = consumer.assignment().unwrap_or_else(|_| TopicPartitionList::new());
-            if let Err(error) = consumer.incremental_unassign(&assigned) {
-                tracing::debug!(%error, "while leaving the group");
-            }
-            return;
-        }
-        let list = partitions
-            .elements()
-            .iter()
-            .map(|element| (element.topic().to_owned(), element.partition()))
-            .collect();
-        let rebalance = match code {
-            Code::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(list),
-            Code::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                Rebalance::Revoke { partitions: list, lost: consumer.assignment_lost() }
-            }
-            other => Rebalance::Error(RDKafkaErrorCode::from(other).to_string()),
-        };
-        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
-        self.shared.work.set();
-    }
-}
 
 /// Starts the thread. The receiver resolves when the thread has left the group.
 pub(super) fn spawn(
@@ -348,274 +308,6 @@ impl Member {
         }
     }
 
-    fn answer_rebalances(&mut self) {
-        // A revocation in progress is answered before anything newer is looked at.
-        while self.revoking.is_none() {
-            let next =
-                self.consumer.context().rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            match next {
-                None => return,
-                Some(Rebalance::Assign(partitions)) => self.assigned(&partitions),
-                Some(Rebalance::Revoke { partitions, lost }) => self.revoked(&partitions, lost),
-                Some(Rebalance::Error(error)) => {
-                    tracing::warn!(group = self.group, error, "rebalance failed; all partitions are let go");
-                    let all: Vec<_> = self.held.keys().copied().collect();
-                    self.let_go(&all, true);
-                }
-            }
-        }
-    }
-
-    fn ours(&self, partitions: &[(String, i32)]) -> Vec<TopicPartition> {
-        partitions
-            .iter()
-            .filter_map(|(name, partition)| {
-                Some(TopicPartition { topic: self.names.get(name)?, partition: *partition })
-            })
-            .collect()
-    }
-
-    fn assigned(&mut self, partitions: &[(String, i32)]) {
-        if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
-            tracing::error!(group = self.group, %error, "cannot acknowledge an assignment");
-        }
-        self.reached();
-        let mut held = Vec::new();
-        for partition in self.ours(partitions) {
-            self.next_epoch += 1;
-            let epoch = self.next_epoch;
-            self.held.insert(partition, Partition { epoch, started: false, paused: false });
-            held.push(Held { partition, epoch });
-        }
-        tracing::info!(group = self.group, partitions = %listed(held.iter().map(|h| h.partition)), "assigned");
-        if !held.is_empty() {
-            self.shared.push(Queued::Assigned(held));
-        }
-    }
-
-    fn revoked(&mut self, partitions: &[(String, i32)], lost: bool) {
-        let partitions: Vec<_> =
-            self.ours(partitions).into_iter().filter(|partition| self.held.contains_key(partition)).collect();
-        tracing::info!(group = self.group, partitions = %listed(partitions.iter().copied()), lost, "revoked");
-        self.shared.withdraw(&partitions);
-        if lost || partitions.is_empty() {
-            self.let_go(&partitions, lost);
-            return;
-        }
-        // Nothing further is delivered, while what is under way can be committed.
-        self.stop_fetching(&partitions);
-        self.shared.push(Queued::Revoked(partitions.clone()));
-        self.revoking = Some(Revoking { partitions, until: Instant::now() + self.options.revocation_wait });
-    }
-
-    fn finish_revocation(&mut self) {
-        let over = |revoking: &Revoking| revoking.until <= Instant::now() || self.shutdown.is_cancelled();
-        if let Some(revoking) = self.revoking.take_if(|revoking| over(revoking)) {
-            self.let_go(&revoking.partitions, false);
-        }
-    }
-
-    /// Takes partitions out of the assignment, which answers the revocation.
-    fn let_go(&mut self, partitions: &[TopicPartition], lost: bool) {
-        let mut assigned = TopicPartitionList::new();
-        for partition in partitions {
-            if self.held.remove(partition).is_some_and(|held| held.started) {
-                assigned.add_partition(&self.kafka.topic(partition.topic), partition.partition);
-            }
-        }
-        if let Err(error) = self.consumer.incremental_unassign(&assigned) {
-            tracing::error!(group = self.group, %error, "cannot let partitions go");
-        }
-        if lost && !partitions.is_empty() {
-            self.shared.push(Queued::Lost(partitions.to_vec()));
-        }
-    }
-
-    fn stop_fetching(&mut self, partitions: &[TopicPartition]) {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            if let Some(held) = self.held.get_mut(partition).filter(|held| held.started) {
-                held.paused = true;
-                list.add_partition(&self.kafka.topic(partition.topic), partition.partition);
-            }
-        }
-        self.pause_in_client(&list);
-    }
-
-    fn start_partitions(&mut self) {
-        let now = Instant::now();
-        if !self.starting.iter().any(|(at, ..)| *at <= now) {
-            return;
-        }
-        let held = &self.held;
-        // Gone, or started already: passed over.
-        self.starting.retain(|(_, wanted, _)| {
-            held.get(&wanted.partition).is_some_and(|held| held.epoch == wanted.epoch && !held.started)
-        });
-        let due: Vec<_> = self.starting.extract_if(.., |(at, ..)| *at <= now).collect();
-        let mut list = TopicPartitionList::new();
-        let mut unknown = TopicPartitionList::new();
-        for (_, wanted, start) in &due {
-            let name = self.kafka.topic(wanted.partition.topic);
-            match start {
-                Start::At(offset) => {
-                    add(&mut list, &name, wanted.partition.partition, Offset::Offset(*offset))
-                }
-                Start::Earliest => add(&mut list, &name, wanted.partition.partition, Offset::Beginning),
-                Start::Committed => add(&mut unknown, &name, wanted.partition.partition, Offset::Invalid),
-            }
-        }
-        if unknown.count() > 0 {
-            match self.committed(unknown) {
-                Ok(found) => {
-                    for (name, partition, offset) in found {
-                        let offset = offset.map_or(Offset::Beginning, Offset::Offset);
-                        add(&mut list, &name, partition, offset);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(group = self.group, %error, "cannot look up committed offsets; trying again");
-                    let again = Instant::now() + LOOKUP_RETRY;
-                    self.starting.extend(due.into_iter().map(|(_, wanted, start)| (again, wanted, start)));
-                    return;
-                }
-            }
-        }
-        if list.count() > 0 {
-            self.assign_at(&list);
-        }
-    }
-
-    fn assign_at(&mut self, list: &TopicPartitionList) {
-        if let Err(error) = self.consumer.incremental_assign(list) {
-            tracing::error!(group = self.group, %error, "cannot start partitions");
-            return;
-        }
-        for element in list.elements() {
-            let Some(topic) = self.names.get(element.topic()) else { continue };
-            let partition = TopicPartition { topic, partition: element.partition() };
-            let Some(held) = self.held.get_mut(&partition) else { continue };
-            held.started = true;
-            let mut single = TopicPartitionList::new();
-            single.add_partition(element.topic(), element.partition());
-            if held.paused || self.full {
-                self.pause_in_client(&single);
-            } else {
-                // A pause outlives an assignment in librdkafka.
-                self.resume_in_client(&single);
-            }
-        }
-    }
-
-    /// The group's committed offsets; waits for transactions that still hold them.
-    fn committed(&self, of: TopicPartitionList) -> KafkaResult<Vec<(String, i32, Option<i64>)>> {
-        let found = self.consumer.committed_offsets(of, LOOKUP_TIMEOUT)?;
-        found
-            .elements()
-            .iter()
-            .map(|element| {
-                element.error()?;
-                let offset = if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None };
-                Ok((element.topic().to_owned(), element.partition(), offset))
-            })
-            .collect()
-    }
-
-    /// The first partition that is no longer held as it was when the command was given.
-    fn first_gone(&self, offsets: &[(Held, i64)]) -> Option<TopicPartition> {
-        offsets
-            .iter()
-            .map(|(wanted, _)| wanted)
-            .find(|wanted| self.held.get(&wanted.partition).is_none_or(|held| held.epoch != wanted.epoch))
-            .map(|wanted| wanted.partition)
-    }
-
-    fn offset_list(&self, offsets: &[(Held, i64)]) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for (held, offset) in offsets {
-            let name = self.kafka.topic(held.partition.topic);
-            add(&mut list, &name, held.partition.partition, Offset::Offset(*offset));
-        }
-        list
-    }
-
-    fn publish(
-        &mut self,
-        records: Vec<super::OutboundRecord>,
-        offsets: &[(Held, i64)],
-    ) -> Result<(), PublishError> {
-        // A rebalance that is known but not answered yet counts.
-        self.answer_rebalances();
-        if let Some(partition) = self.first_gone(offsets) {
-            return Err(PublishError::Gone(format!("{partition} is not assigned")));
-        }
-        let list = self.offset_list(offsets);
-        let Some(metadata) = self.consumer.group_metadata() else {
-            return Err(PublishError::Retry("the group's metadata is not known yet".to_owned()));
-        };
-        let shutdown = &self.shutdown;
-        let publisher =
-            self.publisher.get_or_insert_with(|| Publisher::new(&self.kafka, self.role, shutdown.clone()));
-        let consumer = &self.consumer;
-        let unknown = match publisher.publish(&records, &list, &metadata, |topic| count(consumer, topic)) {
-            Ok(()) => return Ok(()),
-            Err(Failure::Aborted(reason)) => return Err(PublishError::Retry(reason)),
-            Err(Failure::Unknown(reason)) => reason,
-        };
-        tracing::warn!(
-            group = self.group,
-            reason = unknown,
-            "a transaction's end is not known; looking it up"
-        );
-        if offsets.is_empty() {
-            return Err(PublishError::Retry(unknown));
-        }
-        // Nothing of ours can go on before this is known, so nothing else is done.
-        while !self.shutdown.is_cancelled() && !self.shared.lock().closed {
-            match self.has_committed(&list) {
-                Some(true) => return Ok(()),
-                Some(false) => return Err(PublishError::Retry(unknown)),
-                None => std::thread::sleep(LOOKUP_RETRY),
-            }
-        }
-        Err(PublishError::Closed)
-    }
-
-    /// Whether the transaction with these offsets was committed: they were part of it,
-    /// so where they stand tells, once a new producer has waited for the old one's end.
-    fn has_committed(&mut self, offsets: &TopicPartitionList) -> Option<bool> {
-        if !self.publisher.as_mut()?.prepare() {
-            return None;
-        }
-        match self.committed(offsets.clone()) {
-            Ok(found) => {
-                let stands = |(topic, partition, offset): &(String, i32, Option<i64>)| {
-                    let sent = offsets.find_partition(topic, *partition);
-                    let sent = sent.and_then(|element| element.offset().to_raw());
-                    offset.zip(sent).is_some_and(|(stands, sent)| stands >= sent)
-                };
-                Some(found.iter().all(stands))
-            }
-            Err(error) => {
-                tracing::warn!(group = self.group, %error, "cannot look up committed offsets");
-                None
-            }
-        }
-    }
-
-    /// librdkafka bounds the wait for the coordinator by the session's timeout.
-    fn commit(&mut self, offsets: &[(Held, i64)]) -> Result<(), CommitError> {
-        self.answer_rebalances();
-        if let Some(partition) = self.first_gone(offsets) {
-            return Err(CommitError::Gone(format!("{partition} is not assigned")));
-        }
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let list = self.offset_list(offsets);
-        self.consumer.commit(&list, CommitMode::Sync).map_err(|error| CommitError::Retry(error.to_string()))
-    }
-
     /// Pauses everything while the receiver is behind, and keeps polling for the group's sake.
     fn regulate(&mut self) {
         let waiting = self.shared.lock().records;
@@ -722,23 +414,7 @@ impl Drop for Member {
     }
 }
 
-/// How many partitions a topic has.
-fn count(consumer: &BaseConsumer<Context>, topic: &str) -> Result<i32, String> {
-    let metadata =
-        consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT).map_err(|error| format!("{topic}: {error}"))?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let partitions = found.map_or(0, |found| found.partitions().len());
-    match i32::try_from(partitions) {
-        Ok(partitions) if partitions > 0 => Ok(partitions),
-        _ => Err(format!("topic {topic} does not exist; run `trunkline topics apply`")),
-    }
-}
-
 fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: Offset) {
     list.add_partition_offset(topic, partition, offset)
         .expect("offsets of records are representable, and so are the logical ones used here");
-}
-
-fn listed(partitions: impl Iterator<Item = TopicPartition>) -> String {
-    partitions.map(|partition| partition.to_string()).collect::<Vec<_>>().join(" ")
 }
