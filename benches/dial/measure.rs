@@ -1,0 +1,47 @@
+//! What this process has used, and percentiles.
+
+use std::time::{Duration, Instant};
+
+/// Time and CPU at one moment.
+pub struct Usage {
+    at: Instant,
+    cpu_seconds: f64,
+}
+
+impl Usage {
+    pub fn now() -> Self {
+        Self { at: Instant::now(), cpu_seconds: cpu_seconds() }
+    }
+
+    /// One line for `records` handled since.
+    pub fn report(&self, what: &str, records: usize) {
+        let records = records as f64;
+        println!(
+            "{what:<28}{:>12.0}{:>16.2}{:>12.0}",
+            records / self.at.elapsed().as_secs_f64(),
+            (cpu_seconds() - self.cpu_seconds) * 1e6 / records,
+            peak_megabytes()
+        );
+    }
+}
+
+/// User and system time of all threads; `/proc` counts it in hundredths on Linux.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    // The name in parentheses may hold blanks: fields are counted from behind it.
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks = |field: usize| fields[field].parse::<f64>().expect("a number");
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+fn peak_megabytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+    line.split_whitespace().nth(1).and_then(|text| text.parse::<f64>().ok()).expect("kB") / 1_024.0
+}
+
+/// The value below which `share` of the sorted values lie.
+pub fn percentile(sorted: &[Duration], share: f64) -> Duration {
+    let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;
+    sorted[index]
+}

@@ -1,0 +1,52 @@
+//! The rule and the stages' steps alone: what a decision costs without Kafka.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use trunkline::flow::{Outputs, Record, Stage};
+use trunkline::model::Timestamp;
+use trunkline::model::campaign::CampaignWindow;
+use trunkline::model::decision::{Mode, Position};
+use trunkline::stages::dialing::proportional::{Limits, Proportional};
+use trunkline::stages::dialing::{self, Dialing};
+use trunkline::topics::partition_of;
+
+#[path = "dial/window.rs"]
+mod window;
+
+fn rule(criterion: &mut Criterion) {
+    let rule = Proportional::default();
+    let limits = Limits { least: 0.5, greatest: 3.0 };
+    criterion.bench_function("proportional", |bencher| {
+        bencher.iter(|| rule.decide(std::hint::black_box(0.41), std::hint::black_box(1.0), limits));
+    });
+    criterion.bench_function("partition_of", |bencher| {
+        bencher.iter(|| partition_of(std::hint::black_box(b"5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f"), 6));
+    });
+}
+
+fn step(criterion: &mut Criterion) {
+    let stage = Dialing::new(Mode::Live, std::time::Duration::from_secs(30), Proportional::default());
+    let at = Timestamp::from_millis(1_767_323_045_678);
+    let mut group = criterion.benchmark_group("dialing");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("decode, step, encode", |bencher| {
+        let mut outputs = Outputs::default();
+        let mut tick = 0;
+        bencher.iter(|| {
+            tick += 1;
+            let text = window::text(
+                "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f",
+                Timestamp::from_millis(at.as_millis() + tick),
+            );
+            let mut state = dialing::State::default();
+            let position = Position { topic: "trunkline.campaign-windows.v1", partition: 3, offset: tick };
+            let record = Record { at, key: "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f", position };
+            let input: CampaignWindow<'_> = serde_json::from_str(&text).expect("a window");
+            outputs.clear();
+            stage.step(&record, &mut state, input, &mut outputs)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, rule, step);
+criterion_main!(benches);
