@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Everything random comes from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Campaigns, agents and contacts as TOML; without it seven campaigns of different kinds
+    /// Campaigns, agents and contacts as TOML; without it nine campaigns of different kinds
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
     /// Requests a client may make per budget window

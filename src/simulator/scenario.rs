@@ -109,7 +109,7 @@ impl Default for CampaignScenario {
 }
 
 impl Default for Scenario {
-    /// Seven campaigns that differ in what makes dialling hard: few agents, long
+    /// Nine campaigns that differ in what makes dialling hard: few agents, long
     /// calls, a drifting or jumping answer rate, and one that never changes.
     fn default() -> Self {
         let drifting = |start, min, max, per_minute| Answering::Drifting { start, min, max, per_minute };
@@ -143,6 +143,15 @@ impl Default for Scenario {
                     dial_rate: 2.0,
                     max_dial_rate: 10.0,
                     ..campaign("Customer survey", 80, drifting(0.15, 0.05, 0.30, 0.005))
+                },
+                // Around the target of the proportional policy, where its rate goes up and down.
+                CampaignScenario {
+                    max_dial_rate: 3.0,
+                    ..campaign("Scheduled call-backs", 30, drifting(0.85, 0.70, 0.98, 0.020))
+                },
+                CampaignScenario {
+                    max_dial_rate: 3.0,
+                    ..campaign("Expiring contracts", 15, drifting(0.80, 0.65, 0.97, 0.020))
                 },
                 campaign("Constant half", 15, Answering::Constant { rate: 0.5 }),
                 campaign(

@@ -62,7 +62,7 @@ pub struct Settings {
     pub speed: f64,
     /// Everything random in the world and in the faults comes from it. Default 1.
     pub seed: u64,
-    /// Campaigns, agents and contacts. Default: seven campaigns of different kinds.
+    /// Campaigns, agents and contacts. Default: nine campaigns of different kinds.
     pub scenario: Scenario,
     /// OAuth clients, 1 to 1 000. Default: the demo client with both scopes.
     pub clients: Vec<Client>,
