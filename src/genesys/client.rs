@@ -1,24 +1,26 @@
 //! A call from its scope to its verdict.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::{Method, Request, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::auth::{AuthError, Token, Tokens, authorize};
-use super::breaker::{Admission, Breaker, Open, Verdict};
-use super::budget::{BucketShape, Budget, Limits, NoPermit, PermitStore, Priority};
+use super::breaker::Verdict;
+use super::budget::{BucketShape, Permit, PermitStore, Priority};
+use super::endpoints::Endpoints;
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
+use super::queue::{Budget, NoPermit};
+use super::reply::{bounded_header, excerpt, judge_status, limits};
 use super::retry_after::retry_after;
 use super::seed::{self, Campaign, CampaignStatistics};
 use super::transport::{BodyProblem, RawReply, Silence, Transport};
-use crate::health::{Health, Part};
+use crate::health::Health;
 use crate::metrics;
 use crate::model::outcome::{ReceivedResponse, SentRequest};
 
@@ -59,21 +61,8 @@ struct Inner {
     retry_after_limit: Duration,
 }
 
-/// Endpoints that fail together.
-struct Endpoints {
-    /// For metrics, readiness and reasons.
-    name: &'static str,
-    breaker: Mutex<Breaker>,
-    health: Part,
-}
-
 /// How long a write on its way is waited for when the process stops.
 const STOPPING_GRACE: Duration = Duration::from_millis(1_500);
-/// How much of a reply is kept for the record, in bytes.
-const EXCERPT_LIMIT: usize = 2 * 1024;
-/// Longest entity tag or correlation id.
-const HEADER_LIMIT: usize = 1024;
-
 impl Client {
     /// Starts getting a token at once. Registers `genesys.*` with `health`.
     /// Needs a running tokio runtime; its tasks end with the last clone.
@@ -93,13 +82,7 @@ impl Client {
         let token_url = parse_url("genesys.login_url", &format!("{login_url}/oauth/token"))?;
         let transport = Transport::new(settings)?;
         let shape = BucketShape::new(settings.requests_per_minute, settings.budget_window);
-        let endpoints = |name: &'static str| {
-            let part = health.part(&format!("genesys.{name}"));
-            part.ready();
-            metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
-            let breaker = Breaker::new(settings.breaker_failures, settings.breaker_pause);
-            Endpoints { name, breaker: Mutex::new(breaker), health: part }
-        };
+        let endpoints = |name| Endpoints::new(name, settings, health);
         let inner = Inner {
             tokens: Tokens::new(transport.clone(), settings, token_url, health.part("genesys.token")),
             budget: Budget::new(permits, shape, health.part("genesys.budget")),
@@ -315,7 +298,7 @@ impl Inner {
         })
     }
 
-    async fn permit(&self, scope: &Scope) -> Result<super::budget::Permit, CallError> {
+    async fn permit(&self, scope: &Scope) -> Result<Permit, CallError> {
         let asked_at = Instant::now();
         let waited =
             scope.wait(self.budget.permit(scope.priority), || "waiting for the shared budget".to_owned());
@@ -420,136 +403,8 @@ impl Scope {
     }
 }
 
-impl Endpoints {
-    fn check(&self) -> Result<(), CallError> {
-        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        breaker.check(Instant::now()).map_err(|open| self.paused(open))
-    }
-
-    fn admit(&self) -> Result<Admitted<'_>, CallError> {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let admission = breaker.admit(Instant::now()).map_err(|open| self.paused(open))?;
-        Ok(Admitted { endpoints: self, admission, settled: false })
-    }
-
-    fn paused(&self, open: Open) -> CallError {
-        let reason = match open.until {
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
-                format!("not sent: {} failed repeatedly and pauses for another {left:.1} s", self.name)
-            }
-            None => format!("not sent: {} failed repeatedly and is being probed", self.name),
-        };
-        CallError::without_reply(Kind::Paused { until: open.until }, reason)
-    }
-
-    fn settle(&self, admission: Admission, verdict: Verdict) {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_closed = breaker.is_closed();
-        breaker.settle(admission, verdict, Instant::now());
-        let is_closed = breaker.is_closed();
-        drop(breaker);
-        if was_closed == is_closed {
-            return;
-        }
-        metrics::GENESYS_BREAKER_OPEN.gauge(&[self.name]).set(if is_closed { 0.0 } else { 1.0 });
-        if is_closed {
-            tracing::info!(endpoints = self.name, "answers again");
-            self.health.ready();
-        } else {
-            tracing::warn!(endpoints = self.name, "failed repeatedly: pausing, then probing");
-            self.health.not_ready("Genesys Cloud failed repeatedly here: paused, then probed");
-        }
-    }
-}
-
-/// A call that the breaker let through; giving it up tells the breaker so.
-struct Admitted<'a> {
-    endpoints: &'a Endpoints,
-    admission: Admission,
-    settled: bool,
-}
-
-impl Admitted<'_> {
-    fn settle(mut self, verdict: Verdict) {
-        self.settled = true;
-        self.endpoints.settle(self.admission, verdict);
-    }
-}
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.endpoints.settle(self.admission, Verdict::Unknown);
-        }
-    }
-}
-
 fn read_request(path: String) -> SentRequest {
     SentRequest { method: "GET".to_owned(), path, if_match: None, body: serde_json::Value::Null }
-}
-
-/// What a status that is no success means. The time of a 429 is filled in later.
-fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, String) {
-    let kind = match status {
-        StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Kind::Conflict,
-        StatusCode::TOO_MANY_REQUESTS => Kind::RateLimited { until: Instant::now() },
-        StatusCode::UNAUTHORIZED => Kind::Unauthorized,
-        StatusCode::FORBIDDEN => Kind::Forbidden,
-        StatusCode::NOT_FOUND => Kind::NotFound,
-        status if status.is_server_error() => Kind::Server { status: status.as_u16() },
-        _ => Kind::Rejected,
-    };
-    let mut reason = format!("HTTP {}", status.as_u16());
-    if status.is_redirection() {
-        reason.push_str(": redirects are not followed; check genesys.base_url");
-    }
-    if let Some(message) = response.body.as_deref().and_then(api_message) {
-        reason.push_str(": ");
-        reason.push_str(&message);
-    }
-    (kind, reason)
-}
-
-/// The message of the platform's own error body.
-fn api_message(body: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct WireError {
-        message: String,
-    }
-    let error: WireError = serde_json::from_str(body).ok()?;
-    Some(error.message.chars().filter(|c| !c.is_control()).take(200).collect())
-}
-
-/// `inin-ratelimit-*`, where complete.
-fn limits(reply: &RawReply) -> Option<Limits> {
-    let number = |name: &str| {
-        let value: f64 = reply.header(name)?.trim().parse().ok()?;
-        (value.is_finite() && value >= 0.0).then_some(value)
-    };
-    let (count, allowed) = (number("inin-ratelimit-count")?, number("inin-ratelimit-allowed")?);
-    Some(Limits { allowed, remaining: allowed - count, reset_seconds: number("inin-ratelimit-reset")? })
-}
-
-fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
-    reply.header(name).filter(|value| value.len() <= HEADER_LIMIT).map(str::to_owned)
-}
-
-/// The first 2 KiB as text that a database takes, secrets blacked out.
-fn excerpt(body: &[u8], secrets: &[&str]) -> String {
-    let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
-    // Looks beyond the cut, so that none is cut in two and missed.
-    let window = &body[..body.len().min(EXCERPT_LIMIT + longest)];
-    let mut text = String::from_utf8_lossy(window).replace('\0', "\u{fffd}");
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "[secret]");
-    }
-    let mut end = text.len().min(EXCERPT_LIMIT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text
 }
 
 fn parse_url(name: &'static str, value: &str) -> Result<Url, ClientError> {
@@ -579,48 +434,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_holds_no_secret_and_nothing_a_database_refuses() {
-        let text = excerpt(b"{\"echo\":\"tok-1\",\"nul\":\"\0\"}", &["tok-1", ""]);
-        assert_eq!(text, "{\"echo\":\"[secret]\",\"nul\":\"\u{fffd}\"}");
-
-        let mut body = vec![b'x'; EXCERPT_LIMIT - 3];
-        body.extend_from_slice(b"tok-1 and more");
-        let text = excerpt(&body, &["tok-1"]);
-        assert!(!text.contains("tok"), "a secret over the cut: {}", &text[EXCERPT_LIMIT - 10..]);
-        assert_eq!(text.len(), EXCERPT_LIMIT);
-
-        let umlauts = "ü".repeat(EXCERPT_LIMIT);
-        assert!(excerpt(umlauts.as_bytes(), &[]).len() <= EXCERPT_LIMIT);
-    }
-
-    #[test]
     fn urls_are_checked_before_anything_is_called() {
         assert_eq!(checked_url("genesys.base_url", "http://h:1/a/").unwrap(), "http://h:1/a");
         for value in ["", "h", "ftp://h", "http://user:secret@h", "http://h?x=1", "http://h#x", "file:///etc"]
         {
             assert!(checked_url("genesys.base_url", value).is_err(), "{value}");
-        }
-    }
-
-    #[test]
-    fn every_status_has_its_meaning() {
-        let kind = |status: u16| judge_status(StatusCode::from_u16(status).unwrap(), &EMPTY).0.name();
-        const EMPTY: ReceivedResponse =
-            ReceivedResponse { status: None, body: None, error: None, correlation_id: None };
-        for (status, expected) in [
-            (301, "rejected"),
-            (400, "rejected"),
-            (401, "unauthorized"),
-            (403, "forbidden"),
-            (404, "not_found"),
-            (409, "conflict"),
-            (412, "conflict"),
-            (415, "rejected"),
-            (429, "rate_limited"),
-            (500, "server_error"),
-            (503, "server_error"),
-        ] {
-            assert_eq!(kind(status), expected, "{status}");
         }
     }
 }

@@ -58,9 +58,9 @@ pub enum CallErrorKind {
     /// A read was answered with something that is not the API's: HTML, broken
     /// JSON, missing or impossible values.
     Malformed,
-    /// The scope's deadline passed before the request was sent.
+    /// The scope's deadline passed before the request was sent, or for a read before its reply.
     DeadlinePassed,
-    /// The scope was cancelled before the request was sent.
+    /// The scope was cancelled before the request was sent, or for a read before its reply.
     Cancelled,
     /// Not sent: the endpoint group's breaker is open, the shared budget cannot be
     /// asked, or too many calls wait. `until` says when to try again, where known.

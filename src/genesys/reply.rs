@@ -1,0 +1,120 @@
+//! What a reply says, and how much of it is kept.
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::budget::Limits;
+use super::error::CallErrorKind as Kind;
+use super::transport::RawReply;
+use crate::model::outcome::ReceivedResponse;
+
+/// How much of a reply is kept for the record, in bytes.
+const EXCERPT_LIMIT: usize = 2 * 1024;
+/// Longest entity tag or correlation id.
+const HEADER_LIMIT: usize = 1024;
+
+/// What a status that is no success means. The time of a 429 is filled in later.
+pub fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, String) {
+    let kind = match status {
+        StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Kind::Conflict,
+        StatusCode::TOO_MANY_REQUESTS => Kind::RateLimited { until: Instant::now() },
+        StatusCode::UNAUTHORIZED => Kind::Unauthorized,
+        StatusCode::FORBIDDEN => Kind::Forbidden,
+        StatusCode::NOT_FOUND => Kind::NotFound,
+        status if status.is_server_error() => Kind::Server { status: status.as_u16() },
+        _ => Kind::Rejected,
+    };
+    let mut reason = format!("HTTP {}", status.as_u16());
+    if status.is_redirection() {
+        reason.push_str(": redirects are not followed; check genesys.base_url");
+    }
+    if let Some(message) = response.body.as_deref().and_then(api_message) {
+        reason.push_str(": ");
+        reason.push_str(&message);
+    }
+    (kind, reason)
+}
+
+/// The message of the platform's own error body.
+fn api_message(body: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct WireError {
+        message: String,
+    }
+    let error: WireError = serde_json::from_str(body).ok()?;
+    Some(error.message.chars().filter(|c| !c.is_control()).take(200).collect())
+}
+
+/// `inin-ratelimit-*`, where complete.
+pub fn limits(reply: &RawReply) -> Option<Limits> {
+    let number = |name: &str| {
+        let value: f64 = reply.header(name)?.trim().parse().ok()?;
+        (value.is_finite() && value >= 0.0).then_some(value)
+    };
+    let (count, allowed) = (number("inin-ratelimit-count")?, number("inin-ratelimit-allowed")?);
+    Some(Limits { allowed, remaining: allowed - count, reset_seconds: number("inin-ratelimit-reset")? })
+}
+
+pub fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
+    reply.header(name).filter(|value| value.len() <= HEADER_LIMIT).map(str::to_owned)
+}
+
+/// The first 2 KiB as text that a database takes, secrets blacked out.
+pub fn excerpt(body: &[u8], secrets: &[&str]) -> String {
+    let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
+    // Looks beyond the cut, so that none is cut in two and missed.
+    let window = &body[..body.len().min(EXCERPT_LIMIT + longest)];
+    let mut text = String::from_utf8_lossy(window).replace('\0', "\u{fffd}");
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "[secret]");
+    }
+    let mut end = text.len().min(EXCERPT_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_holds_no_secret_and_nothing_a_database_refuses() {
+        let text = excerpt(b"{\"echo\":\"tok-1\",\"nul\":\"\0\"}", &["tok-1", ""]);
+        assert_eq!(text, "{\"echo\":\"[secret]\",\"nul\":\"\u{fffd}\"}");
+
+        let mut body = vec![b'x'; EXCERPT_LIMIT - 3];
+        body.extend_from_slice(b"tok-1 and more");
+        let text = excerpt(&body, &["tok-1"]);
+        assert!(!text.contains("tok"), "a secret over the cut: {}", &text[EXCERPT_LIMIT - 10..]);
+        assert_eq!(text.len(), EXCERPT_LIMIT);
+
+        let umlauts = "ü".repeat(EXCERPT_LIMIT);
+        assert!(excerpt(umlauts.as_bytes(), &[]).len() <= EXCERPT_LIMIT);
+    }
+
+    #[test]
+    fn every_status_has_its_meaning() {
+        let kind = |status: u16| judge_status(StatusCode::from_u16(status).unwrap(), &EMPTY).0.name();
+        const EMPTY: ReceivedResponse =
+            ReceivedResponse { status: None, body: None, error: None, correlation_id: None };
+        for (status, expected) in [
+            (301, "rejected"),
+            (400, "rejected"),
+            (401, "unauthorized"),
+            (403, "forbidden"),
+            (404, "not_found"),
+            (409, "conflict"),
+            (412, "conflict"),
+            (415, "rejected"),
+            (429, "rate_limited"),
+            (500, "server_error"),
+            (503, "server_error"),
+        ] {
+            assert_eq!(kind(status), expected, "{status}");
+        }
+    }
+}
