@@ -11,6 +11,7 @@ use trunkline::runtime::subscription::{
 };
 use trunkline::topics::{DIAL_DECISIONS, OUTCOMES};
 
+use crate::support::proxy::{END_TXN, Proxy};
 use crate::support::{kafka, until};
 
 const ROLE: &str = "reader";
@@ -301,4 +302,47 @@ async fn a_topic_that_comes_later_is_found_and_readiness_tells_it() {
     };
     subscription.start(added.iter().map(|partition| (*partition, Start::Committed)).collect()).await;
     assert_eq!(numbers(&records(&mut subscription, 3).await), [0, 1, 2]);
+}
+
+/// A commit is taken off the wire and the brokers stay out of reach for longer than
+/// anybody waits for them: whether it counted is found out from the committed offsets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_end_is_not_known_is_looked_up() {
+    let proxy = Proxy::start().await;
+    for arrives in [true, false] {
+        let kafka = kafka::settings();
+        kafka::create_topics(&kafka, &[&DIAL_DECISIONS, &OUTCOMES], 1).await;
+        produce_numbers(&kafka, 0, 0..3).await;
+        let behind_proxy = KafkaSettings { brokers: proxy.address.clone(), ..kafka.clone() };
+        let mut subscription = open(&behind_proxy, "one", publishing());
+        assigned(&mut subscription).await;
+        subscription.start(vec![(ONE, Start::Committed)]).await;
+        records(&mut subscription, 3).await;
+        subscription.publish(vec![outbound("a")], vec![(ONE, 1)]).await.expect("publishes");
+
+        let caught = proxy.catch_next(END_TXN);
+        let handle = subscription.handle();
+        let publishing =
+            tokio::spawn(async move { handle.publish(vec![outbound("b")], vec![(ONE, 2)]).await });
+        let held = caught.await.expect("the commit");
+        proxy.set_away(true);
+        if arrives {
+            held.deliver().await;
+        } else {
+            drop(held);
+        }
+        // Longer than a commit is tried (10 s); nothing outside shows when that is over.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert!(!publishing.is_finished(), "no verdict without a word from the brokers");
+        proxy.set_away(false);
+        let verdict = tokio::time::timeout(PATIENCE, publishing).await.expect("a verdict").expect("no panic");
+        let (visible, offset): (&[&str], _) = if arrives { (&["a", "b"], 2) } else { (&["a"], 1) };
+        assert_eq!(values(&kafka::read_all(&kafka, &OUTCOMES)), visible, "{verdict:?}");
+        assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(offset));
+        match verdict {
+            Ok(()) => assert!(arrives),
+            Err(PublishError::Retry(_)) => assert!(!arrives),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 }

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex as Waiting, MutexGuard, mpsc, oneshot, watch};
 
 /// The request that ends a transaction (Kafka protocol, API key 26).
 pub const END_TXN: i16 = 26;
+
+/// The broker advertises one address for proxies: one of them at a time.
+static ONLY_ONE: Waiting<()> = Waiting::const_new(());
 
 /// Runs until it is dropped.
 pub struct Proxy {
@@ -17,6 +20,8 @@ pub struct Proxy {
     pub address: String,
     traps: Arc<Mutex<Option<Trap>>>,
     accepting: tokio::task::JoinHandle<()>,
+    away: watch::Sender<bool>,
+    _only: MutexGuard<'static, ()>,
 }
 
 struct Trap {
@@ -52,18 +57,29 @@ impl Proxy {
             |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"));
         let address = variable("TRUNKLINE_TEST_KAFKA_PROXY");
         let upstream = variable("TRUNKLINE_TEST_KAFKA_PROXY_UPSTREAM");
+        let only = ONLY_ONE.lock().await;
         let listener = TcpListener::bind(&address).await.expect("the proxy's port is free");
         let traps = Arc::new(Mutex::new(None));
+        let (away, gone) = watch::channel(false);
         let accepting = tokio::spawn({
             let traps = Arc::clone(&traps);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
+                    if *gone.borrow() {
+                        continue;
+                    }
                     let Ok(broker) = TcpStream::connect(&upstream).await else { continue };
-                    tokio::spawn(connection(client, broker, Arc::clone(&traps)));
+                    tokio::spawn(connection(client, broker, Arc::clone(&traps), gone.clone()));
                 }
             }
         });
-        Self { address, traps, accepting }
+        Self { address, traps, accepting, away, _only: only }
+    }
+
+    /// Cuts every connection and takes no new ones, or takes them again. A request that
+    /// was taken off the wire keeps its connection to the broker.
+    pub fn set_away(&self, away: bool) {
+        self.away.send_replace(away);
     }
 
     /// Takes the next request of this kind off the wire and kills its connection.
@@ -74,13 +90,18 @@ impl Proxy {
     }
 }
 
-async fn connection(client: TcpStream, broker: TcpStream, traps: Arc<Mutex<Option<Trap>>>) {
+async fn connection(
+    client: TcpStream,
+    broker: TcpStream,
+    traps: Arc<Mutex<Option<Trap>>>,
+    gone: watch::Receiver<bool>,
+) {
     let (client_reads, client_writes) = client.into_split();
     let (broker_reads, broker_writes) = broker.into_split();
     let (replies, reply) = mpsc::channel(1);
     let (dead, died) = oneshot::channel();
     tokio::spawn(pass_replies(broker_reads, client_writes, died, replies));
-    pass_requests(client_reads, broker_writes, dead, reply, traps).await;
+    pass_requests(client_reads, broker_writes, dead, reply, traps, gone).await;
 }
 
 async fn pass_replies(
@@ -112,8 +133,14 @@ async fn pass_requests(
     dead: oneshot::Sender<()>,
     reply: mpsc::Receiver<Vec<u8>>,
     traps: Arc<Mutex<Option<Trap>>>,
+    mut gone: watch::Receiver<bool>,
 ) {
-    while let Some(frame) = read_frame(&mut client).await {
+    loop {
+        let frame = tokio::select! {
+            frame = read_frame(&mut client) => frame,
+            _ = gone.wait_for(|gone| *gone) => None,
+        };
+        let Some(frame) = frame else { return };
         let api_key = i16::from_be_bytes([frame[4], frame[5]]);
         let trap = traps.lock().unwrap().take_if(|trap| trap.api_key == api_key);
         let Some(trap) = trap else {
