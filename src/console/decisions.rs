@@ -84,6 +84,7 @@ pub(super) async fn list(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Page>, Problem> {
     let (filter, limit) = read_query(&query)?;
+    let _turn = shared.ledger_reads.acquire().await;
     // One more than asked for tells whether another page follows.
     let mut items = shared.database.decisions(&filter, limit + 1).await?;
     let more = items.len() > limit as usize;
@@ -104,6 +105,7 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<String>) -
     if let Some(finished) = shared.finished.get(&id).await {
         return Ok(as_json(finished));
     }
+    let _turn = shared.ledger_reads.acquire().await;
     let Some(entry) = shared.database.decision(id).await? else {
         let remedy = "check the id; a decision taken just now is here once the audit has recorded it";
         return Err(Problem::new(Kind::NotFound, format!("there is no decision {id}"), remedy));

@@ -47,6 +47,9 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Requests answered at the same time; more are told to come again.
     pub max_concurrent: usize,
+    /// Requests that read the ledger at the same time; more wait their turn. Keeps
+    /// connections to Postgres free for the work itself.
+    pub max_ledger_reads: usize,
     /// Connections open at the same time; more wait to be accepted.
     pub max_connections: usize,
     /// Bytes of finished decisions kept to be shown again.
@@ -61,6 +64,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             max_body_bytes: 64 * 1_024,
             max_concurrent: 64,
+            max_ledger_reads: 3,
             max_connections: 512,
             cache_bytes: 8 * 1_024 * 1_024,
         }
@@ -98,6 +102,7 @@ struct Inner {
     finished: Cache<DecisionId, Bytes>,
     guard: Guard,
     permits: Semaphore,
+    ledger_reads: Semaphore,
     request_timeout: Duration,
     max_body_bytes: usize,
 }
@@ -131,6 +136,7 @@ impl Console {
             finished,
             guard,
             permits: Semaphore::new(settings.max_concurrent),
+            ledger_reads: Semaphore::new(settings.max_ledger_reads),
             request_timeout: settings.request_timeout,
             max_body_bytes: settings.max_body_bytes,
         });

@@ -28,6 +28,8 @@ pub enum Error {
         "all connections to Postgres at {server} are in use; raise postgres.max_connections or the server's max_connections"
     )]
     Busy { server: String },
+    #[error("Postgres at {server} is not migrated: {reason}; run: trunkline database migrate")]
+    NotMigrated { server: String, reason: String },
     #[error("the database lacks migration {version} ({name}); run: trunkline database migrate")]
     MissingMigration { version: i64, name: String },
     #[error(
@@ -57,6 +59,7 @@ impl Error {
             | Error::Tls { .. }
             | Error::WrongCredentials { .. }
             | Error::MissingDatabase { .. }
+            | Error::NotMigrated { .. }
             | Error::MissingMigration { .. }
             | Error::Busy { .. } => true,
             Error::Query { source, .. } => !is_about_data(source),
@@ -116,6 +119,10 @@ impl Target {
                     reason: refusal.message().to_owned(),
                 },
                 Some("3D000") => Error::MissingDatabase { server, database: self.database.clone() },
+                // undefined_table, invalid_schema_name
+                Some("42P01" | "3F000") => {
+                    Error::NotMigrated { server, reason: refusal.message().to_owned() }
+                }
                 Some("53300") => Error::Busy { server },
                 Some("57P01" | "57P02" | "57P03") => {
                     Error::Unreachable { server, reason: refusal.message().to_owned() }

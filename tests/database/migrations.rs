@@ -113,6 +113,10 @@ async fn each_problem_has_its_name_and_remedy() {
     let unmigrated = Database::connect(&own.settings()).unwrap().verify().await.unwrap_err();
     assert!(unmigrated.to_string().contains("trunkline database migrate"), "{unmigrated}");
 
+    let too_early = Database::connect(&own.settings()).unwrap().positions("audit", &[]).await.unwrap_err();
+    assert!(matches!(&too_early, Error::NotMigrated { .. }), "{too_early}");
+    assert!(too_early.is_temporary() && too_early.to_string().contains("trunkline database migrate"));
+
     let secret = "canary-password";
     let bad = Settings { url: format!("postgres://u:{secret}@host:notaport/db").into(), ..own.settings() };
     let bad = Database::connect(&bad).unwrap_err();

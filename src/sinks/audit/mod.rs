@@ -71,7 +71,7 @@ pub async fn run(
             batch_records: settings.batch_records,
             buffered_records: settings.batch_records * 4,
             publishes: true,
-            health: Some(health.part("audit's consumer")),
+            health: Some(health.part("audit consumer")),
             ..SubscriptionOptions::default()
         };
         let read = [&topics::DIAL_DECISIONS, &topics::OUTCOMES];
