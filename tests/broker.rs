@@ -6,6 +6,8 @@ mod support;
 mod dead_letters;
 #[path = "broker/exactly_once.rs"]
 mod exactly_once;
+#[path = "broker/misfortunes.rs"]
+mod misfortunes;
 #[path = "broker/subscription.rs"]
 mod subscription;
 #[path = "broker/topics.rs"]

@@ -1,12 +1,25 @@
-//! The two things we need of a record's headers that rdkafka's safe interface
-//! cannot give: it panics on a header whose name is not UTF-8, which any producer
-//! may send, and it builds every header to find one.
+//! What rdkafka's safe interface cannot give. It panics on a header whose name is not
+//! UTF-8, which any producer may send, and builds every header to find one. Its flush
+//! neither overrides `linger.ms` nor wakes up when the last record is acknowledged.
 
 use std::ffi::CStr;
+use std::time::Duration;
 use std::{ptr, slice};
 
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as sys;
+
+/// Sends what lingers and waits until the brokers have everything. `false` when
+/// `timeout` came first: failed deliveries then wait to be polled.
+pub(super) fn flush<C: ClientContext>(producer: &Client<C>, timeout: Duration) -> bool {
+    let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
+    // SAFETY: the pointer is valid while the client is borrowed, and librdkafka's
+    // clients may be used from any thread.
+    let error = unsafe { sys::rd_kafka_flush(producer.native_ptr(), timeout_ms) };
+    error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
 
 /// The value of the last header called `name`, if it has one.
 pub(super) fn last_header<'m>(message: &'m BorrowedMessage<'_>, name: &CStr) -> Option<&'m [u8]> {

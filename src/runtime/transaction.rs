@@ -22,11 +22,14 @@ use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::kafka::KafkaSettings;
+use super::native;
 
 /// One call into librdkafka waits at most this long, so that a shutdown is noticed.
 const SLICE: Duration = Duration::from_millis(250);
-/// Between two looks at whether the brokers have everything.
-const TURN: Duration = Duration::from_micros(300);
+/// How long a full send buffer is left alone.
+const TURN: Duration = Duration::from_millis(1);
+/// Failed deliveries are noticed this late.
+const FLUSH_SLICE: Duration = Duration::from_millis(50);
 /// A transaction end slower than this may have been sent twice.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
 /// After a shutdown was asked for, the open transaction gets this long to end.
@@ -101,13 +104,14 @@ pub struct TransactionSettings {
     /// `transaction.timeout.ms`: after this the broker aborts a transaction left
     /// open, and readers of its partitions go on. Default 10 s.
     pub timeout: Duration,
-    /// How long records wait for company before they are sent. Default 1 ms.
+    /// How long records wait for company before they are sent; the end of a
+    /// transaction does not wait for it. Default 5 ms.
     pub linger: Duration,
 }
 
 impl Default for TransactionSettings {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(1) }
+        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(5) }
     }
 }
 
@@ -297,14 +301,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Waits until the brokers have every record. Much faster than leaving it to
-    /// the commit, which looks only every 100 ms.
+    /// Sends what lingers and waits until the brokers have every record. Much faster
+    /// than leaving it to the commit, which looks only every 100 ms.
     pub fn flush(&mut self) -> Result<(), TransactionError> {
         let step = "flush";
         let client = self.producer.client();
         let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
-        while client.in_flight_count() > 0 {
-            serve(client, TURN);
+        while !native::flush(client.client(), FLUSH_SLICE) {
+            drain(client);
             if patience.is_over() {
                 let cause = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 return Err(TransactionError { verdict: Verdict::Abortable, step, cause });

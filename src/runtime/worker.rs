@@ -31,11 +31,14 @@ const BUSY_BATCH: usize = 1_000;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
-const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// How long a broker may take to answer; a shutdown waits for it.
+const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
 
 /// What ends a worker. A new one is started, after a pause, unless told otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
+    #[error("cannot reach Kafka at {brokers}: {cause}")]
+    Unreachable { brokers: String, cause: KafkaError },
     #[error("topic {topic} does not exist: create it with `trunkline topics apply`")]
     TopicMissing { topic: String },
     #[error(
@@ -136,15 +139,16 @@ impl<S: Stage> Worker<S> {
         )
         .map_err(Fault::kafka("creating the consumer"))?;
         let input = kafka.topic(declaration.input);
-        let partitions = partitions_of(&consumer, &input)?;
+        let partitions = partitions_of(&consumer, &kafka.brokers, &input)?;
         let changelog = kafka.topic(declaration.changelog);
-        let changelog_partitions = partitions_of(&consumer, &changelog)?;
+        let changelog_partitions = partitions_of(&consumer, &kafka.brokers, &changelog)?;
         if partitions != changelog_partitions {
             let input_partitions = partitions;
             return Err(Fault::NotCopartitioned { input, input_partitions, changelog, changelog_partitions });
         }
-        let routes =
-            Routes::new(declaration, kafka, |topic: &Topic| partitions_of(&consumer, &kafka.topic(topic)))?;
+        let routes = Routes::new(declaration, kafka, |topic: &Topic| {
+            partitions_of(&consumer, &kafka.brokers, &kafka.topic(topic))
+        })?;
         consumer.subscribe(&[&input]).map_err(Fault::kafka("subscribing"))?;
         Ok(Self {
             task: Task::new(Arc::clone(&stage), input.clone(), partitions),
@@ -221,7 +225,7 @@ impl<S: Stage> Worker<S> {
                     tracing::info!(stage = self.name(), ?partitions, "assigned");
                     let beyond = partitions.iter().copied().find(|partition| *partition >= self.partitions);
                     if beyond.is_some() {
-                        let now = partitions_of(&self.consumer, &self.input)?;
+                        let now = partitions_of(&self.consumer, &self.kafka.brokers, &self.input)?;
                         let (topic, then) = (self.input.clone(), self.partitions);
                         return Err(Fault::PartitionsChanged { topic, then, now });
                     }
@@ -299,7 +303,7 @@ impl<S: Stage> Worker<S> {
         if !held.is_empty() {
             let sought = self
                 .consumer
-                .seek_partitions(positions, METADATA_WAIT)
+                .seek_partitions(positions, ANSWER_WAIT)
                 .map_err(Fault::kafka("seeking the committed offsets"))?;
             sought
                 .elements()
@@ -484,7 +488,7 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", "6000")
         .set("heartbeat.interval.ms", "1500")
-        .set("topic.metadata.refresh.interval.ms", "60000")
+        .set("topic.metadata.refresh.interval.ms", "5000")
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.message.max.bytes", "1048576")
@@ -494,9 +498,10 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
 }
 
 /// How many partitions a topic has.
-fn partitions_of(consumer: &BaseConsumer<Assignment>, topic: &str) -> Result<i32, Fault> {
-    let metadata =
-        consumer.fetch_metadata(Some(topic), METADATA_WAIT).map_err(Fault::kafka("asking for the topics"))?;
+fn partitions_of(consumer: &BaseConsumer<Assignment>, brokers: &str, topic: &str) -> Result<i32, Fault> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), ANSWER_WAIT)
+        .map_err(|cause| Fault::Unreachable { brokers: brokers.to_owned(), cause })?;
     let count = metadata
         .topics()
         .iter()

@@ -51,7 +51,7 @@ impl Instance {
 }
 
 /// Sends numbers under a few keys.
-async fn send_numbers(kafka: &KafkaSettings, numbers: std::ops::Range<i64>) {
+pub async fn send_numbers(kafka: &KafkaSettings, numbers: std::ops::Range<i64>) {
     let at = now();
     let records: Vec<(String, Vec<u8>)> = numbers.map(|n| (key_of(n), number(&key_of(n), at, n))).collect();
     let records: Vec<(&str, &[u8])> = records.iter().map(|(key, value)| (&**key, &**value)).collect();
@@ -76,7 +76,7 @@ fn sums(kafka: &KafkaSettings) -> BTreeMap<String, Vec<(i64, u64)>> {
 
 /// Waits until all are there, and sees that each is there once, in order, with
 /// counts that have no gap.
-async fn expect_all(kafka: &KafkaSettings, count: i64) {
+pub async fn expect_all(kafka: &KafkaSettings, count: i64) {
     let give_up = Instant::now() + Duration::from_secs(90);
     loop {
         let sums = sums(kafka);
