@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::config::{Config, KEYS, environment_name};
+use crate::console::{self, Access};
 use crate::metrics::{self, Kind};
 use crate::topics::{self, Cleanup, Topic, Values};
 
@@ -37,8 +38,11 @@ pub fn all() -> Vec<Document> {
         })
         .collect();
     documents.push(whole("schemas/asyncapi.yaml".into(), yaml(&asyncapi())));
+    let openapi = serde_json::to_string_pretty(&console::openapi_document()).expect("plain data") + "\n";
+    documents.push(whole("schemas/openapi.json".into(), openapi));
     documents.push(whole("trunkline.example.toml".into(), Config::example()));
     documents.push(section("commands", commands_table()));
+    documents.push(section("routes", routes_table()));
     documents.push(section("topics", topics_table()));
     documents.push(section("configuration", configuration_table()));
     documents.push(section("metrics", metrics_table()));
@@ -53,6 +57,19 @@ fn commands_table() -> String {
     {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         table.push_str(&format!("| `{}` | {about} |\n", command.get_name()));
+    }
+    table
+}
+
+fn routes_table() -> String {
+    let mut table = String::from("| route | does | needs |\n|---|---|---|\n");
+    for route in console::ROUTES {
+        let needs = match route.access {
+            Access::Open => "–".to_owned(),
+            Access::Needs(role) => format!("a key with role `{}`, once keys are configured", role.name()),
+        };
+        let method = route.method.name().to_uppercase();
+        table.push_str(&format!("| `{method} {}` | {} | {needs} |\n", route.path, route.summary));
     }
     table
 }

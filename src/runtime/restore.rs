@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -38,6 +39,21 @@ pub enum RestoreError {
     #[error("shutting down")]
     Shutdown,
 }
+
+/// To a reader the end of a partition is news, not an error.
+struct Reader;
+
+impl ClientContext for Reader {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !matches!(error, KafkaError::PartitionEOF(_))
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
+        {
+            tracing::warn!(%error, reason, "changelog reader");
+        }
+    }
+}
+
+impl ConsumerContext for Reader {}
 
 /// What restoring needs to know.
 pub(super) struct Restore<'a> {
@@ -94,7 +110,7 @@ impl Restore<'_> {
     }
 
     /// A consumer that belongs to the group in name only: it never subscribes.
-    fn client(&self, isolation: &str) -> Result<BaseConsumer, RestoreError> {
+    fn client(&self, isolation: &str) -> Result<BaseConsumer<Reader>, RestoreError> {
         let mut config = self.kafka.client(self.declaration.name);
         config
             .set("group.id", self.kafka.group(self.declaration.name))
@@ -104,7 +120,7 @@ impl Restore<'_> {
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "16384");
-        BaseConsumer::from_config(&config).map_err(RestoreError::Consumer)
+        BaseConsumer::from_config_and_context(&config, Reader).map_err(RestoreError::Consumer)
     }
 
     /// The group's offsets; `None` where it has none.
@@ -129,7 +145,7 @@ impl Restore<'_> {
     }
 
     /// Waits until every transaction that may concern the committed offsets has ended.
-    fn wait_until_decided(&self, reader: &BaseConsumer, partitions: &[i32]) -> Result<(), RestoreError> {
+    fn wait_until_decided(&self, reader: &BaseConsumer<Reader>, partitions: &[i32]) -> Result<(), RestoreError> {
         let topic = self.kafka.topic(self.declaration.changelog);
         let all = self.client("read_uncommitted")?;
         for partition in partitions {
@@ -147,7 +163,7 @@ impl Restore<'_> {
     /// Reads the changelog to its end. Answers where the state stands.
     fn read<S: Stage>(
         &self,
-        reader: &BaseConsumer,
+        reader: &BaseConsumer<Reader>,
         task: &mut Task<S>,
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, i64>, RestoreError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::console::{self, ApiKey, ApiKeyError, Role};
+use crate::console::{self, ApiKey, ApiKeyError};
 use crate::genesys;
 use crate::postgres;
 use crate::runtime::StageSettings;
@@ -73,21 +73,13 @@ pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
 }
 
 /// # Errors
-/// When a key's digest cannot be read, which a checked configuration rules out.
+/// When a key's role or digest cannot be read, which a checked configuration rules out.
 pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
     let api_keys = config
         .http
         .api_keys
         .iter()
-        .map(|key| {
-            let role = match key.role.as_str() {
-                "operate" => Role::Operate,
-                "decide" => Role::Decide,
-                "publish" => Role::Publish,
-                _ => Role::Read,
-            };
-            ApiKey::new(&key.name, role, &key.sha256)
-        })
+        .map(|key| ApiKey::new(&key.name, key.role.parse()?, &key.sha256))
         .collect::<Result<_, _>>()?;
     Ok(console::Settings { listen: config.http.listen, api_keys, ..console::Settings::default() })
 }
