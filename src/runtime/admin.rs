@@ -9,13 +9,14 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::kafka::KafkaSettings;
 use super::transaction::BATCH_BYTES;
 use crate::topics::{Cleanup, Topic};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How topics are created.
 #[derive(Clone, Debug)]
@@ -96,6 +97,8 @@ pub async fn apply(
         admin.create(settings, report.topic, &report.name).await?;
         report.standing = Standing::Created;
     }
+    let created = reports.iter().filter(|report| report.standing == Standing::Created);
+    admin.wait_until_usable(created.map(|report| report.name.as_str()).collect()).await?;
     Ok(reports)
 }
 
@@ -141,12 +144,7 @@ impl<'k> Admin<'k> {
         settings: &TopicSettings,
         topics: &[&'static Topic],
     ) -> Result<Vec<TopicReport>, AdminError> {
-        let what = "a request for its topics";
-        let client = std::sync::Arc::clone(&self.client);
-        let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
-            .await
-            .unwrap_or(Err(KafkaError::Canceled))
-            .map_err(self.unreachable(what))?;
+        let metadata = self.metadata().await?;
         let found = |name: &str| {
             let topic =
                 metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none())?;
@@ -180,6 +178,33 @@ impl<'k> Admin<'k> {
             reports.push(TopicReport { topic, name, standing });
         }
         Ok(reports)
+    }
+
+    /// A new topic is known to the brokers a moment after they have said that it was created.
+    async fn wait_until_usable(&self, mut names: Vec<&str>) -> Result<(), AdminError> {
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
+        while !names.is_empty() && tokio::time::Instant::now() < deadline {
+            let metadata = self.metadata().await?;
+            names.retain(|name| {
+                let found = metadata.topics().iter().find(|topic| topic.name() == *name);
+                found.is_none_or(|topic| {
+                    topic.partitions().is_empty()
+                        || topic.partitions().iter().any(|partition| partition.leader() < 0)
+                })
+            });
+            if !names.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn metadata(&self) -> Result<Metadata, AdminError> {
+        let client = std::sync::Arc::clone(&self.client);
+        tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
+            .await
+            .unwrap_or(Err(KafkaError::Canceled))
+            .map_err(self.unreachable("a request for its topics"))
     }
 
     async fn configuration_drift(&self, topic: &Topic, name: &str) -> Result<Vec<Drift>, AdminError> {

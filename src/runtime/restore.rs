@@ -145,7 +145,11 @@ impl Restore<'_> {
     }
 
     /// Waits until every transaction that may concern the committed offsets has ended.
-    fn wait_until_decided(&self, reader: &BaseConsumer<Reader>, partitions: &[i32]) -> Result<(), RestoreError> {
+    fn wait_until_decided(
+        &self,
+        reader: &BaseConsumer<Reader>,
+        partitions: &[i32],
+    ) -> Result<(), RestoreError> {
         let topic = self.kafka.topic(self.declaration.changelog);
         let all = self.client("read_uncommitted")?;
         for partition in partitions {
