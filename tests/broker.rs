@@ -14,3 +14,5 @@ mod subscription;
 mod topics;
 #[path = "broker/transactions.rs"]
 mod transactions;
+#[path = "broker/crashes.rs"]
+mod crashes;

@@ -127,13 +127,8 @@ impl ErrorHeaders {
     }
 
     /// Bytes they add to a record.
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         self.iter().map(|(name, value)| name.len() + value.len() + PER_HEADER).sum()
-    }
-
-    /// Never: there are always six.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 }
 

@@ -38,6 +38,13 @@ impl KafkaSettings {
         format!("{}trunkline-{role}-{}-{worker}", self.topic_prefix, self.instance)
     }
 
+    /// Sets what the operator has not set: preferences of ours, on which nothing depends.
+    pub fn prefer(&self, config: &mut ClientConfig, preferences: &[(&str, &str)]) {
+        for (name, value) in preferences.iter().filter(|(name, _)| !self.properties.contains_key(*name)) {
+            config.set(*name, *value);
+        }
+    }
+
     /// Common to all clients; roles add theirs with [`ClientConfig::set`].
     pub fn client(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -319,7 +319,7 @@ impl<S: Stage> Task<S> {
         let topic = reason.topic();
         let bytes = record.key.map_or(0, <[u8]>::len)
             + record.value.map_or(0, <[u8]>::len)
-            + errors.len()
+            + errors.byte_len()
             + PER_RECORD;
         // The bytes come first: where everything together is too large, the original
         // headers stay behind, and a value too large even so stops the stage.

@@ -66,11 +66,6 @@ impl TransactionError {
     fn new(step: &'static str, cause: KafkaError) -> Self {
         Self { verdict: verdict(&cause), step, cause }
     }
-
-    /// Whether a shutdown, rather than a fault, ended the waiting.
-    pub fn is_unknown(&self) -> bool {
-        self.verdict == Verdict::Unknown
-    }
 }
 
 fn verdict(cause: &KafkaError) -> Verdict {
@@ -105,13 +100,13 @@ pub struct TransactionSettings {
     /// open, and readers of its partitions go on. Default 10 s.
     pub timeout: Duration,
     /// How long records wait for company before they are sent; the end of a
-    /// transaction does not wait for it. Default 5 ms.
+    /// transaction does not wait for it. Default 20 ms.
     pub linger: Duration,
 }
 
 impl Default for TransactionSettings {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(5) }
+        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(20) }
     }
 }
 
@@ -148,15 +143,19 @@ impl Producer {
             .set("message.timeout.ms", &timeout_ms)
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            .set("compression.type", "lz4")
             .set("batch.size", BATCH_BYTES.to_string())
-            .set("batch.num.messages", "50000")
-            .set("linger.ms", settings.linger.as_millis().to_string())
             .set("message.max.bytes", MESSAGE_BYTES.to_string())
-            .set("queue.buffering.max.messages", "200000")
-            .set("queue.buffering.max.kbytes", "32768")
             // The end of a transaction waits for all of them anyway.
             .set("delivery.report.only.error", "true");
+        let linger_ms = settings.linger.as_millis().to_string();
+        let preferences = [
+            ("compression.type", "lz4"),
+            ("linger.ms", &linger_ms),
+            ("batch.num.messages", "50000"),
+            ("queue.buffering.max.messages", "200000"),
+            ("queue.buffering.max.kbytes", "32768"),
+        ];
+        kafka.prefer(&mut config, &preferences);
         // Info is where closed connections are told, whatever our own log shows.
         config.set_log_level(RDKafkaLogLevel::Info);
         let socket_timeout = config
@@ -274,7 +273,7 @@ impl Transaction<'_> {
         headers: Option<OwnedHeaders>,
         timestamp_ms: Option<i64>,
     ) -> Result<(), TransactionError> {
-        fail::fail_point!("before-produce", |_| std::process::abort());
+        fail::fail_point!("transaction-before-produce", |_| std::process::abort());
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
         record.key = key;
         record.payload = value;
@@ -297,7 +296,7 @@ impl Transaction<'_> {
                 Err((cause, _)) => return Err(TransactionError::new("produce", cause)),
             }
         }
-        fail::fail_point!("after-produce", |_| std::process::abort());
+        fail::fail_point!("transaction-after-produce", |_| std::process::abort());
         Ok(())
     }
 
@@ -330,12 +329,12 @@ impl Transaction<'_> {
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), TransactionError> {
-        fail::fail_point!("before-send-offsets", |_| std::process::abort());
+        fail::fail_point!("transaction-before-send-offsets", |_| std::process::abort());
         let client = self.producer.client();
         let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
         patience
             .retry("send_offsets", client, || client.send_offsets_to_transaction(offsets, group, SLICE))?;
-        fail::fail_point!("after-send-offsets", |_| std::process::abort());
+        fail::fail_point!("transaction-after-send-offsets", |_| std::process::abort());
         Ok(())
     }
 
@@ -346,7 +345,7 @@ impl Transaction<'_> {
             self.end_by_abort();
             return Err(error);
         }
-        fail::fail_point!("before-commit", |_| std::process::abort());
+        fail::fail_point!("transaction-before-commit", |_| std::process::abort());
         self.open = false;
         let started = Instant::now();
         let client = self.producer.client();
@@ -357,7 +356,7 @@ impl Transaction<'_> {
             self.end_by_abort();
         }
         result?;
-        fail::fail_point!("after-commit", |_| std::process::abort());
+        fail::fail_point!("transaction-after-commit", |_| std::process::abort());
         Ok(())
     }
 

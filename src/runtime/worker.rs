@@ -485,15 +485,19 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         // Positions are always given; one that is gone must stop the stage.
-        .set("auto.offset.reset", "error")
-        .set("session.timeout.ms", "6000")
-        .set("heartbeat.interval.ms", "1500")
-        .set("topic.metadata.refresh.interval.ms", "5000")
-        .set("fetch.min.bytes", "1")
-        .set("fetch.wait.max.ms", "100")
-        .set("fetch.message.max.bytes", "1048576")
-        .set("queued.min.messages", "20000")
-        .set("queued.max.messages.kbytes", settings.read_ahead_kib.to_string());
+        .set("auto.offset.reset", "error");
+    let read_ahead_kib = settings.read_ahead_kib.to_string();
+    let preferences = [
+        ("session.timeout.ms", "6000"),
+        ("heartbeat.interval.ms", "1500"),
+        ("topic.metadata.refresh.interval.ms", "5000"),
+        ("fetch.min.bytes", "1"),
+        ("fetch.wait.max.ms", "100"),
+        ("fetch.message.max.bytes", "1048576"),
+        ("queued.min.messages", "20000"),
+        ("queued.max.messages.kbytes", &read_ahead_kib),
+    ];
+    kafka.prefer(&mut config, &preferences);
     config
 }
 

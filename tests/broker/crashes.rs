@@ -1,0 +1,110 @@
+//! Processes that die at the worst moments: every number still counts once.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use trunkline::runtime::kafka::KafkaSettings;
+
+use super::exactly_once::{Instance, expect_all, send_numbers};
+use crate::support::counting::{SUMS, TOPICS};
+use crate::support::kafka::{self, create_topics, read_all};
+use crate::support::until;
+
+const PREFIX: &str = "TRUNKLINE_TEST_CHILD_PREFIX";
+
+/// A process of its own that runs the stage until it is killed, or its parent is gone.
+struct Process(Child);
+
+impl Process {
+    fn start(kafka: &KafkaSettings, crash_points: &str) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "crashes::child", "--nocapture"])
+            .env(PREFIX, &kafka.topic_prefix)
+            .env("FAILPOINTS", crash_points)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "runs as a child of the tests here"]
+fn child() {
+    let Ok(topic_prefix) = std::env::var(PREFIX) else { return };
+    let scenario = fail::FailScenario::setup();
+    let _instance = Instance::start(&KafkaSettings { topic_prefix, ..kafka::settings() }, "mortal", 2);
+    let _ = std::io::stdin().read(&mut [0]);
+    scenario.teardown();
+}
+
+fn counted(kafka: &KafkaSettings) -> usize {
+    read_all(kafka, &SUMS).len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_again_and_again() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 3).await;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut sent = 0;
+    for _ in 0..4 {
+        let before = counted(&kafka);
+        let process = Process::start(&kafka, "");
+        // Busy from its first batch until it dies.
+        for _ in 0..10 {
+            send_numbers(&kafka, sent..sent + 500).await;
+            sent += 500;
+        }
+        until("work", async || (counted(&kafka) > before).then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
+        send_numbers(&kafka, sent..sent + 500).await;
+        sent += 500;
+        drop(process);
+    }
+    let last = Process::start(&kafka, "");
+    expect_all(&kafka, sent).await;
+    drop(last);
+}
+
+/// `cargo test --features failpoints`: at every named point of a transaction.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_at_every_point_of_a_transaction() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let mut sent = 0;
+    for (point, times_before) in [
+        ("before-produce", 300),
+        ("after-produce", 300),
+        ("before-send-offsets", 2),
+        ("after-send-offsets", 2),
+        ("before-commit", 2),
+        ("after-commit", 2),
+    ] {
+        let mut process = Process::start(&kafka, &format!("transaction-{point}={times_before}*off->return"));
+        until(point, async || {
+            send_numbers(&kafka, sent..sent + 100).await;
+            sent += 100;
+            process.0.try_wait().unwrap()
+        })
+        .await;
+    }
+    let last = Process::start(&kafka, "");
+    expect_all(&kafka, sent).await;
+    drop(last);
+}
