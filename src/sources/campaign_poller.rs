@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::facts::{FactProducer, NotDelivered, new_traceparent};
 use super::schedule::Schedule;
@@ -25,6 +26,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{
     Event, Subscription, SubscriptionError, SubscriptionOptions, TopicPartition,
 };
+use crate::telemetry;
 use crate::topics;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.
@@ -274,6 +276,7 @@ impl Observer {
     }
 
     /// One observation: asks the platform, writes the fact, says when it was.
+    #[tracing::instrument(skip_all, fields(campaign = id))]
     async fn observe(
         &self,
         id: &str,
@@ -297,7 +300,7 @@ impl Observer {
         let observed_at = later(campaign_at.min(statistics_at), last);
         let fact = self.fact(&campaign, &statistics, observed_at);
         let value = serde_json::to_vec(&fact).expect("own values are JSON");
-        let traceparent = new_traceparent();
+        let traceparent = telemetry::traceparent(&Span::current()).unwrap_or_else(new_traceparent);
         let written = self.producer.publish(&topics::CAMPAIGN_STATS, partition, id, &value, &traceparent);
         let stopped = async {
             stop.cancelled().await;

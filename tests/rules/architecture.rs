@@ -17,8 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("runtime", &["model", "topics", "flow", "metrics", "health"]),
     ("genesys", &["model", "metrics", "health"]),
     ("postgres", &["model", "metrics", "health"]),
-    ("sources", &["model", "topics", "runtime", "genesys", "metrics", "health"]),
-    ("sinks", &["model", "topics", "runtime", "genesys", "postgres", "metrics", "health"]),
+    ("sources", &["model", "topics", "runtime", "genesys", "metrics", "health", "telemetry"]),
+    ("sinks", &["model", "topics", "runtime", "genesys", "postgres", "metrics", "health", "telemetry"]),
     ("console", &["model", "postgres", "metrics", "health"]),
     (
         "topology",

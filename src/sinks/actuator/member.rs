@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::carry::{Carrying, Interrupted, end_at_once};
 use super::intake::{self, Ending};
@@ -26,7 +27,8 @@ use crate::runtime::subscription::{
     Event, InboundRecord, PublishError, Start, Subscription, SubscriptionHandle, SubscriptionOptions,
     TopicPartition,
 };
-use crate::topics::DIAL_DECISIONS;
+use crate::telemetry;
+use crate::topics::{DIAL_DECISIONS, headers};
 
 /// Records in one transaction at most.
 const BATCH_LIMIT: usize = 500;
@@ -423,6 +425,10 @@ async fn carry_out<P: Platform, L: Ledger>(
     turn: Turn<Job>,
 ) -> Ended {
     let Turn { work: Job { partition, epoch, record, mut lease, stop }, superseded } = turn;
+    let span = tracing::info_span!("carry_out", partition = record.partition, offset = record.offset);
+    if let Some((_, traceparent)) = record.headers.iter().find(|(name, _)| name == headers::TRACEPARENT) {
+        telemetry::continue_trace(&span, traceparent);
+    }
     let result = async {
         let decision = match intake::read(&record) {
             Ok(decision) => decision,
@@ -449,6 +455,7 @@ async fn carry_out<P: Platform, L: Ledger>(
             }
         }
     }
+    .instrument(span)
     .await;
     Ended { lane, partition, epoch, record, result }
 }
