@@ -138,7 +138,8 @@ async fn platform(config: &Config) -> Vec<Finding> {
         cancelled: CancellationToken::new(),
     };
     if let Err(error) = client.authenticate(&scope).await {
-        return vec![Finding::bad(format!("{name}: token"), error)];
+        let remedy = "check genesys.base_url, genesys.login_url, genesys.client_id and genesys.client_secret";
+        return vec![Finding::bad(format!("{name}: token"), format!("{error}; {remedy}"))];
     }
     let mut findings = vec![Finding::good(format!("{name}: token"))];
     for campaign in &config.dial.campaigns {
