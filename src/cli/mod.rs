@@ -69,6 +69,8 @@ impl ConfigFile {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _crash_points = fail::FailScenario::setup();
     let arguments = Arguments::parse();
     // Any TLS provider would do; two in one process would be an error at first use.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -191,9 +191,9 @@ impl Database {
             outcomes: LoggedOutcome::insert(&mut transaction, &outcomes).await.map_err(fail)?,
             duplicates: 0,
         };
-        fail::fail_point!("audit-before-commit");
+        fail::fail_point!("audit-before-commit", |_| std::process::abort());
         transaction.commit().await.map_err(fail)?;
-        fail::fail_point!("audit-after-commit");
+        fail::fail_point!("audit-after-commit", |_| std::process::abort());
         let given = (batch.decisions.len() + batch.outcomes.len()) as u64;
         Ok(Written { duplicates: given - written.decisions - written.outcomes, ..written })
     }
