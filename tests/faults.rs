@@ -3,10 +3,19 @@
 
 mod support;
 
+#[path = "faults/absence.rs"]
+mod absence;
+#[cfg(feature = "failpoints")]
+#[path = "faults/crash_points.rs"]
+mod crash_points;
 #[path = "faults/deployment.rs"]
 mod deployment;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/restarts.rs"]
+mod restarts;
+#[path = "faults/zombies.rs"]
+mod zombies;
 
 /// How often a fault is repeated: `long` under `make faults`.
 fn rounds(short: usize, long: usize) -> usize {

@@ -1,36 +1,50 @@
 //! Instances of the program on topics, a database and a platform of a test's own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
 use trunkline::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Simulator};
 
+use crate::support::checker::violations;
 use crate::support::evidence::Scene;
 use crate::support::postgres::TestDatabase;
 use crate::support::process::Process;
+use crate::support::within;
 
 /// A tick of 30 s takes one second.
 const SPEED: f64 = 30.0;
 
+/// The longest that work may stand still while others take it over.
+const TAKEN_OVER: Duration = Duration::from_secs(90);
+
+/// Every instance ends within this when it is asked to.
+pub const ENDED: Duration = Duration::from_secs(10);
+
 pub struct Deployment {
     pub simulator: Running,
     pub scene: Scene,
+    pub database: TestDatabase,
     environment: Vec<(String, String)>,
-    _database: TestDatabase,
 }
 
 impl Deployment {
     /// Topics, database and platform are there; no instance runs yet.
-    pub async fn prepare(scenario: Scenario) -> Self {
-        // Another test of this process may have done it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    pub async fn prepare() -> Self {
         let brokers =
             std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`");
+        Self::prepare_on(brokers, TestDatabase::create().await).await
+    }
+
+    pub async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
+        // Another test of this process may have done it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
-        let database = TestDatabase::create().await;
         let simulator = Simulator::start(simulator::Settings {
             listen: ([127, 0, 0, 1], 0).into(),
             speed: SPEED,
-            scenario,
+            scenario: Scenario::default(),
             requests_per_window: 100_000,
             rival_every_seconds: Some(60),
             ..simulator::Settings::default()
@@ -55,28 +69,83 @@ impl Deployment {
         .into_iter()
         .map(|(name, value)| (format!("TRUNKLINE_{name}"), value))
         .collect();
-        for arguments in [["database", "migrate"], ["topics", "apply"]] {
-            let mut done = Process::start(arguments[0], &arguments, &environment);
-            assert!(done.wait(Duration::from_secs(60)).success(), "trunkline {arguments:?}");
-        }
         let owner = database.owner().await;
         let scene = Scene { brokers, topic_prefix, owner, simulator: simulator.api_url() };
-        Self { simulator, scene, environment, _database: database }
+        let deployment = Self { simulator, scene, database, environment };
+        for arguments in [["database", "migrate"], ["topics", "apply"]] {
+            let mut done = deployment.command(&arguments);
+            assert!(done.wait(Duration::from_secs(60)).success(), "trunkline {arguments:?}");
+        }
+        deployment
     }
 
-    /// One more instance with its own HTTP port.
-    pub fn instance(&self, name: &str, stages: Option<&str>) -> Instance {
+    /// The program with this deployment's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Process {
+        Process::start(arguments[0], arguments, &self.environment)
+    }
+
+    /// One more instance of all roles, with its own HTTP port.
+    pub fn instance(&self, name: &str) -> Instance {
+        self.instance_with(name, &[], &[])
+    }
+
+    /// One more instance whose environment differs in these.
+    pub fn instance_with(&self, name: &str, options: &[&str], differing: &[(&str, String)]) -> Instance {
         let port = free_port();
         let mut environment = self.environment.clone();
         environment.push(("TRUNKLINE_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}")));
         environment.push(("TRUNKLINE_INSTANCE__NAME".to_owned(), name.to_owned()));
-        let mut arguments = vec!["run"];
-        arguments.extend(stages.map(|stages| ["--stages", stages]).into_iter().flatten());
+        environment.extend(differing.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let arguments = [&["run"], options].concat();
         Instance { process: Process::start(name, &arguments, &environment), port }
     }
 
+    /// Until every campaign has been decided on from now, and the audit has it.
+    pub async fn goes_on(&self) {
+        let since_ms = now_ms();
+        let campaigns = self.simulator.overview().campaigns.len() as i64;
+        within(TAKEN_OVER, "every campaign to be decided on", async || {
+            (self.campaigns_decided_since(since_ms).await == campaigns).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends the instances, has what is left worked off, and judges all they left behind.
+    pub async fn ends_well(&self, seed: u64, instances: &mut [Instance]) {
+        for instance in instances.iter() {
+            instance.process.signal(Signal::TERM);
+        }
+        for instance in instances {
+            let status = instance.process.wait(ENDED);
+            assert!(status.success(), "SIGTERM ends with {status}");
+        }
+        // Without the poller nothing new comes in; what is there is worked off.
+        let mut rest = self.instance_with("rest", &["--stages", "windowing,dialing,actuator,audit"], &[]);
+        let mut found = Vec::new();
+        let end = Instant::now() + TAKEN_OVER;
+        while Instant::now() < end {
+            found = violations(&self.scene.evidence().await);
+            if found.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let told: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "seed {seed}:\n{}", told.join("\n"));
+        let evidence = self.scene.evidence().await;
+        assert!(!evidence.effects.is_empty(), "the run changed nothing at the platform");
+        println!(
+            "{} statistics, {} decisions, {} effects",
+            evidence.stats.len(),
+            evidence.decisions.len(),
+            evidence.effects.len()
+        );
+        rest.process.signal(Signal::TERM);
+        assert!(rest.process.wait(ENDED).success());
+    }
+
     /// Campaigns that have a decision in the audit younger than `since`, in milliseconds.
-    pub async fn campaigns_decided_since(&self, since_ms: i64) -> i64 {
+    async fn campaigns_decided_since(&self, since_ms: i64) -> i64 {
         let sql =
             "SELECT count(DISTINCT key) FROM audit.decisions WHERE decided_at > to_timestamp($1 / 1000.0)";
         let counted = sqlx::query_scalar(sql).bind(since_ms as f64).fetch_one(&self.scene.owner).await;
@@ -90,16 +159,41 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Status and body of a GET; `None` while nothing listens.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let reply = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await.ok()?;
+        Some((reply.status().as_u16(), reply.text().await.ok()?))
+    }
+
     /// Campaign observations this instance has made, by its own account.
     pub async fn polls(&self) -> f64 {
-        let url = format!("http://127.0.0.1:{}/metrics", self.port);
-        let Ok(reply) = reqwest::get(&url).await else { return 0.0 };
-        let page = reply.text().await.unwrap_or_default();
+        let Some((_, page)) = self.get("/metrics").await else { return 0.0 };
         page.lines()
             .filter(|line| line.starts_with("trunkline_campaign_polls_total"))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
+}
+
+/// Until both have observed campaigns: each holds part of the work.
+pub async fn both_work(first: &Instance, second: &Instance) {
+    within(TAKEN_OVER, "both instances to observe campaigns", async || {
+        (first.polls().await > 0.0 && second.polls().await > 0.0).then_some(())
+    })
+    .await;
+}
+
+/// Chance with a seed that is printed, or given in `TRUNKLINE_TEST_SEED`.
+pub fn chance() -> (u64, ChaCha8Rng) {
+    let seed: u64 = std::env::var("TRUNKLINE_TEST_SEED")
+        .map_or_else(|_| rand::rng().random(), |seed| seed.parse().expect("TRUNKLINE_TEST_SEED is a number"));
+    println!("seed {seed}");
+    (seed, ChaCha8Rng::seed_from_u64(seed))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_millis()).expect("before the year 292 million")
 }
 
 fn free_port() -> u16 {

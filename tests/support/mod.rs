@@ -10,16 +10,26 @@ pub mod postgres_proxy;
 pub mod process;
 pub mod proxy;
 pub mod records;
+pub mod services;
 pub mod simulated;
 pub mod topics;
 
 /// Asks again until `probe` answers, for half a minute at most.
-pub async fn until<T, F, P>(what: &str, mut probe: P) -> T
+pub async fn until<T, F, P>(what: &str, probe: P) -> T
 where
     F: Future<Output = Option<T>>,
     P: FnMut() -> F,
 {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    within(std::time::Duration::from_secs(30), what, probe).await
+}
+
+/// Asks again until `probe` answers, for `limit` at most.
+pub async fn within<T, F, P>(limit: std::time::Duration, what: &str, mut probe: P) -> T
+where
+    F: Future<Output = Option<T>>,
+    P: FnMut() -> F,
+{
+    let end = std::time::Instant::now() + limit;
     loop {
         if let Some(answer) = probe().await {
             return answer;

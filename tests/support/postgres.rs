@@ -18,7 +18,12 @@ impl TestDatabase {
     pub async fn create() -> Self {
         let url = std::env::var("TRUNKLINE_TEST_POSTGRES")
             .expect("TRUNKLINE_TEST_POSTGRES is not set: run `make test`, which starts a Postgres");
-        let server = PgConnectOptions::from_str(&url).expect("TRUNKLINE_TEST_POSTGRES is a URL");
+        Self::create_on(&url).await
+    }
+
+    /// Creates an empty database on another server.
+    pub async fn create_on(url: &str) -> Self {
+        let server = PgConnectOptions::from_str(url).expect("the server's URL");
         let name = format!("t_{}", uuid::Uuid::now_v7().simple());
         let mut connection = server.connect().await.expect("the test server answers");
         execute(&mut connection, &format!("CREATE DATABASE {name}")).await;

@@ -18,7 +18,14 @@ impl Process {
     pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Self {
         let log = std::env::temp_dir().join(format!("t-{}-{name}.log", uuid::Uuid::now_v7().simple()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+        // Nothing but what the test says: neither a developer's variables nor a file in the checkout.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TRUNKLINE_") {
+                command.env_remove(name);
+            }
+        }
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        command.current_dir(std::env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log).expect("a log file"));
         let mut child = command.spawn().expect("trunkline starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
@@ -30,6 +37,11 @@ impl Process {
         let mut line = String::new();
         let length = self.output.read_line(&mut line).expect("stdout is text");
         (length > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("the log can be read")
     }
 
     /// SIGKILL: no chance to clean up.

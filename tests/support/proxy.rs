@@ -115,7 +115,11 @@ async fn pass_replies(
     loop {
         tokio::select! {
             biased;
-            Ok(()) = &mut died, if client.is_some() => client = None,
+            died = &mut died, if client.is_some() => match died {
+                Ok(()) => client = None,
+                // The way there has ended with nothing taken off it.
+                Err(_) => return,
+            },
             frame = read_frame(&mut broker) => {
                 let Some(frame) = frame else { return };
                 match &mut client {
