@@ -12,6 +12,8 @@ use trunkline::topics::partition_of;
 #[path = "dial/window.rs"]
 mod window;
 
+const CAMPAIGN: &str = "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f";
+
 fn rule(criterion: &mut Criterion) {
     let rule = Proportional::default();
     let limits = Limits { least: 0.5, greatest: 3.0 };
@@ -19,7 +21,7 @@ fn rule(criterion: &mut Criterion) {
         bencher.iter(|| rule.decide(std::hint::black_box(0.41), std::hint::black_box(1.0), limits));
     });
     criterion.bench_function("partition_of", |bencher| {
-        bencher.iter(|| partition_of(std::hint::black_box(b"5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f"), 6));
+        bencher.iter(|| partition_of(std::hint::black_box(CAMPAIGN.as_bytes()), 6));
     });
 }
 
@@ -30,16 +32,15 @@ fn step(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     group.bench_function("decode, step, encode", |bencher| {
         let mut outputs = Outputs::default();
-        let mut tick = 0;
+        let text = window::text(CAMPAIGN, at);
         bencher.iter(|| {
-            tick += 1;
             let text = window::text(
                 "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f",
                 Timestamp::from_millis(at.as_millis() + tick),
             );
             let mut state = dialing::State::default();
-            let position = Position { topic: "trunkline.campaign-windows.v1", partition: 3, offset: tick };
-            let record = Record { at, key: "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f", position };
+            let position = Position { topic: "trunkline.campaign-windows.v1", partition: 3, offset: 1_042 };
+            let record = Record { at, key: CAMPAIGN, value: &text, position };
             let input: CampaignWindow<'_> = serde_json::from_str(&text).expect("a window");
             outputs.clear();
             stage.step(&record, &mut state, input, &mut outputs)

@@ -63,6 +63,8 @@ pub struct Record<'a> {
     /// The runtime's clock at the start of the batch.
     pub at: Timestamp,
     pub key: &'a str,
+    /// The JSON that the input was read from, for those who hand it on as it is.
+    pub value: &'a str,
     pub position: Position<'a>,
 }
 

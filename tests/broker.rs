@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "broker/crashes.rs"]
+mod crashes;
 #[path = "broker/dead_letters.rs"]
 mod dead_letters;
 #[path = "broker/exactly_once.rs"]
@@ -14,5 +16,3 @@ mod subscription;
 mod topics;
 #[path = "broker/transactions.rs"]
 mod transactions;
-#[path = "broker/crashes.rs"]
-mod crashes;

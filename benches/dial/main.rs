@@ -173,6 +173,7 @@ fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> BaseConsumer {
         .set("enable.auto.commit", "false")
         .set("fetch.wait.max.ms", "5")
         .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "5")
         .create()
         .expect("a consumer");
     let mut assignment = TopicPartitionList::new();

@@ -33,7 +33,7 @@ pub struct StageSettings {
     pub batch_records: usize,
     /// Longest time a transaction collects records. Default 100 ms.
     pub batch_time: Duration,
-    /// Records read ahead per worker, in KiB. Default 8 MiB.
+    /// Records read ahead per worker, in KiB. Default 4 MiB.
     pub read_ahead_kib: usize,
     /// Longest wait for a step of restoring, such as a former owner's open transaction. Default 60 s.
     pub restore_patience: Duration,
@@ -48,7 +48,7 @@ impl Default for StageSettings {
             workers: 1,
             batch_records: 50_000,
             batch_time: Duration::from_millis(100),
-            read_ahead_kib: 8_192,
+            read_ahead_kib: 4_096,
             restore_patience: Duration::from_secs(60),
             idle_after: Duration::from_secs(30),
             transactions: TransactionSettings::default(),

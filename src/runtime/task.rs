@@ -238,7 +238,7 @@ impl<S: Stage> Task<S> {
             false => self.condemned.get(&(record.partition, record.offset)).cloned(),
         };
         let read = condemned.map_or_else(|| read::<S>(record, self.declaration.input), Err);
-        let (input, key) = match read {
+        let (input, key, value) = match read {
             Ok(read) => read,
             Err(reason) => return self.set_aside(at, record, &reason, writer),
         };
@@ -247,7 +247,7 @@ impl<S: Stage> Task<S> {
             return self.set_aside(at, record, &Reason::Late, writer);
         }
         let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
-        let met = Record { at, key, position };
+        let met = Record { at, key, value, position };
         let (step, place) = match held.table.find(key) {
             Place::Held(place) => {
                 let state = held.table.state_mut(place);
@@ -415,7 +415,10 @@ fn output_overhead(topic: &Topic) -> usize {
 }
 
 /// Checks a record and decodes its value.
-fn read<'r, S: Stage>(record: &Incoming<'r>, topic: &Topic) -> Result<(S::Input<'r>, &'r str), Reason> {
+/// The input, the key, and the JSON that the input was read from.
+type Met<'r, S> = (<S as Stage>::Input<'r>, &'r str, &'r str);
+
+fn read<'r, S: Stage>(record: &Incoming<'r>, topic: &Topic) -> Result<Met<'r, S>, Reason> {
     let value = record.value.ok_or(Reason::Tombstone)?;
     let bytes = record.key.map_or(0, <[u8]>::len) + value.len();
     if bytes > topic.max_message_bytes {
@@ -447,7 +450,7 @@ fn read<'r, S: Stage>(record: &Incoming<'r>, topic: &Topic) -> Result<(S::Input<
             return Err(Reason::FromTheFuture { by_ms: event_time.millis_since(written_at) });
         }
     }
-    Ok((input, key))
+    Ok((input, key, text))
 }
 
 /// Whether a text of the JSON holds U+0000 as an escape. An escaped backslash

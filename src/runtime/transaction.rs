@@ -35,7 +35,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(1);
 /// After a shutdown was asked for, the open transaction gets this long to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 /// Largest batch of records sent at once, in bytes. A topic's `max.message.bytes` must allow for it.
-pub const BATCH_BYTES: usize = 1_000_000;
+pub const BATCH_BYTES: usize = 262_144;
 /// Largest record librdkafka takes, in bytes: above every topic's own limit.
 const MESSAGE_BYTES: usize = 20 * 1_024 * 1_024;
 
@@ -100,13 +100,13 @@ pub struct TransactionSettings {
     /// open, and readers of its partitions go on. Default 10 s.
     pub timeout: Duration,
     /// How long records wait for company before they are sent; the end of a
-    /// transaction does not wait for it. Default 20 ms.
+    /// transaction does not wait for it. Default 3 ms: longer, and they have left the caches.
     pub linger: Duration,
 }
 
 impl Default for TransactionSettings {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(20) }
+        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(3) }
     }
 }
 
@@ -152,8 +152,8 @@ impl Producer {
             ("compression.type", "lz4"),
             ("linger.ms", &linger_ms),
             ("batch.num.messages", "50000"),
-            ("queue.buffering.max.messages", "200000"),
-            ("queue.buffering.max.kbytes", "32768"),
+            ("queue.buffering.max.messages", "20000"),
+            ("queue.buffering.max.kbytes", "8192"),
         ];
         kafka.prefer(&mut config, &preferences);
         // Info is where closed connections are told, whatever our own log shows.

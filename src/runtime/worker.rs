@@ -29,6 +29,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// A batch of this many records is worth waiting a moment for more.
 const BUSY_BATCH: usize = 1_000;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// The brokers finish a small transaction this long after its commit. A record sent
+/// earlier is refused, and librdkafka then waits 20 ms before it tries again.
+const MARKERS_TAKE: Duration = Duration::from_millis(4);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
 /// How long a broker may take to answer; a shutdown waits for it.
@@ -94,6 +97,8 @@ pub(super) struct Worker<S: Stage> {
     failures: u32,
     /// The brokers could not be reached when last heard of.
     unreachable: bool,
+    /// The next batch does not begin before this.
+    rest_until: Instant,
 }
 
 /// Why a batch was not committed.
@@ -164,6 +169,7 @@ impl<S: Stage> Worker<S> {
             routes,
             failures: 0,
             unreachable: false,
+            rest_until: Instant::now(),
         })
     }
 
@@ -174,6 +180,7 @@ impl<S: Stage> Worker<S> {
         while !self.shutdown.is_cancelled() {
             self.answer_rebalances()?;
             self.look_at_connection();
+            std::thread::sleep(self.rest_until.saturating_duration_since(Instant::now()));
             // The message borrows the consumer, the batch needs the rest of the worker.
             let outcome = {
                 let Self { consumer, producer, task, routes, settings, shutdown, input, .. } = self;
@@ -191,6 +198,9 @@ impl<S: Stage> Worker<S> {
                 Ok(committed) => {
                     self.failures = 0;
                     self.unreachable = false;
+                    if committed.small {
+                        self.rest_until = Instant::now() + MARKERS_TAKE;
+                    }
                     self.report.committed(&committed, &mut self.task);
                     self.report.ready();
                     if let Some(error) = committed.consumer_error {
@@ -378,6 +388,8 @@ pub(super) struct Committed {
     pub tally: super::task::Tally,
     pub partitions: Vec<i32>,
     pub took: Duration,
+    /// Whether the batch was one of an idle stage.
+    small: bool,
     /// An error the consumer reported after the batch's last record.
     consumer_error: Option<KafkaError>,
 }
@@ -428,13 +440,20 @@ impl<S: Stage> Batch<'_, S> {
         };
         let written = self.task.write_changelog(&mut Outbox::without_record(&mut transaction, self.routes));
         written.map_err(|failure| self.batch_error(failure))?;
-        transaction.flush()?;
+        // The offsets travel while the records do; the commit waits for both.
         let offsets = self.offsets();
         let group = self.consumer.group_metadata().expect("the consumer has a group");
         transaction.send_offsets(&offsets, &group)?;
         transaction.commit()?;
         let partitions = self.task.positions().map(|(partition, _)| partition).collect();
-        Ok(Committed { tally: self.task.committed(), partitions, took: started.elapsed(), consumer_error })
+        let small = records < BUSY_BATCH;
+        Ok(Committed {
+            tally: self.task.committed(),
+            partitions,
+            took: started.elapsed(),
+            small,
+            consumer_error,
+        })
     }
 
     fn process(
@@ -493,8 +512,11 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
         ("topic.metadata.refresh.interval.ms", "5000"),
         ("fetch.min.bytes", "1"),
         ("fetch.wait.max.ms", "100"),
-        ("fetch.message.max.bytes", "1048576"),
+        // Compressed: in memory it is several times as much.
+        ("fetch.message.max.bytes", "131072"),
         ("queued.min.messages", "20000"),
+        // A full read-ahead is looked at again after this; the default is a second.
+        ("fetch.queue.backoff.ms", "5"),
         ("queued.max.messages.kbytes", &read_ahead_kib),
     ];
     kafka.prefer(&mut config, &preferences);

@@ -151,7 +151,7 @@ mod tests {
     fn step(state: &mut State, stats: CampaignStats<'_>) -> (Step, Option<CampaignWindow<'static>>) {
         let mut outputs = Outputs::default();
         let position = Position { topic: "t", partition: 0, offset: 0 };
-        let record = Record { at: stats.observed_at, key: "c", position };
+        let record = Record { at: stats.observed_at, key: "c", value: "", position };
         let result = Windowing.step(&record, state, stats, &mut outputs);
         let window = outputs.iter().next().map(|(_, _, value)| {
             let window: CampaignWindow<'_> = serde_json::from_slice(value).unwrap();
