@@ -34,10 +34,6 @@ fn step(criterion: &mut Criterion) {
         let mut outputs = Outputs::default();
         let text = window::text(CAMPAIGN, at);
         bencher.iter(|| {
-            let text = window::text(
-                "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f",
-                Timestamp::from_millis(at.as_millis() + tick),
-            );
             let mut state = dialing::State::default();
             let position = Position { topic: "trunkline.campaign-windows.v1", partition: 3, offset: 1_042 };
             let record = Record { at, key: CAMPAIGN, value: &text, position };

@@ -74,7 +74,8 @@ fn kafka() -> KafkaSettings {
 
 fn orchestrate() {
     let seconds = number("TRUNKLINE_BENCH_SECONDS", 20);
-    for (name, part) in [("full", Part::Full), ("paced", Part::Paced(seconds))] {
+    // A broker that was just started compiles itself for its first half minute.
+    for (name, part) in [("warm", Part::Warm), ("full", Part::Full), ("paced", Part::Paced(seconds))] {
         let prefix = format!("b-{name}-{}-", uuid::Uuid::now_v7().simple());
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("TRUNKLINE_BENCH_PREFIX", &prefix) };
@@ -84,6 +85,7 @@ fn orchestrate() {
         runtime.block_on(admin::apply(&kafka, &wanted, topics::ALL)).expect("topics");
         drop(runtime);
         match part {
+            Part::Warm => warm(&kafka),
             Part::Full => full(&kafka),
             Part::Paced(seconds) => paced(&kafka, seconds),
         }
@@ -91,6 +93,7 @@ fn orchestrate() {
 }
 
 enum Part {
+    Warm,
     Full,
     Paced(usize),
 }
@@ -99,6 +102,17 @@ fn child(part: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("own path"));
     command.arg("--bench").env("TRUNKLINE_BENCH_PART", part);
     command
+}
+
+/// All parts once, unreported.
+fn warm(kafka: &KafkaSettings) {
+    for _ in 0..2 {
+        fill(kafka, records());
+    }
+    for part in ["read", "stage"] {
+        let status = child(part).stdout(std::process::Stdio::null()).status().expect("the part runs");
+        assert!(status.success(), "{part}: {status}");
+    }
 }
 
 fn full(kafka: &KafkaSettings) {
