@@ -1,10 +1,14 @@
 //! Documents say what the code does. `TRUNKLINE_WRITE_DOCUMENTS=1 cargo test --test
 //! rules` writes them anew.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use secrecy::ExposeSecret;
 use trunkline::cli::documents::{self, Content};
+use trunkline::config::{self, Needs, Source};
+use trunkline::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Scenario};
 use trunkline::topics::{self, Values};
 
 fn root() -> PathBuf {
@@ -49,6 +53,39 @@ fn files_made_from_the_code_are_current() {
         stale.is_empty(),
         "not current: {stale:?}; write them with TRUNKLINE_WRITE_DOCUMENTS=1 cargo test --test rules"
     );
+}
+
+/// The environment that docker-compose.yml gives trunkline, read as far as that file needs:
+/// `NAME: value`, and `NAME: >-` with indented lines below.
+fn compose_environment() -> HashMap<String, String> {
+    let text = fs::read_to_string(root().join("docker-compose.yml")).expect("UTF-8");
+    let mut environment = HashMap::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((name, value)) = line.trim().split_once(": ") else { continue };
+        if !name.starts_with("TRUNKLINE_") {
+            continue;
+        }
+        let mut value = value.to_owned();
+        if value == ">-" {
+            let folded = std::iter::from_fn(|| lines.next_if(|line| line.starts_with("    ")));
+            value = folded.map(str::trim).collect::<Vec<_>>().join(" ");
+        }
+        environment.insert(name.to_owned(), value);
+    }
+    environment
+}
+
+#[test]
+fn the_compose_file_configures_the_simulators_own_client_and_campaigns() {
+    let source = Source { file: Some("/dev/null".into()), environment: compose_environment() };
+    let config = config::load(&source, Needs::Everything).unwrap_or_else(|problems| panic!("{problems}"));
+    let mut campaigns: Vec<_> =
+        Scenario::default().with_ids().campaigns.into_iter().map(|campaign| campaign.id).collect();
+    campaigns.sort();
+    assert_eq!(config.dial.campaigns, campaigns);
+    assert_eq!(config.genesys.client_id, DEMO_CLIENT_ID);
+    assert_eq!(config.genesys.client_secret.expose_secret(), DEMO_CLIENT_SECRET);
 }
 
 fn examples(topic: &str) -> Vec<PathBuf> {
