@@ -4,12 +4,13 @@
 //! are its alone.
 //!
 //! `TRUNKLINE_BENCH_RECORDS` (1 000 000), `TRUNKLINE_BENCH_WORKERS` (2) and
-//! `TRUNKLINE_BENCH_SECONDS` (20, at 1 000 records a second) change its size.
+//! `TRUNKLINE_BENCH_SECONDS` (20, at 1 000 records a second) change its size;
+//! `TRUNKLINE_BENCH_PROPERTIES="linger.ms=1 compression.type=none"` tries librdkafka properties.
 
 mod measure;
 mod window;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -68,7 +69,12 @@ fn kafka() -> KafkaSettings {
             .expect("TRUNKLINE_TEST_KAFKA is not set: run `make bench`, which starts a broker"),
         topic_prefix: std::env::var("TRUNKLINE_BENCH_PREFIX").unwrap_or_default(),
         instance: "bench".to_owned(),
-        properties: BTreeMap::new(),
+        properties: std::env::var("TRUNKLINE_BENCH_PROPERTIES")
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|property| property.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect(),
     }
 }
 
