@@ -266,7 +266,7 @@ fn stage() {
         if done >= target {
             break;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let counted = usize::try_from(target - before).expect("a count");
     begun.expect("something was committed").report("dialing stage, exactly once", counted);
@@ -303,7 +303,10 @@ fn paced(kafka: &KafkaSettings, seconds: usize) {
             send(&producer, &topic, next, observed_at);
         }
         producer.poll(Duration::ZERO);
-        while let Some(message) = reader.poll(Duration::from_micros(200)) {
+        // Sleeps instead of polling with a short timeout, which spins and would take a core
+        // from the stage and the broker.
+        std::thread::sleep(Duration::from_micros(500));
+        while let Some(message) = reader.poll(Duration::ZERO) {
             let message = message.expect("a decision");
             let decision: serde_json::Value =
                 serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
