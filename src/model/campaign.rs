@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use arrayvec::ArrayVec;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Timestamp;
 
@@ -17,9 +17,9 @@ pub const WINDOW_SAMPLES: usize = 10;
 pub struct CampaignStats<'a> {
     #[serde(borrow)]
     pub campaign_id: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub region: Option<Cow<'a, str>>,
     /// When the platform was asked.
     pub observed_at: Timestamp,
@@ -54,9 +54,9 @@ pub struct CampaignStats<'a> {
 pub struct CampaignWindow<'a> {
     #[serde(borrow)]
     pub campaign_id: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
     pub region: Option<Cow<'a, str>>,
     /// Time of the oldest sample held.
     pub first_observed_at: Timestamp,
@@ -90,4 +90,31 @@ pub struct DialParameters {
     pub previous_dial_rate: f64,
     /// Lines per idle agent the campaign is to have, two decimals.
     pub dial_rate: f64,
+}
+
+/// serde borrows a `Cow`, but not one inside an `Option`.
+fn borrowed<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Ok(Option::<Text<'_>>::deserialize(deserializer)?.map(|text| text.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_is_copied_out_of_a_record() {
+        let text = include_str!("../../schemas/examples/trunkline.campaign-windows.v1/full.json");
+        let window: CampaignWindow<'_> = serde_json::from_str(text).unwrap();
+        assert!(matches!(window.campaign_id, Cow::Borrowed(_)));
+        assert!(matches!(window.organization_id, Some(Cow::Borrowed(_))));
+        assert!(matches!(window.region, Some(Cow::Borrowed(_))));
+        let text = include_str!("../../schemas/examples/genesys.campaign-stats.v1/with-counters.json");
+        let stats: CampaignStats<'_> = serde_json::from_str(text).unwrap();
+        assert!(matches!(
+            (stats.organization_id, stats.region),
+            (Some(Cow::Borrowed(_)), Some(Cow::Borrowed(_)))
+        ));
+    }
 }
