@@ -96,7 +96,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Topology(arguments) => arguments.run(),
-        Command::Demo(arguments) => on_runtime("warn", |shutdown| arguments.run(shutdown)),
+        // Warnings of a broker that is still starting would tear the picture.
+        Command::Demo(arguments) => on_runtime("error", |shutdown| arguments.run(shutdown)),
         Command::Run(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
         Command::Simulate(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
         Command::Check(arguments) => on_runtime("error", |_| arguments.run()),
