@@ -7,6 +7,7 @@
 //! in memory under the driver.
 
 pub mod admin;
+pub mod clock;
 pub mod dead_letter;
 pub mod driver;
 pub mod kafka;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,6 +14,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::{Assignment, Change, partition_list};
+use super::clock;
 use super::kafka::KafkaSettings;
 use super::outbox::{Outbox, Routes};
 use super::restore::{Restore, RestoreError};
@@ -407,7 +408,7 @@ struct Batch<'w, S: Stage> {
 impl<S: Stage> Batch<'_, S> {
     fn run(&mut self, producer: &mut Producer, first: BorrowedMessage<'_>) -> Result<Committed, BatchError> {
         let started = Instant::now();
-        let at = now();
+        let at = clock::now();
         let mut transaction = producer.begin()?;
         self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first))?;
         drop(first);
@@ -557,11 +558,6 @@ pub(super) fn wait(duration: Duration, shutdown: &CancellationToken) {
             _ => return,
         }
     }
-}
-
-fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(since_epoch.as_millis() as i64)
 }
 
 impl<S: Stage> fmt::Debug for Worker<S> {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use crate::health::{Health, Part};
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::campaign::CampaignStats;
+use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{
     Event, Subscription, SubscriptionError, SubscriptionOptions, TopicPartition,
@@ -103,7 +104,7 @@ pub async fn run(
         settings,
         client,
         producer,
-        clock: wall_clock,
+        clock: clock::now,
     });
     let mut share = Share { observer, partitions: HashMap::new(), shutdown: shutdown.clone() };
     let result = loop {
@@ -125,11 +126,6 @@ pub async fn run(
     // The last producer waits for its thread: not in the runtime's way.
     let _ = tokio::task::spawn_blocking(move || drop(share)).await;
     result
-}
-
-fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The campaigns that are this instance's to observe.

@@ -19,13 +19,14 @@ mod tracker;
 mod verdict;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::genesys::Campaign;
 use crate::health::Health;
 use crate::model::Timestamp;
+use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::SubscriptionError;
 use crate::topics::DialDecision;
@@ -78,7 +79,7 @@ impl Settings {
     pub fn new(redecide: Redecide) -> Self {
         Self {
             redecide,
-            clock: Arc::new(system_clock),
+            clock: Arc::new(clock::now),
             in_flight_limit: 512,
             conflicts_limit: 5,
             attempts_limit: 20,
@@ -89,11 +90,6 @@ impl Settings {
             retake_after: Duration::from_secs(10),
         }
     }
-}
-
-fn system_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Why the actuator cannot go on.

@@ -1,13 +1,12 @@
 //! From records to one transaction in the ledger.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::metrics;
-use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::postgres::ledger::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
 use crate::postgres::{Database, Error};
+use crate::runtime::clock;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, OutboundRecord, Start, TopicPartition};
@@ -155,7 +154,7 @@ impl AuditWriter {
             offset: record.offset,
         };
         let mut headers = record.headers.clone();
-        let errors = ErrorHeaders::new(super::ROLE, &set_aside.reason, position, now());
+        let errors = ErrorHeaders::new(super::ROLE, &set_aside.reason, position, clock::now());
         headers.extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
         Some(OutboundRecord {
             topic: &topics::DEAD_LETTERS,
@@ -304,9 +303,4 @@ impl<'r> Plan<'r> {
         }
         Ok(())
     }
-}
-
-fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
