@@ -256,12 +256,9 @@ impl Reader {
         self.needs == Needs::Everything || self.needs == part
     }
 
-    fn platform<T: Default>(&mut self, value: Option<T>, key: &Key) -> Option<T> {
-        if self.needs(Needs::Everything) {
-            self.required(value, key)
-        } else {
-            Some(value.unwrap_or_default())
-        }
+    /// Required of a command that works with `part`, empty for others.
+    fn required_for<T: Default>(&mut self, part: Needs, value: Option<T>, key: &Key) -> Option<T> {
+        if self.needs(part) { self.required(value, key) } else { Some(value.unwrap_or_default()) }
     }
 
     fn required<T>(&mut self, value: Option<T>, key: &Key) -> Option<T> {
@@ -275,16 +272,19 @@ impl Reader {
     fn build(&mut self) -> Option<Config> {
         let http = self.http();
         let influx = self.influx();
-        let mut url = self.secret(&keys::POSTGRES_URL);
-        url = if self.needs(Needs::Postgres) {
-            self.required(url, &keys::POSTGRES_URL)
-        } else {
-            Some(url.unwrap_or_default())
-        };
-        let base_url = self.platform(self.text(&keys::GENESYS_BASE_URL), &keys::GENESYS_BASE_URL);
-        let client_id = self.platform(self.text(&keys::GENESYS_CLIENT_ID), &keys::GENESYS_CLIENT_ID);
-        let client_secret =
-            self.platform(self.secret(&keys::GENESYS_CLIENT_SECRET), &keys::GENESYS_CLIENT_SECRET);
+        let url = self.required_for(Needs::Postgres, self.secret(&keys::POSTGRES_URL), &keys::POSTGRES_URL);
+        let base_url =
+            self.required_for(Needs::Everything, self.text(&keys::GENESYS_BASE_URL), &keys::GENESYS_BASE_URL);
+        let client_id = self.required_for(
+            Needs::Everything,
+            self.text(&keys::GENESYS_CLIENT_ID),
+            &keys::GENESYS_CLIENT_ID,
+        );
+        let client_secret = self.required_for(
+            Needs::Everything,
+            self.secret(&keys::GENESYS_CLIENT_SECRET),
+            &keys::GENESYS_CLIENT_SECRET,
+        );
         let dial = self.dial();
         Some(Config {
             instance: self.text(&keys::INSTANCE_NAME),
