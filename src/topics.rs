@@ -7,7 +7,9 @@ use schemars::Schema;
 use serde_json::Value;
 
 use crate::model::campaign::{CampaignStats, CampaignWindow, DialParameters};
+use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
+use crate::model::flow::FlowMinute;
 use crate::model::outcome::Outcome;
 
 /// How a topic forgets.
@@ -67,6 +69,15 @@ const KIB: usize = 1_024;
 /// A dial decision as it stands on its topic.
 pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, C>;
 
+pub static CONVERSATION_EVENTS: Topic = Topic {
+    name: "genesys.conversation-events.v1",
+    key: "conversationId",
+    description: "one event of one conversation, as the platform told it",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(7) },
+    values: Values::Json(|| schemars::schema_for!(ConversationEvent)),
+    max_message_bytes: 256 * KIB,
+};
+
 pub static CAMPAIGN_STATS: Topic = Topic {
     name: "genesys.campaign-stats.v1",
     key: "campaignId",
@@ -74,6 +85,15 @@ pub static CAMPAIGN_STATS: Topic = Topic {
     cleanup: Cleanup::Delete { retention: DAY.saturating_mul(7) },
     values: Values::Json(|| schemars::schema_for!(CampaignStats)),
     max_message_bytes: 64 * KIB,
+};
+
+pub static FLOW_MINUTES: Topic = Topic {
+    name: "trunkline.flow-minutes.v1",
+    key: "flowId",
+    description: "interactions and errors per flow, version and minute of event time",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(FlowMinute)),
+    max_message_bytes: 16 * KIB,
 };
 
 pub static CAMPAIGN_WINDOWS: Topic = Topic {
@@ -141,7 +161,9 @@ pub static DIALING_CHANGELOG: Topic = Topic {
 
 /// All topics, in the order of the dataflow.
 pub static ALL: &[&Topic] = &[
+    &CONVERSATION_EVENTS,
     &CAMPAIGN_STATS,
+    &FLOW_MINUTES,
     &CAMPAIGN_WINDOWS,
     &DIAL_DECISIONS,
     &OUTCOMES,

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use arrayvec::ArrayVec;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+use super::borrow::borrowed;
 
 /// Samples a sliding window holds at most (`algorithms.md` §1: the last 10).
 pub const WINDOW_SAMPLES: usize = 10;
@@ -90,13 +91,6 @@ pub struct DialParameters {
     pub previous_dial_rate: f64,
     /// Lines per idle agent the campaign is to have, two decimals.
     pub dial_rate: f64,
-}
-
-/// serde borrows a `Cow`, but not one inside an `Option`.
-fn borrowed<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    Ok(Option::<Text<'_>>::deserialize(deserializer)?.map(|text| text.0))
 }
 
 #[cfg(test)]

@@ -15,12 +15,18 @@ use super::Timestamp;
 #[serde(rename_all = "snake_case")]
 pub enum Loop {
     Dial,
+    Rollback,
+    Lag,
+    Route,
 }
 
 impl Loop {
     pub fn name(self) -> &'static str {
         match self {
             Loop::Dial => "dial",
+            Loop::Rollback => "rollback",
+            Loop::Lag => "lag",
+            Loop::Route => "route",
         }
     }
 }
@@ -51,6 +57,18 @@ impl Mode {
 pub enum Action {
     /// Give the campaign the dial rate in `parameters`.
     SetDialRate,
+    /// Take the flow back to an earlier version.
+    Rollback,
+    /// Tell people; nothing else.
+    Alert,
+    /// Run as many consumers as `parameters` says.
+    ScaleOut,
+    /// Start the consumers anew: more of them would not help.
+    Restart,
+    /// A person has to look.
+    Investigate,
+    /// Send the conversation to the destination in `parameters`.
+    Route,
     /// Change nothing.
     Hold,
 }
@@ -59,6 +77,12 @@ impl Action {
     pub fn name(self) -> &'static str {
         match self {
             Action::SetDialRate => "set_dial_rate",
+            Action::Rollback => "rollback",
+            Action::Alert => "alert",
+            Action::ScaleOut => "scale_out",
+            Action::Restart => "restart",
+            Action::Investigate => "investigate",
+            Action::Route => "route",
             Action::Hold => "hold",
         }
     }

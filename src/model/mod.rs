@@ -3,8 +3,11 @@
 //! Nothing here does I/O or looks at a clock. Rates are fractions, times are
 //! milliseconds since the Unix epoch, and wire names are camelCase.
 
+mod borrow;
 pub mod campaign;
+pub mod conversation;
 pub mod decision;
+pub mod flow;
 pub mod outcome;
 mod time;
 

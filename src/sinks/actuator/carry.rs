@@ -48,6 +48,7 @@ pub fn end_at_once(decision: &Read<'_>, now: Timestamp) -> Option<Outcome> {
         (Mode::Shadow, _) => (OutcomeStatus::Shadowed, "shadow_mode"),
         (Mode::Live, Action::Hold) => (OutcomeStatus::Unchanged, &*decision.reason),
         (Mode::Live, Action::SetDialRate) => return None,
+        (Mode::Live, _) => (OutcomeStatus::Failed, "not_a_dial_action"),
     };
     Some(outcome(decision, status, reason.to_owned(), now))
 }

@@ -1,0 +1,64 @@
+//! Facts about Architect flows and their versions.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::borrow::borrowed;
+
+/// Interactions with one version of a flow in one minute of event time.
+///
+/// Told anew, with greater numbers, until it is complete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowMinute<'a> {
+    #[serde(borrow)]
+    pub flow_id: Cow<'a, str>,
+    /// Empty where the source does not tell versions apart.
+    #[serde(borrow)]
+    pub flow_version: Cow<'a, str>,
+    /// The minute's beginning.
+    pub minute: Timestamp,
+    pub total: u64,
+    pub errors: u64,
+    /// `errors / total`, 0 where nothing happened.
+    pub error_rate: f64,
+    /// Every event of the minute is in: later ones are late events.
+    pub complete: bool,
+    pub source: MinuteSource,
+}
+
+/// Where a flow's minutes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MinuteSource {
+    /// Counted from conversation events.
+    Events,
+    /// Asked of the platform's measures.
+    Polled,
+}
+
+/// The publish timeline of one flow, newest last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowVersions<'a> {
+    #[serde(borrow)]
+    pub flow_id: Cow<'a, str>,
+    pub observed_at: Timestamp,
+    pub versions: Vec<FlowVersion<'a>>,
+}
+
+/// One version of a flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowVersion<'a> {
+    #[serde(borrow)]
+    pub version: Cow<'a, str>,
+    /// As the platform spells it: `active`, `published`, `archived` …
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
+    pub status: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<Timestamp>,
+}
