@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::model::campaign::{CampaignStats, CampaignWindow, DialParameters};
 use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
+use crate::model::enriched::EnrichedConversation;
 use crate::model::flow::FlowMinute;
 use crate::model::outcome::Outcome;
 
@@ -123,6 +124,15 @@ pub static OUTCOMES: Topic = Topic {
     max_message_bytes: 256 * KIB,
 };
 
+pub static CONVERSATIONS: Topic = Topic {
+    name: "trunkline.conversations.v1",
+    key: "conversationId",
+    description: "a conversation as its events and the platform's analytics together tell it",
+    cleanup: Cleanup::Compact,
+    values: Values::Json(|| schemars::schema_for!(EnrichedConversation)),
+    max_message_bytes: 1_024 * KIB,
+};
+
 pub static LATE_EVENTS: Topic = Topic {
     name: "trunkline.late-events.v1",
     key: "original key",
@@ -167,6 +177,7 @@ pub static ALL: &[&Topic] = &[
     &CAMPAIGN_WINDOWS,
     &DIAL_DECISIONS,
     &OUTCOMES,
+    &CONVERSATIONS,
     &LATE_EVENTS,
     &DEAD_LETTERS,
     &WINDOWING_CHANGELOG,

@@ -7,6 +7,7 @@ mod borrow;
 pub mod campaign;
 pub mod conversation;
 pub mod decision;
+pub mod enriched;
 pub mod flow;
 pub mod outcome;
 mod time;
