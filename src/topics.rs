@@ -11,6 +11,7 @@ use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
 use crate::model::enriched::EnrichedConversation;
 use crate::model::flow::FlowMinute;
+use crate::model::lag::{LagEvaluation, LagInputs, LagParameters, LagSample};
 use crate::model::outcome::Outcome;
 
 /// How a topic forgets.
@@ -70,6 +71,9 @@ const KIB: usize = 1_024;
 /// A dial decision as it stands on its topic.
 pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, C>;
 
+/// A lag decision as it stands on its topic.
+pub type LagDecision<'a, C> = Decision<'a, LagInputs<'a>, LagParameters, C>;
+
 pub static CONVERSATION_EVENTS: Topic = Topic {
     name: "genesys.conversation-events.v1",
     key: "conversationId",
@@ -112,6 +116,33 @@ pub static DIAL_DECISIONS: Topic = Topic {
     description: "what dial rate a campaign is to have, and why",
     cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
     values: Values::Json(|| schemars::schema_for!(DialDecision<Vec<String>>)),
+    max_message_bytes: 256 * KIB,
+};
+
+pub static CONSUMER_LAG: Topic = Topic {
+    name: "kafka.consumer-lag.v1",
+    key: "consumerGroup",
+    description: "one sample per consumer group and partition, or per group and event type where analytics were asked",
+    cleanup: Cleanup::Delete { retention: DAY },
+    values: Values::Json(|| schemars::schema_for!(LagSample)),
+    max_message_bytes: 16 * KIB,
+};
+
+pub static LAG_STATUS: Topic = Topic {
+    name: "trunkline.lag-status.v1",
+    key: "consumerGroup",
+    description: "how each consumer group is after its newest poll",
+    cleanup: Cleanup::Compact,
+    values: Values::Json(|| schemars::schema_for!(LagEvaluation)),
+    max_message_bytes: 64 * KIB,
+};
+
+pub static LAG_EVALUATIONS: Topic = Topic {
+    name: "trunkline.lag-evaluations.v1",
+    key: "consumerGroup",
+    description: "each change of a consumer group's status, and what help it asks for",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(LagDecision<Vec<String>>)),
     max_message_bytes: 256 * KIB,
 };
 
@@ -169,6 +200,16 @@ pub static DIALING_CHANGELOG: Topic = Topic {
     max_message_bytes: 64 * KIB,
 };
 
+pub static LAG_CHANGELOG: Topic = Topic {
+    name: "trunkline.lag-changelog.v1",
+    key: "consumerGroup",
+    description: "state of the lag stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    // A group of ten thousand partitions, all of them behind.
+    max_message_bytes: 8 * 1_024 * KIB,
+};
+
 /// All topics, in the order of the dataflow.
 pub static ALL: &[&Topic] = &[
     &CONVERSATION_EVENTS,
@@ -176,12 +217,16 @@ pub static ALL: &[&Topic] = &[
     &FLOW_MINUTES,
     &CAMPAIGN_WINDOWS,
     &DIAL_DECISIONS,
+    &CONSUMER_LAG,
+    &LAG_STATUS,
+    &LAG_EVALUATIONS,
     &OUTCOMES,
     &CONVERSATIONS,
     &LATE_EVENTS,
     &DEAD_LETTERS,
     &WINDOWING_CHANGELOG,
     &DIALING_CHANGELOG,
+    &LAG_CHANGELOG,
 ];
 
 /// Headers that every record of ours carries.

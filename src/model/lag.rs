@@ -1,0 +1,292 @@
+//! Facts about consumer groups, and what is made of them.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::borrow::borrowed;
+use super::decision::Action;
+
+/// One thing seen of one consumer group in one poll: a partition it reads, or an
+/// event type where the platform's analytics were asked.
+///
+/// All samples of a poll share `observedAt` and stand behind each other on one
+/// partition of the topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagSample<'a> {
+    /// The group's name; `cluster:name` for groups of other clusters than trunkline's own.
+    #[serde(borrow)]
+    pub consumer_group: Cow<'a, str>,
+    pub source: LagSource,
+    /// When the poll began.
+    pub observed_at: Timestamp,
+    /// Samples of this group that belong to the poll, this one included.
+    #[schemars(range(min = 1))]
+    pub poll_samples: u32,
+    #[serde(borrow)]
+    pub observation: Observation<'a>,
+}
+
+/// Who was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LagSource {
+    /// The brokers of a Kafka cluster.
+    Broker,
+    /// The platform's event analytics.
+    Analytics,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Observation<'a> {
+    #[serde(borrow)]
+    Partition(PartitionLag<'a>),
+    #[serde(borrow)]
+    EventType(EventLag<'a>),
+    /// The group exists and has neither commits nor partitions.
+    Idle { members: u32 },
+    /// The group is required and was not found.
+    Missing {},
+    /// The poll itself failed: nothing is known.
+    Failed {
+        #[serde(borrow)]
+        reason: Cow<'a, str>,
+    },
+}
+
+/// How far a group is in one partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionLag<'a> {
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    pub partition: i32,
+    /// Offset of the next record to read; absent where nothing was ever committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<i64>,
+    /// First offset that is still there.
+    pub log_start: i64,
+    /// Last stable offset: where a `read_committed` reader's log ends.
+    pub log_end: i64,
+    /// The first data record from `committed` on; absent where there is none before `logEnd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// Members of the group at the time of the poll.
+    pub members: u32,
+}
+
+/// The record at the head of the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    pub offset: i64,
+    /// The record's own time.
+    pub written_at: Timestamp,
+}
+
+/// What the platform's analytics say about a group and an event type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventLag<'a> {
+    #[serde(borrow)]
+    pub event_type: Cow<'a, str>,
+    /// Events within the interval asked for.
+    pub event_count: u64,
+    pub processing_latency_ms: f64,
+    /// Length of the interval that `eventCount` covers.
+    pub interval_seconds: f64,
+}
+
+/// How a group is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LagStatus {
+    /// Retention passed the group by: records were removed unread.
+    DataLoss,
+    /// Behind, and nobody reads.
+    Stopped,
+    /// Behind, somebody is there, and nothing moves.
+    Stalled,
+    /// The committed offset went down and has not recovered.
+    Rewind,
+    Error,
+    Warning,
+    /// A required group does not exist.
+    MissingGroup,
+    /// Our own poll failed.
+    Unknown,
+    /// Nothing was ever committed.
+    Uncommitted,
+    Ok,
+}
+
+impl LagStatus {
+    /// All of them, worst first.
+    pub const ALL: [LagStatus; 10] = [
+        LagStatus::DataLoss,
+        LagStatus::Stopped,
+        LagStatus::Stalled,
+        LagStatus::Rewind,
+        LagStatus::Error,
+        LagStatus::Warning,
+        LagStatus::MissingGroup,
+        LagStatus::Unknown,
+        LagStatus::Uncommitted,
+        LagStatus::Ok,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            LagStatus::DataLoss => "DATA_LOSS",
+            LagStatus::Stopped => "STOPPED",
+            LagStatus::Stalled => "STALLED",
+            LagStatus::Rewind => "REWIND",
+            LagStatus::Error => "ERROR",
+            LagStatus::Warning => "WARNING",
+            LagStatus::MissingGroup => "MISSING_GROUP",
+            LagStatus::Unknown => "UNKNOWN",
+            LagStatus::Uncommitted => "UNCOMMITTED",
+            LagStatus::Ok => "OK",
+        }
+    }
+}
+
+/// What a monitoring cycle came to, in the names the seed's audit has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AuditAction {
+    LagThresholdExceeded,
+    MonitorCycleComplete,
+}
+
+/// Everything a partition, or an event type, is judged by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagEvidence<'a> {
+    #[serde(borrow)]
+    pub observation: Observation<'a>,
+    /// Records between the head of the line and the end; transaction markers among
+    /// them count, as only reading could tell them apart.
+    pub lag: u64,
+    /// How long the head of the line has waited; 0 with nothing to read.
+    pub age_ms: u64,
+    /// How long the group has been behind at this very committed offset.
+    pub still_ms: u64,
+    /// Polls in a row without a member and without a commit that moved.
+    pub deserted_polls: u32,
+    /// Polls in a row with an age above the threshold of ERROR.
+    pub error_polls: u32,
+    /// Polls in a row with an age above the threshold of WARNING.
+    pub warning_polls: u32,
+    /// Growth of the age, once there are enough polls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Trend>,
+    /// The offset committed before it went down, until that is reached again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewound_from: Option<i64>,
+}
+
+/// A monotone trend: Theil–Sen slope, Mann–Kendall probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Trend {
+    /// Seconds of age per second of time.
+    pub slope: f64,
+    /// Probability of so much growth, or more, where there is none.
+    pub p_value: f64,
+}
+
+/// One rule that answered, and what about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagReason<'a> {
+    pub status: LagStatus,
+    /// Name of the rule.
+    #[serde(borrow)]
+    pub rule: Cow<'a, str>,
+    /// Partitions or event types it answered for.
+    pub count: u32,
+    /// The worst of them: `topic/partition`, or the event type.
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
+    pub example: Option<Cow<'a, str>>,
+}
+
+/// How a group is after a poll.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagEvaluation<'a> {
+    #[serde(borrow)]
+    pub consumer_group: Cow<'a, str>,
+    pub observed_at: Timestamp,
+    /// After this nothing has been heard of the group for too long to say how it is.
+    pub valid_until: Timestamp,
+    pub status: LagStatus,
+    /// When the status began.
+    pub since: Timestamp,
+    /// Worst first, at most one per rule.
+    #[serde(borrow)]
+    pub reasons: Vec<LagReason<'a>>,
+    /// Records over all partitions; absent where only analytics are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// Age of the worst partition, or lag of the worst event type.
+    pub age_seconds: f64,
+    /// Partitions, or event types.
+    pub parts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<u32>,
+    /// Records per second that arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival_per_second: Option<f64>,
+    /// Records per second that the group works off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_per_second: Option<f64>,
+    /// `lag / (drain − arrival)`; absent where the group does not catch up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catch_up_seconds: Option<f64>,
+    /// Consumers that would be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// What would help.
+    pub recommended_action: Action,
+    pub audit_action: AuditAction,
+}
+
+/// What an evaluation was decided from, beside the poll itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagInputs<'a> {
+    /// The group as it was found to be.
+    #[serde(borrow)]
+    pub evaluation: LagEvaluation<'a>,
+    /// What the worst partition or event type was judged by.
+    #[serde(borrow)]
+    pub worst: LagEvidence<'a>,
+    /// The status before; absent at the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_status: Option<LagStatus>,
+    /// When the episode began that is open, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub episode_since: Option<Timestamp>,
+    /// When help was last asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub called_at: Option<Timestamp>,
+}
+
+/// What a lag decision asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagParameters {
+    pub status: LagStatus,
+    /// Consumers that `scale_out` asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// What would help, whether or not this decision asks for it.
+    pub recommended_action: Action,
+    pub audit_action: AuditAction,
+}
