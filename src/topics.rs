@@ -10,9 +10,11 @@ use crate::model::campaign::{CampaignStats, CampaignWindow, DialParameters};
 use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
 use crate::model::enriched::EnrichedConversation;
-use crate::model::flow::FlowMinute;
+use crate::model::flow::{FlowMinute, FlowVersions};
 use crate::model::lag::{LagEvaluation, LagInputs, LagParameters, LagSample};
 use crate::model::outcome::Outcome;
+use crate::model::rollback::{RollbackInputs, RollbackParameters};
+use crate::model::settings::Setting;
 
 /// How a topic forgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, 
 
 /// A lag decision as it stands on its topic.
 pub type LagDecision<'a, C> = Decision<'a, LagInputs<'a>, LagParameters, C>;
+/// A rollback decision as it stands on its topic.
+pub type RollbackDecision<'a, C> = Decision<'a, RollbackInputs, RollbackParameters, C>;
 
 pub static CONVERSATION_EVENTS: Topic = Topic {
     name: "genesys.conversation-events.v1",
@@ -99,6 +103,15 @@ pub static FLOW_MINUTES: Topic = Topic {
     cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
     values: Values::Json(|| schemars::schema_for!(FlowMinute)),
     max_message_bytes: 16 * KIB,
+};
+
+pub static FLOW_VERSIONS: Topic = Topic {
+    name: "genesys.flow-versions.v1",
+    key: "flowId",
+    description: "the publish timeline of a flow",
+    cleanup: Cleanup::Compact,
+    values: Values::Json(|| schemars::schema_for!(FlowVersions)),
+    max_message_bytes: 256 * KIB,
 };
 
 pub static CAMPAIGN_WINDOWS: Topic = Topic {
@@ -146,6 +159,15 @@ pub static LAG_EVALUATIONS: Topic = Topic {
     max_message_bytes: 256 * KIB,
 };
 
+pub static ROLLBACK_DECISIONS: Topic = Topic {
+    name: "trunkline.rollback-decisions.v1",
+    key: "flowId",
+    description: "whether a flow's version is to be taken back, and why",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(RollbackDecision<Vec<String>>)),
+    max_message_bytes: 256 * KIB,
+};
+
 pub static OUTCOMES: Topic = Topic {
     name: "trunkline.outcomes.v1",
     key: "key of the decision",
@@ -162,6 +184,15 @@ pub static CONVERSATIONS: Topic = Topic {
     cleanup: Cleanup::Compact,
     values: Values::Json(|| schemars::schema_for!(EnrichedConversation)),
     max_message_bytes: 1_024 * KIB,
+};
+
+pub static SETTINGS: Topic = Topic {
+    name: "trunkline.settings.v1",
+    key: "scope",
+    description: "what was changed at run time; the newest of each scope is in force",
+    cleanup: Cleanup::Compact,
+    values: Values::Json(|| schemars::schema_for!(Setting)),
+    max_message_bytes: 256 * KIB,
 };
 
 pub static LATE_EVENTS: Topic = Topic {
@@ -210,11 +241,21 @@ pub static LAG_CHANGELOG: Topic = Topic {
     max_message_bytes: 8 * 1_024 * KIB,
 };
 
+pub static ROLLBACK_CHANGELOG: Topic = Topic {
+    name: "trunkline.rollback-changelog.v1",
+    key: "flowId",
+    description: "state of the rollback stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 64 * KIB,
+};
+
 /// All topics, in the order of the dataflow.
 pub static ALL: &[&Topic] = &[
     &CONVERSATION_EVENTS,
     &CAMPAIGN_STATS,
     &FLOW_MINUTES,
+    &FLOW_VERSIONS,
     &CAMPAIGN_WINDOWS,
     &DIAL_DECISIONS,
     &CONSUMER_LAG,
@@ -222,11 +263,15 @@ pub static ALL: &[&Topic] = &[
     &LAG_EVALUATIONS,
     &OUTCOMES,
     &CONVERSATIONS,
+    &ROLLBACK_DECISIONS,
+    &OUTCOMES,
+    &SETTINGS,
     &LATE_EVENTS,
     &DEAD_LETTERS,
     &WINDOWING_CHANGELOG,
     &DIALING_CHANGELOG,
     &LAG_CHANGELOG,
+    &ROLLBACK_CHANGELOG,
 ];
 
 /// Headers that every record of ours carries.

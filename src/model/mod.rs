@@ -11,6 +11,8 @@ pub mod enriched;
 pub mod flow;
 pub mod lag;
 pub mod outcome;
+pub mod rollback;
+pub mod settings;
 mod time;
 
 pub use time::Timestamp;

@@ -5,9 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Timestamp;
+use super::campaign::DialParameters;
 use super::decision::{DecisionId, Loop};
+use super::rollback::VersionChange;
 
-/// How a decision ended. Every decision ends in exactly one of these.
+/// How a decision ended. Every decision ends in exactly one of these; a rollback that
+/// was applied is verified later and then has `recovered` or `not_recovered` beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeStatus {
@@ -25,6 +28,10 @@ pub enum OutcomeStatus {
     Conflicted,
     /// The platform refused it, or it could not be carried out.
     Failed,
+    /// After a rollback the flow's error rate came down.
+    Recovered,
+    /// After a rollback the flow's error rate did not come down.
+    NotRecovered,
 }
 
 impl OutcomeStatus {
@@ -37,6 +44,8 @@ impl OutcomeStatus {
             OutcomeStatus::Expired => "expired",
             OutcomeStatus::Conflicted => "conflicted",
             OutcomeStatus::Failed => "failed",
+            OutcomeStatus::Recovered => "recovered",
+            OutcomeStatus::NotRecovered => "not_recovered",
         }
     }
 }
@@ -64,9 +73,27 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_at: Option<Timestamp>,
     pub finished_at: Timestamp,
-    /// What was in force before and after, for `applied` dial decisions.
+    /// What was in force before and after, where something was `applied`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub effect: Option<super::campaign::DialParameters>,
+    pub effect: Option<Effect>,
+}
+
+/// What a decision changed on the platform.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Effect {
+    DialRate(DialParameters),
+    FlowVersion(VersionChange),
+}
+
+impl Effect {
+    /// The change of a dial rate, if it is one.
+    pub fn dial_rate(&self) -> Option<DialParameters> {
+        match self {
+            Effect::DialRate(change) => Some(*change),
+            Effect::FlowVersion(_) => None,
+        }
+    }
 }
 
 /// A request as it was sent.

@@ -213,7 +213,7 @@ impl Drift {
             }
         };
         let is_change = outcome.r#loop == Loop::Dial && outcome.status == OutcomeStatus::Applied;
-        let effect = outcome.effect.filter(|_| is_change)?;
+        let effect = outcome.effect.filter(|_| is_change)?.dial_rate()?;
         Some(Point {
             campaign_id: outcome.key,
             region: self.settings.region.clone(),

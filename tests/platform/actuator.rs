@@ -228,7 +228,8 @@ async fn after_412_twice_with_a_changed_limit_between_the_newest_limit_holds() {
     assert_ended(&outcome, OutcomeStatus::Applied, "confirmed");
     assert_eq!(outcome.attempts, 3);
     assert_eq!(stand.effects(&campaign(0)).await, [2.5]);
-    assert_eq!(outcome.effect.map(|effect| (effect.previous_dial_rate, effect.dial_rate)), Some((2.0, 2.5)));
+    let effect = outcome.effect.and_then(|effect| effect.dial_rate());
+    assert_eq!(effect.map(|effect| (effect.previous_dial_rate, effect.dial_rate)), Some((2.0, 2.5)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use trunkline::model::campaign::DialParameters;
 use trunkline::model::decision::{DecisionId, Loop};
-use trunkline::model::outcome::OutcomeStatus;
+use trunkline::model::outcome::{Effect, OutcomeStatus};
 use trunkline::postgres::intents::{Claim, Intent, Settlement};
 use trunkline::simulator::Settings;
 
@@ -58,7 +58,10 @@ async fn a_crash_between_the_call_and_its_outcome_is_settled_without_a_second_ef
     let instance = stand.start("one", nothing());
     let outcome = stand.outcomes(1).await.into_values().next().expect("one");
     assert_ended(&outcome, OutcomeStatus::Applied, "confirmed_by_reading_back");
-    assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }));
+    assert_eq!(
+        outcome.effect,
+        Some(Effect::DialRate(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }))
+    );
     assert_eq!((outcome.attempts, stand.changes_asked(&campaign(0)).await), (1, 1));
     instance.stop().await;
 }
@@ -293,7 +296,7 @@ async fn instances_come_and_go_and_nothing_is_done_twice() {
         seen.dedup();
         assert_eq!(seen, effects, "campaign {number}: no rate is set twice in a row");
         let applied: Vec<f64> = (1..=ROUNDS)
-            .filter_map(|round| outcomes[&(campaign(number), round)].effect)
+            .filter_map(|round| outcomes[&(campaign(number), round)].effect.as_ref()?.dial_rate())
             .map(|effect| effect.dial_rate)
             .collect();
         let mut of_each = effects.clone();

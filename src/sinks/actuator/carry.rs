@@ -20,7 +20,7 @@ use crate::genesys::{CallError, CallErrorKind, Campaign, Priority, Scope};
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::campaign::DialParameters;
-use crate::model::outcome::{Outcome, OutcomeStatus, ReceivedResponse, SentRequest};
+use crate::model::outcome::{Effect, Outcome, OutcomeStatus, ReceivedResponse, SentRequest};
 use crate::postgres::intents::{Claim, Intent, Settlement};
 use crate::postgres::leases::Lease;
 use crate::topics::DialDecision;
@@ -459,7 +459,7 @@ impl<'a, P: Platform, L: Ledger> Carrying<'a, P, L> {
         if let Some(last) = &self.last {
             outcome.request = Some(last.request.clone());
             outcome.requested_at = Some(last.at);
-            outcome.effect = (status == OutcomeStatus::Applied).then_some(last.parameters);
+            outcome.effect = (status == OutcomeStatus::Applied).then_some(Effect::DialRate(last.parameters));
         }
         outcome.response = self.response.clone();
         without_nul(&mut outcome);

@@ -15,7 +15,7 @@ use super::platform::{Ledger, Platform};
 use crate::genesys::CallErrorKind;
 use crate::model::campaign::DialParameters;
 use crate::model::decision::{Action, Mode};
-use crate::model::outcome::OutcomeStatus;
+use crate::model::outcome::{Effect, OutcomeStatus};
 use crate::postgres::intents::{Claim, Intent};
 
 use scripted::{Act, LIFE, Play, Refusal, plain};
@@ -25,7 +25,10 @@ async fn a_change_is_claimed_sent_and_settled_once() {
     let play = Play::new().await;
     let outcome = play.outcome().await;
     assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1));
-    assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }));
+    assert_eq!(
+        outcome.effect,
+        Some(Effect::DialRate(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }))
+    );
     assert_eq!(outcome.request.as_ref().unwrap().if_match.as_deref(), Some("\"0\""));
     assert_eq!(play.intents(), 1);
     // Delivered again it is the same outcome, and nothing is done.
@@ -56,7 +59,7 @@ async fn at_the_rate_already_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn the_limits_just_read_win() {
     let play = Play::new().await.campaign(|campaign| campaign.max_dial_rate = 2.5);
-    assert_eq!(play.outcome().await.effect.unwrap().dial_rate, 2.5);
+    assert_eq!(play.outcome().await.effect.unwrap().dial_rate().unwrap().dial_rate, 2.5);
     let play = Play::new().await.campaign(|campaign| campaign.max_dial_rate = 0.5);
     let outcome = play.outcome().await;
     assert_eq!(outcome.status, OutcomeStatus::Failed);
@@ -78,7 +81,10 @@ async fn a_conflict_decides_again_on_the_new_limits() {
     let play = Play::new().await.writes(&[Act::OtherLimits(1.0, 2.8), Act::OtherLimits(1.0, 2.4)]);
     let outcome = play.outcome().await;
     assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 3));
-    assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 2.4 }));
+    assert_eq!(
+        outcome.effect,
+        Some(Effect::DialRate(DialParameters { previous_dial_rate: 2.0, dial_rate: 2.4 }))
+    );
     assert_eq!(play.effects(), [2.4]);
     assert_eq!(play.intents(), 3, "each attempt is on record");
 }
@@ -164,7 +170,10 @@ async fn an_effect_whose_reply_was_lost_is_confirmed_by_reading_back() {
         let outcome = play.outcome().await;
         assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1));
         assert_eq!(outcome.reason, "confirmed_by_reading_back");
-        assert_eq!(outcome.effect, Some(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }));
+        assert_eq!(
+            outcome.effect,
+            Some(Effect::DialRate(DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }))
+        );
         assert_eq!((play.effects(), play.sent()), (vec![3.0], 1));
     }
 }
