@@ -8,3 +8,5 @@ mod audit;
 mod ledger;
 #[path = "database/migrations.rs"]
 mod migrations;
+#[path = "database/outbox.rs"]
+mod outbox;

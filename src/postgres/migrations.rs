@@ -20,6 +20,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (1, "audit", include_str!("../../sql/0001_audit.sql")),
     (2, "actuator", include_str!("../../sql/0002_actuator.sql")),
     (3, "budget", include_str!("../../sql/0003_budget.sql")),
+    (4, "outbox", include_str!("../../sql/0004_outbox.sql")),
 ];
 
 /// Where sqlx keeps its book.

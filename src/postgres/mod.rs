@@ -7,6 +7,7 @@ pub mod intents;
 pub mod leases;
 pub mod ledger;
 pub mod migrations;
+pub mod outbox;
 mod overview;
 
 use std::str::FromStr;
