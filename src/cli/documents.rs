@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, KEYS, environment_name};
 use crate::console::{self, Access};
 use crate::metrics::{self, Kind};
+use crate::model::conversation::OUTCOME_RULES;
 use crate::topics::{self, Cleanup, Topic, Values};
 
 /// A file below the project's root and what it must hold.
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Document> {
     documents.push(section("commands", commands_table()));
     documents.push(section("routes", routes_table()));
     documents.push(section("topics", topics_table()));
+    documents.push(section("outcomes", outcomes_table()));
     documents.push(section("configuration", configuration_table()));
     documents.push(section("metrics", metrics_table()));
     documents
@@ -83,6 +85,18 @@ fn topics_table() -> String {
             topic.key,
             topic.description,
             kept(topic)
+        ));
+    }
+    table
+}
+
+fn outcomes_table() -> String {
+    let mut table = String::from("| event | value | outcome | meaning |\n|---|---|---|---|\n");
+    for rule in OUTCOME_RULES {
+        let outcome = rule.outcome.name();
+        table.push_str(&format!(
+            "| `{}` | `{}` | {outcome} | {} |\n",
+            rule.event_type, rule.value, rule.meaning
         ));
     }
     table

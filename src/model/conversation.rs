@@ -1,5 +1,8 @@
 //! Facts about conversations, as the platform's event stream tells them.
 
+mod outcomes;
+mod validity;
+
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -8,6 +11,9 @@ use serde_json::value::RawValue;
 
 use super::Timestamp;
 use super::borrow::borrowed;
+
+pub use outcomes::{OUTCOME_RULES, OutcomeRule, outcome_of};
+pub use validity::InvalidEvent;
 
 /// One event of one conversation. Text borrows from the record it was read from.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -57,4 +63,15 @@ pub enum InteractionOutcome {
     /// An outcome this version does not know.
     #[serde(other)]
     Other,
+}
+
+impl InteractionOutcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            InteractionOutcome::Success => "success",
+            InteractionOutcome::Error => "error",
+            InteractionOutcome::Abandoned => "abandoned",
+            InteractionOutcome::Other => "other",
+        }
+    }
 }

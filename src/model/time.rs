@@ -27,6 +27,11 @@ impl Timestamp {
         Self(millis.clamp(*RANGE_MS.start(), *RANGE_MS.end()))
     }
 
+    /// Seconds since the Unix epoch, which must be in range.
+    pub(super) const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds * 1_000)
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn as_millis(self) -> i64 {
         self.0

@@ -51,8 +51,7 @@ pub enum Reason {
     Late,
 }
 
-/// Deepest nesting of objects and lists that is read.
-pub const MAX_DEPTH: usize = 127;
+pub use crate::model::json::MAX_DEPTH;
 
 impl Reason {
     /// Where records set aside for this reason go.
