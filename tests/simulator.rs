@@ -4,6 +4,8 @@
 mod budget;
 #[path = "simulator/campaigns.rs"]
 mod campaigns;
+#[path = "simulator/details.rs"]
+mod details;
 #[path = "simulator/faults.rs"]
 mod faults;
 #[path = "simulator/tenant.rs"]

@@ -4,6 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// One independent stream of draws.
 #[derive(Clone, Debug)]
@@ -34,6 +35,13 @@ impl Chance {
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         let span = high.saturating_sub(low) as f64 + 1.0;
         low + ((self.fraction() * span) as u64).min(high.saturating_sub(low))
+    }
+
+    /// A random UUID (version 4).
+    pub fn uuid(&mut self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.0.fill_bytes(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
     /// Mean 0, deviation 1 (Box and Muller 1958).

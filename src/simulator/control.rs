@@ -1,5 +1,24 @@
 //! `/simulator/…`: faults, the request log, the world, other writers. For tests,
-//! checkers and the demo's screen; no token is needed.
+//! checkers and the demo's screen; no token is needed. Bodies and replies are JSON; a body that
+//! cannot be read is refused with 400 and what is wrong. `PUT` takes the members to change
+//! and leaves the others; replies show what is then in force. Lists answer
+//! `{items, next, last, dropped}`: pass `next` as `since` for the items after these.
+//!
+//! | route | does |
+//! |---|---|
+//! | `GET\|PUT\|POST\|DELETE /simulator/faults` | the fault rules: see, replace, add, clear |
+//! | `GET /simulator/requests?since=&limit=` | the log of requests, oldest first |
+//! | `GET /simulator/campaigns` | the world as it is |
+//! | `POST /simulator/campaigns/{id}/change` | another writer: merges the body, past all client rules |
+//! | `DELETE /simulator/campaigns/{id}` | deletes a campaign |
+//! | `PUT /simulator/rival` `{everySeconds}` | the second writer, in simulated seconds; null stops it |
+//! | `POST /simulator/clock/advance?seconds=n` | moves the world by hand, at speed 0 |
+//! | `POST /simulator/tokens/expire` | revokes every token |
+//! | `POST /simulator/conversations` `[{conversationId, conversationStart, conversationEnd, availableAt?, mediaType?, originatingDirection?, flowId?, flowVersion?, queueId?, campaignId?, userId?, wrapUpCode?, wrapUpMs?}]` | registers ended conversations for the details query; without `availableAt` they appear as the manners say |
+//! | `GET /simulator/conversations?since=&limit=` | all conversations so far, with `availableAt` |
+//! | `GET\|PUT /simulator/details` `{appearsAfterMs, lateShare, lateMs, shortPageShare}` | manners of the details query, real milliseconds |
+
+mod conversations;
 
 use std::sync::Arc;
 
@@ -9,9 +28,9 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::exchange::Transport;
 use super::faults::{FaultRule, Faults};
@@ -51,12 +70,23 @@ pub fn router() -> Router<Arc<Shared>> {
         .route("/rival", put(set_rival))
         .route("/clock/advance", post(advance_clock))
         .route("/tokens/expire", post(expire_tokens))
+        .merge(conversations::router())
         .fallback(async || refusal_for_status(StatusCode::NOT_FOUND))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
+}
+
+/// The current value with the body's members in place of its own.
+fn patched<T: Serialize + DeserializeOwned>(current: &T, body: &Bytes) -> Result<T, Refusal> {
+    let changes: Map<String, Value> = parse(body)?;
+    let mut members = json!(current);
+    for (name, value) in changes {
+        members[name] = value;
+    }
+    serde_json::from_value(members).map_err(|error| bad(error.to_string()))
 }
 
 fn bad(message: String) -> Refusal {
@@ -100,10 +130,15 @@ struct PageQuery {
     limit: Option<usize>,
 }
 
+impl PageQuery {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+    }
+}
+
 async fn list_requests(State(shared): State<Arc<Shared>>, query: Query<PageQuery>) -> Answer {
-    let limit = query.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
-    let page = shared.with(|organization, _| organization.journal.page(query.since, limit));
-    done(serde_json::to_value(page).expect("a page has text keys only"))
+    let page = shared.with(|organization, _| organization.journal.page(query.since, query.limit()));
+    done(json!(page))
 }
 
 async fn show_campaigns(State(shared): State<Arc<Shared>>) -> Answer {

@@ -122,14 +122,14 @@ impl Organization {
         if !matches!(found, Ok(Call::Token)) {
             let bearer = text_of(&received.headers, header::AUTHORIZATION);
             let client = self.tokens.authenticate(bearer, moment.elapsed).map_err(refuse_token)?;
-            let needed = found.as_ref().ok().and_then(Call::scope);
-            if let Some(scope) = needed.filter(|scope| !client.scopes.contains(*scope)) {
+            let needed = found.as_ref().map_or(&[][..], Call::scopes);
+            if let Some(scope) = needed.iter().find(|scope| !client.scopes.contains(**scope)) {
                 let message =
                     format!("Unable to perform the requested action. You must be granted the scope {scope}.");
                 return Err(Refusal::new(StatusCode::FORBIDDEN, "missing.permissions", message));
             }
         }
-        seed::perform(&found?, self, &received.headers, &received.body, moment)
+        seed::perform(&found?, self, received, moment)
     }
 
     fn over_budget(&self, standing: Standing, context_id: &str, moment: Moment) -> Reply {

@@ -24,10 +24,26 @@ pub enum Origin {
     Control,
 }
 
+/// What a request changed. In JSON the members tell which: only one of the kinds has them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Effect {
+    Campaign(CampaignChange),
+}
+
+impl Effect {
+    /// What its texts take in memory, roughly.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Campaign(change) => change.campaign_id.len() + 2 * change.old_etag.len(),
+        }
+    }
+}
+
 /// A campaign that was changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Effect {
+pub struct CampaignChange {
     pub campaign_id: String,
     pub old_rate: f64,
     /// Equal to the old rate where another property was changed; absent when the campaign was deleted.
@@ -68,8 +84,7 @@ impl Entry {
     fn bytes(&self) -> usize {
         let texts = [&self.client, &self.if_match, &self.body, &self.retry_after];
         let optional: usize = texts.iter().map(|text| text.as_ref().map_or(0, String::len)).sum();
-        let effect =
-            self.effect.as_ref().map_or(0, |effect| effect.campaign_id.len() + 2 * effect.old_etag.len());
+        let effect = self.effect.as_ref().map_or(0, Effect::bytes);
         size_of::<Self>()
             + self.method.len()
             + self.path.len()

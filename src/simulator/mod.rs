@@ -7,24 +7,16 @@
 //! listeners ─▶ exchange ─▶ budget, faults, tokens ─▶ seed (dialect) ─▶ definition, world
 //!           └▶ control (/simulator/…)                               └▶ journal
 //! ```
-//! Beside the platform's paths the API listener serves, without a token:
-//!
-//! | route | does |
-//! |---|---|
-//! | `GET\|PUT\|POST\|DELETE /simulator/faults` | the [fault rules](FaultRule): see, replace, add, clear |
-//! | `GET /simulator/requests?since=&limit=` | the log, oldest first |
-//! | `GET /simulator/campaigns` | the world as it is |
-//! | `POST /simulator/campaigns/{id}/change` | another writer: merges the body, past all client rules |
-//! | `DELETE /simulator/campaigns/{id}` | deletes a campaign |
-//! | `PUT /simulator/rival` `{"everySeconds":n}` | the second writer, in simulated seconds; null stops it |
-//! | `POST /simulator/clock/advance?seconds=n` | moves the world by hand, at speed 0 |
-//! | `POST /simulator/tokens/expire` | revokes every token |
+//! Beside the platform's paths the API listener serves, without a token, the routes of
+//! `control.rs`: `/simulator/…`.
 
 mod budget;
 mod chance;
 mod contacts;
 mod control;
+mod conversations;
 mod definition;
+mod details;
 mod dialer;
 mod exchange;
 mod faults;
@@ -33,6 +25,7 @@ mod journal;
 mod organization;
 mod reply;
 mod scenario;
+mod scopes;
 mod seed;
 mod server;
 mod settings;
@@ -45,7 +38,8 @@ pub use faults::{Fault, FaultRule, Match, RetryAfter};
 pub use floor::AgentCounts;
 pub use organization::{CampaignOverview, Overview};
 pub use scenario::{Answering, CampaignScenario, Scenario, ScenarioError};
+pub use scopes::{SCOPE_READ, SCOPE_WRITE};
 pub use server::{Running, Simulator, StartError};
 pub use settings::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Settings, StaleReply, WriteReply};
-pub use tokens::{Client, SCOPE_READ, SCOPE_WRITE};
+pub use tokens::Client;
 pub use world::World;

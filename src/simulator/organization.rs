@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use super::Settings;
 use super::budget::{Allowance, Budgets};
 use super::chance::Chance;
+use super::conversations::Conversations;
 use super::definition::Definition;
+use super::details::Details;
 use super::dialer::Snapshot;
 use super::faults::{Faults, RetryAfter};
-use super::journal::{Effect, Entry, Journal, Origin, body_text};
+use super::journal::{CampaignChange, Effect, Entry, Journal, Origin, body_text};
 use super::reply::Refusal;
 use super::tokens::Tokens;
 use super::world::World;
@@ -47,6 +49,8 @@ pub struct Organization {
     pub(super) faults: Faults,
     pub(super) journal: Journal,
     pub(super) manners: Manners,
+    pub(super) conversations: Conversations,
+    pub(super) details: Details,
     rival: Rival,
 }
 
@@ -104,6 +108,8 @@ impl Organization {
                 counters_in_stats: settings.counters_in_stats,
                 budget_retry_after: settings.budget_retry_after,
             },
+            conversations: Conversations::new(),
+            details: Details::new(settings.seed),
             rival: Rival {
                 every_seconds: settings.rival_every_seconds,
                 chance: Chance::new(settings.seed, "rival"),
@@ -157,11 +163,11 @@ impl Organization {
         change: &Value,
         origin: Origin,
         moment: Moment,
-    ) -> Result<Effect, Refusal> {
+    ) -> Result<CampaignChange, Refusal> {
         let definition = self.definitions.get_mut(id).ok_or_else(|| unknown_campaign(id))?;
         let (old_rate, old_etag) = (definition.rates().predicted, definition.etag());
         definition.overrule(change, &moment.wall.to_string())?;
-        let effect = Effect {
+        let effect = CampaignChange {
             campaign_id: id.to_owned(),
             old_rate,
             new_rate: Some(definition.rates().predicted),
@@ -178,10 +184,10 @@ impl Organization {
     ///
     /// # Errors
     /// 404 where there is none.
-    pub fn delete(&mut self, id: &str, moment: Moment) -> Result<Effect, Refusal> {
+    pub fn delete(&mut self, id: &str, moment: Moment) -> Result<CampaignChange, Refusal> {
         let definition = self.definitions.remove(id).ok_or_else(|| unknown_campaign(id))?;
         self.world.remove(id);
-        let effect = Effect {
+        let effect = CampaignChange {
             campaign_id: id.to_owned(),
             old_rate: definition.rates().predicted,
             new_rate: None,
@@ -199,7 +205,7 @@ impl Organization {
         method: &str,
         id: &str,
         body: Option<String>,
-        effect: &Effect,
+        effect: &CampaignChange,
         moment: Moment,
     ) {
         self.journal.push(Entry {
@@ -215,7 +221,7 @@ impl Organization {
             status: Some(200),
             retry_after: None,
             faults: Vec::new(),
-            effect: Some(effect.clone()),
+            effect: Some(Effect::Campaign(effect.clone())),
             correlation_id: String::new(),
         });
     }

@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 
 use super::faults::RetryAfter;
 use super::scenario::Scenario;
-use super::tokens::{Client, SCOPE_READ, SCOPE_WRITE};
+use super::scopes;
+use super::tokens::Client;
 
 /// The client every simulated organisation has unless told otherwise.
 pub const DEMO_CLIENT_ID: &str = "5d1f0c3a-7e42-4b86-9c55-2b7a6c1e9d04";
@@ -64,7 +65,7 @@ pub struct Settings {
     pub seed: u64,
     /// Campaigns, agents and contacts. Default: nine campaigns of different kinds.
     pub scenario: Scenario,
-    /// OAuth clients, 1 to 1 000. Default: the demo client with both scopes.
+    /// OAuth clients, 1 to 1 000. Default: the demo client with all scopes.
     pub clients: Vec<Client>,
     /// How long a token lives, in real time. Default 24 h.
     pub token_lifetime: Duration,
@@ -102,7 +103,7 @@ impl Default for Settings {
             clients: vec![Client {
                 id: DEMO_CLIENT_ID.into(),
                 secret: DEMO_CLIENT_SECRET.into(),
-                scopes: [SCOPE_READ.to_owned(), SCOPE_WRITE.to_owned()].into(),
+                scopes: scopes::ALL.iter().map(|scope| (*scope).to_owned()).collect(),
             }],
             token_lifetime: Duration::from_secs(86_400),
             requests_per_window: 300,

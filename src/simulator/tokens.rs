@@ -8,10 +8,6 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-/// Reading campaigns and their statistics.
-pub const SCOPE_READ: &str = "outbound:campaign:read";
-/// Changing campaigns.
-pub const SCOPE_WRITE: &str = "outbound:campaign:write";
 /// Live tokens kept at most; the oldest go first.
 const MAX_TOKENS: usize = 10_000;
 
@@ -193,6 +189,7 @@ fn basic_credentials(header: &str) -> Option<(Spelled, Spelled)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulator::scopes::SCOPE_READ;
 
     const FORM: &[u8] = b"grant_type=client_credentials";
 
