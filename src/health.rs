@@ -13,6 +13,8 @@ pub struct Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     Ready,
+    /// It works, but something it needs does not: others must not stop because of it.
+    Impaired(String),
     /// Not ready, with a reason a person can act on.
     NotReady(String),
 }
@@ -27,14 +29,23 @@ impl Health {
 
     /// Parts and their reasons, where any is not ready; empty means ready.
     pub fn reasons(&self) -> Vec<(String, String)> {
+        self.parts_that(|condition| match condition {
+            Condition::NotReady(reason) => Some(reason),
+            Condition::Ready | Condition::Impaired(_) => None,
+        })
+    }
+
+    /// Parts that work although something they need does not, and what that is.
+    pub fn impairments(&self) -> Vec<(String, String)> {
+        self.parts_that(|condition| match condition {
+            Condition::Impaired(reason) => Some(reason),
+            Condition::Ready | Condition::NotReady(_) => None,
+        })
+    }
+
+    fn parts_that(&self, told: impl Fn(&Condition) -> Option<&String>) -> Vec<(String, String)> {
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
-        parts
-            .iter()
-            .filter_map(|(name, condition)| match condition {
-                Condition::Ready => None,
-                Condition::NotReady(reason) => Some((name.clone(), reason.clone())),
-            })
-            .collect()
+        parts.iter().filter_map(|(name, condition)| Some((name.clone(), told(condition)?.clone()))).collect()
     }
 
     fn set(&self, name: &str, condition: Condition) {
@@ -53,6 +64,10 @@ pub struct Part {
 impl Part {
     pub fn ready(&self) {
         self.health.set(&self.name, Condition::Ready);
+    }
+
+    pub fn impaired(&self, reason: impl Into<String>) {
+        self.health.set(&self.name, Condition::Impaired(reason.into()));
     }
 
     pub fn not_ready(&self, reason: impl Into<String>) {
@@ -75,5 +90,8 @@ mod tests {
         assert!(health.reasons().is_empty());
         broker.not_ready("127.0.0.1:9092 refused the connection");
         assert_eq!(health.reasons().len(), 1);
+        broker.impaired("slow");
+        assert!(health.reasons().is_empty());
+        assert_eq!(health.impairments(), [("broker".to_owned(), "slow".to_owned())]);
     }
 }

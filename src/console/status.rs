@@ -17,6 +17,8 @@ pub struct Readiness {
     ready: bool,
     /// Parts that do not work; empty when ready.
     reasons: Vec<Reason>,
+    /// Parts that work although something they need does not.
+    impairments: Vec<Reason>,
 }
 
 /// Why a part does not work.
@@ -31,11 +33,13 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
-    let reasons: Vec<Reason> =
-        shared.health.reasons().into_iter().map(|(part, reason)| Reason { part, reason }).collect();
+    let list = |parts: Vec<(String, String)>| -> Vec<Reason> {
+        parts.into_iter().map(|(part, reason)| Reason { part, reason }).collect()
+    };
+    let (reasons, impairments) = (list(shared.health.reasons()), list(shared.health.impairments()));
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, reasons })).into_response()
+    (status, Json(Readiness { ready, reasons, impairments })).into_response()
 }
 
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {

@@ -1,11 +1,13 @@
 //! A call from its scope to its verdict.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::{Method, Request, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +15,7 @@ use super::Settings;
 use super::auth::{AuthError, Token, Tokens, authorize};
 use super::breaker::Verdict;
 use super::budget::{BucketShape, Permit, PermitStore, Priority};
+use super::details::{self, DetailsQuery};
 use super::endpoints::Endpoints;
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
 use super::queue::{Budget, NoPermit};
@@ -57,6 +60,7 @@ struct Inner {
     budget: Budget,
     campaigns: Endpoints,
     statistics: Endpoints,
+    conversation_details: Endpoints,
     client_secret: SecretString,
     retry_after_limit: Duration,
 }
@@ -82,12 +86,13 @@ impl Client {
         let token_url = parse_url("genesys.login_url", &format!("{login_url}/oauth/token"))?;
         let transport = Transport::new(settings)?;
         let shape = BucketShape::new(settings.requests_per_minute, settings.budget_window);
-        let endpoints = |name| Endpoints::new(name, settings, health);
+        let endpoints = |name| Endpoints::new(name, true, settings, health);
         let inner = Inner {
             tokens: Tokens::new(transport.clone(), settings, token_url, health.part("genesys.token")),
             budget: Budget::new(permits, shape, health.part("genesys.budget")),
             campaigns: endpoints("campaigns"),
             statistics: endpoints("campaign_statistics"),
+            conversation_details: Endpoints::new("conversation_details", false, settings, health),
             base_url,
             transport,
             client_secret: settings.client_secret.clone(),
@@ -121,6 +126,36 @@ impl Client {
         self.inner
             .read(&self.inner.statistics, &request, scope, |_, body| seed::read_campaign_statistics(body))
             .await
+    }
+
+    /// What analytics know of these conversations: all pages of the answer, or an error.
+    /// Those that it does not know are not in it.
+    pub async fn conversation_details(
+        &self,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, CallError> {
+        let mut found = BTreeMap::new();
+        let mut asked = BTreeSet::new();
+        let mut request = details::query_request(query);
+        loop {
+            let read = |_: &RawReply, body: &[u8]| details::read_page(&self.inner.base_url, body);
+            let page = self.inner.read(&self.inner.conversation_details, &request, scope, read).await?;
+            found.extend(page.conversations);
+            let Some(next) = page.next else { break };
+            let problem = if asked.len() + 1 >= details::PAGE_LIMIT {
+                format!("the answer has more than {} pages", details::PAGE_LIMIT)
+            } else if !asked.insert(next.clone()) {
+                format!("the answer's pages go in a circle, back to {next}")
+            } else {
+                request = read_request(next);
+                continue;
+            };
+            let reason = format!("{} {}: {problem}", request.method, request.path);
+            return Err(CallError::without_reply(Kind::Malformed, reason));
+        }
+        found.retain(|id, _| query.conversation_ids.contains(&id.as_str()));
+        Ok(found)
     }
 
     /// The request that gives the campaign this dial rate, provided that it is

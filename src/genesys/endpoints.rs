@@ -16,15 +16,18 @@ pub struct Endpoints {
     pub name: &'static str,
     breaker: Mutex<Breaker>,
     health: Part,
+    /// Without it the instance cannot do its work.
+    vital: bool,
 }
 
 impl Endpoints {
-    pub fn new(name: &'static str, settings: &Settings, health: &Health) -> Self {
+    /// Not `vital`: what is asked here can wait, however long it is away.
+    pub fn new(name: &'static str, vital: bool, settings: &Settings, health: &Health) -> Self {
         let part = health.part(&format!("genesys.{name}"));
         part.ready();
         metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
         let breaker = Breaker::new(settings.breaker_failures, settings.breaker_pause);
-        Self { name, breaker: Mutex::new(breaker), health: part }
+        Self { name, breaker: Mutex::new(breaker), health: part, vital }
     }
 
     /// Whether a call would be let through.
@@ -66,7 +69,8 @@ impl Endpoints {
             self.health.ready();
         } else {
             tracing::warn!(endpoints = self.name, "failed repeatedly: pausing, then probing");
-            self.health.not_ready("Genesys Cloud failed repeatedly here: paused, then probed");
+            const REASON: &str = "Genesys Cloud failed repeatedly here: paused, then probed";
+            if self.vital { self.health.not_ready(REASON) } else { self.health.impaired(REASON) }
         }
     }
 }

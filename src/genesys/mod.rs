@@ -16,6 +16,7 @@ mod auth;
 mod breaker;
 mod budget;
 mod client;
+mod details;
 mod endpoints;
 mod error;
 mod queue;
@@ -28,6 +29,7 @@ pub use budget::{
     BucketShape, InProcessPermits, Limits, Permit, PermitStore, Priority, StoreError, Take, untold_wait,
 };
 pub use client::{Client, Reply, Scope};
+pub use details::DetailsQuery;
 pub use error::{CallError, CallErrorKind, ClientError};
 pub use seed::{Campaign, CampaignStatistics};
 
