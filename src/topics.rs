@@ -14,6 +14,7 @@ use crate::model::flow::{FlowMinute, FlowVersions};
 use crate::model::lag::{LagEvaluation, LagInputs, LagParameters, LagSample};
 use crate::model::outcome::Outcome;
 use crate::model::rollback::{RollbackInputs, RollbackParameters};
+use crate::model::routing::{QueueAvailability, RouteInputs, RouteParameters};
 use crate::model::settings::Setting;
 
 /// How a topic forgets.
@@ -77,6 +78,8 @@ pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, 
 pub type LagDecision<'a, C> = Decision<'a, LagInputs<'a>, LagParameters, C>;
 /// A rollback decision as it stands on its topic.
 pub type RollbackDecision<'a, C> = Decision<'a, RollbackInputs, RollbackParameters, C>;
+/// A routing decision as it stands on its topic.
+pub type RouteDecision<'a, C> = Decision<'a, RouteInputs<'a>, RouteParameters<'a>, C>;
 
 pub static CONVERSATION_EVENTS: Topic = Topic {
     name: "genesys.conversation-events.v1",
@@ -168,6 +171,24 @@ pub static ROLLBACK_DECISIONS: Topic = Topic {
     max_message_bytes: 256 * KIB,
 };
 
+pub static QUEUE_AVAILABILITY: Topic = Topic {
+    name: "genesys.queue-availability.v1",
+    key: "queueId",
+    description: "how many of a queue's agents could take a conversation",
+    cleanup: Cleanup::Compact,
+    values: Values::Json(|| schemars::schema_for!(QueueAvailability)),
+    max_message_bytes: 16 * KIB,
+};
+
+pub static ROUTING_DECISIONS: Topic = Topic {
+    name: "trunkline.routing-decisions.v1",
+    key: "configurationId",
+    description: "which group a conversation was sent to, and why",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(RouteDecision<Vec<String>>)),
+    max_message_bytes: 64 * KIB,
+};
+
 pub static OUTCOMES: Topic = Topic {
     name: "trunkline.outcomes.v1",
     key: "key of the decision",
@@ -257,11 +278,12 @@ pub static ALL: &[&Topic] = &[
     &FLOW_MINUTES,
     &FLOW_VERSIONS,
     &CAMPAIGN_WINDOWS,
+    &QUEUE_AVAILABILITY,
     &DIAL_DECISIONS,
     &CONSUMER_LAG,
     &LAG_STATUS,
     &LAG_EVALUATIONS,
-    &OUTCOMES,
+    &ROUTING_DECISIONS,
     &CONVERSATIONS,
     &ROLLBACK_DECISIONS,
     &OUTCOMES,

@@ -13,6 +13,7 @@ pub mod json;
 pub mod lag;
 pub mod outcome;
 pub mod rollback;
+pub mod routing;
 pub mod settings;
 mod time;
 

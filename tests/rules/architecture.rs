@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("postgres", &["model", "metrics", "health"]),
     ("sources", &["model", "topics", "runtime", "genesys", "metrics", "health", "telemetry"]),
     ("sinks", &["model", "topics", "runtime", "genesys", "postgres", "metrics", "health", "telemetry"]),
+    ("routing", &["model", "topics", "runtime", "genesys", "postgres", "metrics", "health", "telemetry"]),
     ("console", &["model", "postgres", "metrics", "health"]),
     (
         "topology",
@@ -32,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "postgres",
             "sources",
             "sinks",
+            "routing",
             "console",
             "config",
             "metrics",
@@ -52,6 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "postgres",
             "sources",
             "sinks",
+            "routing",
             "console",
             "config",
             "metrics",

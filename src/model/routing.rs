@@ -1,0 +1,217 @@
+//! Weighted distribution: which group gets a conversation (`algorithms.md` §2).
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::borrow::borrowed;
+
+/// Shares and deficits are whole numbers of this size: `1_000_000_000` is one interaction,
+/// or all of them.
+pub const UNIT: i64 = 1_000_000_000;
+
+/// A queue, or another thing a conversation can be sent to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// The platform's word, such as `QUEUE_ID`.
+    #[schemars(length(min = 1, max = 64))]
+    pub r#type: String,
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+}
+
+/// One group and its weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteRule {
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+    /// Kept for the platform; the distribution does not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// Kept for the platform; the distribution does not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub expression: Option<String>,
+    pub destination: Destination,
+    /// Of any scale: only the ratio between the rules counts. At least 0; what comes to less
+    /// than 1 % of all is raised to it.
+    #[schemars(range(min = 0))]
+    pub weight: f64,
+    /// Gets nothing, whatever its weight.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+}
+
+/// Whether a configuration distributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RouteStatus {
+    #[default]
+    Enabled,
+    /// Everything goes to the default destination.
+    Disabled,
+}
+
+/// What answers while the counters cannot be reached at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteFallback {
+    /// The same rule, from the last known state of this instance.
+    #[default]
+    Local,
+    /// The default destination.
+    Default,
+}
+
+/// A configuration of groups as people write it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteConfiguration {
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    /// The platform's word, such as `SINGLE_QUEUE`.
+    #[serde(default = "single_queue")]
+    #[schemars(length(min = 1, max = 64))]
+    pub routing_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Destination>,
+    /// 1 to 50, each with a destination of its own.
+    #[schemars(length(min = 1, max = 50))]
+    pub rules: Vec<RouteRule>,
+    #[serde(default)]
+    pub status: RouteStatus,
+    /// Gets a conversation when nobody else can. Without it the rule with the greatest weight does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_destination: Option<Destination>,
+    #[serde(default)]
+    pub fallback: RouteFallback,
+}
+
+fn single_queue() -> String {
+    "SINGLE_QUEUE".to_owned()
+}
+
+/// How an answer came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteSource {
+    /// From the counters that all instances share, recorded before it was given.
+    Exact,
+    /// The counters were slow: from the last known state, recorded afterwards.
+    Cached,
+    /// The counters could not be reached: by the configured fallback, recorded afterwards.
+    Fallback,
+}
+
+impl RouteSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            RouteSource::Exact => "exact",
+            RouteSource::Cached => "cached",
+            RouteSource::Fallback => "fallback",
+        }
+    }
+}
+
+/// Why a destination was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteReason {
+    /// Its turn by weights and deficits.
+    Share,
+    /// No group can take it: the default destination.
+    NobodyAvailable,
+    /// The configuration is disabled: the default destination.
+    Disabled,
+    /// The counters could not be reached and `fallback` is `default`.
+    FallbackDefault,
+}
+
+impl RouteReason {
+    pub const ALL: [RouteReason; 4] = [
+        RouteReason::Share,
+        RouteReason::NobodyAvailable,
+        RouteReason::Disabled,
+        RouteReason::FallbackDefault,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            RouteReason::Share => "share",
+            RouteReason::NobodyAvailable => "nobody_available",
+            RouteReason::Disabled => "disabled",
+            RouteReason::FallbackDefault => "fallback_default",
+        }
+    }
+}
+
+/// The answer to "which group gets this conversation?": flat, for a data action.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteAnswer {
+    pub conversation_id: String,
+    pub configuration_id: String,
+    pub destination_id: String,
+    /// Revision of the configuration it was given under.
+    pub revision: u64,
+    /// Its number among the configuration's decisions; null until a `cached` or `fallback`
+    /// answer is recorded.
+    pub sequence: Option<u64>,
+    pub source: RouteSource,
+    pub decided_at: Timestamp,
+}
+
+/// One group as it stood before a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteGroup<'a> {
+    #[serde(borrow)]
+    pub destination_id: Cow<'a, str>,
+    /// Its part of all, in billionths; 0 while it drains or is not available.
+    pub share_billionths: i64,
+    /// How many interactions it was behind its share, in billionths of one.
+    pub deficit_billionths: i64,
+}
+
+/// What a routing decision was taken from: enough to take it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteInputs<'a> {
+    /// Revision of the configuration.
+    pub revision: u64,
+    #[serde(borrow)]
+    pub groups: Vec<RouteGroup<'a>>,
+}
+
+/// What a routing decision says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteParameters<'a> {
+    #[serde(borrow)]
+    pub conversation_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub destination_id: Cow<'a, str>,
+    pub source: RouteSource,
+}
+
+/// How many of a queue's agents could take a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueAvailability<'a> {
+    #[serde(borrow)]
+    pub queue_id: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
+    pub organization_id: Option<Cow<'a, str>>,
+    /// Share of the queue's agents who are available, 0–1. A queue at 0 gets nothing.
+    pub availability: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available_agents: Option<u32>,
+    /// When the platform was asked.
+    pub observed_at: Timestamp,
+}
