@@ -12,10 +12,10 @@ mod server;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use trunkline::console::{Console, Metrics, Settings};
+use trunkline::console::{Console, Method, Metrics, Route, Settings};
 use trunkline::health::Health;
 use trunkline::postgres::Database;
 
@@ -33,7 +33,8 @@ impl Running {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let health = Health::default();
         let settings = Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..settings };
-        let console = Console::bind(settings, database, health.clone(), metrics()).await.expect("listens");
+        let console =
+            Console::bind(settings, database, health.clone(), metrics(), None).await.expect("listens");
         let (address, shutdown) = (console.address(), CancellationToken::new());
         let served = tokio::spawn(console.serve(shutdown.clone()));
         Self { address, health, client: Client::new(), shutdown, served }
@@ -41,6 +42,14 @@ impl Running {
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Asks as the route says; where it takes a body, with an empty object.
+    fn ask(&self, route: &Route, path: &str) -> RequestBuilder {
+        match route.method {
+            Method::Get => self.client.get(self.url(path)),
+            Method::Post => self.client.post(self.url(path)).json(&serde_json::json!({})),
+        }
     }
 
     async fn get(&self, path: &str) -> Response {

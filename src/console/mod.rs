@@ -1,7 +1,8 @@
-//! The HTTP interface: one listener for the ledger, readiness and metrics.
+//! The HTTP interface: one listener for events coming in, the ledger, readiness and metrics.
 
 mod access;
 mod decisions;
+mod events;
 mod openapi;
 mod problem;
 mod routes;
@@ -28,6 +29,7 @@ use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 
 pub use access::{Access, ApiKey, ApiKeyError, Role};
+pub use events::{EventIntake, Taking};
 pub use openapi::document as openapi_document;
 pub use routes::{Method, ROUTES, Route};
 pub use status::Metrics;
@@ -54,6 +56,32 @@ pub struct Settings {
     pub max_connections: usize,
     /// Bytes of finished decisions kept to be shown again.
     pub cache_bytes: u64,
+    pub events: EventLimits,
+}
+
+/// What requests that bring events may take. They have places of their own: neither they nor
+/// those who read the ledger can crowd the others out.
+#[derive(Clone, Copy, Debug)]
+pub struct EventLimits {
+    /// Largest body, in bytes.
+    pub max_body_bytes: usize,
+    /// Requests under way at the same time; more are told to come again.
+    pub max_concurrent: usize,
+    /// Longest time until a body is complete.
+    pub read_timeout: Duration,
+    /// Longest time until a request is answered, from its head on.
+    pub request_timeout: Duration,
+}
+
+impl Default for EventLimits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 1_024 * 1_024,
+            max_concurrent: 128,
+            read_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -67,6 +95,7 @@ impl Default for Settings {
             max_ledger_reads: 3,
             max_connections: 512,
             cache_bytes: 8 * 1_024 * 1_024,
+            events: EventLimits::default(),
         }
     }
 }
@@ -101,14 +130,34 @@ struct Inner {
     /// Finished decisions as JSON.
     finished: Cache<DecisionId, Bytes>,
     guard: Guard,
-    permits: Semaphore,
     ledger_reads: Semaphore,
+    /// Those who bring events.
+    event_lane: Lane,
+    /// Everybody else.
+    lane: Lane,
+    max_body_bytes: usize,
+    events: EventLimits,
+    intake: Option<Arc<dyn EventIntake>>,
+}
+
+/// Places for requests of one sort.
+struct Lane {
+    permits: Semaphore,
     request_timeout: Duration,
     max_body_bytes: usize,
 }
 
+impl Inner {
+    fn lane(&self, access: Option<Access>) -> &Lane {
+        match access {
+            Some(Access::Needs(Role::Publish)) => &self.event_lane,
+            _ => &self.lane,
+        }
+    }
+}
+
 impl Console {
-    /// Begins to listen.
+    /// Begins to listen. Without an intake no events are taken in.
     ///
     /// # Errors
     /// When strangers could come in without a key, or the address is taken.
@@ -117,6 +166,7 @@ impl Console {
         database: Database,
         health: Health,
         metrics: Metrics,
+        intake: Option<Arc<dyn EventIntake>>,
     ) -> Result<Self, ConsoleError> {
         let guard = Guard::new(settings.api_keys.clone());
         if !guard.may_listen_on(settings.listen) {
@@ -135,10 +185,20 @@ impl Console {
             metrics,
             finished,
             guard,
-            permits: Semaphore::new(settings.max_concurrent),
             ledger_reads: Semaphore::new(settings.max_ledger_reads),
-            request_timeout: settings.request_timeout,
+            event_lane: Lane {
+                permits: Semaphore::new(settings.events.max_concurrent),
+                request_timeout: settings.events.request_timeout,
+                max_body_bytes: settings.events.max_body_bytes,
+            },
+            lane: Lane {
+                permits: Semaphore::new(settings.max_concurrent),
+                request_timeout: settings.request_timeout,
+                max_body_bytes: settings.max_body_bytes,
+            },
             max_body_bytes: settings.max_body_bytes,
+            events: settings.events,
+            intake,
         });
         Ok(Self { listener, address, settings, shared })
     }
@@ -207,17 +267,17 @@ async fn door(
 }
 
 async fn answer(shared: &Shared, access: Option<Access>, request: Request, next: Next) -> Response {
+    let lane = shared.lane(access);
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > shared.max_body_bytes as u64) {
-        let detail = format!("the body is over {} bytes", shared.max_body_bytes);
-        return Problem::new(Kind::BodyTooLarge, detail, "send less at once").into_response();
+    if announced.is_some_and(|length| length > lane.max_body_bytes as u64) {
+        return Problem::body_too_large(lane.max_body_bytes).into_response();
     }
     // Whether we live must be told even when we are busy.
     let _permit = if access == Some(Access::Open) {
         None
     } else {
-        match shared.permits.try_acquire() {
+        match lane.permits.try_acquire() {
             Ok(permit) => Some(permit),
             Err(_) => {
                 let detail = "too many requests are being answered";
@@ -225,10 +285,10 @@ async fn answer(shared: &Shared, access: Option<Access>, request: Request, next:
             }
         }
     };
-    match tokio::time::timeout(shared.request_timeout, next.run(request)).await {
+    match tokio::time::timeout(lane.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("no answer within {} ms", shared.request_timeout.as_millis());
+            let detail = format!("no answer within {} ms", lane.request_timeout.as_millis());
             Problem::new(Kind::TimedOut, detail, "ask for less, or try again in a moment").into_response()
         }
     }

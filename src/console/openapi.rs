@@ -83,6 +83,13 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value) ->
         operation["security"] = json!([{"apiKey": []}]);
         operation["description"] = format!("Needs an API key with the role `{}`.", role.name()).into();
     }
+    if let Some(body) = &route.body {
+        let schema = (body.schema)(generator).to_value();
+        let content: Map<String, Value> =
+            body.media_types.iter().map(|name| ((*name).to_owned(), json!({"schema": schema}))).collect();
+        operation["requestBody"] =
+            json!({"description": body.description, "required": true, "content": content});
+    }
     if !route.parameters.is_empty() {
         operation["parameters"] = route.parameters.iter().map(|p| parameter(p, generator)).collect();
     }

@@ -12,13 +12,17 @@ use crate::postgres;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     BadParameters,
+    BadBody,
     Unauthorized,
     Forbidden,
     NotFound,
     MethodNotAllowed,
     BodyTooLarge,
+    BodyTooSlow,
+    UnsupportedMediaType,
     Overloaded,
     TimedOut,
+    Unavailable,
     DatabaseUnavailable,
     Internal,
 }
@@ -29,6 +33,7 @@ impl Kind {
             Kind::BadParameters => {
                 ("bad-parameters", "Parameters are not as allowed", StatusCode::BAD_REQUEST)
             }
+            Kind::BadBody => ("bad-body", "The body cannot be read", StatusCode::BAD_REQUEST),
             Kind::Unauthorized => ("unauthorized", "An API key is needed", StatusCode::UNAUTHORIZED),
             Kind::Forbidden => ("forbidden", "This caller may not do this", StatusCode::FORBIDDEN),
             Kind::NotFound => ("not-found", "There is no such thing", StatusCode::NOT_FOUND),
@@ -36,8 +41,17 @@ impl Kind {
                 ("method-not-allowed", "The path does not take this method", StatusCode::METHOD_NOT_ALLOWED)
             }
             Kind::BodyTooLarge => ("body-too-large", "The body is too large", StatusCode::PAYLOAD_TOO_LARGE),
+            Kind::BodyTooSlow => ("body-too-slow", "The body took too long", StatusCode::REQUEST_TIMEOUT),
+            Kind::UnsupportedMediaType => (
+                "unsupported-media-type",
+                "The body is of a type that is not read here",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ),
             Kind::Overloaded => ("overloaded", "Too many requests at once", StatusCode::SERVICE_UNAVAILABLE),
             Kind::TimedOut => ("timed-out", "The answer took too long", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::Unavailable => {
+                ("unavailable", "This cannot be done at the moment", StatusCode::SERVICE_UNAVAILABLE)
+            }
             Kind::DatabaseUnavailable => {
                 ("database-unavailable", "The database does not answer", StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -89,6 +103,10 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), remedy: remedy.into(), errors: Vec::new() }
+    }
+
+    pub fn body_too_large(limit: usize) -> Self {
+        Self::new(Kind::BodyTooLarge, format!("the body is over {limit} bytes"), "send less at once")
     }
 
     /// `errors` must not be empty.

@@ -6,30 +6,34 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, openapi, status};
+use super::{Shared, decisions, events, openapi, status};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Get,
+    Post,
 }
 
 impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Method::Get => "get",
+            Method::Post => "post",
         }
     }
 
     fn filter(self) -> MethodFilter {
         match self {
             Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
         }
     }
 
     fn covers(self, method: &axum::http::Method) -> bool {
         match self {
             Method::Get => matches!(*method, axum::http::Method::GET | axum::http::Method::HEAD),
+            Method::Post => *method == axum::http::Method::POST,
         }
     }
 }
@@ -42,6 +46,8 @@ pub struct Route {
     pub summary: &'static str,
     pub access: Access,
     pub parameters: &'static [Parameter],
+    /// What a request carries, if anything.
+    pub body: Option<RequestBody>,
     pub answers: &'static [Answer],
     handler: fn(MethodFilter) -> MethodRouter<Shared>,
 }
@@ -58,6 +64,13 @@ pub struct Parameter {
 pub enum Place {
     Path,
     Query,
+}
+
+/// The body of a request.
+pub struct RequestBody {
+    pub description: &'static str,
+    pub media_types: &'static [&'static str],
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
 /// A possible answer. Problems that every route can answer with are not listed.
@@ -77,11 +90,22 @@ pub enum Content {
 
 pub static ROUTES: &[Route] = &[
     Route {
+        method: Method::Post,
+        path: "/v1/events",
+        summary: "Takes conversation events in; answers once Kafka has them",
+        access: Access::Needs(Role::Publish),
+        parameters: &[],
+        body: Some(events::BODY),
+        answers: events::ANSWERS,
+        handler: |method| on(method, events::take),
+    },
+    Route {
         method: Method::Get,
         path: "/v1/decisions",
         summary: "Decisions with their outcomes, newest first",
         access: Access::Needs(Role::Read),
         parameters: decisions::LIST_PARAMETERS,
+        body: None,
         answers: &[
             Answer {
                 status: 200,
@@ -102,6 +126,7 @@ pub static ROUTES: &[Route] = &[
         summary: "One decision with its outcome",
         access: Access::Needs(Role::Read),
         parameters: decisions::ID_PARAMETERS,
+        body: None,
         answers: &[
             Answer {
                 status: 200,
@@ -121,6 +146,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Whether the process is alive",
         access: Access::Open,
         parameters: &[],
+        body: None,
         answers: &[Answer { status: 200, description: "It is", content: Content::Text("text/plain") }],
         handler: |method| on(method, status::healthz),
     },
@@ -130,6 +156,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Whether all parts work, with reasons where not",
         access: Access::Open,
         parameters: &[],
+        body: None,
         answers: &[
             Answer {
                 status: 200,
@@ -150,6 +177,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Metrics in Prometheus' text format",
         access: Access::Needs(Role::Read),
         parameters: &[],
+        body: None,
         answers: &[Answer {
             status: 200,
             description: "All metrics that were recorded",
@@ -163,6 +191,7 @@ pub static ROUTES: &[Route] = &[
         summary: "This interface, as an OpenAPI 3.1 document",
         access: Access::Needs(Role::Read),
         parameters: &[],
+        body: None,
         answers: &[Answer {
             status: 200,
             description: "The document",

@@ -9,6 +9,7 @@ pub mod conversation;
 pub mod decision;
 pub mod enriched;
 pub mod flow;
+pub mod ingest;
 pub mod json;
 pub mod lag;
 pub mod outcome;

@@ -231,7 +231,7 @@ impl Starting<'_> {
     async fn console(&mut self) -> anyhow::Result<()> {
         let settings = settings::console(self.config)?;
         let (database, health) = (self.database.clone(), self.health.clone());
-        let console = Console::bind(settings, database, health, self.metrics.clone()).await?;
+        let console = Console::bind(settings, database, health, self.metrics.clone(), None).await?;
         self.running.http = Some(console.address());
         let stop = self.running.stop.clone();
         self.task(roles::CONSOLE, async move {

@@ -1,7 +1,7 @@
 //! Deny by default, told from the route table.
 
 use sha2::{Digest, Sha256};
-use trunkline::console::{Access, ApiKey, Console, ConsoleError, Method, ROUTES, Role, Settings};
+use trunkline::console::{Access, ApiKey, Console, ConsoleError, ROUTES, Role, Settings};
 use trunkline::health::Health;
 
 use super::support::postgres::TestDatabase;
@@ -24,9 +24,7 @@ async fn every_route_asks_for_its_role_and_nothing_less() {
     for route in ROUTES {
         let path = route.path.replace("{id}", "0190b5a0-0000-8000-8000-000000000000");
         let ask = async |authorization: Option<String>| {
-            let mut request = match route.method {
-                Method::Get => console.client.get(console.url(&path)),
-            };
+            let mut request = console.ask(route, &path);
             if let Some(value) = authorization {
                 request = request.header("authorization", value);
             }
@@ -62,11 +60,12 @@ async fn every_route_asks_for_its_role_and_nothing_less() {
 async fn without_keys_only_this_machine_is_served() {
     let (_own, database) = TestDatabase::migrated().await;
     let everywhere = Settings { listen: "0.0.0.0:0".parse().unwrap(), ..Settings::default() };
-    let refused = Console::bind(everywhere.clone(), database.clone(), Health::default(), metrics()).await;
+    let refused =
+        Console::bind(everywhere.clone(), database.clone(), Health::default(), metrics(), None).await;
     let Err(ConsoleError::OpenToAll(_)) = &refused else { panic!("listens without keys") };
     assert!(refused.err().unwrap().to_string().contains("http.api_keys"));
     let with_keys = Settings { api_keys: keys(), ..everywhere };
-    Console::bind(with_keys, database.clone(), Health::default(), metrics())
+    Console::bind(with_keys, database.clone(), Health::default(), metrics(), None)
         .await
         .expect("listens with keys");
 
