@@ -1,5 +1,12 @@
 //! What a stage is: data in, data out. No clock, no I/O, no async; the runtime
 //! and the in-memory driver run the same stages through this interface.
+//!
+//! Most stages keep their state per key and are a [`Stage`]. Those that count over a
+//! whole partition, or act as time goes by, are a [`PartitionStage`]; to the runtime
+//! every [`Stage`] is one too.
+
+mod outputs;
+mod partition;
 
 use std::time::Duration;
 
@@ -9,6 +16,9 @@ use serde::de::{Deserialize, DeserializeOwned};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::topics::Topic;
+
+pub use outputs::{Destination, Output, Outputs};
+pub use partition::{Change, Moment, PartitionStage, PartitionState, UnreadableState};
 
 /// A step from one topic to others with state per key.
 ///
@@ -81,74 +91,4 @@ pub enum Step {
     Rejected(String),
     /// Too old for its window: to the late events. The state must be as it was.
     Late,
-}
-
-/// Records a step wants sent, serialised into one reused buffer.
-#[derive(Default)]
-pub struct Outputs {
-    bytes: Vec<u8>,
-    records: Vec<Output>,
-}
-
-struct Output {
-    topic: &'static Topic,
-    key_end: usize,
-    value_end: usize,
-}
-
-impl Outputs {
-    /// Sends `value` under `key`.
-    ///
-    /// # Panics
-    /// When `value` cannot be written as JSON, which for our own types is a bug.
-    pub fn send(&mut self, topic: &'static Topic, key: &str, value: &impl Serialize) {
-        self.bytes.extend_from_slice(key.as_bytes());
-        let key_end = self.bytes.len();
-        serde_json::to_writer(&mut self.bytes, value).expect("own values are JSON");
-        self.records.push(Output { topic, key_end, value_end: self.bytes.len() });
-    }
-
-    /// Everything sent since the last [`clear`](Self::clear), in order: topic, key, value.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static Topic, &[u8], &[u8])> {
-        let mut start = 0;
-        self.records.iter().map(move |output| {
-            let key = &self.bytes[start..output.key_end];
-            let value = &self.bytes[output.key_end..output.value_end];
-            start = output.value_end;
-            (output.topic, key, value)
-        })
-    }
-
-    /// Forgets the records, keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.records.clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::topics;
-
-    #[test]
-    fn outputs_come_back_in_order_with_their_bytes() {
-        let mut outputs = Outputs::default();
-        for round in 0..2 {
-            outputs.send(&topics::OUTCOMES, "a", &round);
-            outputs.send(&topics::DIAL_DECISIONS, "bb", &"x");
-            let seen: Vec<_> = outputs
-                .iter()
-                .map(|(topic, key, value)| (topic.name, key.to_vec(), value.to_vec()))
-                .collect();
-            assert_eq!(
-                seen,
-                [
-                    (topics::OUTCOMES.name, b"a".to_vec(), round.to_string().into_bytes()),
-                    (topics::DIAL_DECISIONS.name, b"bb".to_vec(), b"\"x\"".to_vec()),
-                ]
-            );
-            outputs.clear();
-        }
-    }
 }

@@ -17,7 +17,7 @@ use super::dead_letter::{ErrorHeaders, PER_HEADER};
 use super::outbox::is_traceparent;
 use super::state::StateError;
 use super::task::{Failure, Incoming, Tally, Task, Writer};
-use crate::flow::{Declaration, Stage};
+use crate::flow::{Declaration, Destination, Output, PartitionStage};
 use crate::model::Timestamp;
 use crate::topics::{Topic, headers, partition_of};
 
@@ -36,6 +36,8 @@ pub struct Stored {
 pub enum DriverError {
     #[error("{topic}/{partition} offset {offset} has to be set aside but does not fit there")]
     DoesNotFit { topic: String, partition: i32, offset: i64 },
+    #[error("the stage sends {bytes} bytes to {topic}, whose limit is {limit}: this is a bug")]
+    OutputTooLarge { topic: &'static str, bytes: usize, limit: usize },
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -66,7 +68,7 @@ impl Driver {
         }
     }
 
-    pub fn add<S: Stage>(&mut self, stage: S) {
+    pub fn add<S: PartitionStage>(&mut self, stage: S) {
         self.stages.push(Box::new(Runner::new(Arc::new(stage), self.log.partitions)));
     }
 
@@ -124,28 +126,49 @@ impl Driver {
         }
     }
 
-    /// Runs batches of random stages, sizes and partitions until every stage has
-    /// read everything. Answers what became of the records, by stage.
+    /// Runs batches of random stages, sizes and partitions until every stage has read
+    /// everything and time, as the clock stands, brings nothing more. Answers what became
+    /// of the records, by stage.
     pub fn run_until_idle(&mut self) -> Result<BTreeMap<&'static str, Tally>, DriverError> {
         let mut tallies = BTreeMap::new();
         loop {
             let waiting: Vec<usize> =
                 (0..self.stages.len()).filter(|index| self.stages[*index].has_work(&self.log)).collect();
             if waiting.is_empty() {
-                return Ok(tallies);
-            }
-            let stage = &mut self.stages[waiting[self.random.random_range(0..waiting.len())]];
-            let crash = std::mem::take(&mut self.crash_next)
-                || (self.crash_probability > 0.0 && self.random.random_bool(self.crash_probability));
-            let batch = Batch { at: self.now, crash, random: &mut self.random };
-            match stage.batch(&mut self.log, batch)? {
-                Some(tally) => {
-                    let sum: &mut Tally = tallies.entry(stage.name()).or_default();
-                    sum.add(tally);
+                let mut anything = false;
+                for index in 0..self.stages.len() {
+                    anything |= self.turn(index, &mut tallies)?;
                 }
-                None => self.crashes += 1,
+                if !anything {
+                    return Ok(tallies);
+                }
+            } else {
+                let index = waiting[self.random.random_range(0..waiting.len())];
+                self.turn(index, &mut tallies)?;
             }
         }
+    }
+
+    /// One batch of a stage. Answers whether anything came of it.
+    fn turn(
+        &mut self,
+        index: usize,
+        tallies: &mut BTreeMap<&'static str, Tally>,
+    ) -> Result<bool, DriverError> {
+        let crash = self.crash_next
+            || (self.crash_probability > 0.0 && self.random.random_bool(self.crash_probability));
+        let batch = Batch { at: self.now, crash, random: &mut self.random };
+        let stage = &mut self.stages[index];
+        let turn = stage.batch(&mut self.log, batch)?;
+        if turn == Turn::Idle {
+            return Ok(false);
+        }
+        self.crash_next = false;
+        match turn {
+            Turn::Committed(tally) => tallies.entry(stage.name()).or_default().add(tally),
+            Turn::Crashed | Turn::Idle => self.crashes += 1,
+        }
+        Ok(true)
     }
 
     /// All records of a topic, partition after partition.
@@ -199,21 +222,29 @@ enum CrashPoint {
     AfterCommit,
 }
 
+/// What became of a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Committed(Tally),
+    Crashed,
+    /// There was nothing to read and nothing to write.
+    Idle,
+}
+
 trait Run {
     fn name(&self) -> &'static str;
     fn has_work(&self, log: &Log) -> bool;
-    /// One batch; `None` when it crashed.
-    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Option<Tally>, DriverError>;
+    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Turn, DriverError>;
     fn crash(&mut self);
 }
 
-struct Runner<S: Stage> {
+struct Runner<S: PartitionStage> {
     stage: Arc<S>,
     task: Task<S>,
     restored: bool,
 }
 
-impl<S: Stage> Runner<S> {
+impl<S: PartitionStage> Runner<S> {
     fn new(stage: Arc<S>, partitions: i32) -> Self {
         let input = stage.declaration().input.name.to_owned();
         Self { task: Task::new(Arc::clone(&stage), input, partitions), stage, restored: false }
@@ -223,9 +254,9 @@ impl<S: Stage> Runner<S> {
         self.stage.declaration()
     }
 
-    fn restore(&mut self, log: &Log) -> Result<(), DriverError> {
+    fn restore(&mut self, log: &Log, at: Timestamp) -> Result<(), DriverError> {
         for partition in 0..log.partitions {
-            self.task.take(partition);
+            self.task.take(partition, at);
             for record in log.partition(self.declaration().changelog, partition) {
                 self.task.restore(
                     partition,
@@ -233,13 +264,14 @@ impl<S: Stage> Runner<S> {
                     record.value.as_deref(),
                 )?;
             }
+            self.task.stand(partition, log.position(self.declaration().name, partition) as i64);
         }
         self.restored = true;
         Ok(())
     }
 }
 
-impl<S: Stage> Run for Runner<S> {
+impl<S: PartitionStage> Run for Runner<S> {
     fn name(&self) -> &'static str {
         self.declaration().name
     }
@@ -251,11 +283,16 @@ impl<S: Stage> Run for Runner<S> {
         })
     }
 
-    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Option<Tally>, DriverError> {
+    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Turn, DriverError> {
         if !self.restored {
-            self.restore(log)?;
+            self.restore(log, batch.at)?;
         }
         let Declaration { name, input, .. } = *self.declaration();
+        for (partition, next_offset) in self.task.quiet(batch.at) {
+            if next_offset == log.partition(input, partition).len() as i64 {
+                self.task.let_time_pass(partition, batch.at);
+            }
+        }
         let mut room = batch.random.random_range(1..=40);
         let crash_point = match batch.crash {
             false => CrashPoint::Never,
@@ -274,7 +311,7 @@ impl<S: Stage> Run for Runner<S> {
             for (offset, record) in records.iter().enumerate().skip(from) {
                 if crash_point == CrashPoint::AfterRecords(done) {
                     self.crash();
-                    return Ok(None);
+                    return Ok(Turn::Crashed);
                 }
                 if room == 0 {
                     break;
@@ -299,14 +336,17 @@ impl<S: Stage> Run for Runner<S> {
                 }
             }
         }
+        if !self.task.advance(batch.at) {
+            return Ok(Turn::Idle);
+        }
         let mut writer =
             Pending { at: batch.at, partitions: log.partitions, record: None, records: &mut pending };
-        if let Err(failure) = self.task.write_changelog(&mut writer) {
+        if let Err(failure) = self.task.write_changes(&mut writer) {
             return self.failed(failure);
         }
         if matches!(crash_point, CrashPoint::BeforeCommit | CrashPoint::AfterRecords(_)) {
             self.crash();
-            return Ok(None);
+            return Ok(Turn::Crashed);
         }
         for (topic, partition, record) in pending {
             log.append(topic, partition, record);
@@ -318,7 +358,7 @@ impl<S: Stage> Run for Runner<S> {
         if crash_point == CrashPoint::AfterCommit {
             self.crash();
         }
-        Ok(Some(tally))
+        Ok(Turn::Committed(tally))
     }
 
     fn crash(&mut self) {
@@ -327,22 +367,25 @@ impl<S: Stage> Run for Runner<S> {
     }
 }
 
-impl<S: Stage> Runner<S> {
+impl<S: PartitionStage> Runner<S> {
     /// What the worker does on each failure, without the waiting.
-    fn failed(&mut self, failure: Failure<Infallible>) -> Result<Option<Tally>, DriverError> {
+    fn failed(&mut self, failure: Failure<Infallible>) -> Result<Turn, DriverError> {
         self.crash();
         match failure {
             Failure::Spoilt { partition, offset, reason } => {
                 self.task.condemn(partition, offset, reason);
-                Ok(None)
+                Ok(Turn::Crashed)
             }
             Failure::Suspect { partition, offset } => {
                 self.task.inspect(partition, offset);
-                Ok(None)
+                Ok(Turn::Crashed)
             }
             Failure::DoesNotFit { partition, offset, .. } => {
                 let topic = self.declaration().input.name.to_owned();
                 Err(DriverError::DoesNotFit { topic, partition, offset })
+            }
+            Failure::OutputTooLarge { topic, bytes, limit } => {
+                Err(DriverError::OutputTooLarge { topic, bytes, limit })
             }
             Failure::NotHeld { partition } => unreachable!("every partition is held, {partition} too"),
         }
@@ -360,7 +403,8 @@ struct Pending<'b> {
 impl Writer for Pending<'_> {
     type Error = Infallible;
 
-    fn output(&mut self, topic: &'static Topic, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
+    fn output(&mut self, output: Output<'_>) -> Result<(), Infallible> {
+        let Output { topic, destination, key, value } = output;
         let mut all = vec![
             (headers::CONTENT_TYPE.to_owned(), headers::CONTENT_TYPE_JSON.as_bytes().to_vec()),
             (headers::SCHEMA.to_owned(), topic.schema_id().as_bytes().to_vec()),
@@ -376,7 +420,13 @@ impl Writer for Pending<'_> {
             headers: all,
             written_at: Some(self.at),
         };
-        self.records.push((topic, partition_of(key, self.partitions), stored));
+        match destination {
+            Destination::Key => self.records.push((topic, partition_of(key, self.partitions), stored)),
+            Destination::EveryPartition => {
+                let copies = (0..self.partitions).map(|partition| (topic, partition, stored.clone()));
+                self.records.extend(copies);
+            }
+        }
         Ok(())
     }
 
@@ -404,11 +454,11 @@ impl Writer for Pending<'_> {
         topic: &'static Topic,
         partition: i32,
         key: &[u8],
-        value: &[u8],
+        value: Option<&[u8]>,
     ) -> Result<(), Infallible> {
         let stored = Stored {
             key: Some(key.to_vec()),
-            value: Some(value.to_vec()),
+            value: value.map(<[u8]>::to_vec),
             headers: Vec::new(),
             written_at: Some(self.at),
         };

@@ -26,5 +26,5 @@ mod worker;
 
 pub use restore::RestoreError;
 pub use stage::{StageHandle, StageSettings, run_stage};
-pub use state::StateError;
+pub use state::{StateError, Table};
 pub use worker::Fault;

@@ -10,7 +10,7 @@ use super::kafka::KafkaSettings;
 use super::native;
 use super::task::{Incoming, Writer};
 use super::transaction::{Transaction, TransactionError};
-use crate::flow::Declaration;
+use crate::flow::{Declaration, Destination, Output};
 use crate::topics::{self, Topic, headers, partition_of};
 
 const TRACEPARENT: &CStr = c"traceparent";
@@ -73,7 +73,7 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
         Self { transaction, routes, message: Some(message), trace: None }
     }
 
-    /// For the changelog at a batch's end.
+    /// For what no record is the cause of: the changelog, and what time brings.
     pub fn without_record(transaction: &'t mut Transaction<'p>, routes: &'t Routes) -> Self {
         Self { transaction, routes, message: None, trace: None }
     }
@@ -94,14 +94,22 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
 impl Writer for Outbox<'_, '_, '_> {
     type Error = TransactionError;
 
-    fn output(&mut self, topic: &'static Topic, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
-        let route = self.routes.of(topic);
+    fn output(&mut self, output: Output<'_>) -> Result<(), TransactionError> {
+        let route = self.routes.of(output.topic);
         let mut headers = route.headers.clone();
         if let Some(trace) = self.trace() {
             headers = headers.insert(Header { key: headers::TRACEPARENT, value: Some(trace) });
         }
-        let partition = partition_of(key, route.partitions);
-        self.transaction.send(&route.name, partition, Some(key), Some(value), Some(headers), None)
+        let (key, value) = (Some(output.key), Some(output.value));
+        match output.destination {
+            Destination::Key => {
+                let partition = partition_of(output.key, route.partitions);
+                self.transaction.send(&route.name, partition, key, value, Some(headers), None)
+            }
+            Destination::EveryPartition => (0..route.partitions).try_for_each(|partition| {
+                self.transaction.send(&route.name, partition, key, value, Some(headers.clone()), None)
+            }),
+        }
     }
 
     fn set_aside(
@@ -130,9 +138,9 @@ impl Writer for Outbox<'_, '_, '_> {
         topic: &'static Topic,
         partition: i32,
         key: &[u8],
-        value: &[u8],
+        value: Option<&[u8]>,
     ) -> Result<(), TransactionError> {
-        self.transaction.send(&self.routes.of(topic).name, partition, Some(key), Some(value), None, None)
+        self.transaction.send(&self.routes.of(topic).name, partition, Some(key), value, None, None)
     }
 
     fn headers_len(&self) -> usize {

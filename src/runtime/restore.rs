@@ -17,10 +17,11 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::{Assignment, partition_list};
+use super::clock;
 use super::kafka::KafkaSettings;
 use super::state::StateError;
 use super::task::Task;
-use crate::flow::{Declaration, Stage};
+use crate::flow::{Declaration, PartitionStage};
 
 const SLICE: Duration = Duration::from_millis(500);
 
@@ -66,7 +67,7 @@ pub(super) struct Restore<'a> {
 
 impl Restore<'_> {
     /// Restores `partitions` into `task` and answers where reading goes on.
-    pub fn run<S: Stage>(
+    pub fn run<S: PartitionStage>(
         &self,
         consumer: &BaseConsumer<Assignment>,
         task: &mut Task<S>,
@@ -75,7 +76,7 @@ impl Restore<'_> {
         let input = self.kafka.topic(self.declaration.input);
         let mut positions = self.committed(consumer, &input, partitions)?;
         for partition in partitions {
-            task.take(*partition);
+            task.take(*partition, clock::now());
         }
         if partitions.is_empty() {
             return Ok(partition_list(&input, partitions));
@@ -87,7 +88,7 @@ impl Restore<'_> {
         for partition in partitions {
             let committed = positions.remove(partition).flatten();
             let recorded = progress.get(partition).copied();
-            let offset = match (committed, recorded) {
+            let next_offset = match (committed, recorded) {
                 (Some(committed), recorded) => {
                     if recorded.is_some_and(|recorded| recorded != committed) {
                         tracing::warn!(
@@ -98,13 +99,15 @@ impl Restore<'_> {
                             "the group's offset was moved by hand: state is of another place"
                         );
                     }
-                    Offset::Offset(committed)
+                    committed
                 }
                 // The group's offsets have expired; the state knows where it is.
-                (None, Some(recorded)) => Offset::Offset(recorded),
-                (None, None) => Offset::Beginning,
+                (None, Some(recorded)) => recorded,
+                (None, None) => self.beginning(&reader, &input, *partition)?,
             };
-            list.add_partition_offset(&input, *partition, offset).map_err(RestoreError::Consumer)?;
+            task.stand(*partition, next_offset);
+            list.add_partition_offset(&input, *partition, Offset::Offset(next_offset))
+                .map_err(RestoreError::Consumer)?;
         }
         Ok(list)
     }
@@ -144,6 +147,17 @@ impl Restore<'_> {
         Ok(list.elements().iter().map(|element| (element.partition(), offset(element))).collect())
     }
 
+    /// Offset of the first record there is.
+    fn beginning(
+        &self,
+        reader: &BaseConsumer<Reader>,
+        topic: &str,
+        partition: i32,
+    ) -> Result<i64, RestoreError> {
+        let what = format!("the beginning of {topic}/{partition} could not be read");
+        self.retry(&what, || Ok(Some(reader.fetch_watermarks(topic, partition, SLICE)?.0)))
+    }
+
     /// Waits until every transaction that may concern the committed offsets has ended.
     fn wait_until_decided(
         &self,
@@ -165,7 +179,7 @@ impl Restore<'_> {
     }
 
     /// Reads the changelog to its end. Answers where the state stands.
-    fn read<S: Stage>(
+    fn read<S: PartitionStage>(
         &self,
         reader: &BaseConsumer<Reader>,
         task: &mut Task<S>,

@@ -15,7 +15,7 @@ use super::task::Task;
 use super::transaction::{TransactionSettings, Verdict};
 use super::watermark::{Watermark, Watermarks};
 use super::worker::{Committed, Fault, Worker, backoff, wait};
-use crate::flow::Stage;
+use crate::flow::PartitionStage;
 use crate::health::Part;
 use crate::metrics as table;
 
@@ -37,7 +37,8 @@ pub struct StageSettings {
     pub read_ahead_kib: usize,
     /// Longest wait for a step of restoring, such as a former owner's open transaction. Default 60 s.
     pub restore_patience: Duration,
-    /// A partition without records for this long no longer holds the stage's watermark back. Default 30 s.
+    /// A partition without records for this long no longer holds back the watermark that is
+    /// shown to people. (What stages go by is [`PartitionStage::idle_after`].) Default 30 s.
     pub idle_after: Duration,
     pub transactions: TransactionSettings,
 }
@@ -83,7 +84,7 @@ impl StageHandle {
 /// Starts a stage's workers. Each joins the stage's consumer group; Kafka spreads the
 /// partitions over all workers of all instances. Faults restart the worker and are
 /// told in `health`; only `shutdown` ends it.
-pub fn run_stage<S: Stage>(
+pub fn run_stage<S: PartitionStage>(
     stage: S,
     kafka: &KafkaSettings,
     settings: &StageSettings,
@@ -107,7 +108,7 @@ pub fn run_stage<S: Stage>(
     StageHandle { threads }
 }
 
-fn supervise<S: Stage>(
+fn supervise<S: PartitionStage>(
     stage: &Arc<S>,
     number: usize,
     kafka: &KafkaSettings,
@@ -142,7 +143,7 @@ enum Ended {
 }
 
 /// One worker's life.
-fn live<S: Stage>(
+fn live<S: PartitionStage>(
     stage: &Arc<S>,
     number: usize,
     kafka: &KafkaSettings,
@@ -169,7 +170,7 @@ fn live<S: Stage>(
 }
 
 /// Drops a worker, which leaves the group; with the brokers gone that has no end of its own.
-fn leave<S: Stage>(worker: Worker<S>) {
+fn leave<S: PartitionStage>(worker: Worker<S>) {
     let (done, left) = mpsc::channel();
     let dropping = thread::Builder::new().name("leaving".to_owned()).spawn(move || {
         drop(worker);
@@ -260,7 +261,7 @@ impl Report {
         }
     }
 
-    pub fn committed<S: Stage>(&self, committed: &Committed, task: &mut Task<S>) {
+    pub fn committed<S: PartitionStage>(&self, committed: &Committed, task: &mut Task<S>) {
         for ((name, counter), (result, count)) in self.shared.records.iter().zip(committed.tally.iter()) {
             debug_assert_eq!(*name, result);
             counter.increment(count);

@@ -1,6 +1,8 @@
-//! State per key, in memory and as it stands on a changelog.
+//! State per key, in memory and as it stands on a changelog; and how stages that
+//! keep theirs so are run as all others.
 
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::de::DeserializeOwned;
@@ -8,13 +10,68 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::watermark::Watermark;
+use crate::flow::{
+    Change, Declaration, Outputs, PartitionStage, PartitionState, Record, Stage, Step, UnreadableState,
+};
+use crate::model::Timestamp;
+
+/// Stages with state per key keep a table of them for each partition.
+impl<S: Stage> PartitionStage for S {
+    type Input<'a> = S::Input<'a>;
+    type State = Table<S::State>;
+
+    fn declaration(&self) -> &'static Declaration {
+        Stage::declaration(self)
+    }
+
+    fn lateness(&self) -> Duration {
+        Stage::declaration(self).lateness
+    }
+
+    fn key<'i>(input: &'i S::Input<'_>) -> &'i str {
+        <S as Stage>::key(input)
+    }
+
+    fn event_time(input: &S::Input<'_>) -> Timestamp {
+        <S as Stage>::event_time(input)
+    }
+
+    fn step(
+        &self,
+        record: &Record<'_>,
+        table: &mut Table<S::State>,
+        input: S::Input<'_>,
+        outputs: &mut Outputs,
+    ) -> Step {
+        match table.find(record.key) {
+            Place::Held(place) => {
+                let step = Stage::step(self, record, table.state_mut(place), input, outputs);
+                if step == Step::Applied {
+                    table.mark_changed(place, record.position.offset);
+                }
+                step
+            }
+            Place::Free { hash } => {
+                let mut state = S::State::default();
+                let step = Stage::step(self, record, &mut state, input, outputs);
+                if step == Step::Applied {
+                    let place = table.insert(hash, record.key, state);
+                    table.mark_changed(place, record.position.offset);
+                }
+                step
+            }
+        }
+    }
+}
 
 /// The state of one partition's keys, with a list of those changed since the last commit.
-pub(super) struct Table<T> {
+pub struct Table<T> {
     /// Places in `slots` by hash of the key: the keys themselves stand there only once.
     index: HashTable<u32>,
     slots: Vec<Slot<T>>,
     changed: Vec<u32>,
+    /// Changed by the last step.
+    last_changed: Option<u32>,
     hasher: DefaultHashBuilder,
 }
 
@@ -28,21 +85,25 @@ struct Slot<T> {
 
 /// Where a key's state stands, or would.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+enum Place {
     Held(u32),
     Free { hash: u64 },
 }
 
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            index: HashTable::new(),
+            slots: Vec::new(),
+            changed: Vec::new(),
+            last_changed: None,
+            hasher: Default::default(),
+        }
+    }
+}
+
 impl<T> Table<T> {
-    pub fn new() -> Self {
-        Self { index: HashTable::new(), slots: Vec::new(), changed: Vec::new(), hasher: Default::default() }
-    }
-
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    pub fn find(&self, key: &str) -> Place {
+    fn find(&self, key: &str) -> Place {
         let hash = self.hasher.hash_one(key);
         match self.index.find(hash, |place| &*self.slots[*place as usize].key == key) {
             Some(place) => Place::Held(*place),
@@ -50,11 +111,11 @@ impl<T> Table<T> {
         }
     }
 
-    pub fn state_mut(&mut self, place: u32) -> &mut T {
+    fn state_mut(&mut self, place: u32) -> &mut T {
         &mut self.slots[place as usize].state
     }
 
-    pub fn insert(&mut self, hash: u64, key: &str, state: T) -> u32 {
+    fn insert(&mut self, hash: u64, key: &str, state: T) -> u32 {
         let place = u32::try_from(self.slots.len()).expect("fewer than four thousand million keys");
         self.slots.push(Slot { key: key.into(), state, changed: false, changed_by: -1 });
         let (slots, hasher) = (&self.slots, &self.hasher);
@@ -62,37 +123,72 @@ impl<T> Table<T> {
         place
     }
 
-    pub fn mark_changed(&mut self, place: u32, by_offset: i64) {
+    fn mark_changed(&mut self, place: u32, by_offset: i64) {
         let slot = &mut self.slots[place as usize];
         slot.changed_by = by_offset;
+        self.last_changed = Some(place);
         if !slot.changed {
             slot.changed = true;
             self.changed.push(place);
         }
     }
 
-    /// Keys changed since the last [`committed`](Self::committed): key, state, offset of the last change.
-    pub fn changed(&self) -> impl Iterator<Item = (&str, &T, i64)> {
-        self.changed.iter().map(|place| {
+    /// Takes a key out. Its slot stays empty: only a tombstone on the changelog, which
+    /// no stage with state per key writes, ever does this.
+    fn remove(&mut self, key: &str) {
+        let hash = self.hasher.hash_one(key);
+        let slots = &self.slots;
+        if let Ok(entry) = self.index.find_entry(hash, |place| &*slots[*place as usize].key == key) {
+            entry.remove();
+        }
+    }
+}
+
+impl<T: Default + Serialize + DeserializeOwned + Send> PartitionState for Table<T> {
+    fn restore(&mut self, known: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), UnreadableState> {
+        let key = String::from_utf8_lossy(key);
+        let Some(value) = value else {
+            self.remove(&key);
+            return Ok(());
+        };
+        let state = read_state(known, &key, value)?;
+        match self.find(&key) {
+            Place::Held(place) => self.slots[place as usize].state = state,
+            Place::Free { hash } => {
+                self.insert(hash, &key, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    fn changes<E>(&self, version: u32, mut write: impl FnMut(Change<'_>) -> Result<(), E>) -> Result<(), E> {
+        let mut buffer = Vec::new();
+        self.changed.iter().try_for_each(|place| {
             let slot = &self.slots[*place as usize];
-            (&*slot.key, &slot.state, slot.changed_by)
+            buffer.clear();
+            write_state(&mut buffer, version, &slot.state);
+            write(Change { key: slot.key.as_bytes(), value: Some(&buffer), by_offset: slot.changed_by })
         })
     }
 
-    pub fn committed(&mut self) {
+    fn committed(&mut self) {
         for place in self.changed.drain(..) {
             self.slots[place as usize].changed = false;
         }
     }
 
-    /// Sets a key's state as it was read back.
-    pub fn restore(&mut self, key: &str, state: T) {
-        match self.find(key) {
-            Place::Held(place) => self.slots[place as usize].state = state,
-            Place::Free { hash } => {
-                self.insert(hash, key, state);
-            }
-        }
+    fn keys(&self) -> usize {
+        self.index.len()
+    }
+
+    fn last_change(&self, version: u32, buffer: &mut Vec<u8>) -> Option<&[u8]> {
+        let slot = &self.slots[self.last_changed? as usize];
+        write_state(buffer, version, &slot.state);
+        Some(slot.key.as_bytes())
     }
 }
 
@@ -116,13 +212,8 @@ pub(super) struct Progress {
 /// A changelog that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error(
-        "the changelog was written with state version {found}, this program knows up to {known}: \
-         start the newer program, or delete the changelog and the consumer group to begin anew"
-    )]
-    Newer { found: u32, known: u32 },
-    #[error("state of key {key:?} cannot be read: {cause}")]
-    Unreadable { key: String, cause: serde_json::Error },
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableState),
     #[error(
         "the state was written when the input had {then} partitions, now it has {now}, so keys have moved: \
          give the topic its former number of partitions, or delete the changelog and the consumer group to begin anew"
@@ -131,7 +222,7 @@ pub enum StateError {
 }
 
 /// Appends `{"v":<version>,"s":<state>}` to `buffer`.
-pub(super) fn write_state(buffer: &mut Vec<u8>, version: u32, state: &impl Serialize) {
+fn write_state(buffer: &mut Vec<u8>, version: u32, state: &impl Serialize) {
     #[derive(Serialize)]
     struct Versioned<'a, T> {
         v: u32,
@@ -141,43 +232,59 @@ pub(super) fn write_state(buffer: &mut Vec<u8>, version: u32, state: &impl Seria
 }
 
 /// Reads what [`write_state`] wrote, this version's or an older one's.
-pub(super) fn read_state<T: DeserializeOwned>(known: u32, key: &str, value: &[u8]) -> Result<T, StateError> {
+fn read_state<T: DeserializeOwned>(known: u32, key: &str, value: &[u8]) -> Result<T, UnreadableState> {
     #[derive(Deserialize)]
     struct Versioned<'a> {
         v: u32,
         #[serde(borrow)]
         s: &'a RawValue,
     }
-    let unreadable = |cause| StateError::Unreadable { key: key.to_owned(), cause };
-    let versioned: Versioned<'_> = serde_json::from_slice(value).map_err(unreadable)?;
+    let malformed = malformed(key);
+    let versioned: Versioned<'_> = serde_json::from_slice(value).map_err(&malformed)?;
     check_version(known, versioned.v)?;
-    serde_json::from_str(versioned.s.get()).map_err(unreadable)
+    serde_json::from_str(versioned.s.get()).map_err(&malformed)
 }
 
 /// Reads a [`Progress`] record.
-pub(super) fn read_progress(known: u32, value: &[u8]) -> Result<Progress, StateError> {
-    let unreadable = |cause| StateError::Unreadable { key: "progress".to_owned(), cause };
+pub(super) fn read_progress(known: u32, value: &[u8]) -> Result<Progress, UnreadableState> {
+    let malformed = malformed("progress");
     #[derive(Deserialize)]
     struct Version {
         v: u32,
     }
-    let version: Version = serde_json::from_slice(value).map_err(unreadable)?;
+    let version: Version = serde_json::from_slice(value).map_err(&malformed)?;
     check_version(known, version.v)?;
-    serde_json::from_slice(value).map_err(unreadable)
+    serde_json::from_slice(value).map_err(&malformed)
 }
 
-fn check_version(known: u32, found: u32) -> Result<(), StateError> {
-    if found > known { Err(StateError::Newer { found, known }) } else { Ok(()) }
+fn malformed(key: &str) -> impl Fn(serde_json::Error) -> UnreadableState {
+    move |cause| UnreadableState::Malformed { key: key.to_owned(), cause: cause.to_string() }
+}
+
+fn check_version(known: u32, found: u32) -> Result<(), UnreadableState> {
+    if found > known { Err(UnreadableState::Newer { found, known }) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
-    use crate::model::Timestamp;
+
+    fn changes(table: &Table<i64>) -> Vec<(String, String, i64)> {
+        let mut changes = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let written: Result<(), Infallible> = table.changes(1, |change| {
+            changes.push((text(change.key), text(change.value.unwrap()), change.by_offset));
+            Ok(())
+        });
+        let Ok(()) = written;
+        changes
+    }
 
     #[test]
     fn a_changed_key_is_listed_once_until_committed() {
-        let mut table = Table::new();
+        let mut table = Table::default();
         for number in 0..1_000 {
             let Place::Free { hash } = table.find(&number.to_string()) else { panic!("new key") };
             table.insert(hash, &number.to_string(), number);
@@ -186,12 +293,26 @@ mod tests {
         *table.state_mut(place) += 100;
         table.mark_changed(place, 41);
         table.mark_changed(place, 42);
-        assert_eq!(table.changed().collect::<Vec<_>>(), [("7", &107, 42)]);
+        assert_eq!(changes(&table), [("7".to_owned(), "{\"v\":1,\"s\":107}".to_owned(), 42)]);
         table.committed();
-        assert_eq!(table.changed().count(), 0);
+        assert!(!table.is_changed() && changes(&table).is_empty());
         table.mark_changed(place, 43);
-        assert_eq!(table.changed().count(), 1, "and again after the next change");
-        assert_eq!(table.len(), 1_000);
+        assert_eq!(changes(&table).len(), 1, "and again after the next change");
+        assert_eq!(table.keys(), 1_000);
+    }
+
+    #[test]
+    fn a_tombstone_takes_the_key_out_and_a_later_value_brings_it_back() {
+        let mut table = Table::<i64>::default();
+        for (key, value) in [("a", Some(1)), ("b", Some(2)), ("a", None), ("c", None)] {
+            let value = value.map(|number: i64| format!("{{\"v\":1,\"s\":{number}}}").into_bytes());
+            table.restore(1, key.as_bytes(), value.as_deref()).unwrap();
+        }
+        assert_eq!(table.keys(), 1);
+        assert!(matches!(table.find("a"), Place::Free { .. }));
+        table.restore(1, b"a", Some(b"{\"v\":1,\"s\":3}")).unwrap();
+        let Place::Held(place) = table.find("a") else { panic!("it is back") };
+        assert_eq!(*table.state_mut(place), 3);
     }
 
     #[test]
@@ -202,9 +323,9 @@ mod tests {
         assert_eq!(read_state::<Vec<f64>>(3, "a", &bytes).unwrap(), [1.5, 2.0]);
         assert_eq!(read_state::<Vec<f64>>(4, "a", &bytes).unwrap(), [1.5, 2.0]);
         let refused = read_state::<Vec<f64>>(2, "a", &bytes).unwrap_err();
-        assert!(matches!(refused, StateError::Newer { found: 3, known: 2 }), "{refused}");
+        assert!(matches!(refused, UnreadableState::Newer { found: 3, known: 2 }), "{refused}");
         let broken = read_state::<Vec<f64>>(3, "a", b"{\"v\":3,\"s\":[\"x\"]}").unwrap_err();
-        assert!(matches!(broken, StateError::Unreadable { .. }), "{broken}");
+        assert!(matches!(broken, UnreadableState::Malformed { .. }), "{broken}");
     }
 
     #[test]
@@ -214,6 +335,6 @@ mod tests {
         let progress = Progress { v: 2, watermark, next_offset: 77, partitions: 6 };
         let bytes = serde_json::to_vec(&progress).unwrap();
         assert_eq!(read_progress(2, &bytes).unwrap(), progress);
-        assert!(matches!(read_progress(1, &bytes), Err(StateError::Newer { .. })));
+        assert!(matches!(read_progress(1, &bytes), Err(UnreadableState::Newer { .. })));
     }
 }

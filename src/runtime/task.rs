@@ -4,13 +4,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use memchr::memmem::Finder;
 
 use super::dead_letter::{ErrorHeaders, MAX_DEPTH, PER_HEADER, PER_RECORD, Reason};
-use super::state::{self, PROGRESS_KEY, Place, Progress, StateError, Table};
+use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{FUTURE_TOLERANCE, Watermark, is_from_the_future};
-use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::flow::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::topics::{Topic, headers};
@@ -30,8 +31,8 @@ pub struct Incoming<'r> {
 pub trait Writer {
     type Error;
 
-    /// An output of a step. The writer adds content type, schema and trace.
-    fn output(&mut self, topic: &'static Topic, key: &[u8], value: &[u8]) -> Result<(), Self::Error>;
+    /// An output. The writer adds content type, schema and trace.
+    fn output(&mut self, output: Output<'_>) -> Result<(), Self::Error>;
 
     /// The record being processed, byte for byte with its own headers (unless
     /// `keep_headers` is off: they would not fit) and these in addition.
@@ -43,13 +44,13 @@ pub trait Writer {
         errors: &ErrorHeaders,
     ) -> Result<(), Self::Error>;
 
-    /// One record of state for a partition of the changelog.
+    /// One record of state for a partition of the changelog; without a value the key is gone.
     fn changelog(
         &mut self,
         topic: &'static Topic,
         partition: i32,
         key: &[u8],
-        value: &[u8],
+        value: Option<&[u8]>,
     ) -> Result<(), Self::Error>;
 
     /// Bytes the headers of the record being processed take.
@@ -67,6 +68,9 @@ pub enum Failure<E> {
     /// Some record of this partition, this one at the latest, made its key's state too large.
     /// Abort, restore, then [`inspect`](Task::inspect) while reading again, which finds the very one.
     Suspect { partition: i32, offset: i64 },
+    /// What a partition sends as time goes by is larger than its topic's records may be:
+    /// a bug of the stage.
+    OutputTooLarge { topic: &'static str, bytes: usize, limit: usize },
     /// A record that must be set aside is larger than the topic for that can hold.
     DoesNotFit { partition: i32, offset: i64, topic: &'static str, bytes: usize },
     /// A record of a partition that is not held: a bug of the caller.
@@ -112,9 +116,11 @@ impl Tally {
 }
 
 /// A stage with the state of the partitions it holds.
-pub struct Task<S: Stage> {
+pub struct Task<S: PartitionStage> {
     stage: Arc<S>,
     declaration: &'static Declaration,
+    lateness: Duration,
+    idle_after: Option<Duration>,
     /// The input topic's name as the brokers know it.
     input: String,
     /// One place per partition of the input; `None` where it is not held.
@@ -129,18 +135,24 @@ pub struct Task<S: Stage> {
 }
 
 struct Held<T> {
-    table: Table<T>,
+    state: T,
     watermark: Watermark,
-    /// Offset after the last record processed in this batch.
-    next_offset: Option<i64>,
+    /// Offset after the last record processed.
+    next_offset: i64,
+    /// Whether this batch has records or changes of the partition.
+    touched: bool,
+    /// The clock when it was read last, or taken.
+    read_at: Timestamp,
 }
 
-impl<S: Stage> Task<S> {
+impl<S: PartitionStage> Task<S> {
     /// `input` is the input topic's full name, `partitions` how many it has.
     pub fn new(stage: Arc<S>, input: String, partitions: i32) -> Self {
         let declaration = stage.declaration();
         let partitions = usize::try_from(partitions).expect("a number of partitions");
         Self {
+            lateness: stage.lateness(),
+            idle_after: stage.idle_after(),
             stage,
             declaration,
             input,
@@ -154,10 +166,23 @@ impl<S: Stage> Task<S> {
     }
 
     /// Takes a partition with empty state; what its changelog holds is to be
-    /// [restored](Self::restore) before the first record.
-    pub fn take(&mut self, partition: i32) {
-        self.partitions[partition as usize] =
-            Some(Held { table: Table::new(), watermark: Watermark::default(), next_offset: None });
+    /// [restored](Self::restore), and where it [stands](Self::stand) to be said, before
+    /// the first record.
+    pub fn take(&mut self, partition: i32, at: Timestamp) {
+        self.partitions[partition as usize] = Some(Held {
+            state: S::State::default(),
+            watermark: Watermark::default(),
+            next_offset: 0,
+            touched: false,
+            read_at: at,
+        });
+    }
+
+    /// The next record of the partition is at this offset.
+    pub fn stand(&mut self, partition: i32, next_offset: i64) {
+        if let Some(held) = &mut self.partitions[partition as usize] {
+            held.next_offset = next_offset;
+        }
     }
 
     /// Drops a partition's state.
@@ -175,7 +200,7 @@ impl<S: Stage> Task<S> {
 
     /// Keys whose state is held.
     pub fn keys(&self) -> usize {
-        self.partitions.iter().flatten().map(|held| held.table.len()).sum()
+        self.partitions.iter().flatten().map(|held| held.state.keys()).sum()
     }
 
     pub fn watermark(&self, partition: i32) -> Watermark {
@@ -193,20 +218,19 @@ impl<S: Stage> Task<S> {
         let now = self.partitions.len() as i32;
         let known = self.declaration.state_version;
         let held = self.partitions[partition as usize].as_mut().expect("taken before it is restored");
+        if key != PROGRESS_KEY {
+            held.state.restore(known, key, value)?;
+            return Ok(None);
+        }
         let Some(value) = value else {
             return Ok(None);
         };
-        if key == PROGRESS_KEY {
-            let progress = state::read_progress(known, value)?;
-            if progress.partitions != now {
-                return Err(StateError::Repartitioned { then: progress.partitions, now });
-            }
-            held.watermark = progress.watermark;
-            return Ok(Some(progress));
+        let progress = state::read_progress(known, value)?;
+        if progress.partitions != now {
+            return Err(StateError::Repartitioned { then: progress.partitions, now });
         }
-        let key = String::from_utf8_lossy(key);
-        held.table.restore(&key, state::read_state(known, &key, value)?);
-        Ok(None)
+        held.watermark = progress.watermark;
+        Ok(Some(progress))
     }
 
     /// Makes a record a dead letter when it is read again. Later ones of the partition
@@ -232,7 +256,9 @@ impl<S: Stage> Task<S> {
         let Some(Some(held)) = self.partitions.get_mut(record.partition as usize) else {
             return Err(Failure::NotHeld { partition: record.partition });
         };
-        held.next_offset = Some(record.offset + 1);
+        held.next_offset = record.offset + 1;
+        held.touched = true;
+        held.read_at = at;
         let condemned = match self.condemned.is_empty() {
             true => None,
             false => self.condemned.get(&(record.partition, record.offset)).cloned(),
@@ -243,32 +269,20 @@ impl<S: Stage> Task<S> {
             Err(reason) => return self.set_aside(at, record, &reason, writer),
         };
         let event_time = S::event_time(&input);
-        if held.watermark.is_late(event_time, self.declaration.lateness) {
+        if held.watermark.is_late(event_time, self.lateness) {
             return self.set_aside(at, record, &Reason::Late, writer);
         }
         let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
         let met = Record { at, key, value, position };
-        let (step, place) = match held.table.find(key) {
-            Place::Held(place) => {
-                let state = held.table.state_mut(place);
-                (self.stage.step(&met, state, input, &mut self.outputs), Some(place))
-            }
-            Place::Free { hash } => {
-                let mut state = S::State::default();
-                let step = self.stage.step(&met, &mut state, input, &mut self.outputs);
-                let place = (step == Step::Applied).then(|| held.table.insert(hash, key, state));
-                (step, place)
-            }
-        };
-        match step {
+        match self.stage.step(&met, &mut held.state, input, &mut self.outputs) {
             Step::Applied => {
-                let place = place.expect("an applied step has a state");
-                held.table.mark_changed(place, record.offset);
                 if self.inspected.get(&record.partition).is_some_and(|up_to| record.offset <= *up_to) {
                     self.scratch.clear();
-                    let state = held.table.state_mut(place);
-                    state::write_state(&mut self.scratch, self.declaration.state_version, state);
-                    if let Some(reason) = state_too_large(self.declaration.changelog, key, &self.scratch) {
+                    let key = held.state.last_change(self.declaration.state_version, &mut self.scratch);
+                    let too_large = key.and_then(|key| {
+                        state_too_large(self.declaration.changelog, key.len() + self.scratch.len())
+                    });
+                    if let Some(reason) = too_large {
                         let (partition, offset) = (record.partition, record.offset);
                         return Err(Failure::Spoilt { partition, offset, reason });
                     }
@@ -278,7 +292,7 @@ impl<S: Stage> Task<S> {
                 self.write_outputs(record, writer)
             }
             Step::NoOp(_) => {
-                debug_assert_eq!(self.outputs.iter().count(), 0, "a step that does nothing sends nothing");
+                debug_assert!(self.outputs.is_empty(), "a step that does nothing sends nothing");
                 held.watermark.advance(event_time);
                 self.tally.no_op += 1;
                 Ok(())
@@ -293,14 +307,12 @@ impl<S: Stage> Task<S> {
         record: &Incoming<'_>,
         writer: &mut W,
     ) -> Result<(), Failure<W::Error>> {
-        for (topic, key, value) in self.outputs.iter() {
-            let bytes = key.len() + value.len() + output_overhead(topic);
-            if bytes > topic.max_message_bytes {
-                let limit = topic.max_message_bytes;
-                let reason = Reason::OutputTooLarge { topic: topic.name, bytes, limit };
+        for output in self.outputs.iter() {
+            if let Some((bytes, limit)) = output_too_large(&output) {
+                let reason = Reason::OutputTooLarge { topic: output.topic.name, bytes, limit };
                 return Err(Failure::Spoilt { partition: record.partition, offset: record.offset, reason });
             }
-            writer.output(topic, key, value)?;
+            writer.output(output)?;
         }
         self.outputs.clear();
         Ok(())
@@ -337,36 +349,81 @@ impl<S: Stage> Task<S> {
         Ok(())
     }
 
-    /// Writes what has changed to the changelog: each key once, and each partition's progress.
-    pub fn write_changelog<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
+    /// Partitions whose watermark waits for a record that has not come for as long as the
+    /// stage allows. Where one is read to its end, [`let_time_pass`](Self::let_time_pass).
+    pub fn quiet(&self, at: Timestamp) -> Vec<(i32, i64)> {
+        let Some(idle_after) = self.idle_after else {
+            return Vec::new();
+        };
+        (0..)
+            .zip(&self.partitions)
+            .filter_map(|(partition, held)| Some((partition, held.as_ref()?)))
+            .filter(|(_, held)| at >= held.read_at.plus(idle_after))
+            .map(|(partition, held)| (partition, held.next_offset))
+            .collect()
+    }
+
+    /// The watermark of a quiet partition follows the clock.
+    pub fn let_time_pass(&mut self, partition: i32, at: Timestamp) {
+        let idle_after = self.idle_after.unwrap_or_default();
+        if let Some(held) = &mut self.partitions[partition as usize] {
+            held.watermark.advance(at.minus(idle_after));
+        }
+    }
+
+    /// Lets every partition do what time brings. Answers whether there is anything to be
+    /// [written](Self::write_changes): a batch without records or changes needs no commit.
+    pub fn advance(&mut self, at: Timestamp) -> bool {
+        let partitions = self.partitions.len() as i32;
+        let mut anything = false;
+        for (partition, held) in (0..).zip(&mut self.partitions) {
+            let Some(held) = held else { continue };
+            let sent = self.outputs.len();
+            let moment = Moment { at, partition, partitions, watermark: held.watermark.get() };
+            self.stage.advance(&moment, &mut held.state, &mut self.outputs);
+            held.touched |= self.outputs.len() > sent || held.state.is_changed();
+            anything |= held.touched;
+        }
+        anything
+    }
+
+    /// Writes what [`advance`](Self::advance) has sent, and to the changelog what has
+    /// changed: each key once, and each partition's progress.
+    pub fn write_changes<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
+        for output in self.outputs.iter() {
+            if let Some((bytes, limit)) = output_too_large(&output) {
+                return Err(Failure::OutputTooLarge { topic: output.topic.name, bytes, limit });
+            }
+            writer.output(output)?;
+        }
+        self.outputs.clear();
         let topic = self.declaration.changelog;
         let version = self.declaration.state_version;
         let partitions = self.partitions.len() as i32;
         for (partition, held) in (0..).zip(&self.partitions) {
-            let Some((held, next_offset)) = held.as_ref().and_then(|held| Some((held, held.next_offset?)))
-            else {
+            let Some(held) = held.as_ref().filter(|held| held.touched) else {
                 continue;
             };
-            for (key, state, offset) in held.table.changed() {
-                self.scratch.clear();
-                state::write_state(&mut self.scratch, version, state);
-                if state_too_large(topic, key, &self.scratch).is_some() {
-                    return Err(Failure::Suspect { partition, offset });
+            held.state.changes(version, |change| {
+                let bytes = change.key.len() + change.value.map_or(0, <[u8]>::len);
+                if state_too_large(topic, bytes).is_some() {
+                    return Err(Failure::Suspect { partition, offset: change.by_offset });
                 }
-                writer.changelog(topic, partition, key.as_bytes(), &self.scratch)?;
-            }
-            let progress = Progress { v: version, watermark: held.watermark, next_offset, partitions };
+                Ok(writer.changelog(topic, partition, change.key, change.value)?)
+            })?;
+            let progress =
+                Progress { v: version, watermark: held.watermark, next_offset: held.next_offset, partitions };
             self.scratch.clear();
             serde_json::to_writer(&mut self.scratch, &progress).expect("own state is JSON");
-            writer.changelog(topic, partition, PROGRESS_KEY, &self.scratch)?;
+            writer.changelog(topic, partition, PROGRESS_KEY, Some(&self.scratch))?;
         }
         Ok(())
     }
 
-    /// Partitions with records in this batch, and the offset each is to go on from.
+    /// Partitions with records or changes in this batch, and the offset each is to go on from.
     pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
         (0..).zip(&self.partitions).filter_map(|(partition, held)| {
-            held.as_ref().and_then(|held| held.next_offset).map(|offset| (partition, offset))
+            held.as_ref().filter(|held| held.touched).map(|held| (partition, held.next_offset))
         })
     }
 
@@ -374,10 +431,10 @@ impl<S: Stage> Task<S> {
     pub fn committed(&mut self) -> Tally {
         for (partition, held) in (0..).zip(&mut self.partitions) {
             let Some(held) = held else { continue };
-            held.table.committed();
-            if let Some(next_offset) = held.next_offset.take() {
-                self.condemned.retain(|(of, offset), _| *of != partition || *offset >= next_offset);
-                self.inspected.retain(|of, up_to| *of != partition || *up_to >= next_offset);
+            if std::mem::take(&mut held.touched) {
+                held.state.committed();
+                self.condemned.retain(|(of, offset), _| *of != partition || *offset >= held.next_offset);
+                self.inspected.retain(|of, up_to| *of != partition || *up_to >= held.next_offset);
             }
         }
         std::mem::take(&mut self.tally)
@@ -396,9 +453,17 @@ impl<S: Stage> Task<S> {
     }
 }
 
-fn state_too_large(changelog: &Topic, key: &str, state: &[u8]) -> Option<Reason> {
-    let (bytes, limit) = (key.len() + state.len() + PER_RECORD, changelog.max_message_bytes);
+/// `bytes` are those of key and value.
+fn state_too_large(changelog: &Topic, bytes: usize) -> Option<Reason> {
+    let (bytes, limit) = (bytes + PER_RECORD, changelog.max_message_bytes);
     (bytes > limit).then_some(Reason::StateTooLarge { bytes, limit })
+}
+
+/// The bytes of an output and the limit that it is over.
+fn output_too_large(output: &Output<'_>) -> Option<(usize, usize)> {
+    let bytes = output.key.len() + output.value.len() + output_overhead(output.topic);
+    let limit = output.topic.max_message_bytes;
+    (bytes > limit).then_some((bytes, limit))
 }
 
 /// The most that our own headers and the record's frame add to an output.
@@ -414,11 +479,11 @@ fn output_overhead(topic: &Topic) -> usize {
         + PER_RECORD
 }
 
-/// Checks a record and decodes its value.
 /// The input, the key, and the JSON that the input was read from.
-type Met<'r, S> = (<S as Stage>::Input<'r>, &'r str, &'r str);
+type Met<'r, S> = (<S as PartitionStage>::Input<'r>, &'r str, &'r str);
 
-fn read<'r, S: Stage>(record: &Incoming<'r>, topic: &Topic) -> Result<Met<'r, S>, Reason> {
+/// Checks a record and decodes its value.
+fn read<'r, S: PartitionStage>(record: &Incoming<'r>, topic: &Topic) -> Result<Met<'r, S>, Reason> {
     let value = record.value.ok_or(Reason::Tombstone)?;
     let bytes = record.key.map_or(0, <[u8]>::len) + value.len();
     if bytes > topic.max_message_bytes {

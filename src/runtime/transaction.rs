@@ -233,6 +233,13 @@ impl Producer {
         Ok(Transaction { producer: self, open: true })
     }
 
+    /// Offset after the last record of a partition, as the brokers say now. Asked over the
+    /// producer's connection: a consumer's is busy with waiting for records.
+    pub(super) fn end_of(&self, topic: &str, partition: i32, wait: Duration) -> Result<i64, KafkaError> {
+        let client = self.client.as_ref().ok_or(KafkaError::Canceled)?;
+        client.client().fetch_watermarks(topic, partition, wait).map(|(_, end)| end)
+    }
+
     fn client(&self) -> &BaseProducer<Watch> {
         self.client.as_ref().expect("a transaction has a client")
     }

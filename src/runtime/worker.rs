@@ -1,6 +1,7 @@
 //! One worker: a thread's consumer, transactional producer and the state of the
 //! partitions it holds.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ use super::outbox::{Outbox, Routes};
 use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
 use super::task::{Failure, Incoming, Task};
-use super::transaction::{Producer, TransactionError, Verdict};
-use crate::flow::Stage;
+use super::transaction::{Producer, Transaction, TransactionError, Verdict};
+use crate::flow::PartitionStage;
 use crate::model::Timestamp;
 use crate::topics::Topic;
 
@@ -35,6 +36,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 const MARKERS_TAKE: Duration = Duration::from_millis(4);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
+/// Time between two looks at partitions without records, at most.
+const QUIET_LOOK: Duration = Duration::from_secs(1);
 /// How long a broker may take to answer; a shutdown waits for it.
 const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
 
@@ -65,6 +68,8 @@ pub enum Fault {
          skip it by moving the group's offset, after keeping a copy"
     )]
     DoesNotFit { topic: String, partition: i32, offset: i64, bytes: usize, aside: &'static str },
+    #[error("the stage sends {bytes} bytes to {topic}, whose limit is {limit}: this is a bug")]
+    OutputTooLarge { topic: &'static str, bytes: usize, limit: usize },
     #[error(transparent)]
     Restore(#[from] RestoreError),
     #[error("{0}")]
@@ -81,7 +86,7 @@ impl Fault {
     }
 }
 
-pub(super) struct Worker<S: Stage> {
+pub(super) struct Worker<S: PartitionStage> {
     stage: Arc<S>,
     kafka: KafkaSettings,
     settings: StageSettings,
@@ -100,6 +105,7 @@ pub(super) struct Worker<S: Stage> {
     unreachable: bool,
     /// The next batch does not begin before this.
     rest_until: Instant,
+    quiet: Quiet,
 }
 
 /// Why a batch was not committed.
@@ -126,7 +132,7 @@ impl From<TransactionError> for BatchError {
     }
 }
 
-impl<S: Stage> Worker<S> {
+impl<S: PartitionStage> Worker<S> {
     /// Connects, checks the topics and joins the group.
     pub fn start(
         stage: Arc<S>,
@@ -171,6 +177,7 @@ impl<S: Stage> Worker<S> {
             failures: 0,
             unreachable: false,
             rest_until: Instant::now(),
+            quiet: Quiet::default(),
         })
     }
 
@@ -181,24 +188,31 @@ impl<S: Stage> Worker<S> {
         while !self.shutdown.is_cancelled() {
             self.answer_rebalances()?;
             self.look_at_connection();
+            self.let_time_pass();
             std::thread::sleep(self.rest_until.saturating_duration_since(Instant::now()));
             // The message borrows the consumer, the batch needs the rest of the worker.
             let outcome = {
-                let Self { consumer, producer, task, routes, settings, shutdown, input, .. } = self;
-                match consumer.poll(IDLE_WAIT) {
-                    None => continue,
+                let Self { consumer, producer, task, routes, settings, shutdown, input, quiet, .. } = self;
+                let polled = consumer.poll(IDLE_WAIT);
+                quiet.drained = polled.is_none();
+                let batch = Batch { consumer, task, routes, settings, shutdown, input };
+                match polled {
                     Some(Err(error)) => {
                         Err(BatchError::Fault(Fault::Kafka { step: "reading", cause: error }))
                     }
-                    Some(Ok(first)) => {
-                        Batch { consumer, task, routes, settings, shutdown, input }.run(producer, first)
-                    }
+                    Some(Ok(first)) => batch.run(producer, first),
+                    None => match batch.advance(producer) {
+                        Ok(None) => continue,
+                        Ok(Some(committed)) => Ok(committed),
+                        Err(error) => Err(error),
+                    },
                 }
             };
             match outcome {
                 Ok(committed) => {
                     self.failures = 0;
                     self.unreachable = false;
+                    self.quiet.drained = committed.drained;
                     if committed.small {
                         self.rest_until = Instant::now() + MARKERS_TAKE;
                     }
@@ -344,6 +358,26 @@ impl<S: Stage> Worker<S> {
         }
     }
 
+    /// Lets the watermarks of quiet partitions follow the clock, where the brokers say
+    /// that there is nothing to be read.
+    fn let_time_pass(&mut self) {
+        if self.quiet.looked_at.is_some_and(|at| at.elapsed() < QUIET_LOOK) {
+            return;
+        }
+        self.quiet.looked_at = Some(Instant::now());
+        let at = clock::now();
+        for (partition, next_offset) in self.task.quiet(at) {
+            match self.producer.end_of(&self.input, partition, ANSWER_WAIT) {
+                Ok(end) if self.quiet.is_at_end(partition, next_offset, end) => {
+                    self.task.let_time_pass(partition, at);
+                }
+                Ok(_) => {}
+                // One that cannot be asked about may hold anything.
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Says so while the brokers cannot be reached, and when they can again.
     fn look_at_connection(&mut self) {
         if self.consumer.context().take_unreachable() {
@@ -362,7 +396,7 @@ impl<S: Stage> Worker<S> {
     }
 }
 
-impl<S: Stage> Drop for Worker<S> {
+impl<S: PartitionStage> Drop for Worker<S> {
     fn drop(&mut self) {
         // The group waits for an answer to what was not handled any more.
         let context = Arc::clone(self.consumer.context());
@@ -384,6 +418,25 @@ impl<S: Stage> Drop for Worker<S> {
     }
 }
 
+/// What is known of partitions without records.
+#[derive(Default)]
+struct Quiet {
+    looked_at: Option<Instant>,
+    /// Where each partition ended at the look before.
+    ends: HashMap<i32, i64>,
+    /// The last poll found nothing waiting.
+    drained: bool,
+}
+
+impl Quiet {
+    /// Whether everything before `end` has been read. What lies between the next offset and
+    /// an end that has not moved, with nothing waiting to be read, are markers of transactions.
+    fn is_at_end(&mut self, partition: i32, next_offset: i64, end: i64) -> bool {
+        let before = self.ends.insert(partition, end);
+        next_offset >= end || (before == Some(end) && self.drained)
+    }
+}
+
 /// What a committed batch was.
 pub(super) struct Committed {
     pub tally: super::task::Tally,
@@ -391,12 +444,14 @@ pub(super) struct Committed {
     pub took: Duration,
     /// Whether the batch was one of an idle stage.
     small: bool,
+    /// Nothing more was waiting to be read at its end.
+    drained: bool,
     /// An error the consumer reported after the batch's last record.
     consumer_error: Option<KafkaError>,
 }
 
 /// One transaction's worth of records.
-struct Batch<'w, S: Stage> {
+struct Batch<'w, S: PartitionStage> {
     consumer: &'w BaseConsumer<Assignment>,
     task: &'w mut Task<S>,
     routes: &'w Routes,
@@ -405,14 +460,26 @@ struct Batch<'w, S: Stage> {
     input: &'w str,
 }
 
-impl<S: Stage> Batch<'_, S> {
-    fn run(&mut self, producer: &mut Producer, first: BorrowedMessage<'_>) -> Result<Committed, BatchError> {
+impl<S: PartitionStage> Batch<'_, S> {
+    /// What time brings without a record; `None` is nothing.
+    fn advance(mut self, producer: &mut Producer) -> Result<Option<Committed>, BatchError> {
+        let started = Instant::now();
+        if !self.task.advance(clock::now()) {
+            return Ok(None);
+        }
+        let transaction = producer.begin()?;
+        let committed = self.commit(transaction, started)?;
+        Ok(Some(Committed { small: true, drained: true, ..committed }))
+    }
+
+    fn run(mut self, producer: &mut Producer, first: BorrowedMessage<'_>) -> Result<Committed, BatchError> {
         let started = Instant::now();
         let at = clock::now();
         let mut transaction = producer.begin()?;
         self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first))?;
         drop(first);
         let mut records = 1;
+        let mut drained = false;
         let consumer_error = loop {
             if records >= self.settings.batch_records || self.consumer.context().is_pending() {
                 break None;
@@ -431,7 +498,10 @@ impl<S: Stage> Batch<'_, S> {
                 next = self.consumer.poll(Duration::ZERO);
             }
             match next {
-                None => break None,
+                None => {
+                    drained = true;
+                    break None;
+                }
                 Some(Err(error)) => break Some(error),
                 Some(Ok(message)) => {
                     self.process(at, &message, &mut Outbox::new(&mut transaction, self.routes, &message))?;
@@ -439,22 +509,28 @@ impl<S: Stage> Batch<'_, S> {
                 }
             }
         };
-        let written = self.task.write_changelog(&mut Outbox::without_record(&mut transaction, self.routes));
+        self.task.advance(at);
+        let committed = self.commit(transaction, started)?;
+        Ok(Committed { small: records < BUSY_BATCH, drained, consumer_error, ..committed })
+    }
+
+    fn commit(
+        &mut self,
+        mut transaction: Transaction<'_>,
+        started: Instant,
+    ) -> Result<Committed, BatchError> {
+        let written = self.task.write_changes(&mut Outbox::without_record(&mut transaction, self.routes));
         written.map_err(|failure| self.batch_error(failure))?;
-        // The offsets travel while the records do; the commit waits for both.
+        // The offsets travel while the records do; the commit waits for both. They go along
+        // even where none has moved: the group then refuses what is not ours any more.
         let offsets = self.offsets();
         let group = self.consumer.group_metadata().expect("the consumer has a group");
         transaction.send_offsets(&offsets, &group)?;
         transaction.commit()?;
         let partitions = self.task.positions().map(|(partition, _)| partition).collect();
-        let small = records < BUSY_BATCH;
-        Ok(Committed {
-            tally: self.task.committed(),
-            partitions,
-            took: started.elapsed(),
-            small,
-            consumer_error,
-        })
+        let tally = self.task.committed();
+        let took = started.elapsed();
+        Ok(Committed { tally, partitions, took, small: false, drained: false, consumer_error: None })
     }
 
     fn process(
@@ -490,6 +566,9 @@ impl<S: Stage> Batch<'_, S> {
             Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
                 let topic = self.input.to_owned();
                 BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })
+            }
+            Failure::OutputTooLarge { topic, bytes, limit } => {
+                BatchError::Fault(Fault::OutputTooLarge { topic, bytes, limit })
             }
             Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
         }
@@ -560,7 +639,7 @@ pub(super) fn wait(duration: Duration, shutdown: &CancellationToken) {
     }
 }
 
-impl<S: Stage> fmt::Debug for Worker<S> {
+impl<S: PartitionStage> fmt::Debug for Worker<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("stage", &self.name()).field("input", &self.input).finish()
     }

@@ -15,6 +15,7 @@ use super::shared_budget::SharedBudget;
 use super::{redecide, settings};
 use crate::config::Config;
 use crate::console::{Console, Metrics};
+use crate::flow::PartitionStage;
 use crate::genesys::Client;
 use crate::health::Health;
 use crate::model::decision::Mode;
@@ -177,7 +178,7 @@ impl Starting<'_> {
         Ok(())
     }
 
-    fn stage(&mut self, stage: impl crate::flow::Stage) {
+    fn stage(&mut self, stage: impl PartitionStage) {
         let part = self.health.part(stage.declaration().name);
         let (settings, stop) = (settings::stage(self.config), self.running.stop.clone());
         self.running.stages.push(run_stage(stage, &self.kafka, &settings, part, stop));

@@ -153,8 +153,8 @@ mod tests {
         let position = Position { topic: "t", partition: 0, offset: 0 };
         let record = Record { at: stats.observed_at, key: "c", value: "", position };
         let result = Windowing.step(&record, state, stats, &mut outputs);
-        let window = outputs.iter().next().map(|(_, _, value)| {
-            let window: CampaignWindow<'_> = serde_json::from_slice(value).unwrap();
+        let window = outputs.iter().next().map(|output| {
+            let window: CampaignWindow<'_> = serde_json::from_slice(output.value).unwrap();
             CampaignWindow {
                 campaign_id: window.campaign_id.into_owned().into(),
                 revision: window.revision.into_owned().into(),
