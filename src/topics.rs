@@ -75,7 +75,7 @@ const KIB: usize = 1_024;
 pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, C>;
 
 /// A lag decision as it stands on its topic.
-pub type LagDecision<'a, C> = Decision<'a, LagInputs<'a>, LagParameters, C>;
+pub type LagDecision<'a, C> = Decision<'a, LagInputs, LagParameters, C>;
 /// A rollback decision as it stands on its topic.
 pub type RollbackDecision<'a, C> = Decision<'a, RollbackInputs, RollbackParameters, C>;
 /// A routing decision as it stands on its topic.

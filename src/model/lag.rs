@@ -1,12 +1,11 @@
 //! Facts about consumer groups, and what is made of them.
-
-use std::borrow::Cow;
+//!
+//! Text is owned: a thousand samples a second are few, and much of what they say is kept.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use super::borrow::borrowed;
 use super::decision::Action;
 
 /// One thing seen of one consumer group in one poll: a partition it reads, or an
@@ -16,18 +15,16 @@ use super::decision::Action;
 /// partition of the topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LagSample<'a> {
+pub struct LagSample {
     /// The group's name; `cluster:name` for groups of other clusters than trunkline's own.
-    #[serde(borrow)]
-    pub consumer_group: Cow<'a, str>,
+    pub consumer_group: String,
     pub source: LagSource,
     /// When the poll began.
     pub observed_at: Timestamp,
     /// Samples of this group that belong to the poll, this one included.
     #[schemars(range(min = 1))]
     pub poll_samples: u32,
-    #[serde(borrow)]
-    pub observation: Observation<'a>,
+    pub observation: Observation,
 }
 
 /// Who was asked.
@@ -43,28 +40,26 @@ pub enum LagSource {
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Observation<'a> {
-    #[serde(borrow)]
-    Partition(PartitionLag<'a>),
-    #[serde(borrow)]
-    EventType(EventLag<'a>),
+pub enum Observation {
+    Partition(PartitionLag),
+    EventType(EventLag),
     /// The group exists and has neither commits nor partitions.
-    Idle { members: u32 },
+    Idle {
+        members: u32,
+    },
     /// The group is required and was not found.
     Missing {},
     /// The poll itself failed: nothing is known.
     Failed {
-        #[serde(borrow)]
-        reason: Cow<'a, str>,
+        reason: String,
     },
 }
 
 /// How far a group is in one partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PartitionLag<'a> {
-    #[serde(borrow)]
-    pub topic: Cow<'a, str>,
+pub struct PartitionLag {
+    pub topic: String,
     pub partition: i32,
     /// Offset of the next record to read; absent where nothing was ever committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,9 +87,8 @@ pub struct Head {
 /// What the platform's analytics say about a group and an event type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct EventLag<'a> {
-    #[serde(borrow)]
-    pub event_type: Cow<'a, str>,
+pub struct EventLag {
+    pub event_type: String,
     /// Events within the interval asked for.
     pub event_count: u64,
     pub processing_latency_ms: f64,
@@ -167,14 +161,15 @@ pub enum AuditAction {
 /// Everything a partition, or an event type, is judged by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LagEvidence<'a> {
-    #[serde(borrow)]
-    pub observation: Observation<'a>,
+pub struct LagEvidence {
+    pub observation: Observation,
     /// Records between the head of the line and the end; transaction markers among
     /// them count, as only reading could tell them apart.
     pub lag: u64,
     /// How long the head of the line has waited; 0 with nothing to read.
     pub age_ms: u64,
+    /// Records that retention removed and that were not known to be none of data.
+    pub lost: u64,
     /// How long the group has been behind at this very committed offset.
     pub still_ms: u64,
     /// Polls in a row without a member and without a commit that moved.
@@ -204,24 +199,22 @@ pub struct Trend {
 /// One rule that answered, and what about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LagReason<'a> {
+pub struct LagReason {
     pub status: LagStatus,
     /// Name of the rule.
-    #[serde(borrow)]
-    pub rule: Cow<'a, str>,
+    pub rule: String,
     /// Partitions or event types it answered for.
     pub count: u32,
     /// The worst of them: `topic/partition`, or the event type.
-    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
-    pub example: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example: Option<String>,
 }
 
 /// How a group is after a poll.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LagEvaluation<'a> {
-    #[serde(borrow)]
-    pub consumer_group: Cow<'a, str>,
+pub struct LagEvaluation {
+    pub consumer_group: String,
     pub observed_at: Timestamp,
     /// After this nothing has been heard of the group for too long to say how it is.
     pub valid_until: Timestamp,
@@ -229,8 +222,7 @@ pub struct LagEvaluation<'a> {
     /// When the status began.
     pub since: Timestamp,
     /// Worst first, at most one per rule.
-    #[serde(borrow)]
-    pub reasons: Vec<LagReason<'a>>,
+    pub reasons: Vec<LagReason>,
     /// Records over all partitions; absent where only analytics are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
@@ -260,13 +252,11 @@ pub struct LagEvaluation<'a> {
 /// What an evaluation was decided from, beside the poll itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LagInputs<'a> {
+pub struct LagInputs {
     /// The group as it was found to be.
-    #[serde(borrow)]
-    pub evaluation: LagEvaluation<'a>,
+    pub evaluation: LagEvaluation,
     /// What the worst partition or event type was judged by.
-    #[serde(borrow)]
-    pub worst: LagEvidence<'a>,
+    pub worst: LagEvidence,
     /// The status before; absent at the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_status: Option<LagStatus>,

@@ -1,0 +1,72 @@
+//! What would help a group.
+
+use super::Lag;
+use super::poll::Summary;
+use crate::model::decision::Action;
+use crate::model::lag::LagStatus;
+
+/// What would help, and how many consumers would be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advice {
+    pub action: Action,
+    pub replicas: Option<u32>,
+}
+
+impl Lag {
+    /// `leading` is the worse source's poll, `measured` the brokers' where there is one.
+    /// `calm_ms` is how long the status has been as it is.
+    pub(super) fn advice(&self, leading: &Summary, measured: &Summary, calm_ms: u64) -> Advice {
+        // Analytics do not tell how many consumers there are.
+        let Some(members) = measured.members else {
+            return Advice { action: without_members(leading.status), replicas: None };
+        };
+        let as_they_are = if members > 0 { members } else { measured.members_before.max(1) };
+        let most = measured.parts.max(1);
+        let (action, replicas) = match leading.status {
+            // More consumers would read nothing that is lost, and wait in the same line.
+            LagStatus::DataLoss | LagStatus::Rewind | LagStatus::MissingGroup => {
+                (Action::Investigate, as_they_are)
+            }
+            LagStatus::Stopped | LagStatus::Stalled => (Action::Restart, as_they_are),
+            LagStatus::Error | LagStatus::Warning => self.for_a_slow_group(measured, as_they_are, most),
+            LagStatus::Unknown | LagStatus::Uncommitted => (Action::Hold, as_they_are),
+            // Fewer only after it has been well for as long as the history reaches.
+            LagStatus::Ok => match measured.needed {
+                Some(needed) if calm_ms >= self.thresholds.history_ms => {
+                    (Action::Hold, needed.min(as_they_are))
+                }
+                _ => (Action::Hold, as_they_are),
+            },
+        };
+        Advice { action, replicas: Some(replicas) }
+    }
+
+    fn for_a_slow_group(&self, measured: &Summary, members: u32, most: u32) -> (Action, u32) {
+        // Nothing moves: that is soon STALLED or STOPPED, where more consumers do not help.
+        if measured.drain_per_second.is_none_or(|drain| drain <= 0.0) {
+            return (Action::Hold, members);
+        }
+        let soon = measured
+            .catch_up_seconds
+            .is_some_and(|seconds| seconds * 1_000.0 <= self.thresholds.catch_up_ms as f64);
+        if soon {
+            return (Action::Hold, members);
+        }
+        if members >= most {
+            return (Action::Investigate, members);
+        }
+        (Action::ScaleOut, measured.needed.unwrap_or(0).clamp(members + 1, most))
+    }
+}
+
+fn without_members(status: LagStatus) -> Action {
+    match status {
+        LagStatus::Stopped | LagStatus::Stalled => Action::Restart,
+        LagStatus::DataLoss
+        | LagStatus::Rewind
+        | LagStatus::Error
+        | LagStatus::Warning
+        | LagStatus::MissingGroup => Action::Investigate,
+        LagStatus::Unknown | LagStatus::Uncommitted | LagStatus::Ok => Action::Hold,
+    }
+}

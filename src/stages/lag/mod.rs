@@ -1,0 +1,210 @@
+//! Lag samples → how each consumer group is, and what help it needs.
+
+mod advice;
+mod episode;
+mod history;
+mod poll;
+mod replicas;
+pub mod rules;
+#[cfg(test)]
+mod tests;
+mod trend;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::model::Timestamp;
+use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::lag::{
+    AuditAction, LagEvaluation, LagInputs, LagParameters, LagSample, LagSource, LagStatus,
+};
+use crate::topics;
+
+use episode::{Call, Episode};
+use poll::{Polled, Summary, Taken};
+use rules::Thresholds;
+
+pub static DECLARATION: Declaration = Declaration {
+    name: "lag",
+    description: "says how each consumer group is, and what would help it",
+    input: &topics::CONSUMER_LAG,
+    outputs: &[&topics::LAG_STATUS, &topics::LAG_EVALUATIONS],
+    changelog: &topics::LAG_CHANGELOG,
+    state_version: 1,
+    lateness: Duration::from_secs(300),
+};
+
+/// Polls without news after which nobody can say how a group is.
+const POLLS_OF_LIFE: u32 = 4;
+
+/// See [`DECLARATION`].
+pub struct Lag {
+    mode: Mode,
+    thresholds: Thresholds,
+    policy: Policy<'static>,
+    intervals: Intervals,
+}
+
+/// Time between two polls, by source.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    pub broker: Duration,
+    pub analytics: Duration,
+}
+
+impl Intervals {
+    fn of(self, source: LagSource) -> Duration {
+        match source {
+            LagSource::Broker => self.broker,
+            LagSource::Analytics => self.analytics,
+        }
+    }
+}
+
+impl Lag {
+    pub fn new(mode: Mode, thresholds: Thresholds, intervals: Intervals) -> Self {
+        let policy = Policy::new(rules::NAME, rules::VERSION, &thresholds);
+        Self { mode, thresholds, policy, intervals }
+    }
+}
+
+/// What is kept per group.
+#[derive(Default, Serialize, Deserialize)]
+pub struct State {
+    /// Sequence of the last decision.
+    sequence: u64,
+    sources: BTreeMap<LagSource, Polled>,
+    #[serde(default)]
+    status: Option<(LagStatus, Timestamp)>,
+    #[serde(default)]
+    episode: Episode,
+}
+
+impl Stage for Lag {
+    type Input<'a> = LagSample;
+    type State = State;
+
+    fn declaration(&self) -> &'static Declaration {
+        &DECLARATION
+    }
+
+    fn key<'i>(input: &'i LagSample) -> &'i str {
+        &input.consumer_group
+    }
+
+    fn event_time(input: &LagSample) -> Timestamp {
+        input.observed_at
+    }
+
+    fn step(&self, record: &Record<'_>, state: &mut State, sample: LagSample, outputs: &mut Outputs) -> Step {
+        if sample.poll_samples == 0 {
+            return Step::Rejected("pollSamples is 0, and this is one".into());
+        }
+        match state.sources.entry(sample.source).or_default().take(&sample, &self.thresholds) {
+            Taken::Old => return Step::NoOp("poll_is_over"),
+            Taken::Gathered => {}
+            Taken::SummedUp => self.evaluate(record, state, &sample, outputs),
+        }
+        Step::Applied
+    }
+}
+
+impl Lag {
+    fn evaluate(&self, record: &Record<'_>, state: &mut State, sample: &LagSample, outputs: &mut Outputs) {
+        let now = sample.observed_at;
+        let fresh: Vec<(LagSource, &Summary)> = state
+            .sources
+            .iter()
+            .filter_map(|(source, polled)| Some((*source, polled.summary.as_ref()?)))
+            .filter(|(source, summary)| summary.observed_at.plus(self.life(*source)) >= now)
+            .collect();
+        let Some((_, leading)) = fresh.iter().min_by_key(|(_, summary)| summary.status) else { return };
+        let leading = *leading;
+        let Some(worst) = leading.worst.clone() else { return };
+        let previous = state.status;
+        let since = match previous {
+            Some((status, since)) if status == leading.status => since,
+            _ => now,
+        };
+        let mut reasons: Vec<_> = fresh.iter().flat_map(|(_, summary)| summary.reasons.clone()).collect();
+        reasons.sort_by_key(|reason| reason.status);
+        // What only the brokers know, whichever source is worse.
+        let measured = fresh.iter().map(|(_, summary)| *summary).find(|summary| summary.members.is_some());
+        let measured = measured.unwrap_or(leading);
+        let calm_ms = now.millis_since(since).unsigned_abs();
+        let advice = self.advice(leading, measured, calm_ms);
+        let exceeded = fresh.iter().any(|(_, summary)| summary.exceeded);
+        let evaluation = LagEvaluation {
+            consumer_group: record.key.into(),
+            observed_at: now,
+            valid_until: now.plus(self.life(sample.source)),
+            status: leading.status,
+            since,
+            reasons,
+            lag: measured.lag,
+            age_seconds: leading.age_ms as f64 / 1_000.0,
+            parts: fresh.iter().map(|(_, summary)| summary.parts).sum(),
+            members: measured.members,
+            arrival_per_second: measured.arrival_per_second,
+            drain_per_second: measured.drain_per_second,
+            catch_up_seconds: measured.catch_up_seconds,
+            replicas: advice.replicas,
+            recommended_action: advice.action,
+            audit_action: match exceeded {
+                true => AuditAction::LagThresholdExceeded,
+                false => AuditAction::MonitorCycleComplete,
+            },
+        };
+        outputs.send(&topics::LAG_STATUS, record.key, &evaluation);
+        let call = state.episode.next(now, evaluation.status, advice.action, &self.thresholds);
+        let (action, reason) = match call {
+            Call::For(action) => (action, evaluation.reasons.first().map_or("ok", |reason| &*reason.rule)),
+            Call::Nothing(why) => (Action::Hold, why),
+        };
+        let changed = previous.is_none_or(|(status, _)| status != evaluation.status);
+        if !changed && action == Action::Hold {
+            return;
+        }
+        state.status = Some((evaluation.status, since));
+        state.sequence += 1;
+        outputs.send(
+            &topics::LAG_EVALUATIONS,
+            record.key,
+            &Decision {
+                decision_id: DecisionId::derive(Loop::Lag, record.key, state.sequence, now),
+                sequence: state.sequence,
+                r#loop: Loop::Lag,
+                key: record.key.into(),
+                mode: self.mode,
+                decided_at: record.at,
+                event_time: now,
+                action,
+                reason: reason.to_owned().into(),
+                parameters: LagParameters {
+                    status: evaluation.status,
+                    replicas: evaluation.replicas.filter(|_| action == Action::ScaleOut),
+                    recommended_action: evaluation.recommended_action,
+                    audit_action: evaluation.audit_action,
+                },
+                inputs: LagInputs {
+                    worst,
+                    previous_status: previous.map(|(status, _)| status),
+                    episode_since: state.episode.since,
+                    called_at: state.episode.called_at,
+                    evaluation,
+                },
+                policy: self.policy.by_reference(),
+                settings_revision: 0,
+                cause_ids: [record.position],
+                expires_at: now.plus(Duration::from_millis(self.thresholds.cooldown_ms)),
+            },
+        );
+    }
+
+    fn life(&self, source: LagSource) -> Duration {
+        self.intervals.of(source).saturating_mul(POLLS_OF_LIFE)
+    }
+}
