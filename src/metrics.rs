@@ -102,6 +102,12 @@ metrics_table! {
         "Attempts with unknown effect by what the platform, read back, says: applied, not_applied, overwritten.";
     ACTUATOR_IN_FLIGHT = "trunkline_actuator_in_flight", Kind::Gauge, [],
         "Decisions read whose outcomes are not published yet.";
+    OUTBOX_MESSAGES = "trunkline_outbox_messages_total", Kind::Counter, ["result"],
+        "Messages of the outbox that left it, by result: published, dead_letter where no topic takes them.";
+    OUTBOX_BACKLOG = "trunkline_outbox_backlog", Kind::Gauge, [],
+        "Messages waiting in the outbox, counted up to 100 000 by the instance that publishes.";
+    OUTBOX_OLDEST_SECONDS = "trunkline_outbox_oldest_seconds", Kind::Gauge, [],
+        "Age of the oldest message waiting in the outbox, by the instance that publishes.";
     DRIFT_POINTS = "trunkline_drift_points_total", Kind::Counter, ["result"],
         "Drift points by what became of them: written, refused, given_up, or unreadable outcomes.";
 }

@@ -271,6 +271,15 @@ pub static ROLLBACK_CHANGELOG: Topic = Topic {
     max_message_bytes: 64 * KIB,
 };
 
+pub static OUTBOX_PROGRESS: Topic = Topic {
+    name: "trunkline.outbox-progress.v1",
+    key: "identity of the outbox",
+    description: "up to which message the outbox is published",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 4 * KIB,
+};
+
 /// All topics, in the order of the dataflow.
 pub static ALL: &[&Topic] = &[
     &CONVERSATION_EVENTS,
@@ -294,6 +303,7 @@ pub static ALL: &[&Topic] = &[
     &DIALING_CHANGELOG,
     &LAG_CHANGELOG,
     &ROLLBACK_CHANGELOG,
+    &OUTBOX_PROGRESS,
 ];
 
 /// Headers that every record of ours carries.
@@ -303,6 +313,8 @@ pub mod headers {
     pub const SCHEMA: &str = "trunkline-schema";
     /// W3C Trace Context, handed on from cause to effect.
     pub const TRACEPARENT: &str = "traceparent";
+    /// How the names of the following begin: why a record was set aside.
+    pub const ERROR_PREFIX: &str = "trunkline-error-";
     pub const ERROR_STAGE: &str = "trunkline-error-stage";
     pub const ERROR_REASON: &str = "trunkline-error-reason";
     pub const ERROR_TOPIC: &str = "trunkline-error-topic";

@@ -10,6 +10,8 @@ mod dead_letters;
 mod exactly_once;
 #[path = "broker/misfortunes.rs"]
 mod misfortunes;
+#[path = "broker/outbox.rs"]
+mod outbox;
 #[path = "broker/subscription.rs"]
 mod subscription;
 #[path = "broker/topics.rs"]

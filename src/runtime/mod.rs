@@ -11,6 +11,7 @@ pub mod clock;
 pub mod dead_letter;
 pub mod driver;
 pub mod kafka;
+pub mod series;
 pub mod subscription;
 pub mod task;
 pub mod transaction;

@@ -22,6 +22,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::topics::Topic;
 
 use exchange::{Command, Held, Shared};
+pub(super) use publisher::send;
 
 /// One partition of one of our topics.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,7 @@ pub struct OutboundRecord {
 impl OutboundRecord {
     /// What the broker weighs against the topic's limit, in bytes, with the
     /// record's own framing rounded up.
-    fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         const FRAMING: usize = 128;
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
         FRAMING + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers

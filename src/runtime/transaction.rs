@@ -134,7 +134,27 @@ impl Producer {
         settings: &TransactionSettings,
         shutdown: CancellationToken,
     ) -> Self {
-        let id = kafka.transactional_id(role, worker);
+        Self::with_id(kafka.transactional_id(role, worker), kafka, role, settings, shutdown)
+    }
+
+    /// The one producer of a role over all instances: whoever connects last fences
+    /// those before.
+    pub fn sole(
+        kafka: &KafkaSettings,
+        role: &str,
+        settings: &TransactionSettings,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self::with_id(kafka.group(role), kafka, role, settings, shutdown)
+    }
+
+    fn with_id(
+        id: String,
+        kafka: &KafkaSettings,
+        role: &str,
+        settings: &TransactionSettings,
+        shutdown: CancellationToken,
+    ) -> Self {
         let mut config = kafka.client(role);
         let timeout_ms = settings.timeout.as_millis().to_string();
         config
@@ -269,6 +289,11 @@ pub struct Transaction<'p> {
 }
 
 impl Transaction<'_> {
+    /// How many clients came before this transaction's own: see [`Producer::replaced`].
+    pub fn replaced(&self) -> u64 {
+        self.producer.replaced
+    }
+
     /// Sends one record; returns once it is in the send buffer. `timestamp_ms`
     /// `None` is now. Waits while the buffer is full.
     pub fn send(

@@ -3,3 +3,4 @@
 pub mod actuator;
 pub mod audit;
 pub mod drift;
+pub mod outbox;

@@ -49,6 +49,7 @@ pub const CAMPAIGN_POLLER: &str = "campaign-poller";
 pub const ACTUATOR: &str = "actuator";
 pub const AUDIT: &str = "audit";
 pub const DRIFT: &str = "drift";
+pub const OUTBOX: &str = "outbox";
 pub const CONSOLE: &str = "console";
 
 const PLATFORM: &str = "Genesys Cloud";
@@ -94,6 +95,15 @@ pub fn roles() -> Vec<Role> {
             writes: vec![],
             keeps: vec![],
             outside: &["InfluxDB"],
+        },
+        Role {
+            name: OUTBOX,
+            kind: Kind::Source,
+            description: "publishes what was written with a change in Postgres, once and in order",
+            reads: vec![],
+            writes: vec![&topics::SETTINGS, &topics::CONVERSATIONS, &topics::DEAD_LETTERS],
+            keeps: vec![&topics::OUTBOX_PROGRESS],
+            outside: &[POSTGRES],
         },
         Role {
             name: CONSOLE,

@@ -22,7 +22,7 @@ use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::{actuator, audit, drift};
+use crate::sinks::{actuator, audit, drift, outbox};
 use crate::sources::campaign_poller;
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
@@ -167,6 +167,7 @@ impl Starting<'_> {
         match (name, self.config.dial.mode) {
             (roles::AUDIT, _) => self.audit(),
             (roles::CONSOLE, _) => self.console().await?,
+            (roles::OUTBOX, _) => self.outbox(),
             (roles::DRIFT, _) => self.drift()?,
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
@@ -216,6 +217,15 @@ impl Starting<'_> {
         let stop = self.running.stop.clone();
         self.task(roles::AUDIT, async move {
             audit::run(audit::Settings::default(), &kafka, database, &health, stop).await
+        });
+    }
+
+    fn outbox(&mut self) {
+        let (kafka, database, health) = (self.kafka.clone(), self.database.clone(), self.health.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::OUTBOX, async move {
+            outbox::run(outbox::Settings::default(), kafka, database, &health, stop).await;
+            Ok::<_, anyhow::Error>(())
         });
     }
 

@@ -26,6 +26,8 @@ fn points() -> Vec<String> {
             found.extend(names.map(|rest| rest.split('"').next().expect("a name").to_owned()));
         }
     }
+    // Only the instance that holds the outbox's lease gets there: tests/broker/outbox.rs has them.
+    found.retain(|point| !point.starts_with("outbox-"));
     found.sort_unstable();
     assert!(!found.is_empty(), "no crash point in the sources");
     found

@@ -111,7 +111,7 @@ fn aborted(error: TransactionError) -> Failure {
     Failure::Aborted(error.to_string())
 }
 
-fn send(
+pub(in crate::runtime) fn send(
     transaction: &mut Transaction<'_>,
     topic: &str,
     partition: i32,
