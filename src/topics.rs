@@ -10,7 +10,7 @@ use crate::model::campaign::{CampaignStats, CampaignWindow, DialParameters};
 use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
 use crate::model::enriched::EnrichedConversation;
-use crate::model::flow::{FlowMinute, FlowVersions};
+use crate::model::flow::{FlowHealth, FlowMinute, FlowVersions};
 use crate::model::lag::{LagEvaluation, LagInputs, LagParameters, LagSample};
 use crate::model::outcome::Outcome;
 use crate::model::rollback::{RollbackInputs, RollbackParameters};
@@ -97,6 +97,24 @@ pub static CAMPAIGN_STATS: Topic = Topic {
     cleanup: Cleanup::Delete { retention: DAY.saturating_mul(7) },
     values: Values::Json(|| schemars::schema_for!(CampaignStats)),
     max_message_bytes: 64 * KIB,
+};
+
+pub static FLOW_HEALTH: Topic = Topic {
+    name: "genesys.flow-health.v1",
+    key: "flowId",
+    description: "polled interactions and errors per flow, version and minute",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(7) },
+    values: Values::Json(|| schemars::schema_for!(FlowHealth)),
+    max_message_bytes: 16 * KIB,
+};
+
+pub static FLOW_COUNTS: Topic = Topic {
+    name: "trunkline.flow-counts.v1",
+    key: "flowId",
+    description: "what each partition of conversation events counts, between flow-counting and flow-summing",
+    cleanup: Cleanup::Delete { retention: DAY },
+    values: Values::Internal,
+    max_message_bytes: 16 * KIB,
 };
 
 pub static FLOW_MINUTES: Topic = Topic {
@@ -280,10 +298,39 @@ pub static OUTBOX_PROGRESS: Topic = Topic {
     max_message_bytes: 4 * KIB,
 };
 
+pub static FLOW_COUNTING_CHANGELOG: Topic = Topic {
+    name: "trunkline.flow-counting-changelog.v1",
+    key: "what it is about",
+    description: "state of the flow-counting stage, binary",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 128 * KIB,
+};
+
+pub static FLOW_SUMMING_CHANGELOG: Topic = Topic {
+    name: "trunkline.flow-summing-changelog.v1",
+    key: "what it is about",
+    description: "state of the flow-summing stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 128 * KIB,
+};
+
+pub static FLOW_HEALTH_CHANGELOG: Topic = Topic {
+    name: "trunkline.flow-health-changelog.v1",
+    key: "flowId",
+    description: "state of the flow-health stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 128 * KIB,
+};
+
 /// All topics, in the order of the dataflow.
 pub static ALL: &[&Topic] = &[
     &CONVERSATION_EVENTS,
     &CAMPAIGN_STATS,
+    &FLOW_HEALTH,
+    &FLOW_COUNTS,
     &FLOW_MINUTES,
     &FLOW_VERSIONS,
     &CAMPAIGN_WINDOWS,
@@ -301,6 +348,9 @@ pub static ALL: &[&Topic] = &[
     &DEAD_LETTERS,
     &WINDOWING_CHANGELOG,
     &DIALING_CHANGELOG,
+    &FLOW_COUNTING_CHANGELOG,
+    &FLOW_SUMMING_CHANGELOG,
+    &FLOW_HEALTH_CHANGELOG,
     &LAG_CHANGELOG,
     &ROLLBACK_CHANGELOG,
     &OUTBOX_PROGRESS,

@@ -40,6 +40,64 @@ pub enum MinuteSource {
     Polled,
 }
 
+/// Interactions with one version of a flow in one minute, as the platform's own measures
+/// have them. Asked again while the minute lasts, the numbers may differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowHealth<'a> {
+    #[serde(borrow)]
+    pub flow_id: Cow<'a, str>,
+    /// Empty where the measure does not tell versions apart.
+    #[serde(borrow)]
+    pub flow_version: Cow<'a, str>,
+    /// The minute's beginning.
+    pub minute: Timestamp,
+    pub total: u64,
+    pub errors: u64,
+    /// When the platform was asked.
+    pub observed_at: Timestamp,
+    /// The minute was over and its measures had settled when it was asked.
+    pub complete: bool,
+}
+
+/// What one partition of conversation events has to say to the partitions of flows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FlowTally<'a> {
+    /// So many until now: a later tally of the same minute takes this one's place.
+    #[serde(borrow)]
+    Counted(FlowCount<'a>),
+    /// No more counts of any flow before this time will come from the partition.
+    Closed(FlowClosed),
+}
+
+/// Interactions counted in one partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowCount<'a> {
+    #[serde(borrow)]
+    pub flow_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub flow_version: Cow<'a, str>,
+    /// The minute's beginning.
+    pub minute: Timestamp,
+    /// The partition of conversation events.
+    pub partition: i32,
+    pub total: u64,
+    pub errors: u64,
+}
+
+/// How far a partition of conversation events has come.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowClosed {
+    pub partition: i32,
+    /// How many partitions there are to wait for.
+    pub partitions: i32,
+    /// The beginning of the earliest minute that is still open.
+    pub before: Timestamp,
+}
+
 /// The publish timeline of one flow, newest last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
