@@ -5,6 +5,7 @@ mod check;
 mod database;
 mod demo;
 pub mod documents;
+pub mod evaluate;
 pub mod explain;
 mod run;
 mod simulate;
@@ -46,6 +47,8 @@ enum Command {
     Database(database::Arguments),
     /// What was decided, from which inputs, under which policy, what was sent, what came back
     Explain(explain::Arguments),
+    /// What a rule does on simulated data, before it does it for real
+    Evaluate(evaluate::Arguments),
     /// Prints shell completions
     Completions {
         /// The shell they are for
@@ -96,6 +99,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Topology(arguments) => arguments.run(),
+        Command::Evaluate(arguments) => arguments.run(),
         // Warnings of a broker that is still starting would tear the picture.
         Command::Demo(arguments) => on_runtime("error", |shutdown| arguments.run(shutdown)),
         Command::Run(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),

@@ -38,6 +38,8 @@ pub struct RollbackInputs {
     /// Closed buckets of the current streak or, without one, the newest; oldest first.
     #[schemars(length(max = 8))]
     pub buckets: Vec<Bucket>,
+    /// The last 15 minutes held too few interactions for a bucket, or none has closed yet.
+    pub inconclusive: bool,
     /// Closed buckets in a row over the threshold.
     pub breaches: u32,
     /// Closed buckets in a row at or below the re-arming rate, as long as they matter.

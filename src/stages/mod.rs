@@ -2,4 +2,5 @@
 
 pub mod dialing;
 pub mod lag;
+pub mod rollback;
 pub mod windowing;

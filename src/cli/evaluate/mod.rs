@@ -1,0 +1,25 @@
+//! `trunkline evaluate`: what a rule does on simulated data, before it does it for real.
+
+pub mod rollback;
+
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// How often healthy flow versions would be taken back, and how soon bad ones are
+    Rollback(rollback::Arguments),
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.what {
+            What::Rollback(arguments) => arguments.run(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One flow: which version is in force, what speaks against it, and what was decided.
+
+use serde::{Deserialize, Serialize};
+
+use super::history::{History, Past, Tally};
+use super::rule::{Answer, BREACHES_IN_A_ROW, Rule};
+use super::watch::{Minute, Watch};
+use crate::model::Timestamp;
+use crate::model::decision::Action;
+use crate::model::flow::{FlowMinute, FlowVersions};
+use crate::model::rollback::RollbackInputs;
+
+/// A version that was in force before is so again once the present one has been silent
+/// for so many minutes: while a version drains, both have interactions.
+const SILENT_MINUTES: u32 = 3;
+/// The platform's label for the version in force.
+const ACTIVE: &str = "active";
+
+/// What surrounds a minute: read from tables, and recorded where it was used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The flow's publish timeline, where it is known.
+    pub versions: Option<&'a FlowVersions<'a>>,
+    /// Scopes of the maintenance windows that are open for the flow.
+    pub maintenance: &'a [String],
+}
+
+/// What is kept per flow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Guard {
+    watch: Option<Watch>,
+    history: History,
+    cooldown_until: Option<Timestamp>,
+    /// What was answered last, and about which version.
+    standing: Option<(String, String)>,
+}
+
+/// An evaluation that changed something.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    pub answer: Answer,
+    pub inputs: RollbackInputs,
+    pub error_rate: f64,
+}
+
+/// What a minute led to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// Evaluated; nothing is different from before.
+    Same,
+    Changed(Box<Judgement>),
+    /// About a version that is not in force: counted for its baseline only.
+    Aside,
+    /// Not counted, and why.
+    Ignored(&'static str),
+}
+
+impl Guard {
+    /// The version in force and since when, as far as known.
+    pub fn in_force(&self) -> Option<(&str, Timestamp)> {
+        self.watch.as_ref().map(|watch| (watch.version.as_str(), watch.since))
+    }
+
+    /// One complete minute of one of the flow's versions.
+    pub fn observe(&mut self, rule: &Rule, minute: &FlowMinute<'_>, around: Surroundings<'_>) -> Observation {
+        let active = around.versions.and_then(active_version);
+        let version: &str = match &*minute.flow_version {
+            "" => active.unwrap_or_default(),
+            version => version,
+        };
+        if let Some(aside) = self.choose(rule, version, minute, around.versions) {
+            return aside;
+        }
+        let watch = self.watch.as_mut().expect("one has been chosen");
+        let until = minute.minute.plus(rule.minute);
+        let baseline = self.history.baseline(watch.since, until, rule.baseline_interactions);
+        let read = Minute { from: minute.minute, total: minute.total, errors: minute.errors };
+        watch.feed(rule, read, baseline.as_ref(), !around.maintenance.is_empty());
+        let inputs = RollbackInputs {
+            flow_id: minute.flow_id.clone().into_owned(),
+            flow_version: watch.version.clone(),
+            source: minute.source,
+            minute: minute.minute,
+            minute_ms: u64::try_from(rule.minute.as_millis()).unwrap_or(u64::MAX),
+            in_force_since: watch.since,
+            armed_until: watch.armed_until,
+            buckets: watch.closed.clone(),
+            inconclusive: watch.inconclusive,
+            breaches: watch.breaches,
+            recoveries: watch.recoveries,
+            baseline,
+            statistics: watch.statistics(),
+            cooldown_until: self.cooldown_until,
+            fired: watch.fired,
+            maintenance: around.maintenance.to_vec(),
+            versions_observed_at: around.versions.map(|versions| versions.observed_at),
+        };
+        self.conclude(rule, inputs)
+    }
+
+    /// Asks the rule and remembers what it said.
+    fn conclude(&mut self, rule: &Rule, inputs: RollbackInputs) -> Observation {
+        let answer = rule.judge(&inputs);
+        let Some(watch) = &mut self.watch else { return Observation::Same };
+        if answer.action != Action::Hold {
+            watch.fired = true;
+        }
+        if answer.action == Action::Rollback {
+            watch.bad = true;
+            watch.proven_worse = answer.reason != BREACHES_IN_A_ROW;
+            let closed = inputs.minute.plus(rule.minute);
+            self.cooldown_until = Some(closed.plus(rule.minutes(rule.cooldown_minutes)));
+        }
+        let standing = (watch.version.clone(), answer.reason.to_owned());
+        if answer.action == Action::Hold && self.standing.as_ref() == Some(&standing) {
+            return Observation::Same;
+        }
+        self.standing = Some(standing);
+        let error_rate = watch.error_rate();
+        Observation::Changed(Box::new(Judgement { answer, inputs, error_rate }))
+    }
+
+    /// Makes `version` the one in force if this minute says that it is. Returns what the
+    /// minute is where it is not a new one of that version.
+    fn choose(
+        &mut self,
+        rule: &Rule,
+        version: &str,
+        minute: &FlowMinute<'_>,
+        versions: Option<&FlowVersions<'_>>,
+    ) -> Option<Observation> {
+        let at = minute.minute;
+        let Some(watch) = &self.watch else {
+            self.enter(rule, version, at, versions);
+            return None;
+        };
+        if watch.version == version {
+            return (at <= watch.minute).then_some(Observation::Ignored("minute_not_newer"));
+        }
+        let (silent, newest) = (watch.is_silent(SILENT_MINUTES, at, rule.minute), watch.minute);
+        let told = versions.filter(|versions| versions.observed_at > at).and_then(active_version);
+        if let Some(past) = self.history.get_mut(version) {
+            if at <= past.minute {
+                return Some(Observation::Ignored("minute_not_newer"));
+            }
+            past.minute = at;
+            past.tally.add(at, minute.total, minute.errors);
+            let returns = match told {
+                Some(active) => active == version,
+                None => minute.total > 0 && silent,
+            };
+            if !returns || at <= newest {
+                return Some(Observation::Aside);
+            }
+        } else if minute.total == 0 {
+            return Some(Observation::Ignored("version_not_in_force"));
+        } else if at < newest
+            || told.map_or_else(|| is_older(version, &watch.version), |active| active != version)
+        {
+            // Not a publish: it was in force before anything was heard of the flow.
+            let mut tally = Tally::default();
+            tally.add(at, minute.total, minute.errors);
+            self.history.push_older(Past { version: version.to_owned(), tally, minute: at, bad: false });
+            return Some(Observation::Aside);
+        }
+        self.enter(rule, version, at, versions);
+        None
+    }
+
+    fn enter(&mut self, rule: &Rule, version: &str, at: Timestamp, versions: Option<&FlowVersions<'_>>) {
+        let published = versions.and_then(|versions| {
+            versions.versions.iter().find(|known| known.version == version)?.published_at
+        });
+        // One that was in force before was not published now: it is watched, and not
+        // taken back. So a rollback is not followed by another one down the line.
+        let before = self.history.take(version);
+        if let Some(gone) = self.watch.take() {
+            self.history.push(Past {
+                version: gone.version,
+                tally: gone.tally,
+                minute: gone.minute,
+                // Unless it was worse than its own baseline, it is that of a publish that came
+                // instead of the rollback.
+                bad: gone.proven_worse || gone.bad && before.is_some(),
+            });
+        }
+        let (armed_until, tally) = match before {
+            Some(past) => (at, past.tally),
+            None => (published.unwrap_or(at).plus(rule.minutes(rule.armed_minutes)), Tally::default()),
+        };
+        self.watch = Some(Watch::new(version.to_owned(), at, armed_until, tally));
+    }
+}
+
+/// Whether both are numbers, as the platform's versions are, and the first is lower.
+fn is_older(version: &str, than: &str) -> bool {
+    let number = |text: &str| text.parse::<f64>().ok();
+    matches!((number(version), number(than)), (Some(one), Some(other)) if one < other)
+}
+
+fn active_version<'v>(versions: &'v FlowVersions<'_>) -> Option<&'v str> {
+    let is_active = |status: &str| status.eq_ignore_ascii_case(ACTIVE);
+    let mut active =
+        versions.versions.iter().filter(|version| version.status.as_deref().is_some_and(is_active));
+    active.next_back().map(|version| &*version.version)
+}

@@ -1,0 +1,247 @@
+//! Flow minutes → rollback decisions, and whether a rollback helped.
+
+pub mod attribution;
+pub mod guard;
+pub mod history;
+#[cfg(test)]
+mod played;
+pub mod rule;
+pub mod verification;
+pub mod watch;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::model::Timestamp;
+use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::flow::{FlowMinute, FlowVersions, MinuteSource};
+use crate::model::outcome::Outcome;
+use crate::model::rollback::RollbackParameters;
+use crate::model::settings::MaintenanceWindow;
+use crate::topics;
+
+use guard::{Guard, Judgement, Observation, Surroundings};
+use rule::Rule;
+use verification::{Finding, Pending};
+
+pub static DECLARATION: Declaration = Declaration {
+    name: "rollback",
+    description: "decides whether a flow's version is to be taken back, and whether that helped",
+    input: &topics::FLOW_MINUTES,
+    outputs: &[&topics::ROLLBACK_DECISIONS, &topics::OUTCOMES],
+    changelog: &topics::ROLLBACK_CHANGELOG,
+    state_version: 1,
+    // A minute that is late for its flow is told by the flow's own state.
+    lateness: Duration::from_secs(3_600),
+};
+
+/// Longest flow id and version, in bytes.
+const NAME_LIMIT: usize = 512;
+
+/// What the stage looks up beside its records. What it used is recorded in the decision.
+pub trait Lookup: Send + Sync + 'static {
+    /// The publish timeline of a flow, where it is known.
+    fn versions(&self, flow_id: &str) -> Option<Arc<FlowVersions<'static>>>;
+
+    /// Every maintenance window with its scope.
+    fn windows(&self) -> Vec<(String, MaintenanceWindow)>;
+
+    /// Greatest revision among the settings that were read.
+    fn settings_revision(&self) -> u64;
+}
+
+/// Where each flow's minutes come from: one source at a time.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Unless a flow is named in `polled`.
+    pub usual: MinuteSource,
+    pub polled: BTreeSet<String>,
+}
+
+impl Sources {
+    fn of(&self, flow_id: &str) -> MinuteSource {
+        if self.polled.contains(flow_id) { MinuteSource::Polled } else { self.usual }
+    }
+}
+
+/// See [`DECLARATION`].
+pub struct Rollback {
+    mode: Mode,
+    rule: Rule,
+    policy: Policy<'static>,
+    sources: Sources,
+    lookup: Arc<dyn Lookup>,
+}
+
+impl Rollback {
+    pub fn new(mode: Mode, rule: Rule, sources: Sources, lookup: Arc<dyn Lookup>) -> Self {
+        let policy = Policy::new(rule.policy.name(), rule::VERSION, &rule);
+        Self { mode, rule, policy, sources, lookup }
+    }
+
+    /// Scopes of the windows that are open for the flow now, or were during the minute.
+    fn maintenance(&self, minute: &FlowMinute<'_>, at: Timestamp) -> Vec<String> {
+        let open = |window: &MaintenanceWindow| {
+            window.is_about(&minute.flow_id)
+                && (window.covers(at) || window.overlaps(minute.minute, self.rule.minute))
+        };
+        let windows = self.lookup.windows().into_iter();
+        windows.filter(|(_, window)| open(window)).map(|(scope, _)| scope).collect()
+    }
+
+    fn decide(&self, record: &Record<'_>, state: &mut State, judgement: Judgement, outputs: &mut Outputs) {
+        let Judgement { answer, inputs, error_rate } = judgement;
+        state.sequence += 1;
+        let event_time = inputs.minute.plus(self.rule.minute);
+        let decision_id = DecisionId::derive(Loop::Rollback, record.key, state.sequence, event_time);
+        if answer.action == Action::Rollback && self.mode == Mode::Live {
+            let pending = Pending::new(decision_id, state.sequence, inputs.flow_version.clone(), event_time);
+            if let Some(before) = state.pending.replace(pending) {
+                let finding = before.judge(&self.rule);
+                self.conclude(record, &before, finding, outputs);
+            }
+        }
+        outputs.send(
+            &topics::ROLLBACK_DECISIONS,
+            record.key,
+            &Decision {
+                decision_id,
+                sequence: state.sequence,
+                r#loop: Loop::Rollback,
+                key: record.key.into(),
+                mode: self.mode,
+                decided_at: record.at,
+                event_time,
+                action: answer.action,
+                reason: answer.reason.into(),
+                parameters: RollbackParameters {
+                    flow_version: inputs.flow_version.clone(),
+                    error_rate,
+                    threshold: self.rule.threshold,
+                },
+                inputs,
+                policy: self.policy.by_reference(),
+                settings_revision: self.lookup.settings_revision(),
+                cause_ids: [record.position],
+                // Within the cooldown nothing newer can be decided.
+                expires_at: record.at.plus(self.rule.minutes(self.rule.cooldown_minutes)),
+            },
+        );
+    }
+
+    fn conclude(&self, record: &Record<'_>, pending: &Pending, finding: Finding, outputs: &mut Outputs) {
+        outputs.send(
+            &topics::OUTCOMES,
+            record.key,
+            &Outcome {
+                decision_id: pending.decision_id,
+                r#loop: Loop::Rollback,
+                key: record.key.to_owned(),
+                sequence: pending.sequence,
+                status: finding.status,
+                reason: finding.reason,
+                attempts: 0,
+                request: None,
+                response: None,
+                requested_at: None,
+                finished_at: record.at,
+                effect: None,
+            },
+        );
+    }
+
+    /// Whether a rollback decided before has helped.
+    fn verify(
+        &self,
+        record: &Record<'_>,
+        state: &mut State,
+        minute: &FlowMinute<'_>,
+        in_force: bool,
+        outputs: &mut Outputs,
+    ) {
+        let (Some(pending), Some(version)) = (&mut state.pending, state.guard.in_force()) else { return };
+        let until = minute.minute.plus(self.rule.minute);
+        pending.observe(version, until, in_force.then_some((minute.total, minute.errors)));
+        let finding = pending.finding(&self.rule, until);
+        if finding.is_none() && !pending.is_void(&self.rule, until) {
+            return;
+        }
+        if let (Some(pending), Some(finding)) = (state.pending.take(), finding) {
+            self.conclude(record, &pending, finding, outputs);
+        }
+    }
+}
+
+/// What is kept per flow.
+#[derive(Default, Serialize, Deserialize)]
+pub struct State {
+    /// Sequence of the last decision.
+    sequence: u64,
+    guard: Guard,
+    #[serde(default)]
+    pending: Option<Pending>,
+}
+
+impl Stage for Rollback {
+    type Input<'a> = FlowMinute<'a>;
+    type State = State;
+
+    fn declaration(&self) -> &'static Declaration {
+        &DECLARATION
+    }
+
+    fn key<'i>(input: &'i FlowMinute<'_>) -> &'i str {
+        &input.flow_id
+    }
+
+    fn event_time(input: &FlowMinute<'_>) -> Timestamp {
+        input.minute
+    }
+
+    fn step(
+        &self,
+        record: &Record<'_>,
+        state: &mut State,
+        minute: FlowMinute<'_>,
+        outputs: &mut Outputs,
+    ) -> Step {
+        if let Some(reason) = contradiction(&minute) {
+            return Step::Rejected(reason);
+        }
+        if !minute.complete {
+            return Step::NoOp("minute_not_complete");
+        }
+        if minute.source != self.sources.of(&minute.flow_id) {
+            return Step::NoOp("other_source");
+        }
+        let versions = self.lookup.versions(&minute.flow_id);
+        let maintenance = self.maintenance(&minute, record.at);
+        let around = Surroundings { versions: versions.as_deref(), maintenance: &maintenance };
+        let observation = state.guard.observe(&self.rule, &minute, around);
+        if let Observation::Ignored(reason) = observation {
+            return Step::NoOp(reason);
+        }
+        self.verify(record, state, &minute, observation != Observation::Aside, outputs);
+        if let Observation::Changed(judgement) = observation {
+            self.decide(record, state, *judgement, outputs);
+        }
+        Step::Applied
+    }
+}
+
+/// Why this minute cannot be true, if it cannot.
+fn contradiction(minute: &FlowMinute<'_>) -> Option<String> {
+    if minute.errors > minute.total {
+        return Some(format!("{} errors of {} interactions", minute.errors, minute.total));
+    }
+    for (name, text) in [("flowId", &minute.flow_id), ("flowVersion", &minute.flow_version)] {
+        if text.len() > NAME_LIMIT {
+            return Some(format!("{name} has {} bytes; {NAME_LIMIT} are possible", text.len()));
+        }
+    }
+    None
+}
