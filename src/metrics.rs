@@ -74,6 +74,10 @@ metrics_table! {
         "Time to rebuild the state of newly assigned partitions from the changelog.";
     STAGE_KEYS = "trunkline_stage_keys", Kind::Gauge, ["stage"],
         "Keys whose state is held in memory.";
+    GLOBAL_TABLE_RECORDS = "trunkline_global_table_records_total", Kind::Counter, ["topic", "result"],
+        "Records of topics that every instance holds whole: applied, removed, unreadable, too_many.";
+    GLOBAL_TABLE_ENTRIES = "trunkline_global_table_entries", Kind::Gauge, ["topic"],
+        "Keys held of such a topic.";
     GENESYS_CALLS = "trunkline_genesys_calls_total", Kind::Counter, ["endpoints", "result"],
         "Calls of the platform by how they ended: ok, conflict, rate_limited, not_found, no_reply and so on.";
     GENESYS_CALL_SECONDS = "trunkline_genesys_call_seconds", SECONDS, ["endpoints"],

@@ -8,6 +8,8 @@ mod crashes;
 mod dead_letters;
 #[path = "broker/exactly_once.rs"]
 mod exactly_once;
+#[path = "broker/global_table.rs"]
+mod global_table;
 #[path = "broker/misfortunes.rs"]
 mod misfortunes;
 #[path = "broker/outbox.rs"]

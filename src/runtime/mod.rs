@@ -10,6 +10,7 @@ pub mod admin;
 pub mod clock;
 pub mod dead_letter;
 pub mod driver;
+pub mod global_table;
 pub mod kafka;
 pub mod series;
 pub mod subscription;

@@ -1,0 +1,424 @@
+//! A whole compacted topic in memory, kept fresh: for what every instance has to know,
+//! such as settings. No group, so every reader has all of it.
+//!
+//! What can be seen is always a state that the topic has had: nothing before the end has
+//! been reached, then every change a moment after its commit.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::kafka::KafkaSettings;
+use super::worker::{backoff, wait};
+use crate::health::Part;
+use crate::metrics as table;
+use crate::topics::Topic;
+
+/// Longest wait for a record; the shutdown waits for it.
+const POLL: Duration = Duration::from_millis(100);
+/// Changes that become visible together, at most.
+const CHANGES_AT_ONCE: usize = 1_000;
+/// Time between two looks at the brokers and the topic's partitions.
+const LOOK: Duration = Duration::from_secs(10);
+const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
+const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
+
+/// Keys with their newest values.
+pub type Entries<T> = HashMap<Arc<str>, Arc<T>>;
+/// A key with its new value; without one it is gone.
+type Change<T> = (Arc<str>, Option<Arc<T>>);
+
+/// A topic's newest values by key. Clones share one table; when the last is dropped,
+/// reading ends.
+#[derive(Debug)]
+pub struct GlobalTable<T> {
+    shared: Arc<Shared<T>>,
+    standing: watch::Receiver<Standing>,
+    _reading: Arc<DropGuard>,
+}
+
+impl<T> Clone for GlobalTable<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            standing: self.standing.clone(),
+            _reading: Arc::clone(&self._reading),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    entries: RwLock<Arc<Entries<T>>>,
+}
+
+/// How far the table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The end has not been reached yet.
+    Reading,
+    /// Everything is there, after so many changes.
+    CaughtUp(u64),
+    /// Reading has ended; what is there gets old.
+    Stopped,
+}
+
+impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
+    /// Starts reading `topic` from its beginning. Values that are no `T` are logged,
+    /// counted and passed over, the former ones staying; keys beyond `most_entries` too,
+    /// and `health` says so.
+    pub fn open(
+        kafka: &KafkaSettings,
+        topic: &'static Topic,
+        most_entries: usize,
+        health: Part,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let shared = Arc::new(Shared { entries: RwLock::default() });
+        let (told, standing) = watch::channel(Standing::Reading);
+        let stop = shutdown.child_token();
+        let counted = |result: &str| table::GLOBAL_TABLE_RECORDS.counter(&[topic.name, result]);
+        let mut reader = Reader {
+            kafka: kafka.clone(),
+            name: kafka.topic(topic),
+            topic,
+            most_entries,
+            health,
+            stop: stop.clone(),
+            shared: Arc::clone(&shared),
+            told,
+            applied: counted("applied"),
+            removed: counted("removed"),
+            unreadable: counted("unreadable"),
+            too_many: counted("too_many"),
+            held: table::GLOBAL_TABLE_ENTRIES.gauge(&[topic.name]),
+            changes: 0,
+            over: false,
+        };
+        std::thread::Builder::new()
+            .name(format!("table-{}", topic.name))
+            .spawn(move || reader.run())
+            .expect("the system can start a thread");
+        Self { shared, standing, _reading: Arc::new(stop.drop_guard()) }
+    }
+
+    /// Everything as it is now; it does not change any more in the caller's hands.
+    pub fn entries(&self) -> Arc<Entries<T>> {
+        Arc::clone(&self.shared.entries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<T>> {
+        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Whether the end that the topic had at the start has been reached.
+    pub fn is_caught_up(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::CaughtUp(_))
+    }
+
+    /// Waits until the end has been reached. `false` when the shutdown came first.
+    pub async fn caught_up(&self) -> bool {
+        let mut standing = self.standing.clone();
+        let reached = standing.wait_for(|standing| *standing != Standing::Reading).await;
+        reached.is_ok_and(|standing| *standing != Standing::Stopped)
+    }
+
+    /// Waits for the next change after the last call on this clone. `false` when there
+    /// will be none any more.
+    pub async fn changed(&mut self) -> bool {
+        self.standing.changed().await.is_ok() && *self.standing.borrow() != Standing::Stopped
+    }
+
+    /// Waits for the end of reading, after the shutdown.
+    pub async fn stopped(&self) {
+        // An error says that the thread is gone altogether.
+        let _ = self.standing.clone().wait_for(|standing| *standing == Standing::Stopped).await;
+    }
+}
+
+struct Reader<T> {
+    kafka: KafkaSettings,
+    /// The topic's full name.
+    name: String,
+    topic: &'static Topic,
+    most_entries: usize,
+    health: Part,
+    stop: CancellationToken,
+    shared: Arc<Shared<T>>,
+    told: watch::Sender<Standing>,
+    applied: Counter,
+    removed: Counter,
+    unreadable: Counter,
+    too_many: Counter,
+    held: Gauge,
+    changes: u64,
+    /// There are more keys than may be held.
+    over: bool,
+}
+
+impl<T: DeserializeOwned> Reader<T> {
+    fn run(&mut self) {
+        let mut failures = 0;
+        while !self.stop.is_cancelled() {
+            let Err(reason) = self.read_and_follow() else { break };
+            failures += 1;
+            tracing::warn!(topic = self.name, reason, failures, "reading the table anew");
+            self.health.not_ready(reason);
+            wait(backoff(failures), &self.stop);
+        }
+        self.told.send_replace(Standing::Stopped);
+    }
+
+    /// Until the shutdown. On an error everything is read again, beside what can be seen.
+    fn read_and_follow(&mut self) -> Result<(), String> {
+        let consumer = self.consumer().map_err(|error| format!("cannot make a Kafka consumer: {error}"))?;
+        let partitions = self.partitions(&consumer)?;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in &partitions {
+            list.add_partition_offset(&self.name, *partition, Offset::Beginning).expect("a valid offset");
+        }
+        consumer.assign(&list).map_err(|error| format!("cannot read {}: {error}", self.name))?;
+        let entries = self.read_whole(&consumer, partitions.iter().copied().collect())?;
+        if let Some(entries) = entries {
+            self.show(entries);
+            self.follow(&consumer, partitions.len())?;
+        }
+        Ok(())
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer<Watch>, KafkaError> {
+        let mut config = self.kafka.client("table");
+        config
+            // In name only: it is never joined.
+            .set("group.id", self.kafka.group("table"))
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest");
+        let preferences = [("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "4096")];
+        self.kafka.prefer(&mut config, &preferences);
+        BaseConsumer::from_config_and_context(&config, Watch::default())
+    }
+
+    fn partitions(&self, consumer: &BaseConsumer<Watch>) -> Result<Vec<i32>, String> {
+        let metadata = consumer
+            .fetch_metadata(Some(&self.name), ANSWER_WAIT)
+            .map_err(|error| format!("cannot reach Kafka at {}: {error}", self.kafka.brokers))?;
+        let found =
+            metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
+        let partitions: Vec<i32> =
+            found.map_or(&[][..], |topic| topic.partitions()).iter().map(|found| found.id()).collect();
+        match partitions.is_empty() {
+            true => {
+                Err(format!("topic {} does not exist: create it with `trunkline topics apply`", self.name))
+            }
+            false => Ok(partitions),
+        }
+    }
+
+    /// Reads every partition to its end. `None` when the shutdown came first.
+    fn read_whole(
+        &mut self,
+        consumer: &BaseConsumer<Watch>,
+        mut unread: BTreeSet<i32>,
+    ) -> Result<Option<Entries<T>>, String> {
+        let mut entries = Entries::new();
+        let started = Instant::now();
+        self.health.not_ready(format!("reading {}", self.name));
+        while !unread.is_empty() {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    if let Some(change) = self.decode(&message) {
+                        self.apply(change, &mut entries);
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(unread.remove(&partition)),
+                Some(Err(error)) => self.judge(&error)?,
+                None => {}
+            }
+            if self.look_at_connection(consumer) {
+                self.health.not_ready(format!("reading {}", self.name));
+            }
+        }
+        let (entries_held, took_ms) = (entries.len(), started.elapsed().as_millis() as u64);
+        tracing::info!(topic = self.name, entries = entries_held, took_ms, "table is read");
+        Ok(Some(entries))
+    }
+
+    fn show(&mut self, entries: Entries<T>) {
+        self.held.set(entries.len() as f64);
+        *self.shared.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(entries);
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        self.changes += 1;
+        self.told.send_replace(Standing::CaughtUp(self.changes));
+        match self.over {
+            false => self.health.ready(),
+            true => {
+                let (name, most) = (&self.name, self.most_entries);
+                self.health
+                    .not_ready(format!("{name} has more than {most} keys: the others are not known here"));
+            }
+        }
+    }
+
+    fn follow(&mut self, consumer: &BaseConsumer<Watch>, partitions: usize) -> Result<(), String> {
+        let mut looked_at = Instant::now();
+        while !self.stop.is_cancelled() {
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    self.apply_all(consumer, &message)?;
+                    self.tell();
+                }
+                Some(Err(error)) => self.judge(&error)?,
+                None => {}
+            }
+            if self.look_at_connection(consumer) {
+                self.tell();
+            }
+            if looked_at.elapsed() > LOOK {
+                looked_at = Instant::now();
+                // Partitions that came later hold keys that are read nowhere yet.
+                if self.partitions(consumer).is_ok_and(|now| now.len() != partitions) {
+                    return Err(format!("the number of partitions of {} has changed", self.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a record and those that wait behind it. Readers see all of them or none.
+    fn apply_all(
+        &mut self,
+        consumer: &BaseConsumer<Watch>,
+        first: &BorrowedMessage<'_>,
+    ) -> Result<(), String> {
+        let mut changes: Vec<Change<T>> = self.decode(first).into_iter().collect();
+        while changes.len() < CHANGES_AT_ONCE {
+            match consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => changes.extend(self.decode(&message)),
+                Some(Err(error)) => self.judge(&error)?,
+                None => break,
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut entries = shared.entries.write().unwrap_or_else(PoisonError::into_inner);
+        // Copies only where somebody holds the former state in their hands.
+        let next = Arc::make_mut(&mut entries);
+        changes.into_iter().for_each(|change| self.apply(change, next));
+        self.held.set(next.len() as f64);
+        Ok(())
+    }
+
+    /// `None` for what is passed over.
+    fn decode(&self, message: &BorrowedMessage<'_>) -> Option<Change<T>> {
+        let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) else {
+            self.pass_over(message, "its key is no text");
+            return None;
+        };
+        let value = match message.payload().map(serde_json::from_slice).transpose() {
+            Ok(value) => value.map(Arc::new),
+            Err(error) => {
+                self.pass_over(message, &error.to_string());
+                return None;
+            }
+        };
+        Some((key.into(), value))
+    }
+
+    fn apply(&mut self, (key, value): Change<T>, entries: &mut Entries<T>) {
+        match value {
+            None => {
+                entries.remove(&key);
+                self.removed.increment(1);
+            }
+            Some(_) if entries.len() >= self.most_entries && !entries.contains_key(&key) => {
+                self.over = true;
+                self.too_many.increment(1);
+            }
+            Some(value) => {
+                entries.insert(key, value);
+                self.applied.increment(1);
+            }
+        }
+    }
+
+    fn pass_over(&self, message: &BorrowedMessage<'_>, reason: &str) {
+        self.unreadable.increment(1);
+        let (partition, offset) = (message.partition(), message.offset());
+        tracing::warn!(topic = self.name, partition, offset, reason, "a record is passed over");
+    }
+
+    /// Errors that end reading; all others pass by themselves.
+    fn judge(&self, error: &KafkaError) -> Result<(), String> {
+        match error {
+            KafkaError::PartitionEOF(_) => Ok(()),
+            KafkaError::MessageConsumptionFatal(_) => Err(format!("reading {}: {error}", self.name)),
+            _ => {
+                tracing::warn!(topic = self.name, %error, "table");
+                Ok(())
+            }
+        }
+    }
+
+    /// Says so while the brokers cannot be reached. Answers whether they just came back.
+    fn look_at_connection(&self, consumer: &BaseConsumer<Watch>) -> bool {
+        if !consumer.context().unreachable.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        self.health.not_ready(format!(
+            "cannot reach Kafka at {}: {} may be out of date",
+            self.kafka.brokers, self.topic.name
+        ));
+        while !self.stop.is_cancelled() {
+            if consumer.fetch_metadata(Some(&self.name), ANSWER_WAIT).is_ok() {
+                consumer.context().unreachable.store(false, Ordering::Release);
+                return true;
+            }
+            wait(LOOK_UNREACHABLE, &self.stop);
+        }
+        false
+    }
+}
+
+/// Notes what librdkafka reports from its own threads.
+#[derive(Default)]
+struct Watch {
+    unreachable: AtomicBool,
+}
+
+impl ClientContext for Watch {
+    fn error(&self, error: KafkaError, reason: &str) {
+        use rdkafka::types::RDKafkaErrorCode::{
+            AllBrokersDown, BrokerTransportFailure, PartitionEOF, Resolve,
+        };
+        match error.rdkafka_error_code() {
+            Some(AllBrokersDown | BrokerTransportFailure | Resolve) => {
+                self.unreachable.store(true, Ordering::Release);
+            }
+            // The end of a partition is no news.
+            Some(PartitionEOF) => return,
+            _ => {}
+        }
+        tracing::warn!(%error, reason, "table reader");
+    }
+}
+
+impl ConsumerContext for Watch {}
