@@ -56,13 +56,16 @@ pub(super) fn spawn(
         .set("isolation.level", "read_committed")
         .set("partition.assignment.strategy", "cooperative-sticky")
         // A position that is gone stops the subscription; it is never skipped silently.
-        .set("auto.offset.reset", "error")
-        .set("session.timeout.ms", "6000")
-        .set("heartbeat.interval.ms", "1500")
+        .set("auto.offset.reset", "error");
+    let preferences = [
+        ("session.timeout.ms", "6000"),
+        ("heartbeat.interval.ms", "1500"),
         // How soon a topic or partition that comes later is found.
-        .set("topic.metadata.refresh.interval.ms", "5000")
-        .set("fetch.wait.max.ms", "100")
-        .set("queued.max.messages.kbytes", "16384");
+        ("topic.metadata.refresh.interval.ms", "5000"),
+        ("fetch.wait.max.ms", "100"),
+        ("queued.max.messages.kbytes", "16384"),
+    ];
+    kafka.prefer(&mut config, &preferences);
     let context = Context {
         shared: Arc::clone(&shared),
         rebalances: Mutex::default(),
