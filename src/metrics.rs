@@ -112,6 +112,16 @@ metrics_table! {
         "Messages waiting in the outbox, counted up to 100 000 by the instance that publishes.";
     OUTBOX_OLDEST_SECONDS = "trunkline_outbox_oldest_seconds", Kind::Gauge, [],
         "Age of the oldest message waiting in the outbox, by the instance that publishes.";
+    ENRICHMENT_EVENTS = "trunkline_enrichment_events_total", Kind::Counter, ["result"],
+        "Conversation events by what they brought: told (something new), known (duplicates and older ones), unreadable (set aside elsewhere).";
+    ENRICHMENT_CONVERSATIONS = "trunkline_enrichment_conversations_total", Kind::Counter, ["result"],
+        "Conversations asked about by the answer: enriched, missing (asked about again later), not_available (given up), outdated (answered elsewhere); and pruned ones.";
+    ENRICHMENT_BATCH = "trunkline_enrichment_batch_conversations", Kind::Histogram(&[1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 49.0, 50.0]), [],
+        "Conversations per query of the platform's analytics.";
+    ENRICHMENT_PENDING = "trunkline_enrichment_pending", Kind::Gauge, [],
+        "Conversations waiting to be asked about, told by the instance that asks.";
+    ENRICHMENT_OLDEST_SECONDS = "trunkline_enrichment_oldest_seconds", Kind::Gauge, [],
+        "How long the conversation that is due for longest has been due.";
     DRIFT_POINTS = "trunkline_drift_points_total", Kind::Counter, ["result"],
         "Drift points by what became of them: written, refused, given_up, or unreadable outcomes.";
 }

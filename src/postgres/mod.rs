@@ -2,6 +2,7 @@
 //! and what the actuator keeps between instances.
 
 pub mod budget;
+pub mod enrichment;
 mod error;
 pub mod intents;
 pub mod leases;

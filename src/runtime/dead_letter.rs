@@ -49,6 +49,10 @@ pub enum Reason {
     },
     /// Behind the watermark by more than the stage's lateness.
     Late,
+    /// So many answers of the platform did not hold the conversation.
+    NotAvailable {
+        answers: u32,
+    },
 }
 
 pub use crate::model::json::MAX_DEPTH;
@@ -78,6 +82,7 @@ impl Reason {
             Reason::OutputTooLarge { .. } => "output_too_large",
             Reason::StateTooLarge { .. } => "state_too_large",
             Reason::Late => "late",
+            Reason::NotAvailable { .. } => "not_available",
         }
     }
 }
@@ -94,6 +99,9 @@ impl fmt::Display for Reason {
             Reason::FromTheFuture { by_ms } => write!(f, ": {by_ms} ms after its record was written"),
             Reason::OutputTooLarge { topic, bytes, limit } => {
                 write!(f, ": {bytes} bytes for {topic}, the limit is {limit}")
+            }
+            Reason::NotAvailable { answers } => {
+                write!(f, ": {answers} answers of the platform's analytics did not hold it")
             }
             _ => Ok(()),
         }

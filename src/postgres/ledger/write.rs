@@ -214,7 +214,7 @@ impl Database {
 }
 
 /// Moves every position that is where it is expected; `false` when one is not.
-async fn advance(
+pub(in crate::postgres) async fn advance(
     connection: &mut PgConnection,
     consumer: &str,
     advances: &[Advance],

@@ -1,0 +1,305 @@
+//! From events to rows: the position in Kafka moves in the rows' own transaction.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::publication::{Publication, change, row_of, work_of};
+use super::work::{Waits, Work};
+use crate::model::Timestamp;
+use crate::model::conversation::ConversationEvent;
+use crate::postgres::enrichment::Row;
+use crate::postgres::ledger::Advance;
+use crate::postgres::{Database, Error};
+use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::subscription::{InboundRecord, Start, TopicPartition};
+use crate::runtime::watermark::is_from_the_future;
+use crate::topics::{self, headers};
+
+/// Takes events in and knows how far each partition has been read.
+pub struct Intake {
+    database: Database,
+    consumer: String,
+    /// The events' topic by its full name.
+    topic: String,
+    waits: Waits,
+    /// Stored position of each assigned partition; `None` before its first row.
+    positions: HashMap<TopicPartition, Option<i64>>,
+    /// An attempt failed: what is stored may differ from what we know.
+    stale: bool,
+}
+
+/// What one call of [`Intake::take`] brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Events that told something new.
+    pub told: u64,
+    /// Duplicates, and older events that told nothing new.
+    pub known: u64,
+    /// Records that are no valid events: the stage that counts events sets them aside.
+    pub unreadable: u64,
+    /// Offset of the next record, per partition.
+    pub next: Vec<(TopicPartition, i64)>,
+}
+
+/// Why records are not taken in yet.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The stored position is before one that was stored earlier: reading must begin anew.
+    #[error("the stored position of {partition} went back")]
+    Rewound { partition: TopicPartition },
+    #[error(
+        "the row of conversation {conversation_id} cannot be read: {error}; run the newer trunkline that wrote it"
+    )]
+    Row { conversation_id: String, error: serde_json::Error },
+    /// Take the same records again later; what was committed after all is not taken twice.
+    #[error(transparent)]
+    Unavailable(#[from] Error),
+}
+
+impl Intake {
+    pub fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
+        Self {
+            database,
+            consumer: kafka.group(super::ROLE),
+            topic: kafka.topic(&topics::CONVERSATION_EVENTS),
+            waits,
+            positions: HashMap::new(),
+            stale: false,
+        }
+    }
+
+    /// Reads where newly assigned partitions go on.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn positions(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<(TopicPartition, Start)>, Error> {
+        let stored = self.stored(partitions).await?;
+        self.positions.extend(stored.iter().copied());
+        let start = |position: Option<i64>| position.map_or(Start::Earliest, Start::At);
+        Ok(stored.into_iter().map(|(partition, position)| (partition, start(position))).collect())
+    }
+
+    /// These partitions are no longer ours.
+    pub fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.positions.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// Takes in what of `records` has not been yet, in one transaction.
+    ///
+    /// # Errors
+    /// See [`TakeError`].
+    pub async fn take(&mut self, records: &[InboundRecord]) -> Result<Taken, TakeError> {
+        loop {
+            if self.stale {
+                self.read_again(records).await?;
+            }
+            let plan = Plan::new(&self.positions, records);
+            if plan.next.is_empty() {
+                return Ok(Taken::default());
+            }
+            match self.write(plan).await {
+                Ok(Some(taken)) => {
+                    let next = taken.next.iter().map(|(partition, next)| (*partition, Some(*next)));
+                    self.positions.extend(next);
+                    return Ok(taken);
+                }
+                // Another writer was there: with what it left behind it works out.
+                Ok(None) => self.stale = true,
+                Err(error) => {
+                    self.stale = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn write(&self, plan: Plan<'_>) -> Result<Option<Taken>, TakeError> {
+        let mut enrichment = self.database.enrichment().await?;
+        // Positions first: a second writer waits here, then sees that they moved.
+        if !enrichment.advance(&self.consumer, &self.advances(&plan.next)).await? {
+            return Ok(None);
+        }
+        let ids: Vec<&str> = plan.heard.keys().map(String::as_str).collect();
+        let rows = enrichment.lock(&ids).await?;
+        let known: HashMap<&str, &Row> = rows.iter().map(|row| (row.conversation_id.as_str(), row)).collect();
+
+        let (mut taken, mut changed, mut added, mut publish) =
+            (plan.taken, Vec::new(), Vec::new(), Vec::new());
+        for (id, heard) in &plan.heard {
+            let row = known.get(id.as_str()).copied();
+            let folded = fold(row, heard, &self.waits)
+                .map_err(|error| TakeError::Row { conversation_id: id.clone(), error })?;
+            taken.told += folded.told;
+            taken.known += heard.len() as u64 - folded.told;
+            if folded.told == 0 {
+                continue;
+            }
+            let new_row = row_of(id, folded.position, &folded.work);
+            if row.is_some() { &mut changed } else { &mut added }.push(change(new_row, folded.ask_in));
+            if folded.publish {
+                publish.push((id.as_str(), folded.work));
+            }
+        }
+        enrichment.change(&changed).await?;
+        if !enrichment.add(&added).await? {
+            return Ok(None);
+        }
+        if !publish.is_empty() {
+            let ids: Vec<&str> = publish.iter().map(|(id, _)| *id).collect();
+            let details: HashMap<_, _> = enrichment.details(&ids).await?.into_iter().collect();
+            let told: Vec<Publication> = publish
+                .iter()
+                .filter_map(|(id, work)| Publication::conversation(id, work, details.get(*id)?))
+                .collect();
+            enrichment.publish(&told.iter().map(Publication::message).collect::<Vec<_>>()).await?;
+        }
+        fail::fail_point!("enrichment-before-intake-commit", |_| std::process::abort());
+        enrichment.commit().await?;
+        fail::fail_point!("enrichment-after-intake-commit", |_| std::process::abort());
+        Ok(Some(taken))
+    }
+
+    fn advances(&self, next: &[(TopicPartition, i64)]) -> Vec<Advance> {
+        let advance = |(partition, next): &(TopicPartition, i64)| Advance {
+            topic: self.topic.clone(),
+            partition: partition.partition,
+            expected: self.positions.get(partition).copied().flatten(),
+            next: *next,
+        };
+        next.iter().map(advance).collect()
+    }
+
+    async fn stored(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<(TopicPartition, Option<i64>)>, Error> {
+        let names: Vec<_> = partitions.iter().map(|p| (self.topic.clone(), p.partition)).collect();
+        let stored = self.database.positions(&self.consumer, &names).await?;
+        Ok(partitions.iter().copied().zip(stored).collect())
+    }
+
+    /// After a failure: what was committed, by us without our knowing or by another
+    /// writer, is taken over.
+    async fn read_again(&mut self, records: &[InboundRecord]) -> Result<(), TakeError> {
+        let mut partitions: Vec<TopicPartition> = self.positions.keys().copied().collect();
+        for record in records {
+            if !partitions.contains(&record.topic_partition()) {
+                partitions.push(record.topic_partition());
+            }
+        }
+        for (partition, position) in self.stored(&partitions).await? {
+            let known = self.positions.insert(partition, position).flatten();
+            if position < known {
+                return Err(TakeError::Rewound { partition });
+            }
+        }
+        self.stale = false;
+        Ok(())
+    }
+}
+
+/// An event with what is known about its record.
+struct Heard<'r> {
+    event: ConversationEvent<'r>,
+    position: (i32, i64),
+    /// It was a dead letter and is sent again on purpose.
+    again: bool,
+}
+
+/// What one transaction is to do.
+struct Plan<'r> {
+    /// By conversation, in the order of their records.
+    heard: BTreeMap<String, Vec<Heard<'r>>>,
+    next: Vec<(TopicPartition, i64)>,
+    taken: Taken,
+}
+
+impl<'r> Plan<'r> {
+    fn new(positions: &HashMap<TopicPartition, Option<i64>>, records: &'r [InboundRecord]) -> Self {
+        let mut plan = Self { heard: BTreeMap::new(), next: Vec::new(), taken: Taken::default() };
+        for record in records {
+            let partition = record.topic_partition();
+            let position = positions.get(&partition).copied().flatten();
+            if position.is_some_and(|position| record.offset < position) {
+                continue;
+            }
+            match plan.next.iter_mut().find(|(known, _)| *known == partition) {
+                Some((_, reached)) => *reached = (record.offset + 1).max(*reached),
+                None => plan.next.push((partition, record.offset + 1)),
+            }
+            match read(record) {
+                Ok(event) => {
+                    let heard = Heard {
+                        position: (record.partition, record.offset),
+                        again: record.headers.iter().any(|(name, _)| name == headers::REDRIVEN),
+                        event,
+                    };
+                    plan.heard
+                        .entry(heard.event.conversation_id.clone().into_owned())
+                        .or_default()
+                        .push(heard);
+                }
+                Err(reason) => {
+                    plan.taken.unreadable += 1;
+                    tracing::debug!(%partition, offset = record.offset, reason, "no event: passed over");
+                }
+            }
+        }
+        plan.taken.next = plan.next.clone();
+        plan
+    }
+}
+
+/// The event, held to what the stage that counts events holds it to.
+fn read(record: &InboundRecord) -> Result<ConversationEvent<'_>, String> {
+    let bytes = record.value.as_deref().ok_or("a tombstone")?;
+    let event: ConversationEvent<'_> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    event.validate().map_err(|error| error.to_string())?;
+    if record.key.as_deref() != Some(event.conversation_id.as_bytes()) {
+        return Err("its key is not its conversationId".to_owned());
+    }
+    let written_at = record.timestamp_ms.map(Timestamp::from_millis);
+    if written_at.is_some_and(|written_at| is_from_the_future(event.occurred_at, written_at)) {
+        return Err("it is from the future".to_owned());
+    }
+    Ok(event)
+}
+
+struct Folded {
+    work: Work,
+    position: (i32, i64),
+    told: u64,
+    ask_in: Option<Duration>,
+    publish: bool,
+}
+
+/// Takes a conversation's events in, one after the other.
+fn fold(row: Option<&Row>, heard: &[Heard<'_>], waits: &Waits) -> Result<Folded, serde_json::Error> {
+    let (mut folded, rest) = match (row, heard) {
+        (Some(row), heard) => {
+            let work = work_of(row)?;
+            (Folded { work, position: row.position, told: 0, ask_in: None, publish: false }, heard)
+        }
+        (None, [first, rest @ ..]) => {
+            let (work, effect) = Work::begin(&first.event, waits);
+            let position = first.position;
+            (Folded { work, position, told: 1, ask_in: effect.ask_in, publish: false }, rest)
+        }
+        (None, []) => unreachable!("a conversation is named by an event"),
+    };
+    for heard in rest {
+        let before = folded.work.clone();
+        let effect = folded.work.hear(&heard.event, heard.again, waits);
+        folded.told += u64::from(folded.work != before);
+        folded.publish |= effect.publish;
+        folded.ask_in = effect.ask_in.or(folded.ask_in);
+        if folded.work.summary.last != before.summary.last {
+            folded.position = heard.position;
+        }
+    }
+    folded.publish &= folded.work.is_told();
+    Ok(folded)
+}

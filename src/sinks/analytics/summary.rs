@@ -1,0 +1,220 @@
+//! What the events of one conversation say together. Pure: events in any order, any
+//! number of times, give the same summary.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Timestamp;
+use crate::model::conversation::{ConversationEvent, InteractionOutcome};
+
+/// Each fact is kept as the last event by event time has it, with that event's stamp:
+/// an older event that comes later cannot take it back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    pub first_event_at: Timestamp,
+    /// The latest event.
+    pub last: Stamp,
+    pub last_event_type: String,
+    /// Some event said that the conversation is over.
+    pub ended: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<Told<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    direction: Option<Told<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    queue_id: Option<Told<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    campaign_id: Option<Told<String>>,
+    /// Id and version belong together: both come from the same event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flow: Option<Told<Flow>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: Option<Told<InteractionOutcome>>,
+}
+
+/// Which event: later ones are greater; the id decides within one millisecond.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stamp {
+    pub at: Timestamp,
+    pub event_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Told<T> {
+    value: T,
+    by: Stamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Flow {
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+/// The facts without the stamps: what others get to see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Facts<'s> {
+    pub first_event_at: Timestamp,
+    pub last_event_at: Timestamp,
+    pub ended: bool,
+    pub media_type: Option<&'s str>,
+    pub direction: Option<&'s str>,
+    pub queue_id: Option<&'s str>,
+    pub campaign_id: Option<&'s str>,
+    pub flow_id: Option<&'s str>,
+    pub flow_version: Option<&'s str>,
+    pub outcome: Option<InteractionOutcome>,
+}
+
+/// Events after which nothing more happens but paper work: the platform's own name, and
+/// the one that the seed's consumers were promised.
+const ENDS: &[&str] = &["customer.end", "ConversationEnded"];
+
+impl Summary {
+    pub fn of(event: &ConversationEvent<'_>) -> Self {
+        let mut summary = Self {
+            first_event_at: event.occurred_at,
+            last: stamp(event),
+            last_event_type: event.event_type.clone().into_owned(),
+            ended: false,
+            media_type: None,
+            direction: None,
+            queue_id: None,
+            campaign_id: None,
+            flow: None,
+            outcome: None,
+        };
+        summary.add(event);
+        summary
+    }
+
+    pub fn add(&mut self, event: &ConversationEvent<'_>) {
+        let by = stamp(event);
+        self.first_event_at = self.first_event_at.min(event.occurred_at);
+        self.ended |= ENDS.contains(&&*event.event_type);
+        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
+        tell(&mut self.media_type, text(&event.media_type), &by);
+        tell(&mut self.direction, text(&event.direction), &by);
+        tell(&mut self.queue_id, text(&event.queue_id), &by);
+        tell(&mut self.campaign_id, text(&event.campaign_id), &by);
+        let flow = text(&event.flow_id).map(|id| Flow { id, version: text(&event.flow_version) });
+        tell(&mut self.flow, flow, &by);
+        tell(&mut self.outcome, event.outcome, &by);
+        if by > self.last {
+            self.last = by;
+            self.last_event_type = event.event_type.clone().into_owned();
+        }
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        let flow = self.flow.as_ref().map(|told| &told.value);
+        Facts {
+            first_event_at: self.first_event_at,
+            last_event_at: self.last.at,
+            ended: self.ended,
+            media_type: text(&self.media_type),
+            direction: text(&self.direction),
+            queue_id: text(&self.queue_id),
+            campaign_id: text(&self.campaign_id),
+            flow_id: flow.map(|flow| flow.id.as_str()),
+            flow_version: flow.and_then(|flow| flow.version.as_deref()),
+            outcome: self.outcome.as_ref().map(|told| told.value),
+        }
+    }
+}
+
+fn stamp(event: &ConversationEvent<'_>) -> Stamp {
+    Stamp { at: event.occurred_at, event_id: event.event_id.clone().into_owned() }
+}
+
+fn tell<T>(register: &mut Option<Told<T>>, value: Option<T>, by: &Stamp) {
+    let Some(value) = value else { return };
+    if register.as_ref().is_none_or(|told| *by > told.by) {
+        *register = Some(Told { value, by: by.clone() });
+    }
+}
+
+fn text(register: &Option<Told<String>>) -> Option<&str> {
+    register.as_ref().map(|told| told.value.as_str())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An event `number` of a conversation; different numbers tell different things.
+    pub fn event(number: u32, at_ms: i64, event_type: &'static str) -> ConversationEvent<'static> {
+        let word = |name: &str| Some(format!("{name}-{number}").into());
+        let tells = |bit: u32| number & bit != 0;
+        ConversationEvent {
+            event_id: format!("event-{number}").into(),
+            event_type: event_type.into(),
+            occurred_at: Timestamp::from_millis(at_ms),
+            conversation_id: "c".into(),
+            flow_id: word("flow").filter(|_| tells(1)),
+            flow_version: word("version").filter(|_| tells(2)),
+            queue_id: word("queue").filter(|_| tells(4)),
+            campaign_id: None,
+            media_type: word("media").filter(|_| tells(8)),
+            direction: None,
+            outcome: tells(1).then_some(InteractionOutcome::Success),
+            detail: None,
+        }
+    }
+
+    fn summed(events: &[ConversationEvent<'_>]) -> Summary {
+        let mut summary = Summary::of(&events[0]);
+        events.iter().for_each(|event| summary.add(event));
+        summary
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_and_any_repetition_give_the_same_summary(
+            given in prop::collection::vec((0u32..16, 0i64..6, any::<bool>()), 1..12),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
+            // One event is the same each time it is told.
+            let mut events: Vec<ConversationEvent<'static>> = Vec::new();
+            for (number, at_ms, ends) in given {
+                if events.iter().all(|event| event.event_id != format!("event-{number}")) {
+                    events.push(event(number, at_ms, if ends { "customer.end" } else { "acd.start" }));
+                }
+            }
+            let mut shuffled: Vec<_> = order.iter().map(|index| index.get(&events).clone()).collect();
+            shuffled.extend(events.iter().rev().cloned());
+            prop_assert_eq!(summed(&events), summed(&shuffled));
+        }
+
+        #[test]
+        fn a_summary_survives_its_storage(number in 0u32..16, at_ms in 0i64..9_999_999_999) {
+            let summary = Summary::of(&event(number, at_ms, "flow.end"));
+            let stored = serde_json::to_string(&summary).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Summary>(&stored).unwrap(), summary);
+        }
+    }
+
+    #[test]
+    fn the_last_event_by_event_time_wins_fact_by_fact() {
+        let events = [event(3, 30, "flow.end"), event(5, 20, "acd.end"), event(0, 40, "customer.end")];
+        let summary = summed(&events);
+        let facts = summary.facts();
+        assert_eq!((facts.flow_id, facts.flow_version), (Some("flow-3"), Some("version-3")));
+        assert_eq!(facts.queue_id, Some("queue-5"), "told by an older event alone");
+        assert_eq!((facts.first_event_at.as_millis(), facts.last_event_at.as_millis()), (20, 40));
+        assert!(facts.ended);
+        assert_eq!(summary.last_event_type, "customer.end");
+    }
+
+    #[test]
+    fn a_flow_without_a_version_does_not_get_another_flows() {
+        let facts = [event(2, 10, "flow.start"), event(3, 20, "flow.end"), event(1, 30, "flow.start")];
+        let summary = summed(&facts);
+        assert_eq!((summary.facts().flow_id, summary.facts().flow_version), (Some("flow-1"), None));
+    }
+}
