@@ -18,6 +18,7 @@ pub struct Key {
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 const HTTP: Kind = Kind::Url(&["http://", "https://"]);
 
 macro_rules! keys {
@@ -71,6 +72,16 @@ keys! {
     DIAL_TARGET = "dial.target", Kind::Number { least: 0.01, greatest: 1.0 }, Some("0.85"),
         "Answer rate that `proportional` aims at, as a fraction.";
     DIAL_CAMPAIGNS = "dial.campaigns", Kind::List, None, "Ids of the campaigns to watch.";
+    ENRICHMENT_MODE = "enrichment.mode", Kind::OneOf(&["on", "off"]), Some("on"),
+        "`on` asks the platform's analytics about every conversation that has events; nothing is changed there.";
+    ENRICHMENT_QUIET = "enrichment.quiet", Kind::Duration { least: MILLISECOND, greatest: DAY }, Some("60s"),
+        "A conversation that goes on is asked about once it had no event for so long.";
+    ENRICHMENT_SETTLE = "enrichment.settle", Kind::Duration { least: Duration::ZERO, greatest: HOUR }, Some("5s"),
+        "A conversation that has ended is asked about once it had no event for so long: its last ones may be on their way.";
+    ENRICHMENT_PATIENCE = "enrichment.patience", Kind::Duration { least: MILLISECOND.saturating_mul(120), greatest: DAY.saturating_mul(7) }, Some("2h"),
+        "A conversation that analytics do not know is asked about six times over this time, then it is a dead letter.";
+    ENRICHMENT_RETENTION = "enrichment.retention", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: DAY.saturating_mul(366) }, Some("168h"),
+        "Enriched conversations are deleted so long after their last change, from Postgres and from their compacted topic.";
     INFLUX_URL = "influx.url", HTTP, None,
         "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
     INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";

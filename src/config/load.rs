@@ -8,7 +8,7 @@ use toml::Value as Toml;
 
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
-use super::{Config, Dial, Genesys, Http, Influx, Kafka, Postgres, Problem, Problems};
+use super::{Config, Dial, Enrichment, Genesys, Http, Influx, Kafka, Postgres, Problem, Problems};
 use crate::model::decision::Mode;
 
 /// Where a configuration comes from.
@@ -312,6 +312,7 @@ impl Reader {
                 region: self.text(&keys::GENESYS_REGION),
             },
             dial,
+            enrichment: self.enrichment(),
             influx,
             printed: self.printed(),
         })
@@ -347,6 +348,15 @@ impl Reader {
             _ => Vec::new(),
         };
         Dial { mode, interval: self.duration(&keys::DIAL_INTERVAL), target, campaigns }
+    }
+
+    fn enrichment(&self) -> Option<Enrichment> {
+        (self.text(&keys::ENRICHMENT_MODE).as_deref() == Some("on")).then(|| Enrichment {
+            quiet: self.duration(&keys::ENRICHMENT_QUIET),
+            settle: self.duration(&keys::ENRICHMENT_SETTLE),
+            patience: self.duration(&keys::ENRICHMENT_PATIENCE),
+            retention: self.duration(&keys::ENRICHMENT_RETENTION),
+        })
     }
 
     fn influx(&mut self) -> Option<Influx> {

@@ -26,6 +26,8 @@ pub struct Config {
     pub http: Http,
     pub genesys: Genesys,
     pub dial: Dial,
+    /// `None` is off.
+    pub enrichment: Option<Enrichment>,
     pub influx: Option<Influx>,
     /// Every key with its value for people, secrets hidden.
     pub printed: Vec<(String, String)>,
@@ -88,6 +90,15 @@ pub struct Dial {
     /// Answer rate the policy `proportional` aims at.
     pub target: f64,
     pub campaigns: Vec<String>,
+}
+
+/// How long conversations wait for this and that; see the keys.
+#[derive(Debug)]
+pub struct Enrichment {
+    pub quiet: Duration,
+    pub settle: Duration,
+    pub patience: Duration,
+    pub retention: Duration,
 }
 
 #[derive(Debug)]

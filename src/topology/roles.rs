@@ -49,6 +49,7 @@ pub const CAMPAIGN_POLLER: &str = "campaign-poller";
 pub const ACTUATOR: &str = "actuator";
 pub const AUDIT: &str = "audit";
 pub const DRIFT: &str = "drift";
+pub const ENRICHMENT: &str = "enrichment";
 pub const OUTBOX: &str = "outbox";
 pub const CONSOLE: &str = "console";
 
@@ -95,6 +96,15 @@ pub fn roles() -> Vec<Role> {
             writes: vec![],
             keeps: vec![],
             outside: &["InfluxDB"],
+        },
+        Role {
+            name: ENRICHMENT,
+            kind: Kind::Sink,
+            description: "asks the platform's analytics about conversations that have had events, in batches",
+            reads: vec![&topics::CONVERSATION_EVENTS],
+            writes: vec![],
+            keeps: vec![],
+            outside: &[PLATFORM, POSTGRES],
         },
         Role {
             name: OUTBOX,

@@ -10,7 +10,7 @@ use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
 
-use crate::sinks::drift;
+use crate::sinks::{analytics, drift};
 use crate::sources::campaign_poller;
 
 use super::instance::Instance;
@@ -94,5 +94,19 @@ pub fn drift(config: &Config) -> Option<drift::Settings> {
         token: influx.token.clone(),
         region: config.genesys.region.clone(),
         ..drift::Settings::default()
+    })
+}
+
+/// `None` where it is off.
+pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
+    let enrichment = config.enrichment.as_ref()?;
+    Some(analytics::Settings {
+        waits: analytics::Waits {
+            quiet: enrichment.quiet,
+            settle: enrichment.settle,
+            patience: enrichment.patience,
+        },
+        retention: enrichment.retention,
+        ..analytics::Settings::default()
     })
 }

@@ -22,7 +22,7 @@ use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::{actuator, audit, drift, outbox};
+use crate::sinks::{actuator, analytics, audit, drift, outbox};
 use crate::sources::campaign_poller;
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
@@ -169,6 +169,7 @@ impl Starting<'_> {
             (roles::CONSOLE, _) => self.console().await?,
             (roles::OUTBOX, _) => self.outbox(),
             (roles::DRIFT, _) => self.drift()?,
+            (roles::ENRICHMENT, _) => self.enrichment()?,
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),
@@ -227,6 +228,19 @@ impl Starting<'_> {
             outbox::run(outbox::Settings::default(), kafka, database, &health, stop).await;
             Ok::<_, anyhow::Error>(())
         });
+    }
+
+    fn enrichment(&mut self) -> anyhow::Result<()> {
+        let Some(settings) = settings::enrichment(self.config) else {
+            tracing::info!(role = roles::ENRICHMENT, "enrichment.mode is off: not started");
+            return Ok(());
+        };
+        let (kafka, database, client) = (self.kafka.clone(), self.database.clone(), self.client()?);
+        let (health, stop) = (self.health.clone(), self.running.stop.clone());
+        self.task(roles::ENRICHMENT, async move {
+            analytics::run(settings, &kafka, database, client, &health, stop).await
+        });
+        Ok(())
     }
 
     fn drift(&mut self) -> anyhow::Result<()> {
