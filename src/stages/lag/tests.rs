@@ -52,11 +52,11 @@ impl Watched {
         let position = Position { topic: "t", partition: 0, offset: self.poll };
         let record = Record { at: sample.observed_at, key: "g", value: "", position };
         let step = self.lag.step(&record, &mut self.state, sample, &mut outputs);
-        for (topic, _, value) in outputs.iter() {
-            if *topic == topics::LAG_STATUS {
-                self.evaluations.push(serde_json::from_slice(value).unwrap());
+        for output in outputs.iter() {
+            if *output.topic == topics::LAG_STATUS {
+                self.evaluations.push(serde_json::from_slice(output.value).unwrap());
             } else {
-                self.decisions.push(serde_json::from_slice(value).unwrap());
+                self.decisions.push(serde_json::from_slice(output.value).unwrap());
             }
         }
         self.state = serde_json::from_slice(&serde_json::to_vec(&self.state).unwrap()).unwrap();
