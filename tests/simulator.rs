@@ -6,8 +6,12 @@ mod budget;
 mod campaigns;
 #[path = "simulator/details.rs"]
 mod details;
+#[path = "simulator/events.rs"]
+mod events;
 #[path = "simulator/faults.rs"]
 mod faults;
+#[path = "simulator/receiver.rs"]
+mod receiver;
 #[path = "simulator/tenant.rs"]
 mod tenant;
 #[path = "simulator/tokens.rs"]

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
-use crate::simulator::{self, Scenario, Simulator};
+use crate::simulator::{self, EventSettings, Scenario, Simulator};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Everything random comes from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Campaigns, agents and contacts as TOML; without it nine campaigns of different kinds
+    /// Campaigns, flows and queues as TOML; without it nine campaigns and six flows of different kinds
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
     /// Requests a client may make per budget window
@@ -38,6 +38,12 @@ pub struct Arguments {
     /// Length of the budget window, such as 60s
     #[arg(long, default_value = "60s", value_parser = super::duration)]
     budget_window: Duration,
+    /// Posts the organisation's events there, such as http://127.0.0.1:8080/v1/events
+    #[arg(long, value_name = "URL")]
+    events_to: Option<String>,
+    /// API key for it
+    #[arg(long, value_name = "KEY", requires = "events_to")]
+    events_key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -64,6 +70,7 @@ impl Arguments {
             scenario,
             requests_per_window: self.requests_per_window,
             budget_window: self.budget_window,
+            events: EventSettings { to: self.events_to, key: self.events_key, ..EventSettings::default() },
             ..simulator::Settings::default()
         })
         .await?;

@@ -17,8 +17,11 @@
 //! | `POST /simulator/conversations` `[{conversationId, conversationStart, conversationEnd, availableAt?, mediaType?, originatingDirection?, flowId?, flowVersion?, queueId?, campaignId?, userId?, wrapUpCode?, wrapUpMs?}]` | registers ended conversations for the details query; without `availableAt` they appear as the manners say |
 //! | `GET /simulator/conversations?since=&limit=` | all conversations so far, with `availableAt` |
 //! | `GET\|PUT /simulator/details` `{appearsAfterMs, lateShare, lateMs, shortPageShare}` | manners of the details query, real milliseconds |
+//! | `GET\|PUT /simulator/events` `{to, key, active, eventsPerSecond, campaigns, duplicateShare, duplicateWithinMs, disorderShare, disorderMs, lateShare, lateMs, batch, connections, backlog}` | the event stream: settings, and how much happened, waits and was acknowledged |
+//! | `GET /simulator/events/log?since=&limit=` | every event the receiver has answered about, once: `{sequence, eventId, eventType, conversationId, eventTime, flowId?, flowVersion?, reason?, acknowledgedAt, late, rejected}` |
 
 mod conversations;
+mod events;
 
 use std::sync::Arc;
 
@@ -71,6 +74,7 @@ pub fn router() -> Router<Arc<Shared>> {
         .route("/clock/advance", post(advance_clock))
         .route("/tokens/expire", post(expire_tokens))
         .merge(conversations::router())
+        .merge(events::router())
         .fallback(async || refusal_for_status(StatusCode::NOT_FOUND))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
 }

@@ -1,5 +1,6 @@
 //! The conversations the platform knows of, as its analytics will tell them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -21,9 +22,9 @@ pub struct Conversation {
     /// When a details query finds it, by the machine's clock.
     pub available_at: Timestamp,
     /// As analytics spell it: `voice`, `chat` …
-    pub media_type: Arc<str>,
+    pub media_type: Cow<'static, str>,
     /// `inbound` or `outbound`.
-    pub originating_direction: Arc<str>,
+    pub originating_direction: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_id: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]

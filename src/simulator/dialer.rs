@@ -32,6 +32,15 @@ pub struct CallCounts {
     pub handled: u64,
 }
 
+/// What became of an answered call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettledCall {
+    /// An agent took it and will talk so long.
+    Delivered { talk_seconds: u64 },
+    /// Nobody was free in time.
+    Abandoned,
+}
+
 /// A campaign at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -73,6 +82,8 @@ pub struct Dialer {
     /// When each waiting caller hangs up, oldest first.
     waiting: VecDeque<u64>,
     calls: CallCounts,
+    /// Answered calls settled in the last step.
+    settled: Vec<SettledCall>,
     /// Outcomes of the last attempts, newest last, and how many were answers.
     recent: VecDeque<bool>,
     recent_answers: usize,
@@ -88,6 +99,7 @@ impl Dialer {
             ringing: BinaryHeap::new(),
             waiting: VecDeque::new(),
             calls: CallCounts::default(),
+            settled: Vec::new(),
             recent: VecDeque::new(),
             recent_answers: 0,
             chance,
@@ -103,6 +115,7 @@ impl Dialer {
     /// Lives through the second that ends at `now`. Agents come free before calls
     /// are handed out, and those before new ones are placed.
     pub fn step(&mut self, now: u64) {
+        self.settled.clear();
         self.calls.handled += self.floor.step(now, &self.scenario, &mut self.chance);
         self.contacts.step(now, &mut self.chance);
         self.connect_waiting(now);
@@ -110,14 +123,29 @@ impl Dialer {
         self.place_calls(now);
     }
 
+    /// Answered calls that found an agent, or lost their patience, in the last step.
+    pub fn settled(&self) -> &[SettledCall] {
+        &self.settled
+    }
+
+    /// Hands an answered call to an agent; false if nobody is free.
+    fn deliver(&mut self, now: u64) -> bool {
+        let taken = self.floor.take_call(now, &self.scenario, &mut self.chance);
+        if let Some(talk_seconds) = taken {
+            self.calls.delivered += 1;
+            self.settled.push(SettledCall::Delivered { talk_seconds });
+        }
+        taken.is_some()
+    }
+
     fn connect_waiting(&mut self, now: u64) {
         while let Some(&gives_up) = self.waiting.front() {
-            if self.floor.take_call(now, &self.scenario, &mut self.chance) {
-                self.calls.delivered += 1;
-            } else if gives_up <= now {
+            if !self.deliver(now) {
+                if gives_up > now {
+                    return;
+                }
                 self.calls.abandoned += 1;
-            } else {
-                return;
+                self.settled.push(SettledCall::Abandoned);
             }
             self.waiting.pop_front();
         }
@@ -135,9 +163,7 @@ impl Dialer {
                 continue;
             }
             self.calls.answers += 1;
-            if self.floor.take_call(now, &self.scenario, &mut self.chance) {
-                self.calls.delivered += 1;
-            } else {
+            if !self.deliver(now) {
                 self.waiting.push_back(now + PATIENCE_SECONDS);
             }
         }

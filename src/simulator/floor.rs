@@ -111,12 +111,13 @@ impl Floor {
         calls_ended
     }
 
-    /// Gives a call to the agent who has been idle longest; false if nobody is.
-    pub fn take_call(&mut self, now: u64, scenario: &CampaignScenario, chance: &mut Chance) -> bool {
-        let Some(&index) = self.idle.front() else { return false };
-        let length = chance.lognormal(scenario.talk_seconds, scenario.talk_variation);
-        self.set(index, Activity::Talking, now + whole_seconds(length));
-        true
+    /// Gives a call to the agent who has been idle longest and tells how long they will
+    /// talk, in seconds; none if nobody is idle.
+    pub fn take_call(&mut self, now: u64, scenario: &CampaignScenario, chance: &mut Chance) -> Option<u64> {
+        let &index = self.idle.front()?;
+        let length = whole_seconds(chance.lognormal(scenario.talk_seconds, scenario.talk_variation));
+        self.set(index, Activity::Talking, now + length);
+        Some(length)
     }
 
     /// An agent with nothing to finish: home, to the break, or ready for a call.

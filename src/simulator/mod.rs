@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! scenario ─▶ world ─▶ dialer ─▶ floor (agents), contacts (answers)      pure, seconds
+//!         └▶ flows, traffic (interactions) ─▶ chronicle ─▶ conversations, events (posted)
 //! listeners ─▶ exchange ─▶ budget, faults, tokens ─▶ seed (dialect) ─▶ definition, world
 //!           └▶ control (/simulator/…)                               └▶ journal
 //! ```
@@ -12,16 +13,20 @@
 
 mod budget;
 mod chance;
+mod chronicle;
 mod contacts;
 mod control;
 mod conversations;
 mod definition;
 mod details;
 mod dialer;
+mod events;
 mod exchange;
 mod faults;
 mod floor;
+mod flows;
 mod journal;
+mod measures;
 mod organization;
 mod reply;
 mod scenario;
@@ -30,14 +35,19 @@ mod seed;
 mod server;
 mod settings;
 mod tokens;
+mod traffic;
 mod transport;
 mod world;
 
 pub use dialer::{CallCounts, Snapshot};
+pub use events::EventSettings;
 pub use faults::{Fault, FaultRule, Match, RetryAfter};
 pub use floor::AgentCounts;
 pub use organization::{CampaignOverview, Overview};
-pub use scenario::{Answering, CampaignScenario, Scenario, ScenarioError};
+pub use scenario::{
+    Answering, CampaignScenario, FlowScenario, QueueScenario, Scenario, ScenarioError, VersionScenario,
+    VersionStatus,
+};
 pub use scopes::{SCOPE_READ, SCOPE_WRITE};
 pub use server::{Running, Simulator, StartError};
 pub use settings::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Settings, StaleReply, WriteReply};

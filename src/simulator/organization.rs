@@ -16,10 +16,13 @@ use super::conversations::Conversations;
 use super::definition::Definition;
 use super::details::Details;
 use super::dialer::Snapshot;
+use super::events::Emitter;
 use super::faults::{Faults, RetryAfter};
+use super::flows::Flows;
 use super::journal::{CampaignChange, Effect, Entry, Journal, Origin, body_text};
 use super::reply::Refusal;
 use super::tokens::Tokens;
+use super::traffic::Traffic;
 use super::world::World;
 use crate::model::Timestamp;
 
@@ -51,6 +54,11 @@ pub struct Organization {
     pub(super) manners: Manners,
     pub(super) conversations: Conversations,
     pub(super) details: Details,
+    pub(super) flows: Flows,
+    pub(super) traffic: Traffic,
+    pub(super) events: Emitter,
+    /// Simulated seconds per real second.
+    pub(super) speed: f64,
     rival: Rival,
 }
 
@@ -88,12 +96,11 @@ pub struct CampaignOverview {
 
 impl Organization {
     pub fn new(settings: &Settings, created_at: Timestamp) -> Self {
-        let created_at = created_at.to_string();
-        let definitions = settings
-            .scenario
-            .campaigns
-            .iter()
-            .map(|campaign| (campaign.id.clone(), Definition::new(campaign, settings.seed, &created_at)));
+        let date_created = created_at.to_string();
+        let definitions =
+            settings.scenario.campaigns.iter().map(|campaign| {
+                (campaign.id.clone(), Definition::new(campaign, settings.seed, &date_created))
+            });
         let allowance = Allowance { requests: settings.requests_per_window, window: settings.budget_window };
         Self {
             world: World::new(&settings.scenario, settings.seed),
@@ -110,6 +117,10 @@ impl Organization {
             },
             conversations: Conversations::new(),
             details: Details::new(settings.seed),
+            flows: Flows::new(&settings.scenario, created_at),
+            traffic: Traffic::new(settings.seed),
+            events: Emitter::new(settings.seed, settings.events.clone()),
+            speed: settings.speed,
             rival: Rival {
                 every_seconds: settings.rival_every_seconds,
                 chance: Chance::new(settings.seed, "rival"),
@@ -117,10 +128,12 @@ impl Organization {
         }
     }
 
-    /// Lets simulated seconds pass.
+    /// Lets simulated seconds pass, the last of which ends at the moment.
     pub fn advance(&mut self, seconds: u64, moment: Moment) {
-        for _ in 0..seconds {
+        for later in (0..seconds).rev() {
             self.world.step();
+            let ended_at = moment.wall.minus(self.real(later * 1_000));
+            self.record_second(ended_at, moment);
             let due = self.rival.every_seconds.is_some_and(|every| self.world.now().is_multiple_of(every));
             if due {
                 self.let_rival_write(moment);

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::control;
+use super::events::post;
 use super::exchange::{Received, Transport};
 use super::journal::Origin;
 use super::organization::{Moment, Organization, Overview};
@@ -34,6 +35,7 @@ pub const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// Time for a request's head, and how long a connection may idle between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(50);
 /// Real time the world may take for itself at once; requests wait no longer for it.
 const STEPPING_SLICE: Duration = Duration::from_millis(25);
@@ -49,6 +51,8 @@ pub enum StartError {
     Scenario(#[from] ScenarioError),
     #[error("cannot listen on {address}: {source}; choose another address or port 0 for a free one")]
     Bind { address: SocketAddr, source: std::io::Error },
+    #[error("no HTTP client for the event stream can be made: {0}")]
+    Client(#[from] reqwest::Error),
 }
 
 /// Starts simulated organisations.
@@ -72,6 +76,7 @@ impl Simulator {
         };
         let login_addr = login.as_ref().map(|(_, address)| *address);
 
+        let http = http_client()?;
         let shared = Arc::new(Shared::new(&settings));
         let tasks = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(settings.max_connections));
@@ -87,10 +92,21 @@ impl Simulator {
         if settings.speed > 0.0 {
             tasks.spawn(tick(shared.clone()));
         }
+        for number in 0..post::WORKERS {
+            tasks.spawn(post::work(shared.clone(), http.clone(), number));
+        }
         tasks.close();
         tracing::info!(%api_addr, ?login_addr, speed = settings.speed, seed = settings.seed, "simulator started");
         Ok(Running { api_addr, login_addr, shared, tasks })
     }
+}
+
+/// For what the organisation sends by itself.
+fn http_client() -> Result<reqwest::Client, StartError> {
+    // Whoever comes first installs it; all in one process agree on ring.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    Ok(client.connect_timeout(CONNECT_TIMEOUT).build()?)
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -188,8 +204,11 @@ impl Live {
         self.owed_seconds = (self.owed_seconds + passed.as_secs_f64() * speed).min(10.0 * speed.max(1.0));
         while self.owed_seconds >= 1.0 && now.elapsed() < STEPPING_SLICE {
             let seconds = (self.owed_seconds as u64).min(16);
-            self.organization.advance(seconds, moment);
             self.owed_seconds -= seconds as f64;
+            // What is owed still lies between the last of these seconds and now.
+            let behind = Duration::from_secs_f64(self.owed_seconds / speed);
+            let ended = Moment { wall: moment.wall.minus(behind), ..moment };
+            self.organization.advance(seconds, ended);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use super::events::EventSettings;
 use super::faults::RetryAfter;
 use super::scenario::Scenario;
 use super::scopes;
@@ -84,6 +85,8 @@ pub struct Settings {
     pub counters_in_stats: bool,
     /// A second writer changes a campaign every so many simulated seconds. Default none.
     pub rival_every_seconds: Option<u64>,
+    /// The event stream. Default: to nobody.
+    pub events: EventSettings,
     /// Entries the request log holds before it forgets the oldest. Default 1 000 000.
     pub journal_entries: usize,
     /// Bytes the request log holds, roughly. Default 256 MiB.
@@ -113,6 +116,7 @@ impl Default for Settings {
             write_reply: WriteReply::default(),
             counters_in_stats: true,
             rival_every_seconds: None,
+            events: EventSettings::default(),
             journal_entries: 1_000_000,
             journal_bytes: 256 << 20,
             max_connections: 1_024,
@@ -137,6 +141,8 @@ impl Settings {
                 format!("max_connections {} must be 4 to 100000", self.max_connections),
             ),
         ];
-        checks.into_iter().filter(|(allowed, _)| !allowed).map(|(_, problem)| problem).collect()
+        let events = self.events.problems().into_iter().map(|problem| format!("events: {problem}"));
+        let problems = checks.into_iter().filter(|(allowed, _)| !allowed).map(|(_, problem)| problem);
+        problems.chain(events).collect()
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::dialer::{Dialer, Snapshot};
+use super::dialer::{Dialer, SettledCall, Snapshot};
 use super::scenario::Scenario;
 
 #[derive(Clone, Debug)]
@@ -32,6 +32,11 @@ impl World {
     pub fn step(&mut self) {
         self.now += 1;
         self.dialers.values_mut().for_each(|dialer| dialer.step(self.now));
+    }
+
+    /// Answered calls settled in the last second, with their campaigns.
+    pub fn settled_calls(&self) -> impl Iterator<Item = (&str, SettledCall)> {
+        self.dialers.iter().flat_map(|(id, dialer)| dialer.settled().iter().map(|call| (id.as_str(), *call)))
     }
 
     /// Nothing happens for a campaign that does not exist.
@@ -77,7 +82,7 @@ mod tests {
     #[test]
     fn a_campaign_more_leaves_the_others_as_they_were() {
         let all = Scenario::default();
-        let fewer = Scenario { campaigns: all.campaigns[..3].to_vec() };
+        let fewer = Scenario::of_campaigns(all.campaigns[..3].to_vec());
         let with_all = live(&all, 42, 3_000);
         for campaign in live(&fewer, 42, 3_000) {
             assert!(with_all.contains(&campaign), "{campaign:?}");

@@ -119,7 +119,7 @@ impl Stand {
         let settings = Settings {
             listen: "127.0.0.1:0".parse().expect("an address"),
             speed: 0.0,
-            scenario: Scenario { campaigns },
+            scenario: Scenario::of_campaigns(campaigns),
             requests_per_window: 60_000,
             ..settings
         };

@@ -35,7 +35,7 @@ fn organization() -> Settings {
     });
     let mut clients = settings().clients;
     clients.push(trunkline::simulator::Client { id: "second".into(), ..clients[0].clone() });
-    Settings { scenario: Scenario { campaigns: campaigns.collect() }, clients, ..settings() }
+    Settings { scenario: Scenario::of_campaigns(campaigns.collect()), clients, ..settings() }
 }
 
 fn ids() -> Vec<String> {

@@ -33,12 +33,10 @@ pub fn settings() -> Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         login_listen: Some(([127, 0, 0, 1], 0).into()),
         speed: 0.0,
-        scenario: Scenario {
-            campaigns: vec![
-                campaign(CAMPAIGN, "First", Answering::Constant { rate: 0.5 }),
-                campaign(OTHER, "Second", drifting),
-            ],
-        },
+        scenario: Scenario::of_campaigns(vec![
+            campaign(CAMPAIGN, "First", Answering::Constant { rate: 0.5 }),
+            campaign(OTHER, "Second", drifting),
+        ]),
         requests_per_window: 100_000,
         ..Settings::default()
     }

@@ -157,6 +157,6 @@ async fn what_cannot_start_says_why() {
     let wrong = Settings { speed: -1.0, clients: vec![], ..settings() };
     let error = Simulator::start(wrong).await.err().unwrap().to_string();
     assert!(error.contains("speed -1") && error.contains("clients"), "{error}");
-    let nothing = Settings { scenario: Scenario { campaigns: vec![] }, ..settings() };
+    let nothing = Settings { scenario: Scenario::of_campaigns(vec![]), ..settings() };
     assert!(matches!(Simulator::start(nothing).await, Err(StartError::Scenario(_))));
 }

@@ -27,7 +27,7 @@ pub fn settings() -> Settings {
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         speed: 0.0,
-        scenario: Scenario { campaigns: vec![campaign(CAMPAIGN), campaign(OTHER)] },
+        scenario: Scenario::of_campaigns(vec![campaign(CAMPAIGN), campaign(OTHER)]),
         requests_per_window: 100_000,
         ..Settings::default()
     }
