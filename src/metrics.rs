@@ -89,7 +89,7 @@ metrics_table! {
     GENESYS_TOKENS = "trunkline_genesys_tokens_total", Kind::Counter, ["result"],
         "Attempts to get an access token: ok, failed.";
     AUDIT_ROWS = "trunkline_audit_rows_total", Kind::Counter, ["kind", "result"],
-        "Records the audit has dealt with, by kind (decision, outcome, other) and result: stored, duplicate, dead_letter.";
+        "Records the audit has dealt with, by kind (decision, outcome, dead_letter, other) and result: stored, duplicate, dead_letter.";
     AUDIT_SECONDS = "trunkline_audit_write_seconds", SECONDS, [],
         "Time to bring a batch into the ledger, waits for Postgres included.";
     AUDIT_RETRIES = "trunkline_audit_retries_total", Kind::Counter, ["reason"],

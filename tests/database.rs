@@ -4,6 +4,8 @@ mod support;
 
 #[path = "database/audit.rs"]
 mod audit;
+#[path = "database/dead_letters.rs"]
+mod dead_letters;
 #[path = "database/ledger.rs"]
 mod ledger;
 #[path = "database/migrations.rs"]

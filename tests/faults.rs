@@ -12,6 +12,8 @@ mod crash_points;
 mod deployment;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/redrive.rs"]
+mod redrive;
 #[path = "faults/restarts.rs"]
 mod restarts;
 #[path = "faults/zombies.rs"]

@@ -200,8 +200,8 @@ fn texts(value: &Value) -> String {
     }
 }
 
-/// Replies of the platform are not trusted: what could steer a terminal is spelled out.
-fn printable(text: &str) -> String {
+/// Texts from outside are not trusted: what could steer a terminal is spelled out.
+pub(super) fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut clean, character| {
         if character.is_control() {
             clean.extend(character.escape_default());

@@ -3,6 +3,7 @@
 
 mod check;
 mod database;
+mod dead_letters;
 mod demo;
 pub mod documents;
 pub mod evaluate;
@@ -49,6 +50,8 @@ enum Command {
     Explain(explain::Arguments),
     /// What a rule does on simulated data, before it does it for real
     Evaluate(evaluate::Arguments),
+    /// What was set aside and why; sends it on its way again
+    DeadLetters(dead_letters::Arguments),
     /// Prints shell completions
     Completions {
         /// The shell they are for
@@ -108,6 +111,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Topics(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Database(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::DeadLetters(arguments) => on_runtime("warn", |_| arguments.run()),
     }
 }
 

@@ -21,6 +21,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (2, "actuator", include_str!("../../sql/0002_actuator.sql")),
     (3, "budget", include_str!("../../sql/0003_budget.sql")),
     (4, "outbox", include_str!("../../sql/0004_outbox.sql")),
+    (5, "dead_letters", include_str!("../../sql/0005_dead_letters.sql")),
     (7, "enrichment", include_str!("../../sql/0007_enrichment.sql")),
 ];
 

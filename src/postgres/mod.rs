@@ -2,8 +2,10 @@
 //! and what the actuator keeps between instances.
 
 pub mod budget;
+pub mod dead_letters;
 pub mod enrichment;
 mod error;
+mod headers;
 pub mod intents;
 pub mod leases;
 pub mod ledger;

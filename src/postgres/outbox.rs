@@ -5,13 +5,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::headers::{from_json, to_json};
 use super::leases::Lease;
 use super::{Database, Error};
 
@@ -63,9 +62,7 @@ impl<'a> Message<'a> {
     }
 
     fn headers_as_json(&self) -> String {
-        let headers: Vec<_> =
-            self.headers.iter().map(|(name, value)| (Bytes::of(name.as_bytes()), Bytes::of(value))).collect();
-        serde_json::to_string(&headers).expect("texts are JSON")
+        to_json(self.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
     }
 }
 
@@ -117,34 +114,6 @@ pub async fn append_all(
     Ok(done.rows_affected())
 }
 
-/// Bytes in JSON: as text where they are one that Postgres can hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Bytes {
-    Text(String),
-    Hex { hex: String },
-}
-
-impl Bytes {
-    pub fn of(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) if !text.contains('\0') => Self::Text(text.to_owned()),
-            _ => Self::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },
-        }
-    }
-
-    pub fn into_bytes(self) -> Result<Vec<u8>, sqlx::Error> {
-        match self {
-            Self::Text(text) => Ok(text.into_bytes()),
-            Self::Hex { hex } => (0..hex.len())
-                .step_by(2)
-                .map(|at| hex.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
-                .collect::<Option<_>>()
-                .ok_or_else(|| sqlx::Error::Decode(format!("not hexadecimal: {hex}").into())),
-        }
-    }
-}
-
 /// A message waiting to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -158,19 +127,12 @@ pub struct Waiting {
 
 impl sqlx::FromRow<'_, PgRow> for Waiting {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let Json(headers): Json<Vec<(Bytes, Bytes)>> = row.try_get("headers")?;
-        let headers = headers
-            .into_iter()
-            .map(|(name, value)| {
-                Ok((String::from_utf8_lossy(&name.into_bytes()?).into_owned(), value.into_bytes()?))
-            })
-            .collect::<Result<_, sqlx::Error>>()?;
         Ok(Self {
             id: row.try_get("id")?,
             topic: row.try_get("topic")?,
             key: row.try_get("key")?,
             value: row.try_get("value")?,
-            headers,
+            headers: from_json(row.try_get("headers")?)?,
             described: row.try_get("described")?,
         })
     }

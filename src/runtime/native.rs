@@ -57,6 +57,34 @@ pub(super) fn headers_len(message: &BorrowedMessage<'_>) -> (usize, usize) {
     (bytes, count)
 }
 
+/// All headers in order. What of a name is not UTF-8 is replaced; a value that is
+/// null reads as empty.
+pub(super) fn all_headers(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+    let Some(headers) = headers(message) else {
+        return Vec::new();
+    };
+    // SAFETY: `headers` belongs to the message, which is borrowed.
+    let count = unsafe { sys::rd_kafka_header_cnt(headers) };
+    let mut all = Vec::with_capacity(count);
+    for index in 0..count {
+        let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: as above; the index is below the count.
+        let error =
+            unsafe { sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut length) };
+        if error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            // SAFETY: names are zero-terminated by librdkafka.
+            let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+            let value = match value.is_null() {
+                true => Vec::new(),
+                // SAFETY: librdkafka returned `length` bytes inside the message.
+                false => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) }.to_vec(),
+            };
+            all.push((name, value));
+        }
+    }
+    all
+}
+
 fn headers(message: &BorrowedMessage<'_>) -> Option<*mut sys::rd_kafka_headers_t> {
     let mut headers = ptr::null_mut();
     // SAFETY: the message pointer is valid while `message` is borrowed; librdkafka

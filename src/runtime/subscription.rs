@@ -80,6 +80,12 @@ impl InboundRecord {
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition { topic: self.topic, partition: self.partition }
     }
+
+    /// Bytes of key, value and headers.
+    fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
 }
 
 /// A record to be published. The key chooses the partition as Kafka's Java clients do.
@@ -125,9 +131,10 @@ pub enum Event {
 /// How a subscription reads and whether it publishes.
 #[derive(Clone, Debug)]
 pub struct SubscriptionOptions {
-    /// Records waiting for their receiver before partitions are paused.
+    /// Records waiting for their receiver before partitions are paused; 32 MiB of
+    /// them pause too.
     pub buffered_records: usize,
-    /// Records in one [`Event::Records`] at most.
+    /// Records in one [`Event::Records`] at most; it ends with 8 MiB as well.
     pub batch_records: usize,
     /// How long a revocation waits for its acknowledgement.
     pub revocation_wait: Duration,

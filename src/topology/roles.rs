@@ -82,8 +82,8 @@ pub fn roles() -> Vec<Role> {
         Role {
             name: AUDIT,
             kind: Kind::Sink,
-            description: "keeps every decision and outcome",
-            reads: vec![&topics::DIAL_DECISIONS, &topics::OUTCOMES],
+            description: "keeps every decision, outcome and dead letter",
+            reads: vec![&topics::DIAL_DECISIONS, &topics::OUTCOMES, &topics::DEAD_LETTERS],
             writes: vec![],
             keeps: vec![],
             outside: &[POSTGRES],

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::super::dead_letters::LoggedDeadLetter;
 use super::super::error::is_about_data;
 use super::super::{Database, Error};
 use crate::model::Timestamp;
@@ -106,6 +107,7 @@ pub struct Batch<'a> {
     pub advances: Vec<Advance>,
     pub decisions: Vec<Logged<'a, LoggedDecision<'a>>>,
     pub outcomes: Vec<Logged<'a, LoggedOutcome<'a>>>,
+    pub dead_letters: Vec<Logged<'a, LoggedDeadLetter<'a>>>,
 }
 
 /// Rows a batch brought.
@@ -113,6 +115,7 @@ pub struct Batch<'a> {
 pub struct Written {
     pub decisions: u64,
     pub outcomes: u64,
+    pub dead_letters: u64,
     /// Rows whose decision was recorded before, from another place in Kafka.
     pub duplicates: u64,
 }
@@ -186,16 +189,19 @@ impl Database {
         }
         let decisions: Vec<_> = batch.decisions.iter().collect();
         let outcomes: Vec<_> = batch.outcomes.iter().collect();
+        let dead_letters: Vec<_> = batch.dead_letters.iter().collect();
         let written = Written {
             decisions: LoggedDecision::insert(&mut transaction, &decisions).await.map_err(fail)?,
             outcomes: LoggedOutcome::insert(&mut transaction, &outcomes).await.map_err(fail)?,
+            dead_letters: LoggedDeadLetter::insert(&mut transaction, &dead_letters).await.map_err(fail)?,
             duplicates: 0,
         };
         fail::fail_point!("audit-before-commit", |_| std::process::abort());
         transaction.commit().await.map_err(fail)?;
         fail::fail_point!("audit-after-commit", |_| std::process::abort());
-        let given = (batch.decisions.len() + batch.outcomes.len()) as u64;
-        Ok(Written { duplicates: given - written.decisions - written.outcomes, ..written })
+        let given = (batch.decisions.len() + batch.outcomes.len() + batch.dead_letters.len()) as u64;
+        let new = written.decisions + written.outcomes + written.dead_letters;
+        Ok(Written { duplicates: given - new, ..written })
     }
 
     /// Which rows of a batch the server refuses, found by halving. Writes nothing.
@@ -208,6 +214,7 @@ impl Database {
         let mut refusals = Vec::new();
         find_refused(&mut transaction, &batch.decisions, &mut refusals).await.map_err(explain)?;
         find_refused(&mut transaction, &batch.outcomes, &mut refusals).await.map_err(explain)?;
+        find_refused(&mut transaction, &batch.dead_letters, &mut refusals).await.map_err(explain)?;
         transaction.rollback().await.map_err(explain)?;
         Ok(refusals)
     }
@@ -248,7 +255,7 @@ pub(in crate::postgres) async fn advance(
 }
 
 /// Something that has a table.
-trait Insert: Sized {
+pub(in crate::postgres) trait Insert: Sized {
     /// Inserts rows with one statement and counts those that are new.
     async fn insert(connection: &mut PgConnection, rows: &[&Logged<'_, Self>]) -> Result<u64, sqlx::Error>;
 }

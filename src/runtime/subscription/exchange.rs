@@ -50,6 +50,8 @@ pub(super) struct Queues {
     pub(super) events: VecDeque<Queued>,
     /// Records in `events`.
     pub(super) records: usize,
+    /// Their size, in bytes.
+    pub(super) bytes: usize,
     pub(super) commands: VecDeque<Command>,
     /// Epochs of the partitions the owner has been told of.
     pub(super) told: HashMap<TopicPartition, u64>,
@@ -86,6 +88,7 @@ impl Shared {
             Queued::Failed(error) => Event::Failed(error),
             Queued::Records(records) => {
                 queues.records -= records.len();
+                queues.bytes -= size(&records);
                 drop(queues);
                 // The thread may resume what it paused.
                 self.work.set();
@@ -129,6 +132,7 @@ impl Shared {
             let mut queues = self.lock();
             if let Queued::Records(records) = &event {
                 queues.records += records.len();
+                queues.bytes += size(records);
             }
             queues.events.push_back(event);
         }
@@ -144,17 +148,23 @@ impl Shared {
             }
         }
         queues.events.retain(|event| !matches!(event, Queued::Records(records) if records.is_empty()));
-        queues.records = queues
-            .events
-            .iter()
-            .map(|event| if let Queued::Records(records) = event { records.len() } else { 0 })
-            .sum();
+        let waiting = queues.events.iter().filter_map(|event| match event {
+            Queued::Records(records) => Some((records.len(), size(records))),
+            _ => None,
+        });
+        let (records, bytes) =
+            waiting.fold((0, 0), |(records, bytes), (more, size)| (records + more, bytes + size));
+        (queues.records, queues.bytes) = (records, bytes);
     }
 
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.work.set();
     }
+}
+
+fn size(records: &[InboundRecord]) -> usize {
+    records.iter().map(InboundRecord::size).sum()
 }
 
 /// Wakes one thread; a call before the wait is not lost.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ use super::exchange::{Command, Held, Queued, Shared};
 use super::publisher::Publisher;
 use super::{InboundRecord, Start, SubscriptionError, SubscriptionOptions, TopicPartition};
 use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::native;
 use crate::topics::Topic;
 
 use context::Context;
@@ -37,6 +38,10 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUP_RETRY: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// Bytes of records that wait for their receiver before partitions are paused.
+const BUFFERED_BYTES: usize = 32 * 1_024 * 1_024;
+/// Bytes in one batch of records; the one that goes over it is its last.
+const BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 
 /// Starts the thread. The receiver resolves when the thread has left the group.
 pub(super) fn spawn(
@@ -237,9 +242,14 @@ impl Member {
         let mut empty_polls = 0;
         // One poll may consume an event of librdkafka's own and return nothing:
         // only the second empty one means that the queue is empty.
-        while records.len() < self.options.batch_records && empty_polls < 2 {
+        let mut bytes = 0;
+        while records.len() < self.options.batch_records && bytes < BATCH_BYTES && empty_polls < 2 {
             match self.consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => records.extend(self.inbound(&message)),
+                Some(Ok(message)) => {
+                    let record = self.inbound(&message);
+                    bytes += record.as_ref().map_or(0, InboundRecord::size);
+                    records.extend(record);
+                }
                 Some(Err(error)) => {
                     if let Some(error) = self.judge(&error) {
                         failed = Some(error);
@@ -249,7 +259,7 @@ impl Member {
                 None => empty_polls += 1,
             }
         }
-        let more = records.len() == self.options.batch_records;
+        let more = records.len() == self.options.batch_records || bytes >= BATCH_BYTES;
         if !records.is_empty() {
             self.reached();
             self.shared.push(Queued::Records(records));
@@ -265,12 +275,6 @@ impl Member {
         if !self.held.get(&partition).is_some_and(|held| held.started) {
             return None;
         }
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-                .collect()
-        });
         Some(InboundRecord {
             topic,
             partition: message.partition(),
@@ -278,7 +282,7 @@ impl Member {
             timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers,
+            headers: native::all_headers(message),
         })
     }
 
@@ -313,11 +317,14 @@ impl Member {
 
     /// Pauses everything while the receiver is behind, and keeps polling for the group's sake.
     fn regulate(&mut self) {
-        let waiting = self.shared.lock().records;
+        let (records, bytes) = {
+            let queues = self.shared.lock();
+            (queues.records, queues.bytes)
+        };
         let full = if self.full {
-            waiting > self.options.buffered_records / 2
+            records > self.options.buffered_records / 2 || bytes > BUFFERED_BYTES / 2
         } else {
-            waiting >= self.options.buffered_records
+            records >= self.options.buffered_records || bytes >= BUFFERED_BYTES
         };
         if full == self.full {
             return;

@@ -1,9 +1,10 @@
-//! Keeps every decision and every outcome in Postgres, each exactly once.
+//! Keeps every decision, every outcome and every dead letter in Postgres, each exactly once.
 //!
 //! The position in Kafka is part of the rows' own transaction and reading begins
 //! there; the group's committed offsets only show others how far we are. While
 //! Postgres is away reading stands still, nothing is skipped.
 
+mod set_aside;
 mod writer;
 
 use std::collections::HashMap;
@@ -74,7 +75,7 @@ pub async fn run(
             health: Some(health.part("audit consumer")),
             ..SubscriptionOptions::default()
         };
-        let read = [&topics::DIAL_DECISIONS, &topics::OUTCOMES];
+        let read = [&topics::DIAL_DECISIONS, &topics::OUTCOMES, &topics::DEAD_LETTERS];
         let subscription = Subscription::open(kafka, ROLE, &read, options, shutdown.clone())?;
         let mut audit = Audit {
             writer: AuditWriter::new(database.clone(), kafka),
@@ -248,8 +249,12 @@ impl Audit {
         shutdown: &CancellationToken,
         pause: &mut Backoff,
     ) -> Result<(), Ended> {
-        let mut letters: Vec<OutboundRecord> =
-            refused.iter().filter_map(|set_aside| self.writer.dead_letter(records, set_aside)).collect();
+        // A dead letter that cannot be kept is among the dead letters already.
+        let mut letters: Vec<OutboundRecord> = refused
+            .iter()
+            .filter(|set_aside| *set_aside.partition.topic != topics::DEAD_LETTERS)
+            .filter_map(|set_aside| self.writer.dead_letter(records, set_aside))
+            .collect();
         for set_aside in refused {
             tracing::warn!(
                 topic = set_aside.partition.topic.name,
@@ -258,6 +263,9 @@ impl Audit {
                 reason = %set_aside.reason,
                 "a record cannot be kept and goes to the dead letters"
             );
+        }
+        if letters.is_empty() {
+            return Ok(());
         }
         loop {
             match self.subscription.publish(letters.clone(), Vec::new()).await {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::set_aside;
 use crate::metrics;
 use crate::model::decision::Position;
 use crate::postgres::ledger::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
@@ -49,6 +50,7 @@ impl Stored {
         };
         rows("decision", "stored", self.written.decisions);
         rows("outcome", "stored", self.written.outcomes);
+        rows("dead_letter", "stored", self.written.dead_letters);
         rows("other", "duplicate", self.written.duplicates);
         rows("other", "dead_letter", self.set_aside);
     }
@@ -291,8 +293,13 @@ impl<'r> Plan<'r> {
     }
 
     fn decode(&mut self, record: &'r InboundRecord, names: &'r Names) -> Result<(), Reason> {
-        let bytes = record.value.as_deref().ok_or(Reason::Tombstone)?;
         let (topic, partition, offset) = (names.of(record.topic), record.partition, record.offset);
+        if record.topic == &topics::DEAD_LETTERS {
+            let value = set_aside::letter(record);
+            self.batch.dead_letters.push(Logged { topic, partition, offset, value });
+            return Ok(());
+        }
+        let bytes = record.value.as_deref().ok_or(Reason::Tombstone)?;
         let bad_json = |error: serde_json::Error| Reason::BadJson(error.to_string());
         if record.topic == &topics::OUTCOMES {
             let value: LoggedOutcome<'r> = serde_json::from_slice(bytes).map_err(bad_json)?;

@@ -1,0 +1,200 @@
+//! What was set aside, once its cause is gone, goes through exactly once: whoever is
+//! killed on the way.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::RngExt;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::{Value, json};
+use trunkline::model::Timestamp;
+
+use crate::deployment::{Deployment, ENDED, chance};
+use crate::support::topics::{Read, read_all};
+use crate::support::within;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+const FACTS: &str = "genesys.campaign-stats.v1";
+const LETTERS: usize = 40;
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    Timestamp::from_millis(since.as_millis() as i64)
+}
+
+/// A fact about a campaign of its own, which a stage takes once its time has come.
+fn fact(campaign: usize, observed_at: Timestamp) -> (String, Vec<u8>) {
+    let key = format!("campaign-{campaign}");
+    let value = json!({
+        "campaignId": key, "organizationId": "o", "region": "r", "observedAt": observed_at, "answerRate": 0.5,
+        "attempts": 10, "answers": 5, "abandoned": 0, "agentsIdle": 1, "agentsBusy": 4, "callsDelivered": 5,
+        "dialRate": 2.0, "minDialRate": 1.0, "maxDialRate": 3.0, "revision": "\"1\""
+    });
+    (key, value.to_string().into_bytes())
+}
+
+fn produce(deployment: &Deployment, records: &[(String, Vec<u8>)]) {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &deployment.scene.brokers).create().expect("a producer");
+    let topic = format!("{}{FACTS}", deployment.scene.topic_prefix);
+    for (key, value) in records {
+        producer
+            .send(BaseRecord::to(&topic).key(key).payload(value))
+            .map_err(|(error, _)| error)
+            .expect("queued");
+    }
+    producer.flush(Duration::from_secs(30)).expect("produced");
+}
+
+async fn read(deployment: &Deployment, topic: &str) -> Vec<Read> {
+    let (brokers, name) =
+        (deployment.scene.brokers.clone(), format!("{}{topic}", deployment.scene.topic_prefix));
+    tokio::task::spawn_blocking(move || read_all(&brokers, &name)).await.expect("read")
+}
+
+/// What a command writes to stdout, and whether it succeeded.
+fn output(deployment: &Deployment, arguments: &[&str]) -> (String, bool) {
+    let mut process = deployment.command(arguments);
+    let lines: Vec<String> = std::iter::from_fn(|| process.line()).collect();
+    (lines.join("\n"), process.wait(Duration::from_secs(60)).success())
+}
+
+fn letters(deployment: &Deployment, filters: &[&str]) -> Vec<Value> {
+    let (text, _) = output(deployment, &[&["dead-letters", "list", "--json"], filters].concat());
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    list["deadLetters"].as_array().expect("a list").clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
+    let (seed, mut chance) = chance();
+    let deployment = Deployment::prepare().await;
+    let roles = ["--stages", "windowing,audit,outbox"];
+    let mut instance = deployment.instance_with("a", &roles, &[]);
+
+    // Too far ahead now; in a few seconds they are not.
+    let observed_at = now().plus(Duration::from_secs(70));
+    let facts: Vec<_> = (0..LETTERS).map(|campaign| fact(campaign, observed_at)).collect();
+    produce(&deployment, &facts);
+    produce(&deployment, &[("campaign-x".to_owned(), b"\xff{\x1b[31m".to_vec())]);
+    let found = within(PATIENCE, "all to be in the ledger", async || {
+        let found = letters(&deployment, &[]);
+        (found.len() == LETTERS + 1).then_some(found)
+    })
+    .await;
+    let prefixed = format!("{}{FACTS}", deployment.scene.topic_prefix);
+    assert!(found.iter().all(|letter| letter["topic"] == prefixed && letter["stage"] == "windowing"));
+    assert_eq!(letters(&deployment, &["--reason", "from_the_future", "--topic", FACTS]).len(), LETTERS);
+    assert_eq!(letters(&deployment, &["--stage", "dialing"]).len(), 0);
+    assert_eq!(letters(&deployment, &["--to", "2020-01-01T00:00:00Z"]).len(), 0);
+
+    let poison = letters(&deployment, &["--reason", "invalid_utf8"]);
+    let id = poison[0]["id"].as_str().expect("an id");
+    let (shown, _) = output(&deployment, &["dead-letters", "show", id]);
+    assert!(shown.contains("invalid_utf8") && shown.contains("ff 7b 1b 5b"), "{shown}");
+    let (listed, _) = output(&deployment, &["dead-letters", "list"]);
+    assert!(listed.contains("from_the_future") && listed.contains(id), "{listed}");
+
+    // Nobody confirms, nothing happens.
+    let (_, sent) = output(&deployment, &["dead-letters", "redrive", id]);
+    assert!(!sent);
+    let ready = observed_at.minus(Duration::from_secs(59));
+    within(PATIENCE, "their time to come", async || (now() > ready).then_some(())).await;
+    let all = ["dead-letters", "redrive", "--all", "--topic", FACTS, "--reason", "from_the_future", "--yes"];
+    let (told, sent) = output(&deployment, &all);
+    assert!(sent && told.contains(&format!("{LETTERS} redriven, 0 refused")), "{told}");
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(chance.random_range(0..400))).await;
+        instance.process.kill();
+        instance = deployment.instance_with("a", &roles, &[]);
+    }
+
+    let windows = within(PATIENCE, "every fact to go through", async || {
+        let windows = read(&deployment, "trunkline.campaign-windows.v1").await;
+        (windows.len() >= LETTERS).then_some(windows)
+    })
+    .await;
+    let mut keys: Vec<_> = windows.iter().map(|window| window.json()["campaignId"].to_string()).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!((windows.len(), keys.len()), (LETTERS, LETTERS), "seed {seed}");
+    let records = read(&deployment, FACTS).await;
+    let again: Vec<_> =
+        records.iter().filter(|record| !record.header("trunkline-redriven-from").is_empty()).collect();
+    assert_eq!(again.len(), LETTERS, "seed {seed}");
+    for record in &again {
+        assert_eq!(record.headers.len(), 1, "the original ones, which were none, and ours");
+        assert!(facts.iter().any(|(key, value)| {
+            record.key.as_deref() == Some(key.as_bytes()) && record.value.as_deref() == Some(value)
+        }));
+    }
+
+    // A second time is refused, by id and as all.
+    let marked = letters(&deployment, &["--reason", "from_the_future"]);
+    assert!(marked.iter().all(|letter| letter["redrivenAt"].is_string()), "{marked:?}");
+    let first = marked[0]["id"].as_str().expect("an id");
+    let (told, sent) = output(&deployment, &["dead-letters", "redrive", first, "--yes"]);
+    assert!(!sent && told.contains("sent again before"), "{told}");
+    let (told, sent) = output(&deployment, &all);
+    assert!(sent && told.contains("0 redriven, 0 refused"), "{told}");
+
+    // What is still wrong comes back as a new one, which may be sent again.
+    for times in 1..=2 {
+        let open = within(PATIENCE, "the poison to come back", async || {
+            let poison = letters(&deployment, &["--reason", "invalid_utf8"]);
+            (poison.len() == times).then(|| letters(&deployment, &["--reason", "invalid_utf8", "--open"]))
+        })
+        .await;
+        assert_eq!(open.len(), 1);
+        let id = open[0]["id"].as_str().expect("an id");
+        let (told, sent) = output(&deployment, &["dead-letters", "redrive", id, "--yes"]);
+        assert!(sent, "{told}");
+    }
+
+    // One that no topic of ours brought is shown and not sent.
+    deployment.plant_foreign_letter().await;
+    let foreign = within(PATIENCE, "the foreign one to be in the ledger", async || {
+        letters(&deployment, &["--stage", "edge"]).first().cloned()
+    })
+    .await;
+    let id = foreign["id"].as_str().expect("an id");
+    let (told, sent) = output(&deployment, &["dead-letters", "redrive", id, "--yes"]);
+    assert!(!sent && told.contains("POST /v1/events") && told.contains("--raw"), "{told}");
+    let (raw, _) = output(&deployment, &["dead-letters", "show", id, "--raw"]);
+    assert_eq!(raw, "{\"detail\":1}");
+    let mut reader = deployment.database.as_role("trunkline_reader").await;
+    let readable: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit.dead_letters WHERE topic = 'POST /v1/events'")
+            .fetch_one(&mut reader)
+            .await
+            .expect("the reader reads");
+    assert_eq!(readable, 1);
+
+    instance.process.signal(rustix::process::Signal::TERM);
+    assert!(instance.process.wait(ENDED).success());
+}
+
+impl Deployment {
+    /// A dead letter as the HTTP edge writes it.
+    async fn plant_foreign_letter(&self) {
+        use rdkafka::message::{Header, OwnedHeaders};
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.scene.brokers).create().expect("a producer");
+        let topic = format!("{}trunkline.dead-letters.v1", self.scene.topic_prefix);
+        let at = now().to_string();
+        let headers = [
+            ("stage", "edge"),
+            ("reason", "rejected: no conversation"),
+            ("topic", "POST /v1/events"),
+            ("partition", "0"),
+            ("offset", "0"),
+            ("time", &at),
+        ];
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
+            headers.insert(Header { key: &format!("trunkline-error-{name}"), value: Some(*value) })
+        });
+        let record = BaseRecord::<str, str>::to(&topic).payload("{\"detail\":1}").headers(headers);
+        producer.send(record).map_err(|(error, _)| error).expect("queued");
+        producer.flush(Duration::from_secs(30)).expect("produced");
+    }
+}
