@@ -62,6 +62,12 @@ macro_rules! metrics_table {
 }
 
 metrics_table! {
+    INGEST_EVENTS = "trunkline_ingest_events_total", Kind::Counter, ["result"],
+        "Events brought over HTTP in requests that were answered with 200: accepted, duplicate (within a request), rejected.";
+    INGEST_REQUESTS = "trunkline_ingest_requests_total", Kind::Counter, ["result"],
+        "Requests that bring events, by how they ended: taken, refused (4xx), busy, not_delivered.";
+    INGEST_SECONDS = "trunkline_ingest_request_seconds", SECONDS, [],
+        "Time from a request's complete body to its answer, the brokers' acknowledgement included.";
     STAGE_RECORDS = "trunkline_stage_records_total", Kind::Counter, ["stage", "result"],
         "Records a stage has committed, by what became of them: applied, no_op, rejected, dead_letter, late.";
     STAGE_TRANSACTION_SECONDS = "trunkline_stage_transaction_seconds", SECONDS, ["stage"],

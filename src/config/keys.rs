@@ -50,6 +50,18 @@ keys! {
         "Address of the HTTP interface. Anything but loopback needs `http.api_keys`.";
     HTTP_API_KEYS = "http.api_keys", Kind::ApiKeys, None,
         "Bearer keys by role. Make one with: openssl rand -hex 32; its digest with: printf %s KEY | sha256sum.";
+    INGEST_MAX_BODY_BYTES = "ingest.max_body_bytes", Kind::Integer { least: 1_024, greatest: 8 * 1_048_576 }, Some("1048576"),
+        "Largest body of a request that brings events.";
+    INGEST_MAX_EVENTS = "ingest.max_events", Kind::Integer { least: 1, greatest: 100_000 }, Some("10000"),
+        "Events one request may bring.";
+    INGEST_MAX_REQUESTS = "ingest.max_requests", Kind::Integer { least: 1, greatest: 10_000 }, Some("128"),
+        "Requests with events this instance works on at once; more are answered 503 with Retry-After.";
+    INGEST_EVENTS_PER_SECOND = "ingest.events_per_second", Kind::Integer { least: 1, greatest: 10_000_000 }, None,
+        "Events this instance takes per second; more are answered 503 with Retry-After. Without it no limit.";
+    INGEST_READ_TIMEOUT = "ingest.read_timeout", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("10s"),
+        "Longest time until the body of a request is complete.";
+    INGEST_DELIVERY_TIMEOUT = "ingest.delivery_timeout", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("4s"),
+        "Longest time until the brokers have acknowledged a request's events; 503 with Retry-After then. EventBridge waits 5 s.";
     GENESYS_DIALECT = "genesys.dialect", Kind::OneOf(&["seed"]), Some("seed"),
         "Which form of the platform's interface is spoken.";
     GENESYS_BASE_URL = "genesys.base_url", HTTP, None, "The platform's API host. Required.";

@@ -8,7 +8,7 @@ use toml::Value as Toml;
 
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
-use super::{Config, Dial, Enrichment, Genesys, Http, Influx, Kafka, Postgres, Problem, Problems};
+use super::{Config, Dial, Enrichment, Genesys, Http, Influx, Ingest, Kafka, Postgres, Problem, Problems};
 use crate::model::decision::Mode;
 
 /// Where a configuration comes from.
@@ -301,6 +301,7 @@ impl Reader {
                 max_connections: self.integer(&keys::POSTGRES_MAX_CONNECTIONS).expect("has a default"),
             },
             http,
+            ingest: self.ingest(),
             genesys: Genesys {
                 base_url: base_url?,
                 login_url: self.text(&keys::GENESYS_LOGIN_URL),
@@ -316,6 +317,17 @@ impl Reader {
             influx,
             printed: self.printed(),
         })
+    }
+
+    fn ingest(&self) -> Ingest {
+        Ingest {
+            max_body_bytes: self.integer(&keys::INGEST_MAX_BODY_BYTES).expect("has a default"),
+            max_events: self.integer(&keys::INGEST_MAX_EVENTS).expect("has a default"),
+            max_requests: self.integer(&keys::INGEST_MAX_REQUESTS).expect("has a default"),
+            events_per_second: self.integer(&keys::INGEST_EVENTS_PER_SECOND),
+            read_timeout: self.duration(&keys::INGEST_READ_TIMEOUT),
+            delivery_timeout: self.duration(&keys::INGEST_DELIVERY_TIMEOUT),
+        }
     }
 
     fn http(&mut self) -> Http {

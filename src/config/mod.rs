@@ -24,6 +24,7 @@ pub struct Config {
     pub kafka: Kafka,
     pub postgres: Postgres,
     pub http: Http,
+    pub ingest: Ingest,
     pub genesys: Genesys,
     pub dial: Dial,
     /// `None` is off.
@@ -57,6 +58,20 @@ pub struct Postgres {
 pub struct Http {
     pub listen: SocketAddr,
     pub api_keys: Vec<ApiKey>,
+}
+
+/// Limits of `POST /v1/events`.
+#[derive(Debug)]
+pub struct Ingest {
+    pub max_body_bytes: usize,
+    /// In one request.
+    pub max_events: usize,
+    /// At once.
+    pub max_requests: usize,
+    /// `None` is no limit.
+    pub events_per_second: Option<u32>,
+    pub read_timeout: Duration,
+    pub delivery_timeout: Duration,
 }
 
 /// A key that opens part of the HTTP interface.

@@ -15,6 +15,7 @@ pub struct Receipt {
 
 /// One event that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Rejected {
     /// Place of the envelope in the request, from 0.
     pub index: u64,

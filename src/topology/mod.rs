@@ -1,6 +1,7 @@
 //! How the rooms are put together.
 
 mod instance;
+mod intake;
 mod redecide;
 mod roles;
 pub mod settings;

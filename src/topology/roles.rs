@@ -43,6 +43,7 @@ pub struct Role {
     pub outside: &'static [&'static str],
 }
 
+pub const INGEST: &str = "ingest";
 pub const WINDOWING: &str = "windowing";
 pub const DIALING: &str = "dialing";
 pub const CAMPAIGN_POLLER: &str = "campaign-poller";
@@ -59,6 +60,15 @@ const POSTGRES: &str = "Postgres";
 /// All roles.
 pub fn roles() -> Vec<Role> {
     vec![
+        Role {
+            name: INGEST,
+            kind: Kind::Source,
+            description: "takes conversation events in, on the console's listener",
+            reads: vec![],
+            writes: vec![&topics::CONVERSATION_EVENTS, &topics::DEAD_LETTERS],
+            keeps: vec![],
+            outside: &["event senders"],
+        },
         Role {
             name: CAMPAIGN_POLLER,
             kind: Kind::Source,

@@ -11,7 +11,7 @@ use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
 
 use crate::sinks::{analytics, drift};
-use crate::sources::campaign_poller;
+use crate::sources::{campaign_poller, events};
 
 use super::instance::Instance;
 
@@ -81,7 +81,22 @@ pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
         .iter()
         .map(|key| ApiKey::new(&key.name, key.role.parse()?, &key.sha256))
         .collect::<Result<_, _>>()?;
-    Ok(console::Settings { listen: config.http.listen, api_keys, ..console::Settings::default() })
+    let events = console::EventLimits {
+        max_body_bytes: config.ingest.max_body_bytes,
+        max_concurrent: config.ingest.max_requests,
+        read_timeout: config.ingest.read_timeout,
+        // The intake's own limits come first; this one is for what they do not cover.
+        request_timeout: config.ingest.read_timeout + config.ingest.delivery_timeout + Duration::from_secs(5),
+    };
+    Ok(console::Settings { listen: config.http.listen, api_keys, events, ..console::Settings::default() })
+}
+
+pub fn ingest(config: &Config) -> events::Settings {
+    events::Settings {
+        max_events: config.ingest.max_events,
+        events_per_second: config.ingest.events_per_second,
+        delivery_timeout: config.ingest.delivery_timeout,
+    }
 }
 
 /// `None` where no line-protocol server is configured.

@@ -14,7 +14,7 @@ use super::roles::{self, roles};
 use super::shared_budget::SharedBudget;
 use super::{redecide, settings};
 use crate::config::Config;
-use crate::console::{Console, Metrics};
+use crate::console::{Console, EventIntake, Metrics};
 use crate::flow::PartitionStage;
 use crate::genesys::Client;
 use crate::health::Health;
@@ -24,6 +24,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
 use crate::sinks::{actuator, analytics, audit, drift, outbox};
 use crate::sources::campaign_poller;
+use crate::sources::events::Edge;
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
 use crate::stages::windowing::Windowing;
@@ -104,6 +105,9 @@ pub async fn start(
     }
     // First of all: what is counted before there is a recorder is counted nowhere.
     let metrics = Metrics::install()?;
+    if names.contains(&roles::INGEST) && !names.contains(&roles::CONSOLE) {
+        bail!("role {} answers on the listener of role {}: name both", roles::INGEST, roles::CONSOLE);
+    }
     let stop = shutdown.child_token();
     let database = Database::connect(&settings::postgres(config))?;
     let health = Health::default();
@@ -111,6 +115,7 @@ pub async fn start(
         config,
         kafka: settings::kafka(config, instance),
         client: None,
+        edge: None,
         running: Running { tasks: JoinSet::new(), stages: Vec::new(), http: None, stop },
         database,
         health,
@@ -129,6 +134,8 @@ struct Starting<'c> {
     database: Database,
     /// One for all roles that call the platform.
     client: Option<Client>,
+    /// Takes events in behind the console's route.
+    edge: Option<Arc<Edge>>,
     health: Health,
     metrics: Metrics,
     running: Running,
@@ -168,6 +175,7 @@ impl Starting<'_> {
             (roles::AUDIT, _) => self.audit(),
             (roles::CONSOLE, _) => self.console().await?,
             (roles::OUTBOX, _) => self.outbox(),
+            (roles::INGEST, _) => self.ingest()?,
             (roles::DRIFT, _) => self.drift()?,
             (roles::ENRICHMENT, _) => self.enrichment()?,
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
@@ -253,10 +261,22 @@ impl Starting<'_> {
         Ok(())
     }
 
+    fn ingest(&mut self) -> anyhow::Result<()> {
+        let edge = Arc::new(Edge::new(settings::ingest(self.config), &self.kafka, &self.health)?);
+        self.edge = Some(edge.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::INGEST, async move {
+            edge.run(stop).await;
+            Ok::<_, anyhow::Error>(())
+        });
+        Ok(())
+    }
+
     async fn console(&mut self) -> anyhow::Result<()> {
         let settings = settings::console(self.config)?;
         let (database, health) = (self.database.clone(), self.health.clone());
-        let console = Console::bind(settings, database, health, self.metrics.clone(), None).await?;
+        let intake = self.edge.clone().map(|edge| edge as Arc<dyn EventIntake>);
+        let console = Console::bind(settings, database, health, self.metrics.clone(), intake).await?;
         self.running.http = Some(console.address());
         let stop = self.running.stop.clone();
         self.task(roles::CONSOLE, async move {

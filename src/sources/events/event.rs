@@ -1,0 +1,410 @@
+//! From one item to conversation events: EventBridge envelopes and CloudEvents.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use serde_json::value::RawValue;
+
+use super::body::{self, CloudAttributes, Item, MAX_ITEM_DEPTH};
+use super::identity;
+use crate::model::Timestamp;
+use crate::model::conversation::{ConversationEvent, outcome_of};
+use crate::model::json;
+use crate::runtime::dead_letter::Reason;
+use crate::runtime::watermark::is_from_the_future;
+
+/// One event found in an item, or why it is none.
+pub struct Found<'i> {
+    /// Place in `detail` where that is a list.
+    pub detail_index: Option<usize>,
+    pub event: Result<ConversationEvent<'i>, Reason>,
+    /// What to keep where it is none: could be sent again as it is.
+    pub original: Cow<'i, [u8]>,
+}
+
+/// An EventBridge envelope or a CloudEvent, whichever members it has.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "detail-type")]
+    detail_type: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    time: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    detail: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    specversion: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    r#type: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data_base64: Option<Text<'a>>,
+}
+
+/// What the platform tells, in the shape of its event stream (`topicName`, `eventBody`) or flat.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Detail<'a> {
+    #[serde(borrow)]
+    topic_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    event_body: Option<Box<Detail<'a>>>,
+    #[serde(borrow)]
+    timestamp: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    event_type: Option<Text<'a>>,
+    event_time: Option<EventTime>,
+    #[serde(borrow)]
+    conversation_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    flow_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    flow_version: Option<TextOrNumber<'a>>,
+    #[serde(borrow)]
+    queue_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    outbound_campaign_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    campaign_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    media_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    direction: Option<Text<'a>>,
+    #[serde(borrow)]
+    exit_reason: Option<Text<'a>>,
+    #[serde(borrow)]
+    flow_outcome_value: Option<Text<'a>>,
+}
+
+#[derive(Clone, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// What the envelope says about everything in it.
+#[derive(Clone, Default)]
+struct Frame<'a> {
+    id: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    time: Option<Cow<'a, str>>,
+    received_at: Option<Timestamp>,
+}
+
+/// The platform's topics of conversation events begin with this, then the conversation's id.
+const TOPIC: &str = "v2.detail.events.conversation.";
+/// The name older integrations give the end of a conversation, and ours for it.
+const ENDED: (&str, &str) = ("ConversationEnded", "customer.end");
+/// An envelope around a list is kept with each of its elements up to this length, in bytes.
+const MAX_KEPT_FRAME: usize = 4_096;
+
+/// Hands each event of an item to `take`, or why it is none. `attributes` are those of a
+/// CloudEvent in binary mode, whose data the item is then.
+pub fn read(
+    item: &Item<'_>,
+    attributes: Option<&CloudAttributes>,
+    received_at: Timestamp,
+    mut take: impl FnMut(Found<'_>),
+) {
+    let refuse = |reason| Found { detail_index: None, event: Err(reason), original: item.bytes.into() };
+    let text = match item.text() {
+        Ok(text) => text,
+        Err(reason) => return take(refuse(reason)),
+    };
+    let read = match attributes {
+        Some(attributes) => read_binary(item, text, attributes, received_at, &mut take),
+        None => read_envelope(item, text, received_at, &mut take),
+    };
+    if let Err(reason) = read {
+        take(refuse(reason));
+    }
+}
+
+fn read_envelope(
+    item: &Item<'_>,
+    text: &str,
+    received_at: Timestamp,
+    take: &mut impl FnMut(Found<'_>),
+) -> Result<(), Reason> {
+    // A list's elements are judged one by one, so a flaw is no verdict on all of them yet.
+    let envelope: Envelope<'_> = match (serde_json::from_str(text), &item.flaw) {
+        (Ok(envelope), _) => envelope,
+        (Err(_), Some(flaw)) => return Err(body::reason(flaw)),
+        (Err(error), None) => return Err(Reason::BadJson(error.to_string())),
+    };
+    let frame = Frame { received_at: Some(received_at), ..Frame::of(&envelope) };
+    if let Some(version) = &envelope.specversion {
+        known_version(&version.0)?;
+        let encoded = envelope.data_base64.as_ref().map(|data| data.0.as_ref());
+        return match (envelope.data, encoded) {
+            (Some(data), None) => read_detail(item, text, data, &frame, take),
+            (None, Some(encoded)) => read_encoded(item, encoded, &frame, take),
+            _ => Err(rejected("no_data: a CloudEvent needs either data or data_base64")),
+        };
+    }
+    match envelope.detail {
+        Some(detail) => read_detail(item, text, detail, &frame, take),
+        None => Err(rejected("no_detail: neither an EventBridge envelope with detail nor a CloudEvent")),
+    }
+}
+
+fn read_binary(
+    item: &Item<'_>,
+    text: &str,
+    attributes: &CloudAttributes,
+    received_at: Timestamp,
+    take: &mut impl FnMut(Found<'_>),
+) -> Result<(), Reason> {
+    known_version(&attributes.specversion)?;
+    if let Some(flaw) = &item.flaw {
+        return Err(body::reason(flaw));
+    }
+    let data: &RawValue = serde_json::from_str(text).map_err(|error| Reason::BadJson(error.to_string()))?;
+    let borrowed = |text: &Option<String>| text.clone().map(Cow::Owned);
+    let frame = Frame {
+        id: borrowed(&attributes.id),
+        name: borrowed(&attributes.r#type),
+        time: borrowed(&attributes.time),
+        received_at: Some(received_at),
+    };
+    read_detail(item, text, data, &frame, take)
+}
+
+/// Data that is JSON in base64.
+fn read_encoded(
+    item: &Item<'_>,
+    encoded: &str,
+    frame: &Frame<'_>,
+    take: &mut impl FnMut(Found<'_>),
+) -> Result<(), Reason> {
+    let decoded = STANDARD.decode(encoded).map_err(|_| rejected("bad_base64: data_base64 is no base64"))?;
+    let decoded = Item { flaw: json::scan(&decoded, MAX_ITEM_DEPTH).flaw, bytes: &decoded };
+    let text = decoded.text()?;
+    if let Some(flaw) = item.flaw.as_ref().or(decoded.flaw.as_ref()) {
+        return Err(body::reason(flaw));
+    }
+    let data: &RawValue = serde_json::from_str(text).map_err(|error| Reason::BadJson(error.to_string()))?;
+    let mut kept = |found: Found<'_>| take(Found { original: item.bytes.into(), ..found });
+    read_detail(&decoded, text, data, frame, &mut kept)
+}
+
+fn read_detail(
+    item: &Item<'_>,
+    text: &str,
+    detail: &RawValue,
+    frame: &Frame<'_>,
+    take: &mut impl FnMut(Found<'_>),
+) -> Result<(), Reason> {
+    match detail.get().as_bytes().first() {
+        Some(b'{') => {
+            if let Some(flaw) = &item.flaw {
+                return Err(body::reason(flaw));
+            }
+            let event = event(detail, frame, true);
+            take(Found { detail_index: None, event, original: item.bytes.into() });
+            Ok(())
+        }
+        Some(b'[') => read_list(item, text, detail, frame, take),
+        _ => Err(rejected("detail_not_object: detail must be an object or a list of objects")),
+    }
+}
+
+fn read_list(
+    item: &Item<'_>,
+    text: &str,
+    detail: &RawValue,
+    frame: &Frame<'_>,
+    take: &mut impl FnMut(Found<'_>),
+) -> Result<(), Reason> {
+    let list = detail.get();
+    let start = list.as_ptr() as usize - text.as_ptr() as usize;
+    let (before, after) = (&text[..start], &text[start + list.len()..]);
+    if item.flaw.is_some() {
+        // Is it in the envelope itself?
+        json::check(&format!("{before}0{after}"), MAX_ITEM_DEPTH).map_err(|flaw| body::reason(&flaw))?;
+    }
+    let elements = body::array(list.as_bytes(), usize::MAX).expect("no limit is reached");
+    for (index, element) in elements.iter().enumerate() {
+        let event = match &element.flaw {
+            Some(flaw) => Err(body::reason(flaw)),
+            None => element.text().and_then(|text| {
+                let detail: &RawValue =
+                    serde_json::from_str(text).map_err(|error| Reason::BadJson(error.to_string()))?;
+                if text.starts_with('{') {
+                    event(detail, frame, false)
+                } else {
+                    Err(rejected("detail_not_object: each element of detail must be an object"))
+                }
+            }),
+        };
+        let original = match &event {
+            Err(_) if before.len() + after.len() <= MAX_KEPT_FRAME => {
+                [before.as_bytes(), element.bytes, after.as_bytes()].concat().into()
+            }
+            _ => Cow::Borrowed(element.bytes),
+        };
+        take(Found { detail_index: Some(index), event, original });
+    }
+    Ok(())
+}
+
+/// `alone`: the envelope's id is that of this event.
+fn event<'a>(raw: &'a RawValue, frame: &Frame<'a>, alone: bool) -> Result<ConversationEvent<'a>, Reason> {
+    let detail: Detail<'a> =
+        serde_json::from_str(raw.get()).map_err(|error| Reason::BadJson(error.to_string()))?;
+    let own_id = detail.id.clone();
+    let timestamp = detail.timestamp.clone();
+    let (topic_name, body) = match detail.event_body {
+        Some(body) => (detail.topic_name, *body),
+        None => (detail.topic_name.clone(), detail),
+    };
+    let name =
+        topic_name.or_else(|| body.event_type.clone()).map(|name| name.0).or_else(|| frame.name.clone());
+    let (event_type, conversation_of_topic) = match name {
+        Some(name) => event_type(name),
+        None => (Cow::Borrowed(ENDED.1), None),
+    };
+    let occurred_at = match body.event_time {
+        Some(EventTime(at)) => at,
+        None => {
+            let told = timestamp.or(body.timestamp).map(|text| text.0).or_else(|| frame.time.clone());
+            match told {
+                Some(text) => text.parse().map_err(|error| rejected(format!("bad_time: {error}")))?,
+                None => frame.received_at.unwrap_or_default(),
+            }
+        }
+    };
+    let conversation_id = body.conversation_id.map(|id| id.0).or(conversation_of_topic);
+    let Some(conversation_id) = conversation_id else {
+        return Err(rejected("conversation_missing: conversationId is needed"));
+    };
+    let event_id = match own_id.map(|id| id.0).or_else(|| frame.id.clone().filter(|_| alone)) {
+        Some(id) => id,
+        None => Cow::Owned(identity::of(&event_type, raw.get())),
+    };
+    let ending = body.exit_reason.as_ref().or(body.flow_outcome_value.as_ref());
+    let outcome = outcome_of(&event_type, ending.map(|value| value.0.as_ref()));
+    let event = ConversationEvent {
+        event_id,
+        occurred_at,
+        conversation_id,
+        flow_id: some(body.flow_id),
+        flow_version: body.flow_version.map(|version| version.0).filter(|version| !version.is_empty()),
+        queue_id: some(body.queue_id),
+        campaign_id: some(body.outbound_campaign_id.or(body.campaign_id)),
+        media_type: some(body.media_type),
+        direction: some(body.direction),
+        outcome,
+        event_type,
+        detail: Some(raw),
+    };
+    event.validate_fields().map_err(|invalid| rejected(invalid.to_string()))?;
+    let received_at = frame.received_at.unwrap_or_default();
+    if is_from_the_future(event.occurred_at, received_at) {
+        return Err(Reason::FromTheFuture { by_ms: event.occurred_at.millis_since(received_at) });
+    }
+    Ok(event)
+}
+
+/// The platform writes empty text where it knows nothing.
+fn some(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
+    text.map(|text| text.0).filter(|text| !text.is_empty())
+}
+
+/// `customer.end` of `v2.detail.events.conversation.{id}.customer.end`, and the conversation's id
+/// where it stands there instead of `{id}`.
+fn event_type(name: Cow<'_, str>) -> (Cow<'_, str>, Option<Cow<'_, str>>) {
+    if name.eq_ignore_ascii_case(ENDED.0) {
+        return (Cow::Borrowed(ENDED.1), None);
+    }
+    let parts = |name: &str| -> Option<(usize, usize)> {
+        let (id, _) = name.strip_prefix(TOPIC)?.split_once('.')?;
+        Some((TOPIC.len(), TOPIC.len() + id.len()))
+    };
+    let Some((from, to)) = parts(&name) else {
+        return (name, None);
+    };
+    let (id, event_type) = match name {
+        Cow::Borrowed(name) => (Cow::Borrowed(&name[from..to]), Cow::Borrowed(&name[to + 1..])),
+        Cow::Owned(name) => (Cow::Owned(name[from..to].to_owned()), Cow::Owned(name[to + 1..].to_owned())),
+    };
+    (event_type, Some(id).filter(|id| id != "{id}"))
+}
+
+fn known_version(version: &str) -> Result<(), Reason> {
+    if version == "1.0" {
+        return Ok(());
+    }
+    let version: String = version.chars().take(20).collect();
+    Err(rejected(format!("cloudevents_version: {version} is not read, 1.0 is")))
+}
+
+fn rejected(why: impl Into<String>) -> Reason {
+    Reason::Rejected(why.into())
+}
+
+impl<'a> Frame<'a> {
+    fn of(envelope: &Envelope<'a>) -> Self {
+        let text = |text: &Option<Text<'a>>| text.clone().map(|text| text.0);
+        let name = if envelope.specversion.is_some() { &envelope.r#type } else { &envelope.detail_type };
+        let id = text(&envelope.id).filter(|id| !id.is_empty());
+        Self { id, name: text(name), time: text(&envelope.time), received_at: None }
+    }
+}
+
+/// Milliseconds since the Unix epoch, or RFC 3339.
+struct EventTime(Timestamp);
+
+impl<'de> Deserialize<'de> for EventTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Time;
+        impl Visitor<'_> for Time {
+            type Value = EventTime;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("milliseconds since 1970 or an RFC 3339 time")
+            }
+
+            fn visit_i64<E: de::Error>(self, millis: i64) -> Result<EventTime, E> {
+                Ok(EventTime(Timestamp::from_millis(millis)))
+            }
+
+            fn visit_u64<E: de::Error>(self, millis: u64) -> Result<EventTime, E> {
+                self.visit_i64(i64::try_from(millis).unwrap_or(i64::MAX))
+            }
+
+            fn visit_f64<E: de::Error>(self, millis: f64) -> Result<EventTime, E> {
+                // Beyond what can be written down the cast stops at the ends of the range.
+                self.visit_i64(millis as i64)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<EventTime, E> {
+                text.parse().map(EventTime).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Time)
+    }
+}
+
+/// Versions are text, but some senders write `12.0` without quotes.
+struct TextOrNumber<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for TextOrNumber<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        let text = raw.get();
+        match text.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(text).map(|Text(text)| Self(text)).map_err(de::Error::custom),
+            Some(b'-' | b'0'..=b'9') => Ok(Self(Cow::Borrowed(text))),
+            _ => Err(de::Error::custom("text or a number is expected")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! The edge: takes conversation events in over HTTP and brings them to
+//! `genesys.conversation-events.v1`.
+//!
+//! Accept → validate → produce with acks=all → reply. Each event is judged by itself: one
+//! that cannot be used becomes a dead letter and is named in the receipt, its neighbours go
+//! through. What is acknowledged is on all replicas; what is not acknowledged may be there
+//! too, so a sender who tries again brings duplicates, which the counting drops by event id.
+
+mod body;
+mod event;
+mod identity;
+mod pace;
+mod parcel;
+mod producer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use metrics::{Counter, Histogram};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use tokio_util::sync::CancellationToken;
+
+use super::facts::new_traceparent;
+use crate::health::{Health, Part};
+use crate::metrics as table;
+use crate::model::ingest::{Receipt, Refusal};
+use crate::runtime::clock;
+use crate::runtime::kafka::KafkaSettings;
+use crate::topics::{self, Topic, headers};
+
+use body::{CloudAttributes, Form};
+use pace::{Gate, Rate};
+use parcel::Parcel;
+use producer::{Batch, EventProducer, NotDelivered};
+
+/// Name of the role: its clients, readiness and `--stages`.
+pub const ROLE: &str = "ingest";
+
+/// What the edge takes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Events one request may bring.
+    pub max_events: usize,
+    /// Events per second this instance takes; `None` is no limit of its own.
+    pub events_per_second: Option<u32>,
+    /// How long the brokers may take to acknowledge a request.
+    pub delivery_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_events: 10_000, events_per_second: None, delivery_timeout: Duration::from_secs(4) }
+    }
+}
+
+/// After a failure requests are let through one per pause, and the brokers are asked as often.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Takes requests in; shared by everybody who does.
+pub struct Edge {
+    settings: Settings,
+    producer: EventProducer,
+    events_topic: String,
+    dead_letters_topic: String,
+    rate: Mutex<Option<Rate>>,
+    gate: Mutex<Gate>,
+    /// Whether the last thing heard from the brokers was good.
+    brokers_answer: AtomicBool,
+    part: Part,
+    counts: Counts,
+}
+
+struct Counts {
+    accepted: Counter,
+    duplicates: Counter,
+    rejected: Counter,
+    seconds: Histogram,
+}
+
+impl Edge {
+    /// # Errors
+    /// When the `kafka` settings are not accepted; brokers that do not answer are no error.
+    pub fn new(settings: Settings, kafka: &KafkaSettings, health: &Health) -> Result<Self, KafkaError> {
+        let rate = settings.events_per_second.map(|rate| Rate::new(rate, Instant::now()));
+        let event = |result| table::INGEST_EVENTS.counter(&[result]);
+        Ok(Self {
+            producer: EventProducer::new(kafka, ROLE, settings.delivery_timeout)?,
+            settings,
+            events_topic: kafka.topic(&topics::CONVERSATION_EVENTS),
+            dead_letters_topic: kafka.topic(&topics::DEAD_LETTERS),
+            rate: Mutex::new(rate),
+            gate: Mutex::default(),
+            brokers_answer: AtomicBool::new(false),
+            part: health.part(ROLE),
+            counts: Counts {
+                accepted: event("accepted"),
+                duplicates: event("duplicate"),
+                rejected: event("rejected"),
+                seconds: table::INGEST_SECONDS.histogram(&[]),
+            },
+        })
+    }
+
+    /// Keeps readiness true to the brokers until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if !self.brokers_answer.load(Ordering::Acquire) {
+                let edge = Arc::clone(&self);
+                let names = [self.events_topic.clone(), self.dead_letters_topic.clone()];
+                let probed = tokio::task::spawn_blocking(move || edge.producer.probe(&names));
+                tokio::select! {
+                    probed = probed => match probed {
+                        Ok(Ok(())) => self.worked(),
+                        Ok(Err(reason)) => self.part.not_ready(reason),
+                        Err(error) => self.part.not_ready(error.to_string()),
+                    },
+                    () = shutdown.cancelled() => return,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// Takes one request in. Answers once all replicas have every event that is accepted
+    /// and every dead letter.
+    ///
+    /// # Errors
+    /// When nothing of it was taken, or not all of it is known to be there.
+    pub async fn take(&self, headers: &HeaderMap, body: &[u8]) -> Result<Receipt, Refusal> {
+        let begun = Instant::now();
+        let result = self.bring(headers, body).await;
+        let told = match &result {
+            Ok(receipt) => {
+                self.counts.accepted.increment(receipt.accepted);
+                self.counts.duplicates.increment(receipt.duplicates);
+                self.counts.rejected.increment(receipt.rejected.len() as u64);
+                "taken"
+            }
+            Err(Refusal::Busy(_)) => "busy",
+            Err(Refusal::NotDelivered(_)) => "not_delivered",
+            Err(_) => "refused",
+        };
+        table::INGEST_REQUESTS.counter(&[told]).increment(1);
+        self.counts.seconds.record(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn bring(&self, headers: &HeaderMap, body: &[u8]) -> Result<Receipt, Refusal> {
+        let form = Form::of(headers)?;
+        let items = form.items(body, self.settings.max_events)?;
+        self.admit(items.len())?;
+        let attributes = match &form {
+            Form::Binary(attributes) => Some(attributes),
+            _ => None,
+        };
+        let received_at = clock::now();
+        let mut parcel = Parcel::new(body.len(), self.settings.max_events, received_at);
+        for (index, item) in items.iter().enumerate() {
+            event::read(item, attributes, received_at, |found| parcel.take(index, found));
+        }
+        drop(items);
+        let receipt = parcel.receipt()?;
+        let batch = self.producer.batch();
+        let sent = self.send(&parcel, attributes, headers, &batch);
+        drop(parcel);
+        let delivered = match sent {
+            Ok(()) => batch.delivered().await,
+            Err(error) => Err(error),
+        };
+        match delivered {
+            Ok(()) => {
+                self.worked();
+                Ok(receipt)
+            }
+            Err(NotDelivered::QueueFull) => {
+                Err(Refusal::Busy("more events are on their way than fit".to_owned()))
+            }
+            Err(error) => {
+                self.failed(&error);
+                Err(Refusal::NotDelivered(error.to_string()))
+            }
+        }
+    }
+
+    /// Before anything is sent: the limits of this instance.
+    fn admit(&self, events: usize) -> Result<(), Refusal> {
+        let now = Instant::now();
+        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(now, PAUSE) {
+            return Err(Refusal::Busy("the brokers do not take records at the moment".to_owned()));
+        }
+        match self
+            .rate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+            .map(|rate| rate.take(events, now))
+        {
+            Some(Err(wait)) => Err(Refusal::Busy(format!(
+                "more than ingest.events_per_second; the next {events} fit in {} ms",
+                wait.as_millis()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(
+        &self,
+        parcel: &Parcel,
+        attributes: Option<&CloudAttributes>,
+        headers: &HeaderMap,
+        batch: &Batch<'_>,
+    ) -> Result<(), NotDelivered> {
+        let traceparent = traceparent(headers);
+        let event_headers = base_headers(&traceparent).insert(schema(&topics::CONVERSATION_EVENTS));
+        for (key, value) in parcel.events() {
+            batch.send(&self.events_topic, Some(key), value, event_headers.clone())?;
+        }
+        for (value, errors) in parcel.dead_letters() {
+            let mut headers = base_headers(&traceparent);
+            for (name, value) in attributes.into_iter().flat_map(CloudAttributes::as_kafka_headers) {
+                headers = headers.insert(Header { key: name, value: Some(value) });
+            }
+            for (name, value) in errors.iter() {
+                headers = headers.insert(Header { key: name, value: Some(value) });
+            }
+            batch.send(&self.dead_letters_topic, None, value, headers)?;
+        }
+        Ok(())
+    }
+
+    fn worked(&self) {
+        if self.brokers_answer.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).worked();
+        self.part.ready();
+    }
+
+    fn failed(&self, error: &NotDelivered) {
+        tracing::warn!(%error, "events were not taken in");
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).failed(Instant::now(), PAUSE);
+        self.part.not_ready(error.to_string());
+        self.brokers_answer.store(false, Ordering::Release);
+    }
+}
+
+fn base_headers(traceparent: &str) -> OwnedHeaders {
+    let header = |key, value| Header { key, value: Some(value) };
+    OwnedHeaders::new()
+        .insert(header(headers::CONTENT_TYPE, headers::CONTENT_TYPE_JSON))
+        .insert(header(headers::TRACEPARENT, traceparent))
+}
+
+fn schema(topic: &Topic) -> Header<'_, &str> {
+    Header { key: headers::SCHEMA, value: Some(topic.schema_id()) }
+}
+
+/// The sender's trace where it names one as W3C Trace Context spells it, else a new one.
+fn traceparent(headers: &HeaderMap) -> String {
+    let given = headers.get(headers::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let spelled = |text: &&str| {
+        let hexadecimal = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let parts: Vec<&str> = text.split('-').collect();
+        parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
+            && parts.iter().all(|part| hexadecimal(part))
+            && parts[0] == "00"
+            && parts[1..3].iter().all(|id| id.bytes().any(|byte| byte != b'0'))
+    };
+    given.filter(spelled).map_or_else(new_traceparent, str::to_owned)
+}
+
+impl CloudAttributes {
+    /// As CloudEvents' Kafka binding names them.
+    fn as_kafka_headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("ce_specversion", Some(&self.specversion)),
+            ("ce_id", self.id.as_ref()),
+            ("ce_type", self.r#type.as_ref()),
+            ("ce_time", self.time.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_senders_trace_is_kept_if_it_is_one() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", value.parse().unwrap());
+            traceparent(&headers)
+        };
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(of(good), good);
+        for bad in [
+            "",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "x",
+        ] {
+            assert_ne!(of(bad), bad);
+            assert_eq!(of(bad).len(), good.len());
+        }
+    }
+}

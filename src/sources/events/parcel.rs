@@ -1,0 +1,122 @@
+//! The records of one request, made ready before any is sent.
+
+use std::collections::HashSet;
+
+use super::ROLE;
+use super::event::Found;
+use super::producer::overhead;
+use crate::model::Timestamp;
+use crate::model::decision::Position;
+use crate::model::ingest::{Receipt, Refusal, Rejected};
+use crate::runtime::dead_letter::{ErrorHeaders, Reason};
+use crate::topics::CONVERSATION_EVENTS;
+
+/// Where dead letters of the edge say they come from; their offset is the place in the request.
+pub const ORIGIN: &str = "POST /v1/events";
+/// There is no partition.
+const NO_PARTITION: i32 = -1;
+
+/// Keys and values in one piece of memory, and what the sender is told.
+pub struct Parcel {
+    received_at: Timestamp,
+    max_events: usize,
+    bytes: Vec<u8>,
+    events: Vec<Place>,
+    dead_letters: Vec<(Place, ErrorHeaders)>,
+    /// Conversation and event id of those in it.
+    seen: HashSet<String>,
+    /// Found beyond the limit: the request will be refused.
+    too_many: usize,
+    receipt: Receipt,
+}
+
+struct Place {
+    start: usize,
+    key_end: usize,
+    end: usize,
+}
+
+impl Parcel {
+    pub fn new(body_len: usize, max_events: usize, received_at: Timestamp) -> Self {
+        Self {
+            received_at,
+            max_events,
+            bytes: Vec::with_capacity(body_len + body_len / 2),
+            events: Vec::new(),
+            dead_letters: Vec::new(),
+            seen: HashSet::new(),
+            too_many: 0,
+            receipt: Receipt::default(),
+        }
+    }
+
+    /// Takes what was found at this place of the request.
+    pub fn take(&mut self, index: usize, found: Found<'_>) {
+        // A list can hold more than the request has items.
+        if self.events.len() + self.dead_letters.len() == self.max_events {
+            self.too_many += 1;
+            return;
+        }
+        let reason = match found.event {
+            Ok(event) => {
+                if !self.seen.insert(format!("{}\0{}", event.conversation_id, event.event_id)) {
+                    self.receipt.duplicates += 1;
+                    return;
+                }
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(event.conversation_id.as_bytes());
+                let key_end = self.bytes.len();
+                serde_json::to_writer(&mut self.bytes, &event).expect("own values are JSON");
+                let place = Place { start, key_end, end: self.bytes.len() };
+                let bytes = place.end - start + overhead(&CONVERSATION_EVENTS);
+                if bytes <= CONVERSATION_EVENTS.max_message_bytes {
+                    self.events.push(place);
+                    self.receipt.accepted += 1;
+                    return;
+                }
+                self.bytes.truncate(start);
+                Reason::TooLarge { bytes, limit: CONVERSATION_EVENTS.max_message_bytes }
+            }
+            Err(reason) => reason,
+        };
+        self.set_aside(index, found.detail_index, &reason, &found.original);
+    }
+
+    fn set_aside(&mut self, index: usize, detail_index: Option<usize>, reason: &Reason, original: &[u8]) {
+        let offset = i64::try_from(index).unwrap_or(i64::MAX);
+        let position = Position { topic: ORIGIN, partition: NO_PARTITION, offset };
+        let errors = ErrorHeaders::new(ROLE, reason, position, self.received_at);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(original);
+        let place = Place { start, key_end: start, end: self.bytes.len() };
+        self.dead_letters.push((place, errors));
+        self.receipt.rejected.push(Rejected {
+            index: index as u64,
+            detail_index: detail_index.map(|index| index as u64),
+            reason: reason.to_string(),
+        });
+    }
+
+    /// What the sender is told once everything is delivered.
+    ///
+    /// # Errors
+    /// When there are more events than a request may bring.
+    pub fn receipt(&self) -> Result<Receipt, Refusal> {
+        match self.too_many {
+            0 => Ok(self.receipt.clone()),
+            more => Err(Refusal::TooMany { events: self.max_events + more, limit: self.max_events }),
+        }
+    }
+
+    /// Keys and values.
+    pub fn events(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.events
+            .iter()
+            .map(|place| (&self.bytes[place.start..place.key_end], &self.bytes[place.key_end..place.end]))
+    }
+
+    /// Items as they came, with why they are set aside.
+    pub fn dead_letters(&self) -> impl Iterator<Item = (&[u8], &ErrorHeaders)> {
+        self.dead_letters.iter().map(|(place, errors)| (&self.bytes[place.start..place.end], errors))
+    }
+}

@@ -1,0 +1,139 @@
+//! What cannot be used is named, kept, and stops nothing.
+
+use rdkafka::message::Message;
+use serde_json::json;
+use trunkline::topics::{CONVERSATION_EVENTS, DEAD_LETTERS};
+
+use super::support::kafka::{self, create_topics, read_all};
+use super::{Running, TOPICS, envelope, header, problem, receipt, value};
+
+/// Items that cannot be used, with the reasons they are refused for.
+fn poisons() -> Vec<(Vec<u8>, &'static str)> {
+    let with = |detail: &str| {
+        format!(r#"{{"id":"p","detail-type":"ConversationEnded","detail":{detail}}}"#).into_bytes()
+    };
+    let nested = format!(r#"{{"conversationId":"c","x":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let large = format!(r#"{{"conversationId":"c","x":"{}"}}"#, "x".repeat(300 * 1_024));
+    let mut broken = with(r#"{"conversationId":"c?"}"#);
+    let at = broken.iter().position(|byte| *byte == b'?').unwrap();
+    broken[at] = 0xff;
+    vec![
+        (b"{\"id\":nonsense}".to_vec(), "bad_json"),
+        (broken, "invalid_utf8"),
+        (with(&nested), "too_deep"),
+        (with(r#"{"conversationId":"c","x":1,"x":2}"#), "rejected: duplicate_key"),
+        (with(r#"{"conversationId":"c","x":1e999}"#), "rejected: number_out_of_range"),
+        (with(r#"{"conversationId":"c\u0000"}"#), "nul_character"),
+        (with("{\"conversationId\":\"c\0\"}"), "nul_character"),
+        (with(r#"{"conversationId":"c","x":"\udc00"}"#), "rejected: lone_surrogate"),
+        (b"{\"order\":7}".to_vec(), "rejected: no_detail"),
+        (b"null".to_vec(), "bad_json"),
+        (with(r#"{"flowId":"f"}"#), "rejected: conversation_missing"),
+        (with(&large), "too_large"),
+        (with(r#"{"conversationId":"c","eventTime":4102444799999}"#), "from_the_future"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_of_every_kind_is_one_dead_letter_each_and_its_neighbours_go_through() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 2).await;
+    let edge = Running::start(&kafka).await;
+    let poisons = poisons();
+    let mut body = b"[".to_vec();
+    for (index, (poison, _)) in poisons.iter().enumerate() {
+        body.extend_from_slice(envelope(&format!("good-{index}"), "c").to_string().as_bytes());
+        body.push(b',');
+        body.extend_from_slice(poison);
+        body.extend_from_slice(if index + 1 == poisons.len() { b"]" } else { b"," });
+    }
+    let receipt = edge.take(body).await;
+    assert_eq!(receipt["accepted"], poisons.len());
+    let rejected = receipt["rejected"].as_array().unwrap();
+    assert_eq!(rejected.len(), poisons.len(), "{receipt}");
+
+    let letters = read_all(&kafka, &DEAD_LETTERS);
+    assert_eq!(letters.len(), poisons.len());
+    for (number, (poison, code)) in poisons.iter().enumerate() {
+        let index = 2 * number + 1;
+        let told = rejected.iter().find(|told| told["index"] == index).expect("told by index");
+        let reason = told["reason"].as_str().unwrap();
+        assert!(reason.starts_with(code), "{reason}, not {code}");
+        let at = letters
+            .iter()
+            .filter(|letter| header(letter, "trunkline-error-offset") == Some(index.to_string()));
+        let letters: Vec<_> = at.collect();
+        assert_eq!(letters.len(), 1, "once, with its position: {code}");
+        let letter = letters[0];
+        assert_eq!(letter.payload(), Some(poison.as_slice()), "byte for byte");
+        assert!(header(letter, "trunkline-error-reason").unwrap().starts_with(code));
+        assert_eq!(header(letter, "trunkline-error-topic").as_deref(), Some("POST /v1/events"));
+        assert_eq!(header(letter, "trunkline-error-stage").as_deref(), Some("ingest"));
+        assert!(header(letter, "trunkline-error-time").is_some());
+    }
+    assert_eq!(read_all(&kafka, &CONVERSATION_EVENTS).len(), poisons.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_alone_is_kept_too() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    let framed = b"\0\0\0\0\x01{}".to_vec();
+    for (poison, code) in poisons().into_iter().chain([(framed, "schema_registry_framing")]) {
+        let receipt = edge.take(poison).await;
+        assert_eq!((&receipt["accepted"], &receipt["rejected"][0]["index"]), (&json!(0), &json!(0)));
+        assert!(receipt["rejected"][0]["reason"].as_str().unwrap().starts_with(code), "{receipt}");
+    }
+    assert_eq!(read_all(&kafka, &DEAD_LETTERS).len(), poisons().len() + 1);
+    assert!(read_all(&kafka, &CONVERSATION_EVENTS).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_element_of_a_list_is_set_aside_such_that_it_can_be_sent_again() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    let body = r#"{"id":"l","detail-type":"ConversationEnded","detail":[{"conversationId":"a"},{"conversationId":""},{"conversationId":"b"}]}"#;
+    let receipt = edge.take(body).await;
+    let reason = receipt["rejected"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("rejected: empty: conversationId"), "{reason}");
+    assert_eq!((&receipt["accepted"], &receipt["rejected"][0]["detailIndex"]), (&json!(2), &json!(1)));
+    let letter = value(&read_all(&kafka, &DEAD_LETTERS)[0]);
+    assert_eq!(
+        letter,
+        json!({"id": "l", "detail-type": "ConversationEnded", "detail": {"conversationId": ""}})
+    );
+    // Mended and sent again.
+    let mended = letter.to_string().replace("\"\"", "\"c\"");
+    assert_eq!(edge.take(mended).await["accepted"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binary_cloud_event_keeps_its_attributes() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    let request = edge.post("application/json").header("ce-specversion", "1.0").header("ce-id", "x");
+    let answer = request.header("ce-type", "a.b").body("{\"broken\"").send().await.unwrap();
+    assert_eq!(receipt(answer).await["rejected"][0]["index"], 0);
+    let letters = read_all(&kafka, &DEAD_LETTERS);
+    assert_eq!(header(&letters[0], "ce_id").as_deref(), Some("x"));
+    assert_eq!(header(&letters[0], "ce_type").as_deref(), Some("a.b"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_megabytes_and_bodies_of_other_kinds_are_refused_whole() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    problem(edge.send(vec![b' '; 10 * 1_024 * 1_024]).await, 413, "body-too-large").await;
+    problem(edge.send("").await, 400, "bad-body").await;
+    let form = edge.post("application/x-www-form-urlencoded").body("a=1").send().await.unwrap();
+    problem(form, 415, "unsupported-media-type").await;
+    let zipped =
+        edge.post("application/json").header("content-encoding", "gzip").body("x").send().await.unwrap();
+    problem(zipped, 415, "unsupported-media-type").await;
+    assert!(read_all(&kafka, &DEAD_LETTERS).is_empty());
+    assert_eq!(edge.take(envelope("e", "c").to_string()).await["accepted"], 1);
+}
