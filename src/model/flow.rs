@@ -71,6 +71,18 @@ pub enum FlowTally<'a> {
     Closed(FlowClosed),
 }
 
+impl FlowTally<'_> {
+    /// Key of what is of no one flow.
+    pub const NO_FLOW: &'static str = "";
+
+    pub fn key(&self) -> &str {
+        match self {
+            FlowTally::Counted(count) => &count.flow_id,
+            FlowTally::Closed(_) => Self::NO_FLOW,
+        }
+    }
+}
+
 /// Interactions counted in one partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,6 +1,9 @@
 //! From topics to topics: the decisions' own mathematics. Stages never know each other.
 
 pub mod dialing;
+pub mod flow_counting;
+pub mod flow_health;
+pub mod flow_summing;
 pub mod lag;
 pub mod rollback;
 pub mod windowing;

@@ -1,0 +1,293 @@
+//! What one partition has counted in its open minutes, and which events it knows.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+use hashbrown::hash_map::Entry;
+use hashbrown::{Equivalent, HashMap};
+
+use super::changelog::{self, Record};
+use super::identity::Identity;
+use crate::flow::{Change, PartitionState, UnreadableState};
+use crate::model::Timestamp;
+
+/// Events known at once in one partition: some 120 MB. At the default lateness that is
+/// 20 000 a second for one partition.
+pub const MOST_EVENTS: usize = 4_000_000;
+/// Flow versions counted at once in the open minutes of one partition.
+pub const MOST_COUNTS: usize = 20_000;
+
+/// See the module.
+#[derive(Default)]
+pub struct State {
+    /// Minutes that begin before this are closed.
+    closed_before: Option<Timestamp>,
+    minutes: BTreeMap<Timestamp, Minute>,
+    /// Counts in all of them.
+    counts: usize,
+    /// The events counted, each with the minute it is of. Those of closed minutes are as if
+    /// they were not there.
+    events: HashMap<Identity, Second>,
+    /// Minutes closed since the last commit: what the changelog holds of them has to go.
+    closed: Vec<(Timestamp, Minute)>,
+    is_changed: bool,
+    /// When the counts were told last. Not kept: after a restart all are told again.
+    told_at: Option<Timestamp>,
+    is_untold: bool,
+}
+
+#[derive(Default)]
+struct Minute {
+    counts: HashMap<FlowVersion, Count>,
+    /// Records of events that the changelog has.
+    event_records: u32,
+    /// Events that it does not have yet.
+    new_events: Vec<Identity>,
+}
+
+/// Interactions of one flow version in one minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub total: u64,
+    pub errors: u64,
+    is_changed: bool,
+    is_untold: bool,
+}
+
+/// A flow and its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FlowVersion {
+    flow_id: Box<str>,
+    version: Box<str>,
+}
+
+/// The same, borrowed from an event.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowVersionRef<'e> {
+    pub flow_id: &'e str,
+    pub version: &'e str,
+}
+
+impl FlowVersion {
+    fn borrow(&self) -> FlowVersionRef<'_> {
+        FlowVersionRef { flow_id: &self.flow_id, version: &self.version }
+    }
+}
+
+impl Hash for FlowVersionRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.flow_id.hash(state);
+        self.version.hash(state);
+    }
+}
+
+impl Hash for FlowVersion {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrow().hash(state);
+    }
+}
+
+impl Equivalent<FlowVersion> for FlowVersionRef<'_> {
+    fn equivalent(&self, key: &FlowVersion) -> bool {
+        *self.flow_id == *key.flow_id && *self.version == *key.version
+    }
+}
+
+/// A minute's beginning in whole seconds since the Unix epoch: small, for there are many.
+/// Minutes are at least a second long, so that no two begin in the same one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Second(u32);
+
+impl Second {
+    fn of(minute: Timestamp) -> Self {
+        // Events are of the years 2000 to 2099.
+        Self(u32::try_from(minute.as_millis().div_euclid(1_000)).unwrap_or(0))
+    }
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    Once,
+    /// It is known already.
+    Again,
+    /// Its minute is closed.
+    TooLate,
+    TooManyEvents,
+    TooManyCounts,
+}
+
+impl State {
+    /// Counts an event in its minute, if it is new. Anything but [`Counted::Once`] leaves
+    /// the state as it was.
+    pub fn count(
+        &mut self,
+        minute: Timestamp,
+        event: Identity,
+        of: FlowVersionRef<'_>,
+        is_error: bool,
+    ) -> Counted {
+        if self.closed_before.is_some_and(|closed| minute < closed) {
+            return Counted::TooLate;
+        }
+        let oldest_open = self.closed_before.map(Second::of);
+        let is_full = self.events.len() >= MOST_EVENTS;
+        let place = match self.events.entry(event) {
+            Entry::Occupied(known) if oldest_open.is_none_or(|oldest| *known.get() >= oldest) => {
+                return Counted::Again;
+            }
+            _ if is_full => return Counted::TooManyEvents,
+            place => place,
+        };
+        let held = self.minutes.entry(minute).or_default();
+        let count = match held.counts.get_mut(&of) {
+            Some(count) => count,
+            None if self.counts >= MOST_COUNTS => return Counted::TooManyCounts,
+            None => {
+                self.counts += 1;
+                let key = FlowVersion { flow_id: of.flow_id.into(), version: of.version.into() };
+                held.counts.entry(key).or_default()
+            }
+        };
+        count.total += 1;
+        count.errors += u64::from(is_error);
+        count.is_changed = true;
+        count.is_untold = true;
+        held.new_events.push(event);
+        place.insert(Second::of(minute));
+        self.is_changed = true;
+        self.is_untold = true;
+        Counted::Once
+    }
+
+    pub fn closed_before(&self) -> Option<Timestamp> {
+        self.closed_before
+    }
+
+    /// Whether there are counts that were not told, and the last telling was at or before
+    /// `told_before` (or is later than `at`: the clock went back).
+    pub fn is_to_be_told(&self, told_before: Timestamp, at: Timestamp) -> bool {
+        self.is_untold && self.told_at.is_none_or(|told_at| told_at <= told_before || told_at > at)
+    }
+
+    /// Hands every count that was not told since it changed to `tell`.
+    pub fn tell(&mut self, at: Timestamp, mut tell: impl FnMut(Timestamp, FlowVersionRef<'_>, &Count)) {
+        self.told_at = Some(at);
+        self.is_untold = false;
+        for (minute, held) in &mut self.minutes {
+            for (of, count) in held.counts.iter_mut().filter(|(_, count)| count.is_untold) {
+                count.is_untold = false;
+                tell(*minute, of.borrow(), count);
+            }
+        }
+    }
+
+    /// Closes every minute that begins before `before`, and forgets its events.
+    pub fn close(&mut self, before: Timestamp) {
+        let open = self.minutes.split_off(&before);
+        let closed = std::mem::replace(&mut self.minutes, open);
+        self.counts -= closed.values().map(|minute| minute.counts.len()).sum::<usize>();
+        self.closed.extend(closed);
+        self.closed_before = Some(before);
+        self.is_changed = true;
+        let oldest_open = Second::of(before);
+        self.events.retain(|_, minute| *minute >= oldest_open);
+        // What a burst took is given back.
+        if self.events.capacity() > 8 * self.events.len().max(1_024) {
+            self.events.shrink_to(2 * self.events.len());
+        }
+    }
+
+    fn restore_record(&mut self, record: Record<'_>) {
+        match record {
+            Record::ClosedBefore(before) => {
+                self.close(before);
+                self.closed.clear();
+            }
+            Record::Count { minute, flow_id, version, count: Some((total, errors)) } => {
+                let key = FlowVersion { flow_id: flow_id.into(), version: version.into() };
+                let count = Count { total, errors, is_changed: false, is_untold: true };
+                self.is_untold = true;
+                if self.minutes.entry(minute).or_default().counts.insert(key, count).is_none() {
+                    self.counts += 1;
+                }
+            }
+            // What was of a closed minute has gone with it.
+            Record::Count { count: None, .. } | Record::Events { events: None, .. } => {}
+            Record::Events { minute, number, events: Some(events) } => {
+                let held = self.minutes.entry(minute).or_default();
+                held.event_records = held.event_records.max(number + 1);
+                let minute = Second::of(minute);
+                self.events.extend(events.map(|event| (event, minute)));
+            }
+        }
+    }
+}
+
+impl PartitionState for State {
+    fn restore(&mut self, known: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), UnreadableState> {
+        let record = changelog::read(known, key, value)?;
+        let minute = match record {
+            Record::Count { minute, .. } | Record::Events { minute, .. } => Some(minute),
+            Record::ClosedBefore(_) => None,
+        };
+        let is_closed = self.closed_before.zip(minute).is_some_and(|(closed, minute)| minute < closed);
+        if !is_closed {
+            self.restore_record(record);
+        }
+        self.is_changed = false;
+        Ok(())
+    }
+
+    fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    fn changes<E>(&self, version: u32, mut write: impl FnMut(Change<'_>) -> Result<(), E>) -> Result<(), E> {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        // Records are small by themselves: no event is to blame for one.
+        let mut put = |key: &[u8], value: Option<&[u8]>| write(Change { key, value, by_offset: -1 });
+        for (minute, held) in &self.closed {
+            for of in held.counts.keys() {
+                changelog::count_key(&mut key, *minute, of.borrow());
+                put(&key, None)?;
+            }
+            for number in 0..held.event_records {
+                changelog::events_key(&mut key, *minute, number);
+                put(&key, None)?;
+            }
+        }
+        for (minute, held) in &self.minutes {
+            for (of, count) in held.counts.iter().filter(|(_, count)| count.is_changed) {
+                changelog::count_key(&mut key, *minute, of.borrow());
+                changelog::count_value(&mut value, version, count.total, count.errors);
+                put(&key, Some(&value))?;
+            }
+            for (number, events) in (held.event_records..).zip(changelog::portions(&held.new_events)) {
+                changelog::events_key(&mut key, *minute, number);
+                changelog::events_value(&mut value, version, events);
+                put(&key, Some(&value))?;
+            }
+        }
+        if let Some(before) = self.closed_before.filter(|_| self.is_changed) {
+            changelog::closed_value(&mut value, version, before);
+            put(changelog::CLOSED_KEY, Some(&value))?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self) {
+        self.closed.clear();
+        self.is_changed = false;
+        for held in self.minutes.values_mut() {
+            let records = changelog::portions(&held.new_events).count();
+            held.event_records += u32::try_from(records).expect("few records in a transaction");
+            held.new_events.clear();
+            held.counts.values_mut().for_each(|count| count.is_changed = false);
+        }
+    }
+
+    fn keys(&self) -> usize {
+        self.counts
+    }
+}
