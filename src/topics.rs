@@ -316,10 +316,10 @@ pub static FLOW_SUMMING_CHANGELOG: Topic = Topic {
     max_message_bytes: 128 * KIB,
 };
 
-pub static FLOW_HEALTH_CHANGELOG: Topic = Topic {
-    name: "trunkline.flow-health-changelog.v1",
+pub static FLOW_MEASURING_CHANGELOG: Topic = Topic {
+    name: "trunkline.flow-measuring-changelog.v1",
     key: "flowId",
-    description: "state of the flow-health stage",
+    description: "state of the flow-measuring stage",
     cleanup: Cleanup::Compact,
     values: Values::Internal,
     max_message_bytes: 128 * KIB,
@@ -350,7 +350,7 @@ pub static ALL: &[&Topic] = &[
     &DIALING_CHANGELOG,
     &FLOW_COUNTING_CHANGELOG,
     &FLOW_SUMMING_CHANGELOG,
-    &FLOW_HEALTH_CHANGELOG,
+    &FLOW_MEASURING_CHANGELOG,
     &LAG_CHANGELOG,
     &ROLLBACK_CHANGELOG,
     &OUTBOX_PROGRESS,

@@ -7,3 +7,6 @@ mod dial_loop;
 
 #[path = "scenarios/driver.rs"]
 mod driver;
+
+#[path = "scenarios/flow_minutes.rs"]
+mod flow_minutes;

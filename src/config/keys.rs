@@ -84,6 +84,10 @@ keys! {
     DIAL_TARGET = "dial.target", Kind::Number { least: 0.01, greatest: 1.0 }, Some("0.85"),
         "Answer rate that `proportional` aims at, as a fraction.";
     DIAL_CAMPAIGNS = "dial.campaigns", Kind::List, None, "Ids of the campaigns to watch.";
+    EVENTS_WINDOW = "events.window", Kind::Duration { least: Duration::from_secs(1), greatest: HOUR }, Some("60s"),
+        "Length of a minute of event time, over which interactions with flows are counted. Shorter than 60s only for a simulator run faster than real time.";
+    EVENTS_LATENESS = "events.lateness", Kind::Duration { least: Duration::ZERO, greatest: HOUR }, Some("120s"),
+        "How far behind the newest event of its partition an event may be and still count. Minutes stay open for so long.";
     ENRICHMENT_MODE = "enrichment.mode", Kind::OneOf(&["on", "off"]), Some("on"),
         "`on` asks the platform's analytics about every conversation that has events; nothing is changed there.";
     ENRICHMENT_QUIET = "enrichment.quiet", Kind::Duration { least: MILLISECOND, greatest: DAY }, Some("60s"),

@@ -8,7 +8,9 @@ use toml::Value as Toml;
 
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
-use super::{Config, Dial, Enrichment, Genesys, Http, Influx, Ingest, Kafka, Postgres, Problem, Problems};
+use super::{
+    Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Postgres, Problem, Problems,
+};
 use crate::model::decision::Mode;
 
 /// Where a configuration comes from.
@@ -313,6 +315,10 @@ impl Reader {
                 region: self.text(&keys::GENESYS_REGION),
             },
             dial,
+            events: Events {
+                window: self.duration(&keys::EVENTS_WINDOW),
+                lateness: self.duration(&keys::EVENTS_LATENESS),
+            },
             enrichment: self.enrichment(),
             influx,
             printed: self.printed(),

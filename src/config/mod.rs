@@ -27,6 +27,7 @@ pub struct Config {
     pub ingest: Ingest,
     pub genesys: Genesys,
     pub dial: Dial,
+    pub events: Events,
     /// `None` is off.
     pub enrichment: Option<Enrichment>,
     pub influx: Option<Influx>,
@@ -94,6 +95,15 @@ pub struct Genesys {
     pub budget_window: Duration,
     pub organization_id: Option<String>,
     pub region: Option<String>,
+}
+
+/// How conversation events are counted.
+#[derive(Debug)]
+pub struct Events {
+    /// Length of a minute of event time; shorter only for a simulator run fast.
+    pub window: Duration,
+    /// How far behind the newest event of its partition an event may be and still count.
+    pub lateness: Duration,
 }
 
 #[derive(Debug)]

@@ -101,6 +101,11 @@ impl Driver {
     /// Appends any record whatever; one without a key goes to partition 0.
     pub fn produce_record(&mut self, topic: &'static Topic, record: Stored) {
         let partition = record.key.as_ref().map_or(0, |key| partition_of(key, self.log.partitions));
+        self.produce_to(topic, partition, record);
+    }
+
+    /// Appends any record whatever to a partition, whatever its key.
+    pub fn produce_to(&mut self, topic: &'static Topic, partition: i32, record: Stored) {
         self.log.append(topic, partition, record);
     }
 

@@ -2,7 +2,7 @@
 
 pub mod dialing;
 pub mod flow_counting;
-pub mod flow_health;
+pub mod flow_measuring;
 pub mod flow_summing;
 pub mod lag;
 pub mod rollback;

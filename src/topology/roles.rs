@@ -1,7 +1,7 @@
 //! Every role an instance can play, in the order of the dataflow.
 
 use crate::flow::Declaration;
-use crate::stages::{dialing, windowing};
+use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, windowing};
 use crate::topics::{self, Topic};
 
 /// Which way a role looks.
@@ -46,6 +46,9 @@ pub struct Role {
 pub const INGEST: &str = "ingest";
 pub const WINDOWING: &str = "windowing";
 pub const DIALING: &str = "dialing";
+pub const FLOW_COUNTING: &str = "flow-counting";
+pub const FLOW_SUMMING: &str = "flow-summing";
+pub const FLOW_MEASURING: &str = "flow-measuring";
 pub const CAMPAIGN_POLLER: &str = "campaign-poller";
 pub const ACTUATOR: &str = "actuator";
 pub const AUDIT: &str = "audit";
@@ -80,6 +83,9 @@ pub fn roles() -> Vec<Role> {
         },
         stage(&windowing::DECLARATION),
         stage(&dialing::DECLARATION),
+        stage(&flow_counting::DECLARATION),
+        stage(&flow_summing::DECLARATION),
+        stage(&flow_measuring::DECLARATION),
         Role {
             name: ACTUATOR,
             kind: Kind::Sink,

@@ -27,6 +27,9 @@ use crate::sources::campaign_poller;
 use crate::sources::events::Edge;
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
+use crate::stages::flow_counting::FlowCounting;
+use crate::stages::flow_measuring::FlowMeasuring;
+use crate::stages::flow_summing::FlowSumming;
 use crate::stages::windowing::Windowing;
 
 /// Every role ends within this; what is cut off then is taken up by the next start.
@@ -178,6 +181,11 @@ impl Starting<'_> {
             (roles::INGEST, _) => self.ingest()?,
             (roles::DRIFT, _) => self.drift()?,
             (roles::ENRICHMENT, _) => self.enrichment()?,
+            (roles::FLOW_COUNTING, _) => {
+                self.stage(FlowCounting::new(self.config.events.window, self.config.events.lateness));
+            }
+            (roles::FLOW_SUMMING, _) => self.stage(FlowSumming::new(self.config.events.window)),
+            (roles::FLOW_MEASURING, _) => self.stage(FlowMeasuring),
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),

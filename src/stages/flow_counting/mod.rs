@@ -80,13 +80,7 @@ impl PartitionStage for FlowCounting {
         input.occurred_at
     }
 
-    fn step(
-        &self,
-        _: &Record<'_>,
-        state: &mut State,
-        event: ConversationEvent<'_>,
-        _: &mut Outputs,
-    ) -> Step {
+    fn step(&self, _: &Record<'_>, state: &mut State, event: ConversationEvent<'_>, _: &mut Outputs) -> Step {
         if let Err(invalid) = event.validate() {
             return Step::Rejected(invalid.to_string());
         }

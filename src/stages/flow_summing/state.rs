@@ -81,8 +81,8 @@ impl State {
     /// A partition of events has come so far. Answers whether that is news.
     pub fn pass(&mut self, closed: FlowClosed) -> bool {
         let known = self.upstream.before.get(&closed.partition);
-        let is_news =
-            self.upstream.partitions != closed.partitions || known.is_none_or(|before| *before < closed.before);
+        let is_news = self.upstream.partitions != closed.partitions
+            || known.is_none_or(|before| *before < closed.before);
         if is_news {
             self.upstream.partitions = closed.partitions;
             self.upstream.before.insert(closed.partition, closed.before);
@@ -240,8 +240,12 @@ impl PartitionState for State {
                     self.sums.remove(&minute);
                 }
             }
-            (Key::LastMinute(of), Some(value)) => drop(self.last_minutes.insert(of, read(known, key, value)?)),
-            (Key::LastMinute(of), None) => drop(self.last_minutes.remove(&of)),
+            (Key::LastMinute(of), Some(value)) => {
+                self.last_minutes.insert(of, read(known, key, value)?);
+            }
+            (Key::LastMinute(of), None) => {
+                self.last_minutes.remove(&of);
+            }
             (Key::Upstream, None) => self.upstream = Upstream::default(),
             (Key::ClosedBefore, None) => self.closed_before = None,
         }

@@ -10,11 +10,11 @@ use crate::model::flow::{FlowHealth, FlowMinute, MinuteSource};
 use crate::topics;
 
 pub static DECLARATION: Declaration = Declaration {
-    name: "flow-health",
+    name: "flow-measuring",
     description: "makes polled measures into minutes of flows, each change once",
     input: &topics::FLOW_HEALTH,
     outputs: &[&topics::FLOW_MINUTES],
-    changelog: &topics::FLOW_HEALTH_CHANGELOG,
+    changelog: &topics::FLOW_MEASURING_CHANGELOG,
     state_version: 1,
     lateness: Duration::from_secs(300),
 };
