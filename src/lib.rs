@@ -2,7 +2,7 @@
 //!
 //! The rooms follow the dataflow and know only what stands left of them:
 //! `model → topics → flow → stages | runtime`, `model → genesys | postgres`, then
-//! `sources, sinks, console → topology → cli`. `tests/rules/architecture.rs` checks it.
+//! `sources, sinks, routing, console → topology → cli`. `tests/rules/architecture.rs` checks it.
 
 pub mod cli;
 pub mod config;
@@ -13,6 +13,7 @@ pub mod health;
 pub mod metrics;
 pub mod model;
 pub mod postgres;
+pub mod routing;
 pub mod runtime;
 pub mod simulator;
 pub mod sinks;

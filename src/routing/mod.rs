@@ -1,0 +1,4 @@
+//! The weighted decision service.
+
+pub mod rule;
+pub mod weights;
