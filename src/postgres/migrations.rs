@@ -23,6 +23,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (4, "outbox", include_str!("../../sql/0004_outbox.sql")),
     (5, "dead_letters", include_str!("../../sql/0005_dead_letters.sql")),
     (7, "enrichment", include_str!("../../sql/0007_enrichment.sql")),
+    (9, "routing", include_str!("../../sql/0009_routing.sql")),
 ];
 
 /// Where sqlx keeps its book.

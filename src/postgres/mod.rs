@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod migrations;
 pub mod outbox;
 mod overview;
+pub mod routing;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -43,6 +44,9 @@ pub struct Settings {
     /// How long a transaction may stand still before the server ends it: what a
     /// stopped process holds is free again after this.
     pub idle_in_transaction_timeout: Duration,
+    /// Statements look single rows up in tables that grow fast: a plan made while a table
+    /// was empty must use its index, and connections are not tried before each use.
+    pub point_lookups: bool,
 }
 
 impl Default for Settings {
@@ -53,6 +57,7 @@ impl Default for Settings {
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(10),
+            point_lookups: false,
         }
     }
 }
@@ -86,6 +91,7 @@ impl Database {
             .acquire_timeout(settings.acquire_timeout)
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1_800))
+            .test_before_acquire(!settings.point_lookups)
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move {
@@ -188,8 +194,9 @@ impl Database {
 }
 
 fn session_limits(settings: &Settings) -> String {
+    let plans = if settings.point_lookups { "; SET enable_seqscan = off" } else { "" };
     format!(
-        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}{plans}",
         settings.statement_timeout.as_millis(),
         settings.idle_in_transaction_timeout.as_millis(),
     )
