@@ -128,6 +128,20 @@ metrics_table! {
         "Conversations waiting to be asked about, told by the instance that asks.";
     ENRICHMENT_OLDEST_SECONDS = "trunkline_enrichment_oldest_seconds", Kind::Gauge, [],
         "How long the conversation that is due for longest has been due.";
+    ROUTE_ANSWERS = "trunkline_route_answers_total", Kind::Counter, ["configuration", "source"],
+        "Routing decisions answered, by where they came from: exact, cached, fallback. Repeats from memory are not counted.";
+    ROUTE_ANSWER_SECONDS = "trunkline_route_answer_seconds", SECONDS, [],
+        "Time from a request for a routing decision to its answer.";
+    ROUTE_BLOCKS = "trunkline_route_blocks_total", Kind::Counter, ["result"],
+        "Blocks of routing decisions by what became of them: written, lost_turn (another instance was first), overdue, failed.";
+    ROUTE_BLOCK_SIZE = "trunkline_route_block_size", Kind::Histogram(&[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]), [],
+        "Routing decisions written with one transaction.";
+    ROUTE_BREAKER_OPEN = "trunkline_route_breaker_open", Kind::Gauge, ["configuration"],
+        "1 while a configuration is answered by its fallback.";
+    ROUTE_LATE = "trunkline_route_late_total", Kind::Counter, ["result"],
+        "Answers given without the counters by what became of them: recorded, conflict (another instance's stands), lost (more than can be kept).";
+    ROUTE_ALARM = "trunkline_route_alarm", Kind::Gauge, ["configuration", "alarm"],
+        "1 while people should look: nobody_available, all_weights_zero.";
     DRIFT_POINTS = "trunkline_drift_points_total", Kind::Counter, ["result"],
         "Drift points by what became of them: written, refused, given_up, or unreadable outcomes.";
 }

@@ -110,6 +110,13 @@ pub enum RouteSource {
 }
 
 impl RouteSource {
+    pub const ALL: [RouteSource; 3] = [RouteSource::Exact, RouteSource::Cached, RouteSource::Fallback];
+
+    /// The source of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             RouteSource::Exact => "exact",
@@ -134,13 +141,6 @@ pub enum RouteReason {
 }
 
 impl RouteReason {
-    pub const ALL: [RouteReason; 4] = [
-        RouteReason::Share,
-        RouteReason::NobodyAvailable,
-        RouteReason::Disabled,
-        RouteReason::FallbackDefault,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             RouteReason::Share => "share",

@@ -1,4 +1,28 @@
-//! The weighted decision service.
+//! The weighted decision service: which group gets a conversation (`algorithms.md` §2).
+//!
+//! A [service](Service) has one [desk] per configuration. A desk gathers the conversations
+//! that wait, applies the [rule] once for each to the counter that all instances share, and
+//! writes counter and answers in one transaction; then it answers. So the sequence has no
+//! holes and every prefix of it keeps the rule's bound, whoever crashes when, and an answer
+//! marked `exact` is recorded before it is given.
+//!
+//! What is promised when:
+//! - `exact`: recorded before it was given; the next one asked, anywhere, gets the same.
+//! - `cached`, `fallback`: given within the patience without the counters, written to the
+//!   instance's [journal], and recorded with the same destination once the counters are
+//!   back. Until then another instance that is asked about the same conversation may answer
+//!   differently; the one recorded first stands and is counted, once.
 
+mod breaker;
+mod desk;
+mod journal;
+mod kit;
+pub mod recorder;
 pub mod rule;
+mod service;
+mod sheet;
+mod tally;
 pub mod weights;
+
+pub use kit::{Settings, Unchanging, View};
+pub use service::{ROLE, Refusal, Service, check};

@@ -1,5 +1,7 @@
 //! From a configuration as people write it to whole shares.
 
+use std::sync::Arc;
+
 use super::rule::UNIT;
 use crate::model::routing::{RouteConfiguration, RouteFallback, RouteStatus};
 
@@ -20,7 +22,7 @@ pub struct Plan {
     /// In the order of their ids.
     pub groups: Vec<PlannedGroup>,
     /// Where conversations go that no group can take.
-    pub default: String,
+    pub default: Arc<str>,
     pub fallback: RouteFallback,
     pub enabled: bool,
     /// Every weight was 0, so all are equal: worth an alarm.
@@ -30,7 +32,7 @@ pub struct Plan {
 /// One group of a [`Plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedGroup {
-    pub id: String,
+    pub id: Arc<str>,
     /// In hundredths of a percent, raised to the floor; 0 drains.
     pub weight: u32,
 }
@@ -58,14 +60,14 @@ impl Plan {
             .map(|rule| {
                 let part = if all_zero { 1.0 / count } else { rule.weight / total };
                 let weight = if rule.drain { 0 } else { ((part * WHOLE).round() as u32).max(FLOOR) };
-                PlannedGroup { id: rule.destination.id.clone(), weight }
+                PlannedGroup { id: rule.destination.id.as_str().into(), weight }
             })
             .collect();
         groups.sort_by(|a, b| a.id.cmp(&b.id));
         let heaviest =
             groups.iter().reduce(|most, other| if other.weight > most.weight { other } else { most });
         let default = match (&configuration.default_destination, heaviest) {
-            (Some(destination), _) => destination.id.clone(),
+            (Some(destination), _) => destination.id.as_str().into(),
             (None, Some(group)) => group.id.clone(),
             (None, None) => unreachable!("a configuration without rules was refused"),
         };
@@ -76,6 +78,11 @@ impl Plan {
             enabled: configuration.status == RouteStatus::Enabled,
             all_zero,
         })
+    }
+
+    /// Where the group of this destination stands.
+    pub fn index(&self, id: &str) -> Option<usize> {
+        self.groups.binary_search_by(|group| (*group.id).cmp(id)).ok()
     }
 
     /// Shares over the groups that `available` lets through, in the order of the groups.
@@ -254,9 +261,9 @@ mod tests {
     #[test]
     fn the_default_is_the_configured_one_or_the_heaviest() {
         let mut wanted = configuration(&[30.0, 70.0]);
-        assert_eq!(Plan::of(&wanted).unwrap().default, "q1");
+        assert_eq!(Plan::of(&wanted).unwrap().default.as_ref(), "q1");
         wanted.default_destination = Some(Destination { r#type: "QUEUE_ID".into(), id: "x".into() });
-        assert_eq!(Plan::of(&wanted).unwrap().default, "x");
+        assert_eq!(Plan::of(&wanted).unwrap().default.as_ref(), "x");
     }
 
     #[test]

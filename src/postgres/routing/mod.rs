@@ -8,6 +8,7 @@ mod configurations;
 mod record;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
@@ -45,8 +46,8 @@ pub struct InForce {
 /// An answer that is to become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewAnswer {
-    pub conversation_id: String,
-    pub destination_id: String,
+    pub conversation_id: Arc<str>,
+    pub destination_id: Arc<str>,
     pub revision: i64,
     pub source: RouteSource,
     pub reason: RouteReason,
@@ -157,7 +158,7 @@ impl RouteCounters {
         &self,
         configuration_id: &str,
         known_revision: i64,
-        conversations: &[String],
+        conversations: &[Arc<str>],
     ) -> Result<Option<LockedTurn>, Error> {
         let explain = |error| self.database.explain(error);
         let mut transaction = self.database.pool().begin().await.map_err(explain)?;
@@ -179,11 +180,17 @@ impl RouteCounters {
         let known = if conversations.is_empty() {
             Vec::new()
         } else {
-            let known = sqlx::query(KNOWN).bind(counter.configuration).bind(conversations);
+            let known = sqlx::query(KNOWN).bind(counter.configuration);
+            let known = known.bind(conversations.iter().map(|id| &**id).collect::<Vec<_>>());
             let rows = known.fetch_all(&mut *transaction).await.map_err(explain)?;
             rows.iter().map(known_answer).collect::<Result<_, _>>().map_err(explain)?
         };
         Ok(Some(LockedTurn { transaction, target: self.database.clone(), counter, definition, known }))
+    }
+
+    /// What to say of an attempt that was given up after `limit`.
+    pub fn no_answer(&self, limit: Duration) -> Error {
+        Error::NoAnswer { server: self.database.target.server.clone(), after: limit }
     }
 
     /// One configuration in force with its counter.
@@ -243,8 +250,8 @@ async fn write<'c>(
         .bind(Json(&block.groups))
         .bind(block.settings_revision)
         .bind(Json(&block.taken_from))
-        .bind(answers().map(|answer| answer.conversation_id.as_str()).collect::<Vec<_>>())
-        .bind(answers().map(|answer| answer.destination_id.as_str()).collect::<Vec<_>>())
+        .bind(answers().map(|answer| &*answer.conversation_id).collect::<Vec<_>>())
+        .bind(answers().map(|answer| &*answer.destination_id).collect::<Vec<_>>())
         .bind(answers().map(|answer| answer.revision).collect::<Vec<_>>())
         .bind(answers().map(|answer| answer.source.name()).collect::<Vec<_>>())
         .bind(answers().map(|answer| answer.reason.name()).collect::<Vec<_>>())

@@ -1,0 +1,252 @@
+//! Tells the audit: turns answers into decisions for `trunkline.routing-decisions.v1`, off
+//! the answers' path. The rows of the answers are what nothing can be lost from; the place
+//! reached and the messages for the outbox move in one transaction, so each decision goes
+//! out once and in order. Several instances may try; the one that is first goes on.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::rule::{self, Standing};
+use super::tally::book;
+use crate::health::Part;
+use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::routing::{RouteGroup, RouteInputs, RouteParameters, RouteReason, RouteSource};
+use crate::postgres::outbox::Message;
+use crate::postgres::routing::{Recordable, RecordedAnswer, RecordedTurn};
+use crate::postgres::{Database, Error};
+use crate::topics::{self, RouteDecision};
+
+/// Answers that go to the outbox with one transaction.
+const BATCH: i64 = 1_000;
+/// Between two looks while there is nothing to tell.
+const IDLE: Duration = Duration::from_millis(100);
+/// After another instance was first, or the database was away.
+const STAND_BACK: Duration = Duration::from_secs(2);
+/// How often old answers are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+
+/// What can change an answer of the rule.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RuleParameters {
+    unit: i64,
+}
+
+/// The policy decisions are taken under.
+pub fn policy() -> Policy<'static> {
+    Policy::new(rule::NAME, rule::VERSION, &RuleParameters { unit: rule::UNIT })
+}
+
+/// Runs until `shutdown`.
+pub async fn run(
+    database: Database,
+    mode: Mode,
+    retention: Duration,
+    part: Part,
+    shutdown: CancellationToken,
+) {
+    let recorder = Recorder { database, mode, policy: policy() };
+    let mut forget_at = tokio::time::Instant::now() + FORGET_EVERY;
+    loop {
+        let pause = match recorder.record().await {
+            Ok(Progress::More) => Duration::ZERO,
+            Ok(Progress::Done) => IDLE,
+            Ok(Progress::NotFirst) => STAND_BACK,
+            Err(error) => {
+                part.not_ready(format!("routing decisions wait to be told to the audit: {error}"));
+                STAND_BACK
+            }
+        };
+        if pause != STAND_BACK {
+            part.ready();
+        }
+        if tokio::time::Instant::now() >= forget_at {
+            forget_at = tokio::time::Instant::now() + FORGET_EVERY;
+            if let Err(error) = recorder.database.forget_route_answers(retention).await {
+                tracing::warn!(%error, "old routing answers are not forgotten yet");
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+enum Progress {
+    More,
+    Done,
+    NotFirst,
+}
+
+struct Recorder {
+    database: Database,
+    mode: Mode,
+    policy: Policy<'static>,
+}
+
+impl Recorder {
+    /// One batch of each configuration.
+    async fn record(&self) -> Result<Progress, Error> {
+        let mut progress = Progress::Done;
+        for of in self.database.recordable_routes().await? {
+            let (answers, turns) = self.database.unrecorded_answers(&of, BATCH).await?;
+            let Some(last) = answers.last().map(|answer| answer.sequence) else { continue };
+            let texts: Vec<String> = decisions(&of, &answers, &turns, self.mode, &self.policy)
+                .map(|decision| serde_json::to_string(&decision).expect("own values are JSON"))
+                .collect();
+            let key = of.configuration_id.as_bytes();
+            let topic = topics::ROUTING_DECISIONS.name;
+            let messages: Vec<Message<'_>> =
+                texts.iter().map(|text| Message::new(topic, key, text.as_bytes())).collect();
+            if !self.database.record_routes(&of, last, &messages).await? {
+                return Ok(Progress::NotFirst);
+            }
+            if answers.len() as i64 == BATCH {
+                progress = Progress::More;
+            }
+        }
+        Ok(progress)
+    }
+}
+
+/// Each answer as a decision, with the deficits it was taken from: they follow from those at
+/// the beginning of its block.
+fn decisions<'a>(
+    of: &'a Recordable,
+    answers: &'a [RecordedAnswer],
+    turns: &'a [RecordedTurn],
+    mode: Mode,
+    policy: &'a Policy<'static>,
+) -> impl Iterator<Item = RouteDecision<'a, Vec<String>>> {
+    let mut turns = turns.iter().peekable();
+    let mut block = Walk::default();
+    // The first block may have begun before the first of these answers: what is unknown of it
+    // was told with them.
+    answers.iter().map(move |answer| {
+        while let Some(turn) = turns.next_if(|turn| turn.first_sequence <= answer.sequence) {
+            block = Walk::of(turn);
+        }
+        let decision = decision(of, answer, &block, mode, policy);
+        block.pass(answer);
+        decision
+    })
+}
+
+/// The groups on their way through a block.
+#[derive(Default)]
+struct Walk<'a> {
+    names: Vec<&'a str>,
+    places: HashMap<&'a str, usize>,
+    standings: Vec<Standing>,
+    settings_revision: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn of(turn: &'a RecordedTurn) -> Self {
+        let names: Vec<&str> = turn.groups.iter().map(|(id, ..)| id.as_str()).collect();
+        let places = names.iter().enumerate().map(|(index, name)| (*name, index)).collect();
+        let standings =
+            turn.groups.iter().map(|&(_, share, deficit)| Standing { share, deficit }).collect();
+        Self { names, places, standings, settings_revision: turn.settings_revision.unsigned_abs() }
+    }
+
+    fn pass(&mut self, answer: &RecordedAnswer) {
+        if answer.reason == RouteReason::Share.name() {
+            book(&mut self.standings, self.places.get(answer.destination_id.as_str()).copied());
+        }
+    }
+}
+
+fn decision<'a>(
+    of: &'a Recordable,
+    answer: &'a RecordedAnswer,
+    block: &Walk<'a>,
+    mode: Mode,
+    policy: &'a Policy<'static>,
+) -> RouteDecision<'a, Vec<String>> {
+    let sequence = answer.sequence.unsigned_abs();
+    let groups = block.names.iter().zip(&block.standings).map(|(name, standing)| RouteGroup {
+        destination_id: Cow::Borrowed(*name),
+        share_billionths: standing.share,
+        deficit_billionths: standing.deficit,
+    });
+    Decision {
+        decision_id: DecisionId::derive(Loop::Route, &of.configuration_id, sequence, answer.decided_at),
+        sequence,
+        r#loop: Loop::Route,
+        key: Cow::Borrowed(&of.configuration_id),
+        mode,
+        decided_at: answer.decided_at,
+        event_time: answer.decided_at,
+        action: Action::Route,
+        reason: Cow::Borrowed(&answer.reason),
+        parameters: RouteParameters {
+            conversation_id: Cow::Borrowed(&answer.conversation_id),
+            destination_id: Cow::Borrowed(&answer.destination_id),
+            source: RouteSource::of(&answer.source).unwrap_or(RouteSource::Exact),
+        },
+        inputs: RouteInputs { revision: answer.revision.unsigned_abs(), groups: groups.collect() },
+        policy: policy.by_reference(),
+        settings_revision: block.settings_revision,
+        cause_ids: Vec::new(),
+        // It was carried out by being given.
+        expires_at: answer.decided_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::routing::rule::UNIT;
+
+    #[test]
+    fn decisions_hold_what_they_were_taken_from_also_in_the_middle_of_a_block() {
+        let of = Recordable { configuration: 1, configuration_id: "c".into(), recorded: 0 };
+        let answer = |sequence, destination: &str, reason: RouteReason| RecordedAnswer {
+            sequence,
+            conversation_id: format!("v{sequence}"),
+            destination_id: destination.into(),
+            revision: 1,
+            source: "exact".into(),
+            reason: reason.name().into(),
+            decided_at: Timestamp::from_millis(1_767_323_045_678),
+        };
+        let turn = |first_sequence, a, b| RecordedTurn {
+            first_sequence,
+            settings_revision: 4,
+            groups: vec![("a".into(), UNIT / 2, a), ("b".into(), UNIT / 2, b)],
+        };
+        let answers = [
+            answer(1, "a", RouteReason::Share),
+            answer(2, "z", RouteReason::FallbackDefault),
+            answer(3, "b", RouteReason::Share),
+            answer(4, "a", RouteReason::Share),
+        ];
+        let turns = [turn(1, 0, 0), turn(4, 0, 0)];
+        let policy = policy();
+        let all: Vec<_> = decisions(&of, &answers, &turns, Mode::Live, &policy).collect();
+        let deficits: Vec<Vec<i64>> = all
+            .iter()
+            .map(|decision| decision.inputs.groups.iter().map(|group| group.deficit_billionths).collect())
+            .collect();
+        let half = UNIT / 2;
+        assert_eq!(deficits, [vec![0, 0], vec![-half, half], vec![-half, half], vec![0, 0]]);
+        for decision in all.iter().filter(|decision| decision.reason == "share") {
+            let standings: Vec<Standing> = decision
+                .inputs
+                .groups
+                .iter()
+                .map(|group| Standing { share: group.share_billionths, deficit: group.deficit_billionths })
+                .collect();
+            let again = rule::choose(&standings).map(|index| &*decision.inputs.groups[index].destination_id);
+            assert_eq!(again, Some(&*decision.parameters.destination_id), "decided again from its record");
+            assert_eq!(decision.settings_revision, 4);
+        }
+    }
+}

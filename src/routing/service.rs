@@ -1,0 +1,226 @@
+//! The service as HTTP and the command line see it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::desk::{Ask, Desk, Message};
+use super::kit::{Kit, Settings, View};
+use super::weights::is_id;
+use crate::health::{Health, Part};
+use crate::model::routing::{RouteAnswer, RouteConfiguration};
+use crate::postgres::routing::{InForce, RouteCounters};
+
+/// Name of the role: `--stages`, readiness.
+pub const ROLE: &str = "routing";
+
+/// Requests one desk keeps waiting; more are told to come again.
+const WAITING: usize = 16_384;
+/// Look-ups of ids this instance has not met at the same time.
+const LOOK_UPS: usize = 2;
+/// Beyond the patience with the counters: a desk answers by then unless it is stopped.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("conversationId must be text of 1 to 128 bytes without control characters")]
+    BadConversation,
+    #[error("no configuration {0} is in force")]
+    Unknown(String),
+    /// Neither known here nor to be asked for.
+    #[error("configuration {id} is not known here yet and the database cannot be asked: {reason}")]
+    Unavailable { id: String, reason: String },
+    #[error("too many requests wait already")]
+    Overloaded,
+    #[error("this instance is stopping")]
+    Stopping,
+}
+
+/// Clones share everything.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kit: Arc<Kit>,
+    desks: RwLock<HashMap<Arc<str>, OpenDesk>>,
+    look_ups: Semaphore,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    list: Part,
+}
+
+#[derive(Clone)]
+struct OpenDesk {
+    id: Arc<str>,
+    messages: mpsc::Sender<Message>,
+}
+
+impl Service {
+    /// Registers `routing` and `routing configurations` with `health`; knows no
+    /// configuration before [`run`](Self::run).
+    pub fn new(
+        settings: Settings,
+        counters: RouteCounters,
+        view: Arc<dyn View>,
+        health: &Health,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let part = health.part(ROLE);
+        part.ready();
+        let inner = Inner {
+            kit: Arc::new(Kit::new(settings, counters, view, part)),
+            desks: RwLock::default(),
+            look_ups: Semaphore::new(LOOK_UPS),
+            tasks: TaskTracker::new(),
+            shutdown,
+            list: health.part("routing configurations"),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Which group gets the conversation. Answers within the configured patience whatever
+    /// the database does, once the configuration has been met.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn decide(
+        &self,
+        configuration_id: &str,
+        conversation_id: &str,
+    ) -> Result<Arc<RouteAnswer>, Refusal> {
+        let asked_at = Instant::now();
+        if !is_id(conversation_id) {
+            return Err(Refusal::BadConversation);
+        }
+        let kit = &self.inner.kit;
+        if let Some(answer) = kit.cached(configuration_id, conversation_id).await {
+            return Ok(answer);
+        }
+        let desk = match self.open_desk(configuration_id) {
+            Some(desk) => desk,
+            None => self.look_up(configuration_id).await?,
+        };
+        let (reply, answered) = oneshot::channel();
+        let ask = Message::Ask(Ask { conversation_id: conversation_id.into(), asked_at, reply });
+        desk.messages.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Refusal::Stopping,
+        })?;
+        match timeout(kit.settings.patience + MARGIN, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Refusal::Stopping),
+            Err(_) => Err(Refusal::Overloaded),
+        }
+    }
+
+    /// Something may have changed: weights set at run time, a publication.
+    pub fn look_again(&self, configuration_id: &str) {
+        if let Some(desk) = self.open_desk(configuration_id) {
+            // A full desk is about to ask the database anyway.
+            let _ = desk.messages.try_send(Message::LookAgain);
+        }
+    }
+
+    /// Opens a desk for every configuration in force and keeps looking for more, until
+    /// shutdown; then lets the desks end.
+    pub async fn run(self) {
+        let mut revisions: HashMap<String, i64> = HashMap::new();
+        let refresh = self.inner.kit.settings.refresh;
+        loop {
+            match self.refresh(&mut revisions).await {
+                Ok(()) => self.inner.list.ready(),
+                Err(reason) => {
+                    self.inner.list.not_ready(format!("the list of configurations cannot be read: {reason}"));
+                }
+            }
+            tokio::select! {
+                () = self.inner.shutdown.cancelled() => break,
+                () = tokio::time::sleep(refresh) => {}
+            }
+        }
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    async fn refresh(&self, seen: &mut HashMap<String, i64>) -> Result<(), String> {
+        let counters = &self.inner.kit.counters;
+        for (id, revision) in counters.revisions().await.map_err(|error| error.to_string())? {
+            if self.open_desk(&id).is_none() {
+                if let Some(in_force) = counters.in_force(&id).await.map_err(|error| error.to_string())? {
+                    self.open(in_force)?;
+                }
+            } else if seen.get(&id).is_some_and(|known| *known != revision) {
+                self.look_again(&id);
+            }
+            seen.insert(id, revision);
+        }
+        Ok(())
+    }
+
+    fn open_desk(&self, configuration_id: &str) -> Option<OpenDesk> {
+        let desks = self.inner.desks.read().unwrap_or_else(PoisonError::into_inner);
+        desks.get(configuration_id).cloned()
+    }
+
+    async fn look_up(&self, id: &str) -> Result<OpenDesk, Refusal> {
+        let unavailable = |reason: String| Refusal::Unavailable { id: id.to_owned(), reason };
+        if !is_id(id) {
+            return Err(Refusal::Unknown(id.to_owned()));
+        }
+        let deadline = Instant::now() + self.inner.kit.settings.patience;
+        let looking = async {
+            let _turn = self.inner.look_ups.acquire().await;
+            if let Some(desk) = self.open_desk(id) {
+                return Ok(desk);
+            }
+            match self.inner.kit.counters.in_force(id).await {
+                Ok(Some(in_force)) => self.open(in_force).map_err(unavailable),
+                Ok(None) => Err(Refusal::Unknown(id.to_owned())),
+                Err(error) => Err(unavailable(error.to_string())),
+            }
+        };
+        timeout_at(deadline, looking)
+            .await
+            .unwrap_or_else(|_| Err(unavailable("it gives no answer in time".to_owned())))
+    }
+
+    fn open(&self, in_force: InForce) -> Result<OpenDesk, String> {
+        let id: Arc<str> = in_force.definition.id.as_str().into();
+        let mut desks = self.inner.desks.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(desk) = desks.get(&id) {
+            return Ok(desk.clone());
+        }
+        if self.inner.shutdown.is_cancelled() {
+            return Err("this instance is stopping".to_owned());
+        }
+        let desk = Desk::new(Arc::clone(&self.inner.kit), in_force)
+            .map_err(|problem| format!("configuration {id} cannot be used: {problem}"))?;
+        let (messages, inbox) = mpsc::channel(WAITING);
+        self.inner.tasks.spawn(desk.run(inbox, self.inner.shutdown.clone()));
+        let open = OpenDesk { id: Arc::clone(&id), messages };
+        desks.insert(id, open.clone());
+        Ok(open)
+    }
+}
+
+impl std::fmt::Debug for OpenDesk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "desk {}", self.id)
+    }
+}
+
+/// Whether a configuration can be decided by.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(configuration: &RouteConfiguration) -> Result<(), super::weights::Unusable> {
+    super::weights::Plan::of(configuration).map(drop)
+}
