@@ -12,3 +12,5 @@ mod ledger;
 mod migrations;
 #[path = "database/outbox.rs"]
 mod outbox;
+#[path = "database/routing/mod.rs"]
+mod routing;

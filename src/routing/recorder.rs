@@ -95,7 +95,10 @@ impl Recorder {
         let mut progress = Progress::Done;
         for of in self.database.recordable_routes().await? {
             let (answers, turns) = self.database.unrecorded_answers(&of, BATCH).await?;
-            let Some(last) = answers.last().map(|answer| answer.sequence) else { continue };
+            let Some(last) = answers.last().map(|answer| answer.sequence).filter(|last| *last > of.recorded)
+            else {
+                continue;
+            };
             let texts: Vec<String> = decisions(&of, &answers, &turns, self.mode, &self.policy)
                 .map(|decision| serde_json::to_string(&decision).expect("own values are JSON"))
                 .collect();
@@ -106,7 +109,7 @@ impl Recorder {
             if !self.database.record_routes(&of, last, &messages).await? {
                 return Ok(Progress::NotFirst);
             }
-            if answers.len() as i64 == BATCH {
+            if last == of.recorded + BATCH {
                 progress = Progress::More;
             }
         }
@@ -125,13 +128,13 @@ fn decisions<'a>(
 ) -> impl Iterator<Item = RouteDecision<'a, Vec<String>>> {
     let mut turns = turns.iter().peekable();
     let mut block = Walk::default();
-    // The first block may have begun before the first of these answers: what is unknown of it
-    // was told with them.
-    answers.iter().map(move |answer| {
+    answers.iter().filter_map(move |answer| {
         while let Some(turn) = turns.next_if(|turn| turn.first_sequence <= answer.sequence) {
             block = Walk::of(turn);
         }
-        let decision = decision(of, answer, &block, mode, policy);
+        // Told before, but passed on the way from the beginning of its block.
+        let is_new = answer.sequence > of.recorded;
+        let decision = is_new.then(|| decision(of, answer, &block, mode, policy));
         block.pass(answer);
         decision
     })
@@ -150,8 +153,7 @@ impl<'a> Walk<'a> {
     fn of(turn: &'a RecordedTurn) -> Self {
         let names: Vec<&str> = turn.groups.iter().map(|(id, ..)| id.as_str()).collect();
         let places = names.iter().enumerate().map(|(index, name)| (*name, index)).collect();
-        let standings =
-            turn.groups.iter().map(|&(_, share, deficit)| Standing { share, deficit }).collect();
+        let standings = turn.groups.iter().map(|&(_, share, deficit)| Standing { share, deficit }).collect();
         Self { names, places, standings, settings_revision: turn.settings_revision.unsigned_abs() }
     }
 
@@ -231,6 +233,9 @@ mod tests {
         let turns = [turn(1, 0, 0), turn(4, 0, 0)];
         let policy = policy();
         let all: Vec<_> = decisions(&of, &answers, &turns, Mode::Live, &policy).collect();
+        let in_the_middle = Recordable { recorded: 2, ..of.clone() };
+        let rest: Vec<_> = decisions(&in_the_middle, &answers, &turns, Mode::Live, &policy).collect();
+        assert_eq!(rest, all[2..]);
         let deficits: Vec<Vec<i64>> = all
             .iter()
             .map(|decision| decision.inputs.groups.iter().map(|group| group.deficit_billionths).collect())

@@ -1,5 +1,5 @@
 //! A proxy before Postgres that loses the reply to a COMMIT, or the COMMIT itself,
-//! and can be away altogether.
+//! and can be away altogether, or stand still with all connections open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -26,6 +26,7 @@ pub struct PostgresProxy {
     fault: Arc<AtomicU8>,
     done: Arc<AtomicUsize>,
     away: watch::Sender<bool>,
+    stalled: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -42,6 +43,7 @@ impl PostgresProxy {
         let upstream = (server.get_host().to_owned(), server.get_port());
         let (fault, done) = (Arc::new(AtomicU8::new(Fault::None as u8)), Arc::new(AtomicUsize::new(0)));
         let (away, is_away) = watch::channel(false);
+        let (stalled, is_stalled) = watch::channel(false);
         let accepting = tokio::spawn({
             let (fault, done) = (Arc::clone(&fault), Arc::clone(&done));
             async move {
@@ -51,16 +53,17 @@ impl PostgresProxy {
                     }
                     let Ok(server) = TcpStream::connect(&upstream).await else { continue };
                     let (fault, done, mut is_away) = (Arc::clone(&fault), Arc::clone(&done), is_away.clone());
+                    let is_stalled = is_stalled.clone();
                     tokio::spawn(async move {
                         tokio::select! {
-                            () = pass(client, server, fault, done) => {}
+                            () = pass(client, server, fault, done, is_stalled) => {}
                             _ = is_away.wait_for(|away| *away) => {}
                         }
                     });
                 }
             }
         });
-        Self { port, fault, done, away, accepting }
+        Self { port, fault, done, away, stalled, accepting }
     }
 
     /// The same database through the proxy.
@@ -78,18 +81,32 @@ impl PostgresProxy {
         self.done.load(Ordering::SeqCst)
     }
 
+    /// Passes nothing on while connections stay open, or goes on where it stopped.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.stalled.send_replace(stalled);
+    }
+
     /// Cuts every connection and takes no new ones, or takes them again.
     pub fn set_away(&self, away: bool) {
         self.away.send_replace(away);
     }
 }
 
-async fn pass(mut client: TcpStream, mut server: TcpStream, fault: Arc<AtomicU8>, done: Arc<AtomicUsize>) {
+async fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    fault: Arc<AtomicU8>,
+    done: Arc<AtomicUsize>,
+    mut stalled: watch::Receiver<bool>,
+) {
     let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let Ok(count @ 1..) = read else { return };
+                if stalled.wait_for(|stalled| !stalled).await.is_err() {
+                    return;
+                }
                 let bytes = &from_client[..count];
                 let is_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
                 let planned = if is_commit { fault.swap(Fault::None as u8, Ordering::SeqCst) } else { 0 };
@@ -109,6 +126,9 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, fault: Arc<AtomicU8>
             }
             read = server.read(&mut from_server) => {
                 let Ok(count @ 1..) = read else { return };
+                if stalled.wait_for(|stalled| !stalled).await.is_err() {
+                    return;
+                }
                 if client.write_all(&from_server[..count]).await.is_err() {
                     return;
                 }

@@ -58,7 +58,8 @@ impl Database {
         Ok(rows.into_iter().map(entry).collect())
     }
 
-    /// The answers after `recorded`, `limit` at most, and the blocks they came from.
+    /// The answers after `recorded`, `limit` at most, with those before them in the same
+    /// block, and the blocks they came from.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -69,7 +70,11 @@ impl Database {
     ) -> Result<(Vec<RecordedAnswer>, Vec<RecordedTurn>), Error> {
         const ANSWERS: &str = "SELECT sequence, conversation_id, destination_id, revision, source, reason,
                 decided_at_ms
-            FROM trunkline.route_answers WHERE configuration = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
+            FROM trunkline.route_answers
+            WHERE configuration = $1 AND sequence <= $2 + $3
+              AND sequence >= coalesce((SELECT max(first_sequence) FROM trunkline.route_turns
+                                        WHERE configuration = $1 AND first_sequence <= $2 + 1), 1)
+            ORDER BY sequence";
         const TURNS: &str = "SELECT first_sequence, settings_revision, groups FROM trunkline.route_turns
             WHERE configuration = $1 AND first_sequence <= $3
               AND first_sequence >= (SELECT max(first_sequence) FROM trunkline.route_turns
