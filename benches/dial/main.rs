@@ -1,5 +1,5 @@
 //! The dialing stage on a real broker: rate, CPU and memory for a full topic, beside
-//! the limit of reading it alone; and the time from a window to its committed decision
+//! the limit of reading it alone and a bare loop that decides the same; and the time from a window to its committed decision
 //! at a steady pace. Each measured part is a process of its own, so that CPU and memory
 //! are its alone.
 //!
@@ -7,6 +7,7 @@
 //! `TRUNKLINE_BENCH_SECONDS` (20, at 1 000 records a second) change its size;
 //! `TRUNKLINE_BENCH_PROPERTIES="linger.ms=1 compression.type=none"` tries librdkafka properties.
 
+mod bare;
 mod measure;
 mod window;
 
@@ -45,6 +46,7 @@ fn main() {
     }
     match std::env::var("TRUNKLINE_BENCH_PART").as_deref() {
         Ok("read") => read_alone(),
+        Ok("bare") => bare::run(&kafka()),
         Ok("stage") => stage(),
         Ok("serve") => serve(),
         _ => orchestrate(),
@@ -131,7 +133,7 @@ fn full(kafka: &KafkaSettings) {
         filled.elapsed().as_secs_f64()
     );
     println!("{:<28}{:>12}{:>16}{:>12}", "", "records/s", "CPU µs/record", "peak MB");
-    for part in ["read", "stage"] {
+    for part in ["read", "bare", "stage"] {
         let status = child(part).status().expect("the part runs");
         assert!(status.success(), "{part}: {status}");
     }
