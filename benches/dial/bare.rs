@@ -77,10 +77,7 @@ fn batch(
         let key = maker.decide(message.payload().expect("a value"));
         let mut record = BaseRecord::to(&output).key(key).payload(&maker.buffer);
         while let Err((error, again)) = producer.send(record) {
-            assert!(
-                matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)),
-                "{error}"
-            );
+            assert!(matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)), "{error}");
             record = again;
             producer.poll(Duration::from_millis(1));
         }

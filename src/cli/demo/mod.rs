@@ -24,6 +24,8 @@ use services::Services;
 /// One tick of the platform's time.
 const TICK_SECONDS: f64 = 30.0;
 const REQUESTS_PER_WINDOW: u32 = 300;
+/// Of the simulated platform, by our clock.
+const EVENTS_PER_SECOND: u32 = 100;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -130,6 +132,8 @@ impl Arguments {
         let running = topology::start(&config, &instance, &names, &stop).await?;
         let http = running.http_address().context("the demo serves HTTP")?;
 
+        send_events(simulation, http).await.context("the simulated platform's events")?;
+
         let mut out = std::io::stdout();
         writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
         writeln!(
@@ -158,7 +162,10 @@ impl Arguments {
             }
             // What cannot be asked now is shown at the next turn.
             let tally = database.tally().await.unwrap_or_default();
-            let recent = database.recent(screen.recent_decisions()).await.unwrap_or_default();
+            let mut recent = Vec::new();
+            for (of, limit) in screen.recent_decisions() {
+                recent.extend(database.recent(of, limit).await.unwrap_or_default());
+            }
             screen.show(&simulation.overview(), &tally, &recent)?;
         }
 
@@ -170,4 +177,18 @@ impl Arguments {
         database.close().await;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Lets the simulated platform post what happens to the edge, with the faults an event
+/// stream has: a few events twice, a few out of order.
+async fn send_events(simulation: &Simulation, edge: std::net::SocketAddr) -> anyhow::Result<()> {
+    let settings = serde_json::json!({
+        "to": format!("http://{edge}/v1/events"),
+        "eventsPerSecond": EVENTS_PER_SECOND,
+        "duplicateShare": 0.03,
+        "disorderShare": 0.03,
+    });
+    let url = format!("{}/simulator/events", simulation.api_url());
+    reqwest::Client::new().put(url).json(&settings).send().await?.error_for_status()?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::model::decision::Loop;
 use crate::postgres::{Recent, Tally};
 use crate::simulator::Overview;
 
@@ -25,8 +26,13 @@ impl Screen {
         Duration::from_secs(if self.terminal { 1 } else { 5 })
     }
 
-    pub fn recent_decisions(&self) -> i64 {
-        if self.terminal { 6 } else { 1 }
+    /// How many of which loop's newest decisions are shown. Routing's are too many to look at.
+    pub fn recent_decisions(&self) -> [(Loop, i64); 3] {
+        if self.terminal {
+            [(Loop::Rollback, 3), (Loop::Lag, 2), (Loop::Dial, 6)]
+        } else {
+            [(Loop::Rollback, 1), (Loop::Lag, 1), (Loop::Dial, 1)]
+        }
     }
 
     pub fn show(&mut self, overview: &Overview, tally: &Tally, recent: &[Recent]) -> std::io::Result<()> {
@@ -52,10 +58,19 @@ fn clock(simulated_seconds: u64) -> String {
 }
 
 fn counts(tally: &Tally) -> String {
-    let mut text = format!("decisions {}", tally.decisions);
+    let mut text = String::from("decisions");
+    for (of, count) in &tally.decisions {
+        let _ = write!(text, "  {of} {count}");
+    }
+    text.push_str("   outcomes");
     for (status, count) in &tally.outcomes {
         let _ = write!(text, "  {status} {count}");
     }
+    let _ = write!(
+        text,
+        "   conversations {}  enriched {}  dead letters {}",
+        tally.conversations, tally.enriched, tally.dead_letters
+    );
     text
 }
 
@@ -69,8 +84,8 @@ fn line(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
         abandonment(overview) * 100.0,
         rates.join(" ")
     );
-    if let Some(decision) = recent.first() {
-        let _ = write!(text, "  last {}", decision.decision_id);
+    for decision in recent {
+        let _ = write!(text, "  last {} {}", decision.of, decision.decision_id);
     }
     text
 }
@@ -106,14 +121,14 @@ fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
     }
     let mut decisions = Table::new();
     decisions.load_style(presets::NOTHING);
-    decisions.set_header(["decision", "campaign", "from", "to", "why", "outcome"]);
+    decisions.set_header(["decision", "loop", "of", "what", "why", "outcome"]);
     for decision in recent {
         let name = overview.campaigns.iter().find(|campaign| campaign.id == decision.key);
         decisions.add_row([
             decision.decision_id.to_string(),
+            decision.of.clone(),
             name.map_or_else(|| decision.key.clone(), |campaign| campaign.name.clone()),
-            decision.from.map_or_else(String::new, |rate| format!("{rate:.2}")),
-            decision.to.map_or_else(String::new, |rate| format!("{rate:.2}")),
+            what(decision),
             decision.reason.clone(),
             decision.status.clone().unwrap_or_else(|| "…".to_owned()),
         ]);
@@ -123,6 +138,15 @@ fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
         clock(overview.simulated_seconds),
         counts(tally)
     )
+}
+
+/// What a decision asked for, in a few words.
+fn what(decision: &Recent) -> String {
+    let rate = |name: &str| decision.parameters[name].as_f64();
+    match (rate("previousDialRate"), rate("dialRate")) {
+        (Some(from), Some(to)) => format!("{from:.2} → {to:.2}"),
+        _ => decision.action.replace('_', " "),
+    }
 }
 
 /// Abandoned ÷ live answers settled, over all campaigns.
@@ -137,10 +161,12 @@ fn abandonment(overview: &Overview) -> f64 {
 /// What is said at the end.
 pub fn summary(facts: u64, tally: &Tally, overview: &Overview) -> String {
     let mut text = format!(
-        "\nSummary after {} of simulated time\n  facts read   {facts}\n  decisions    {}\n",
-        clock(overview.simulated_seconds),
-        tally.decisions
+        "\nSummary after {} of simulated time\n  facts read   {facts} of campaigns\n",
+        clock(overview.simulated_seconds)
     );
+    for (of, count) in &tally.decisions {
+        let _ = writeln!(text, "  decisions    {count} of loop {of}");
+    }
     for (status, count) in &tally.outcomes {
         let _ = writeln!(text, "  {status:<12} {count}");
     }
@@ -150,6 +176,11 @@ pub fn summary(facts: u64, tally: &Tally, overview: &Overview) -> String {
         tally.conflicts
     );
     let _ = writeln!(text, "  abandonment  {:.2} % of live answers", abandonment(overview) * 100.0);
+    let _ = writeln!(
+        text,
+        "  conversations {} told of by events, {} enriched; dead letters {}",
+        tally.conversations, tally.enriched, tally.dead_letters
+    );
     let _ = writeln!(text, "  gaps         {} (keys whose sequence has a hole)", tally.gaps);
     text
 }
