@@ -83,6 +83,12 @@ pub fn render(entry: &LedgerEntry, colour: bool) -> String {
             page.line("", "none yet");
         }
     }
+    if let Some(found) = &entry.verification {
+        page.heading("Looked at again");
+        page.line("status", &found.status);
+        page.line("why", &found.reason);
+        page.line("finished", &found.finished_at.to_string());
+    }
     page.text
 }
 
@@ -179,8 +185,11 @@ fn decided(entry: &LedgerEntry) -> String {
     }
 }
 
-/// `2 → 1.7 lines per idle agent`, for what a dial decision asks for.
+/// `2 → 1.7 lines per idle agent`, or `version 12 → 11`.
 fn change(parameters: &Value) -> Option<String> {
+    if let Some(version) = parameters.get("version") {
+        return Some(format!("version {} → {}", text_of(parameters, "previousVersion"), texts(version)));
+    }
     let rate = |field| parameters.get(field)?.as_f64();
     Some(format!("{} → {} lines per idle agent", rate("previousDialRate")?, rate("dialRate")?))
 }
@@ -255,6 +264,7 @@ mod tests {
                 finished_at: at,
                 effect: Some(json!({"previousDialRate": 2.0, "dialRate": 1.7})),
             }),
+            verification: None,
             position: "trunkline.dial-decisions.v1/0/41".into(),
         }
     }

@@ -114,8 +114,7 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<String>) -
         tracing::error!(%error, decision = %id, "a decision cannot be written as JSON");
         Problem::new(Kind::Internal, "the decision cannot be shown", "look into the log of this instance")
     })?;
-    // With its outcome it never changes again.
-    if entry.outcome.is_some() {
+    if entry.is_closed() {
         shared.finished.insert(id, text.clone()).await;
     }
     Ok(as_json(text))

@@ -13,6 +13,7 @@ pub mod migrations;
 pub mod outbox;
 mod overview;
 pub mod routing;
+pub mod settings;
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -44,6 +44,9 @@ pub struct LedgerEntry {
     pub expires_at: Timestamp,
     /// What became of it; null while that is open.
     pub outcome: Option<OutcomeEntry>,
+    /// Whether it helped, for rollbacks that were looked at again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationEntry>,
     /// Its own place in Kafka, as `topic/partition/offset`.
     #[serde(skip)]
     pub position: String,
@@ -71,6 +74,24 @@ pub struct OutcomeEntry {
     pub finished_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Value>,
+}
+
+/// What was found some minutes after a rollback.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationEntry {
+    /// `recovered` or `not_recovered`.
+    pub status: String,
+    pub reason: String,
+    pub finished_at: Timestamp,
+}
+
+impl LedgerEntry {
+    /// Nothing about it will change any more.
+    pub fn is_closed(&self) -> bool {
+        let verified = self.r#loop == "rollback" && self.action == "rollback" && self.mode == "live";
+        self.outcome.is_some() && (!verified || self.verification.is_some())
+    }
 }
 
 /// Which decisions are asked for.
@@ -139,8 +160,13 @@ const SELECT: &str = "SELECT d.decision_id, d.sequence, d.loop, d.key, d.mode,
     o.status, o.loop AS outcome_loop, o.key AS outcome_key, o.sequence AS outcome_sequence,
     o.reason AS outcome_reason, o.attempts, o.request, o.response,
     round(extract(epoch FROM o.requested_at) * 1000)::bigint AS requested_at,
-    round(extract(epoch FROM o.finished_at) * 1000)::bigint AS finished_at, o.effect
-FROM audit.decision_log d LEFT JOIN audit.outcome_log o USING (decision_id) WHERE ";
+    round(extract(epoch FROM o.finished_at) * 1000)::bigint AS finished_at, o.effect,
+    v.status AS verification, v.reason AS verification_reason,
+    round(extract(epoch FROM v.finished_at) * 1000)::bigint AS verified_at
+FROM audit.decision_log d
+LEFT JOIN audit.outcome_log o ON o.decision_id = d.decision_id AND NOT o.verification
+LEFT JOIN audit.outcome_log v ON v.decision_id = d.decision_id AND v.verification
+WHERE ";
 
 impl Database {
     /// One decision, or `None` where there is none of that id.
@@ -215,6 +241,7 @@ fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
         cause_ids: row.try_get("cause_ids")?,
         expires_at: Timestamp::from_millis(row.try_get("expires_at")?),
         outcome: outcome(decision_id, row)?,
+        verification: verification(row)?,
         position: row.try_get("position")?,
     })
 }
@@ -236,6 +263,17 @@ fn outcome(decision_id: DecisionId, row: &PgRow) -> Result<Option<OutcomeEntry>,
         requested_at: row.try_get::<Option<i64>, _>("requested_at")?.map(Timestamp::from_millis),
         finished_at: Timestamp::from_millis(row.try_get("finished_at")?),
         effect: row.try_get("effect")?,
+    }))
+}
+
+fn verification(row: &PgRow) -> Result<Option<VerificationEntry>, sqlx::Error> {
+    let Some(status) = row.try_get("verification")? else {
+        return Ok(None);
+    };
+    Ok(Some(VerificationEntry {
+        status,
+        reason: row.try_get("verification_reason")?,
+        finished_at: Timestamp::from_millis(row.try_get("verified_at")?),
     }))
 }
 

@@ -325,7 +325,7 @@ impl Insert for LoggedOutcome<'_> {
                  $14::int[], $15::bigint[])
                  AS r(decision_id, loop, key, sequence, status, reason, attempts, request, response,
                  requested_at, finished_at, effect, topic, partition, position)
-             ON CONFLICT (decision_id) DO NOTHING",
+             ON CONFLICT (decision_id, verification) DO NOTHING",
         )
         .bind(column(rows, |row| row.value.decision_id))
         .bind(column(rows, |row| &*row.value.r#loop))
