@@ -112,6 +112,12 @@ metrics_table! {
         "Attempts with unknown effect by what the platform, read back, says: applied, not_applied, overwritten.";
     ACTUATOR_IN_FLIGHT = "trunkline_actuator_in_flight", Kind::Gauge, [],
         "Decisions read whose outcomes are not published yet.";
+    ROLLBACK_OUTCOMES = "trunkline_rollback_outcomes_total", Kind::Counter, ["status"],
+        "Outcomes of rollback decisions published, by status; dead_letter where a decision could not be read.";
+    ROLLBACK_ATTEMPTS = "trunkline_rollback_attempts_total", Kind::Counter, ["result"],
+        "Activations of flow versions tried on the platform, by how the call ended.";
+    ROLLBACK_READ_BACKS = "trunkline_rollback_read_backs_total", Kind::Counter, ["result"],
+        "Activations by what the flow, read back, says: applied, not_applied, overwritten.";
     OUTBOX_MESSAGES = "trunkline_outbox_messages_total", Kind::Counter, ["result"],
         "Messages of the outbox that left it, by result: published, dead_letter where no topic takes them.";
     OUTBOX_BACKLOG = "trunkline_outbox_backlog", Kind::Gauge, [],

@@ -18,6 +18,7 @@ use super::budget::{BucketShape, Permit, PermitStore, Priority};
 use super::details::{self, DetailsQuery};
 use super::endpoints::Endpoints;
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
+use super::flows::{self, Measured, PlatformVersion};
 use super::queue::{Budget, NoPermit};
 use super::reply::{bounded_header, excerpt, judge_status, limits};
 use super::retry_after::retry_after;
@@ -25,6 +26,7 @@ use super::seed::{self, Campaign, CampaignStatistics};
 use super::transport::{BodyProblem, RawReply, Silence, Transport};
 use crate::health::Health;
 use crate::metrics;
+use crate::model::Timestamp;
 use crate::model::outcome::{ReceivedResponse, SentRequest};
 
 /// How urgent a call is and how long it may take.
@@ -61,6 +63,9 @@ struct Inner {
     campaigns: Endpoints,
     statistics: Endpoints,
     conversation_details: Endpoints,
+    flow_versions: Endpoints,
+    flow_activations: Endpoints,
+    flow_measures: Endpoints,
     client_secret: SecretString,
     retry_after_limit: Duration,
 }
@@ -93,6 +98,9 @@ impl Client {
             campaigns: endpoints("campaigns"),
             statistics: endpoints("campaign_statistics"),
             conversation_details: Endpoints::new("conversation_details", false, settings, health),
+            flow_versions: Endpoints::new("flow_versions", true, settings, health),
+            flow_activations: Endpoints::new("flow_activations", true, settings, health),
+            flow_measures: Endpoints::new("flow_measures", false, settings, health),
             base_url,
             transport,
             client_secret: settings.client_secret.clone(),
@@ -156,6 +164,54 @@ impl Client {
         }
         found.retain(|id, _| query.conversation_ids.contains(&id.as_str()));
         Ok(found)
+    }
+
+    /// The flow's versions as they are now.
+    pub async fn flow_versions(&self, id: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
+        let request = read_request(flows::versions_path(id));
+        self.inner
+            .read(&self.inner.flow_versions, &request, scope, |_, body| flows::read_versions(body))
+            .await
+    }
+
+    /// Interactions and errors of the flow between two times.
+    pub async fn flow_measures(
+        &self,
+        id: &str,
+        from: Timestamp,
+        until: Timestamp,
+        scope: &Scope,
+    ) -> Result<Measured, CallError> {
+        let request = flows::measures_request(id, from, until);
+        self.inner
+            .read(&self.inner.flow_measures, &request, scope, |_, body| flows::read_measures(body))
+            .await
+    }
+
+    /// The request that makes `version` the flow's active one. Nothing is sent: record the
+    /// request, then [`send_activation`](Self::send_activation) it.
+    pub fn prepare_activation(id: &str, version: &str, description: &str) -> SentRequest {
+        flows::activation_request(id, version, description)
+    }
+
+    /// Sends a prepared request; makes one attempt at its effect.
+    ///
+    /// # Errors
+    /// [`CallError::effect_is_unknown`] says whether the platform must be read back.
+    pub async fn send_activation(
+        &self,
+        request: &SentRequest,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Reply, CallError> {
+        let version = flows::requested_version(request);
+        let is_ours = request.method == "PATCH"
+            && version.is_some_and(|version| request.path == flows::activation_path(id, version));
+        if !is_ours {
+            let reason = format!("not sent: this is no possible activation of a version of flow {id}");
+            return Err(CallError::without_reply(Kind::Rejected, reason));
+        }
+        self.inner.write(&self.inner.flow_activations, request, scope).await
     }
 
     /// The request that gives the campaign this dial rate, provided that it is
@@ -372,6 +428,11 @@ impl Inner {
         let exchange = self.transport.exchange(request);
         tokio::pin!(exchange);
         let late = if changes { Kind::NoReply } else { Kind::DeadlinePassed };
+        // A process that was stopped on the way here must not send what it no longer may.
+        if Instant::now() >= scope.deadline {
+            let reason = "not sent: the deadline has passed";
+            return Err(CallError::without_reply(Kind::DeadlinePassed, reason));
+        }
         let finished = tokio::select! {
             finished = &mut exchange => finished,
             () = sleep_until(scope.deadline) => {

@@ -19,6 +19,7 @@ mod client;
 mod details;
 mod endpoints;
 mod error;
+mod flows;
 mod queue;
 mod reply;
 mod retry_after;
@@ -31,6 +32,7 @@ pub use budget::{
 pub use client::{Client, Reply, Scope};
 pub use details::DetailsQuery;
 pub use error::{CallError, CallErrorKind, ClientError};
+pub use flows::{Measured, PlatformVersion};
 pub use seed::{Campaign, CampaignStatistics};
 
 /// A boxed future, for traits behind `dyn`.

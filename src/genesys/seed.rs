@@ -143,7 +143,7 @@ struct WireStatistics {
 
 /// An id as one segment of a path: everything but RFC 3986's unreserved
 /// characters is percent-encoded, so that no id reaches another path.
-struct PathSegment<'a>(&'a str);
+pub(super) struct PathSegment<'a>(pub &'a str);
 
 impl std::fmt::Display for PathSegment<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use super::borrow::borrowed;
 
 /// Interactions with one version of a flow in one minute of event time.
 ///
@@ -114,7 +113,6 @@ pub struct FlowClosed {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowVersions<'a> {
-    #[serde(borrow)]
     pub flow_id: Cow<'a, str>,
     pub observed_at: Timestamp,
     pub versions: Vec<FlowVersion<'a>>,
@@ -124,10 +122,9 @@ pub struct FlowVersions<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowVersion<'a> {
-    #[serde(borrow)]
     pub version: Cow<'a, str>,
     /// As the platform spells it: `active`, `published`, `archived` …
-    #[serde(borrow, default, deserialize_with = "borrowed", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_at: Option<Timestamp>,

@@ -13,14 +13,12 @@ use super::Timestamp;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Setting<'a> {
     /// What it is about: `maintenance/<id>`, `route/<configurationId>` …
-    #[serde(borrow)]
     pub scope: Cow<'a, str>,
     /// `null`: withdrawn, as if it had never been set.
     pub value: Value,
     /// Counts the changes of all scopes, from 1: a later change has a greater one.
     pub revision: u64,
     /// Who changed it: the name of an API key, or the user of the command line.
-    #[serde(borrow)]
     pub who: Cow<'a, str>,
     pub when: Timestamp,
 }

@@ -4,6 +4,7 @@
 //! The condition is part of the INSERT and locks the lease's row until it is
 //! committed: whoever takes the lease afterwards sees every row written under it.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::types::Json;
@@ -17,28 +18,34 @@ use crate::model::outcome::{Outcome, SentRequest};
 
 /// A request that was about to be sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Intent {
+pub struct Intent<P = DialParameters> {
     pub decision_id: DecisionId,
     /// Counts the decision's intents from 1.
     pub attempt: u32,
     pub request: SentRequest,
     /// What was in force, and what is asked for.
-    pub parameters: DialParameters,
+    pub parameters: P,
 }
 
 /// An intent found again.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Claimed {
-    pub intent: Intent,
+pub struct Claimed<P = DialParameters> {
+    pub intent: Intent<P>,
     pub claimed_at: Timestamp,
 }
 
 /// What is known about a decision.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct History {
+#[derive(Clone, Debug, PartialEq)]
+pub struct History<P = DialParameters> {
     /// In the order of their attempts.
-    pub intents: Vec<Claimed>,
+    pub intents: Vec<Claimed<P>>,
     pub settlement: Option<Outcome>,
+}
+
+impl<P> Default for History<P> {
+    fn default() -> Self {
+        Self { intents: Vec::new(), settlement: None }
+    }
 }
 
 /// The answer to a claim.
@@ -123,7 +130,10 @@ impl Database {
     ///
     /// # Errors
     /// When the database cannot be asked, or what it holds cannot be read.
-    pub async fn history(&self, decision_id: DecisionId) -> Result<History, Error> {
+    pub async fn history<P: DeserializeOwned + Send + Unpin>(
+        &self,
+        decision_id: DecisionId,
+    ) -> Result<History<P>, Error> {
         const INTENTS: &str = "SELECT attempt, request, parameters,
                 (extract(epoch FROM claimed_at) * 1000)::bigint AS claimed_at_ms
             FROM trunkline.intents WHERE decision_id = $1 ORDER BY attempt";
@@ -138,7 +148,7 @@ impl Database {
             .map(|row| {
                 let attempt: i32 = row.try_get("attempt")?;
                 let Json(request): Json<SentRequest> = row.try_get("request")?;
-                let Json(parameters): Json<DialParameters> = row.try_get("parameters")?;
+                let Json(parameters): Json<P> = row.try_get("parameters")?;
                 let claimed_at: i64 = row.try_get("claimed_at_ms")?;
                 let attempt = u32::try_from(attempt).unwrap_or(0);
                 Ok(Claimed {
@@ -151,7 +161,7 @@ impl Database {
         Ok(History { intents, settlement })
     }
 
-    async fn settlement(&self, decision_id: DecisionId) -> Result<Option<Outcome>, Error> {
+    pub(super) async fn settlement(&self, decision_id: DecisionId) -> Result<Option<Outcome>, Error> {
         let found: Option<Json<Value>> =
             sqlx::query_scalar("SELECT outcome FROM trunkline.settlements WHERE decision_id = $1")
                 .bind(decision_id.0)

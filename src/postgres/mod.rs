@@ -13,6 +13,7 @@ pub mod migrations;
 pub mod outbox;
 mod overview;
 pub mod routing;
+pub mod rollbacks;
 pub mod settings;
 
 use std::str::FromStr;
@@ -113,6 +114,11 @@ impl Database {
     /// Gives what sqlx says a name and a remedy.
     pub fn explain(&self, error: sqlx::Error) -> Error {
         self.target.explain(error)
+    }
+
+    /// What to say of a statement that was not waited for any longer.
+    pub fn gave_no_answer(&self, after: Duration) -> Error {
+        Error::NoAnswer { server: self.target.server.clone(), after }
     }
 
     /// Connects and looks whether every migration is there.

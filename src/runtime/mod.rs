@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod clock;
 pub mod dead_letter;
+pub mod decided;
 pub mod driver;
 pub mod global_table;
 pub mod kafka;

@@ -5,3 +5,4 @@ pub mod analytics;
 pub mod audit;
 pub mod drift;
 pub mod outbox;
+pub mod rollback;

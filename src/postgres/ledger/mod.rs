@@ -4,8 +4,6 @@
 mod read;
 mod write;
 
-pub use read::{Cursor, CursorError, Filter, LedgerEntry, OutcomeEntry};
-pub(super) use write::advance;
 pub use read::{Cursor, CursorError, Filter, LedgerEntry, OutcomeEntry, VerificationEntry};
 pub use write::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Refusal, Written};
 pub(super) use write::{Insert, advance};

@@ -19,14 +19,14 @@ use super::{Actuator, Redecision};
 use crate::genesys::{CallError, CallErrorKind, Campaign, Priority, Scope};
 use crate::metrics;
 use crate::model::Timestamp;
-use crate::model::campaign::DialParameters;
+use crate::model::campaign::{CampaignWindow, DialParameters};
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, ReceivedResponse, SentRequest};
 use crate::postgres::intents::{Claim, Intent, Settlement};
 use crate::postgres::leases::Lease;
-use crate::topics::DialDecision;
+use crate::runtime::decided;
 
 /// A decision as it was read.
-pub type Read<'a> = DialDecision<'a, Vec<String>>;
+pub type Read<'a> = decided::Read<'a, CampaignWindow<'a>, DialParameters>;
 
 /// Why a decision has no outcome now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::carry::{Carrying, Interrupted, end_at_once};
-use super::intake::{self, Ending};
 use super::lanes::{Lanes, Turn};
 use super::leases::{Held, Leases};
 use super::platform::{Ledger, Platform};
@@ -23,6 +22,7 @@ use super::{Actuator, ActuatorError, ROLE};
 use crate::health::Health;
 use crate::metrics;
 use crate::postgres::leases::Lease;
+use crate::runtime::decided::{self, Ending};
 use crate::runtime::subscription::{
     Event, InboundRecord, PublishError, Start, Subscription, SubscriptionHandle, SubscriptionOptions,
     TopicPartition,
@@ -208,7 +208,7 @@ impl<P: Platform, L: Ledger> Member<P, L> {
             return;
         }
         let now = self.actuator.now();
-        let (lane, at_once) = match intake::read(&record) {
+        let (lane, at_once) = match decided::read(&record) {
             Err(reason) => {
                 tracing::error!(%partition, offset = record.offset, %reason, "a decision cannot be read; set aside");
                 (None, Some(Ending::DeadLetter { reason, at: now }))
@@ -265,7 +265,7 @@ impl<P: Platform, L: Ledger> Member<P, L> {
 
     fn finish(&mut self, partition: TopicPartition, record: &InboundRecord, ending: &Ending) {
         let topic = self.actuator.kafka.topic(record.topic);
-        let outbound = intake::outbound(record, &topic, ending);
+        let outbound = decided::outbound(ROLE, record, &topic, ending);
         let status = match ending {
             Ending::Outcome(outcome) => outcome.status.name(),
             Ending::DeadLetter { .. } => "dead_letter",
@@ -430,7 +430,7 @@ async fn carry_out<P: Platform, L: Ledger>(
         telemetry::continue_trace(&span, traceparent);
     }
     let result = async {
-        let decision = match intake::read(&record) {
+        let decision = match decided::read(&record) {
             Ok(decision) => decision,
             Err(reason) => return Ok(Ending::DeadLetter { reason, at: actuator.now() }),
         };

@@ -7,7 +7,6 @@
 //! are in [`carry`]).
 
 mod carry;
-mod intake;
 mod lanes;
 mod leases;
 mod member;

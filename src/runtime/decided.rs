@@ -1,28 +1,35 @@
-//! From a record to a decision, or to the dead letters.
+//! Decisions as those who carry them out meet them: from a record to a decision, and to
+//! its outcome or to the dead letters.
 
+use serde::Deserialize;
+
+use super::dead_letter::{ErrorHeaders, Reason};
+use super::subscription::{InboundRecord, OutboundRecord};
 use crate::model::Timestamp;
-use crate::model::decision::Position;
+use crate::model::decision::{Decision, Position};
 use crate::model::outcome::Outcome;
-use crate::runtime::dead_letter::{ErrorHeaders, Reason};
-use crate::runtime::subscription::{InboundRecord, OutboundRecord};
 use crate::topics::{OUTCOMES, headers};
 
-use super::ROLE;
-use super::carry::Read;
+/// A decision as it was read.
+pub type Read<'a, I, P> = Decision<'a, I, P, Vec<String>>;
 
-/// Longest campaign id, in bytes: it is repeated in paths, records and log lines.
+/// Longest key of a decision, in bytes: it is repeated in paths, records and log lines.
 const KEY_LIMIT: usize = 512;
 
 /// Reads a decision.
 ///
 /// # Errors
 /// Why it cannot be used, for the dead letter.
-pub fn read(record: &InboundRecord) -> Result<Read<'_>, Reason> {
+pub fn read<'r, I, P>(record: &'r InboundRecord) -> Result<Read<'r, I, P>, Reason>
+where
+    I: Deserialize<'r>,
+    P: Deserialize<'r>,
+{
     let value = record.value.as_deref().ok_or(Reason::Tombstone)?;
     if value.first() == Some(&0) {
         return Err(Reason::SchemaRegistryFraming);
     }
-    let decision: Read<'_> =
+    let decision: Read<'r, I, P> =
         serde_json::from_slice(value).map_err(|error| Reason::BadJson(error.to_string()))?;
     let key = record.key.as_deref().ok_or(Reason::KeyMissing)?;
     if key != decision.key.as_bytes() {
@@ -30,9 +37,7 @@ pub fn read(record: &InboundRecord) -> Result<Read<'_>, Reason> {
     }
     if key.is_empty() || key.len() > KEY_LIMIT {
         let size = key.len();
-        return Err(Reason::Rejected(format!(
-            "a campaign id of {size} bytes; 1 to {KEY_LIMIT} are possible"
-        )));
+        return Err(Reason::Rejected(format!("a key of {size} bytes; 1 to {KEY_LIMIT} are possible")));
     }
     // Postgres keeps no U+0000 in texts: it would refuse the outcome for ever.
     if decision.key.contains('\0') || decision.reason.contains('\0') {
@@ -48,8 +53,9 @@ pub enum Ending {
     DeadLetter { reason: Reason, at: Timestamp },
 }
 
-/// What is published for a record; its own key, and who caused it, go with it.
-pub fn outbound(record: &InboundRecord, topic_name: &str, ending: &Ending) -> OutboundRecord {
+/// What `role` publishes for a record; its own key, and who caused it, go with it.
+/// `topic_name` is the full name of the record's topic.
+pub fn outbound(role: &str, record: &InboundRecord, topic_name: &str, ending: &Ending) -> OutboundRecord {
     match ending {
         Ending::Outcome(outcome) => {
             let mut sent = vec![
@@ -67,7 +73,7 @@ pub fn outbound(record: &InboundRecord, topic_name: &str, ending: &Ending) -> Ou
         Ending::DeadLetter { reason, at } => {
             let position = Position { topic: topic_name, partition: record.partition, offset: record.offset };
             let mut sent = record.headers.clone();
-            for (name, value) in ErrorHeaders::new(ROLE, reason, position, *at).iter() {
+            for (name, value) in ErrorHeaders::new(role, reason, position, *at).iter() {
                 sent.push((name.to_owned(), value.as_bytes().to_vec()));
             }
             OutboundRecord {
@@ -83,6 +89,7 @@ pub fn outbound(record: &InboundRecord, topic_name: &str, ending: &Ending) -> Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::campaign::{CampaignWindow, DialParameters};
     use crate::topics::{DEAD_LETTERS, DIAL_DECISIONS};
 
     fn record(key: Option<&str>, value: Option<&[u8]>) -> InboundRecord {
@@ -109,10 +116,10 @@ mod tests {
             (Some(deep.as_bytes()), "bad_json"),
         ] {
             let poison = record(Some("c"), value);
-            let reason = read(&poison).unwrap_err();
+            let reason = read::<CampaignWindow<'_>, DialParameters>(&poison).unwrap_err();
             assert_eq!(reason.code(), code);
             let ending = Ending::DeadLetter { reason, at: Timestamp::from_millis(0) };
-            let sent = outbound(&poison, "p-decisions", &ending);
+            let sent = outbound("actuator", &poison, "p-decisions", &ending);
             assert_eq!((sent.topic, &sent.value, &sent.key), (&DEAD_LETTERS, &poison.value, &poison.key));
             assert_eq!(sent.headers[0], poison.headers[0]);
             let header = |name: &str| {

@@ -1,0 +1,182 @@
+//! The seed dialect's Architect flows: versions, activation, measures.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::seed::PathSegment;
+use crate::model::Timestamp;
+use crate::model::outcome::SentRequest;
+
+/// Versions read of one flow at most; more is taken for nonsense.
+const VERSIONS_LIMIT: usize = 10_000;
+/// Errors are counted as such, interactions as minutes of their duration.
+const ERRORS: &str = "conversation.errors.total";
+const DURATION: &str = "conversation.duration.total";
+const DURATION_PER_INTERACTION: f64 = 60.0;
+
+/// One version of a flow as the platform has it now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlatformVersion {
+    pub id: String,
+    /// `active`, `published` …, in lower case; empty where the platform does not say.
+    pub status: String,
+    pub published_at: Option<Timestamp>,
+}
+
+impl PlatformVersion {
+    pub fn is_active(&self) -> bool {
+        self.status == "active"
+    }
+
+    pub fn is_published(&self) -> bool {
+        self.status == "published"
+    }
+}
+
+/// Interactions and errors within some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    pub total: u64,
+    pub errors: u64,
+}
+
+pub fn versions_path(flow_id: &str) -> String {
+    format!("/api/v2/architect/flows/{}/versions", PathSegment(flow_id))
+}
+
+pub fn activation_path(flow_id: &str, version: &str) -> String {
+    format!("/api/v2/architect/deployments/{}/versions/{}", PathSegment(flow_id), PathSegment(version))
+}
+
+/// Makes `version` the active one. The same request twice leaves the same state.
+pub fn activation_request(flow_id: &str, version: &str, description: &str) -> SentRequest {
+    SentRequest {
+        method: "PATCH".to_owned(),
+        path: activation_path(flow_id, version),
+        if_match: None,
+        body: json!({ "version": { "id": version, "description": description }, "status": "active" }),
+    }
+}
+
+/// The version such a request asks for.
+pub fn requested_version(request: &SentRequest) -> Option<&str> {
+    let is_activation = request.body.get("status").and_then(Value::as_str) == Some("active");
+    request.body.pointer("/version/id")?.as_str().filter(|_| is_activation)
+}
+
+/// A read with a body, as the seed has it.
+pub fn measures_request(flow_id: &str, from: Timestamp, until: Timestamp) -> SentRequest {
+    SentRequest {
+        method: "GET".to_owned(),
+        path: "/api/v2/analytics/measures/conversations".to_owned(),
+        if_match: None,
+        body: json!({
+            "interval": { "start": from.as_millis(), "end": until.as_millis() },
+            "metric": ERRORS,
+            "entity": { "type": "flow", "id": flow_id },
+        }),
+    }
+}
+
+/// Reads a list of versions. The envelope is not stated: a list, or one under `entities`
+/// or `versions`. The error says what makes no sense.
+pub fn read_versions(body: &[u8]) -> Result<Vec<PlatformVersion>, String> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Envelope {
+        List(Vec<WireVersion>),
+        Entities { entities: Vec<WireVersion> },
+        Versions { versions: Vec<WireVersion> },
+    }
+    let envelope: Envelope = serde_json::from_slice(body)
+        .map_err(|_| "it is no list of versions, nor has one under entities or versions".to_owned())?;
+    let (Envelope::List(read)
+    | Envelope::Entities { entities: read }
+    | Envelope::Versions { versions: read }) = envelope;
+    if read.len() > VERSIONS_LIMIT {
+        return Err(format!("it has {} versions; {VERSIONS_LIMIT} are possible", read.len()));
+    }
+    read.into_iter().map(WireVersion::read).collect()
+}
+
+/// Reads measures. The error says which value is impossible.
+pub fn read_measures(body: &[u8]) -> Result<Measured, String> {
+    let read: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let values = read.pointer("/data/0/values").ok_or("data[0].values is missing")?;
+    let number = |name: &str| {
+        let value = values.get(name).and_then(Value::as_f64).ok_or_else(|| format!("{name} is missing"))?;
+        (value >= 0.0).then_some(value).ok_or_else(|| format!("{name} is {value}; counts are 0 or more"))
+    };
+    let errors = number(ERRORS)?.round() as u64;
+    let total = (number(DURATION)? / DURATION_PER_INTERACTION).round() as u64;
+    // Short interactions take less than the minute each is taken for.
+    Ok(Measured { total: total.max(errors), errors })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireVersion {
+    id: Option<Value>,
+    version: Option<Value>,
+    status: Option<String>,
+    #[serde(alias = "publishedAt")]
+    date_published: Option<Timestamp>,
+}
+
+impl WireVersion {
+    fn read(self) -> Result<PlatformVersion, String> {
+        let id = match self.id.or(self.version) {
+            Some(Value::String(id)) if !id.is_empty() && id.len() <= 512 && !id.contains('\0') => id,
+            Some(Value::Number(id)) => id.to_string(),
+            _ => return Err("a version has no id".to_owned()),
+        };
+        Ok(PlatformVersion {
+            id,
+            status: self.status.unwrap_or_default().to_ascii_lowercase(),
+            published_at: self.date_published,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_in_every_envelope() {
+        let list = r#"[{"id":"11","status":"PUBLISHED","datePublished":"2026-01-02T03:04:05.678Z"},
+                       {"version":12,"status":"active","other":1}]"#;
+        let expected = read_versions(list.as_bytes()).unwrap();
+        assert_eq!(expected[0].id, "11");
+        assert!(expected[0].is_published() && expected[0].published_at.is_some());
+        assert!(expected[1].is_active() && expected[1].id == "12");
+        for envelope in ["entities", "versions"] {
+            let body = format!("{{\"{envelope}\":{list},\"total\":2}}");
+            assert_eq!(read_versions(body.as_bytes()).unwrap(), expected);
+        }
+        for nonsense in ["{}", "[{}]", "[1]", "[{\"id\":\"\"}]", "null", "[{\"id\":{}}]"] {
+            assert!(read_versions(nonsense.as_bytes()).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn measures_are_counts() {
+        let body = |errors: &str, duration: &str| {
+            format!("{{\"data\":[{{\"values\":{{\"{ERRORS}\":{errors},\"{DURATION}\":{duration}}}}}]}}")
+        };
+        let read = |errors: &str, duration: &str| read_measures(body(errors, duration).as_bytes());
+        assert_eq!(read("6", "6000"), Ok(Measured { total: 100, errors: 6 }));
+        assert_eq!(read("0", "0"), Ok(Measured { total: 0, errors: 0 }));
+        assert_eq!(read("2", "60"), Ok(Measured { total: 2, errors: 2 }));
+        assert!(read("-1", "60").is_err() && read("null", "60").is_err());
+        assert!(read_measures(b"{\"data\":[]}").is_err());
+    }
+
+    #[test]
+    fn an_activation_names_its_version_twice() {
+        let request = activation_request("f/1", "10", "why");
+        assert_eq!(request.path, "/api/v2/architect/deployments/f%2F1/versions/10");
+        assert_eq!(requested_version(&request), Some("10"));
+        assert_eq!(requested_version(&measures_request("f", Timestamp::MIN, Timestamp::MIN)), None);
+    }
+}
