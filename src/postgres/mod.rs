@@ -12,8 +12,8 @@ pub mod ledger;
 pub mod migrations;
 pub mod outbox;
 mod overview;
-pub mod routing;
 pub mod rollbacks;
+pub mod routing;
 pub mod settings;
 
 use std::str::FromStr;
