@@ -49,6 +49,7 @@ impl Running {
         match route.method {
             Method::Get => self.client.get(self.url(path)),
             Method::Post => self.client.post(self.url(path)).json(&serde_json::json!({})),
+            Method::Put => self.client.put(self.url(path)).json(&serde_json::json!({})),
         }
     }
 

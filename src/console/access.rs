@@ -101,6 +101,13 @@ pub enum Access {
     Needs(Role),
 }
 
+/// Who asks: an extension of every request that was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's name; `local` where none are configured.
+    pub name: String,
+}
+
 /// The guard at the door.
 #[derive(Clone, Debug)]
 pub struct Guard {
@@ -122,44 +129,49 @@ impl Guard {
     ///
     /// # Errors
     /// 401 without a valid key, 403 where the key's role does not permit it.
-    pub fn admit(&self, access: Option<Access>, headers: &HeaderMap) -> Result<(), Problem> {
+    pub fn admit(&self, access: Option<Access>, headers: &HeaderMap) -> Result<Caller, Problem> {
         if access == Some(Access::Open) {
-            return Ok(());
+            return Ok(Caller { name: "anybody".to_owned() });
         }
         if self.keys.is_empty() {
             return admit_locally(headers);
         }
-        let roles = self.roles_of(bearer(headers).unwrap_or_default());
-        if roles.is_empty() {
+        let keys = self.keys_of(bearer(headers).unwrap_or_default());
+        let Some(first) = keys.first() else {
             let detail = "no API key, or none that is known";
             return Err(Problem::new(Kind::Unauthorized, detail, "send `Authorization: Bearer KEY`"));
-        }
-        match access {
-            Some(Access::Needs(needed)) if !roles.iter().any(|role| role.permits(needed)) => {
-                let detail = format!("the API key has not the role `{}`", needed.name());
-                let remedy = format!("use a key with the role `{}` or `operate`", needed.name());
-                Err(Problem::new(Kind::Forbidden, detail, remedy))
+        };
+        let admitted = match access {
+            Some(Access::Needs(needed)) => {
+                keys.iter().find(|key| key.role.permits(needed)).ok_or_else(|| forbidden(needed))?
             }
-            _ => Ok(()),
-        }
+            _ => first,
+        };
+        Ok(Caller { name: admitted.name.clone() })
     }
 
-    /// The roles of all keys that are this one. Every key is compared in full, so that
+    /// All keys that are this one, under their roles. Every key is compared in full, so that
     /// the time taken tells nothing.
-    fn roles_of(&self, presented: &[u8]) -> Vec<Role> {
+    fn keys_of(&self, presented: &[u8]) -> Vec<&ApiKey> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         let matches: Vec<Choice> = self.keys.iter().map(|key| key.sha256.ct_eq(&digest)).collect();
         let matching = self.keys.iter().zip(matches).filter(|(_, matches)| bool::from(*matches));
-        matching.map(|(key, _)| key.role).collect()
+        matching.map(|(key, _)| key).collect()
     }
+}
+
+fn forbidden(needed: Role) -> Problem {
+    let detail = format!("the API key has not the role `{}`", needed.name());
+    let remedy = format!("use a key with the role `{}` or `operate`", needed.name());
+    Problem::new(Kind::Forbidden, detail, remedy)
 }
 
 /// Without keys only programs on this machine are served, but a web page could make a
 /// browser on this machine ask for it under a name of its own: such names are refused.
-fn admit_locally(headers: &HeaderMap) -> Result<(), Problem> {
+fn admit_locally(headers: &HeaderMap) -> Result<Caller, Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if is_local(host) {
-        return Ok(());
+        return Ok(Caller { name: "local".to_owned() });
     }
     let remedy = "ask for 127.0.0.1 or localhost, or configure http.api_keys";
     Err(Problem::new(Kind::Forbidden, "without API keys only local names are served", remedy))

@@ -28,7 +28,7 @@ use crate::health::Health;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 
-pub use access::{Access, ApiKey, ApiKeyError, Role};
+pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
 pub use events::{EventIntake, Taking};
 pub use openapi::document as openapi_document;
 pub use routes::{Method, ROUTES, Route};
@@ -252,13 +252,16 @@ async fn method_not_allowed(request: Request) -> Problem {
 async fn door(
     State(shared): State<Shared>,
     matched: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let access = routes::access_of(request.method(), matched.as_ref().map(MatchedPath::as_str));
     let mut response = match shared.guard.admit(access, request.headers()) {
         Err(problem) => problem.into_response(),
-        Ok(()) => answer(&shared, access, request, next).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            answer(&shared, access, request, next).await
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -13,6 +13,7 @@ use super::{Shared, decisions, events, openapi, status};
 pub enum Method {
     Get,
     Post,
+    Put,
 }
 
 impl Method {
@@ -20,6 +21,7 @@ impl Method {
         match self {
             Method::Get => "get",
             Method::Post => "post",
+            Method::Put => "put",
         }
     }
 
@@ -27,6 +29,7 @@ impl Method {
         match self {
             Method::Get => MethodFilter::GET,
             Method::Post => MethodFilter::POST,
+            Method::Put => MethodFilter::PUT,
         }
     }
 
@@ -34,6 +37,7 @@ impl Method {
         match self {
             Method::Get => matches!(*method, axum::http::Method::GET | axum::http::Method::HEAD),
             Method::Post => *method == axum::http::Method::POST,
+            Method::Put => *method == axum::http::Method::PUT,
         }
     }
 }
