@@ -118,6 +118,12 @@ metrics_table! {
         "Activations of flow versions tried on the platform, by how the call ended.";
     ROLLBACK_READ_BACKS = "trunkline_rollback_read_backs_total", Kind::Counter, ["result"],
         "Activations by what the flow, read back, says: applied, not_applied, overwritten.";
+    ALERTS_RAISED = "trunkline_alerts_raised_total", Kind::Counter, ["incident_type"],
+        "Alerts taken in, by incident type, told again or not.";
+    ALERT_DELIVERIES = "trunkline_alert_deliveries_total", Kind::Counter, ["receiver", "result"],
+        "Attempts to deliver an alert, by receiver and result: delivered, failed, given_up.";
+    ALERTS_WAITING = "trunkline_alerts_waiting", Kind::Gauge, ["receiver"],
+        "Alerts queued for a receiver that has not taken them yet, over all instances.";
     OUTBOX_MESSAGES = "trunkline_outbox_messages_total", Kind::Counter, ["result"],
         "Messages of the outbox that left it, by result: published, dead_letter where no topic takes them.";
     OUTBOX_BACKLOG = "trunkline_outbox_backlog", Kind::Gauge, [],

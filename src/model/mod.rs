@@ -3,6 +3,7 @@
 //! Nothing here does I/O or looks at a clock. Rates are fractions, times are
 //! milliseconds since the Unix epoch, and wire names are camelCase.
 
+pub mod alert;
 mod borrow;
 pub mod campaign;
 pub mod conversation;

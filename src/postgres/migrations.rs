@@ -22,6 +22,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (3, "budget", include_str!("../../sql/0003_budget.sql")),
     (4, "outbox", include_str!("../../sql/0004_outbox.sql")),
     (5, "dead_letters", include_str!("../../sql/0005_dead_letters.sql")),
+    (6, "alerts", include_str!("../../sql/0006_alerts.sql")),
     (7, "enrichment", include_str!("../../sql/0007_enrichment.sql")),
     (9, "routing", include_str!("../../sql/0009_routing.sql")),
     (10, "rollback", include_str!("../../sql/0010_rollback.sql")),

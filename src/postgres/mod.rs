@@ -1,6 +1,7 @@
 //! Everything that is said in SQL: connections, migrations, the audit ledger,
 //! and what the actuator keeps between instances.
 
+pub mod alerts;
 pub mod budget;
 pub mod dead_letters;
 pub mod enrichment;

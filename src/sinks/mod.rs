@@ -1,6 +1,7 @@
 //! From topics to the outside.
 
 pub mod actuator;
+pub mod alerts;
 pub mod analytics;
 pub mod audit;
 pub mod drift;

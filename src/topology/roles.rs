@@ -1,6 +1,7 @@
 //! Every role an instance can play, in the order of the dataflow.
 
 use crate::flow::Declaration;
+use crate::sinks::alerts;
 use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, windowing};
 use crate::topics::{self, Topic};
 
@@ -54,6 +55,7 @@ pub const ACTUATOR: &str = "actuator";
 pub const AUDIT: &str = "audit";
 pub const DRIFT: &str = "drift";
 pub const ENRICHMENT: &str = "enrichment";
+pub const ALERTS: &str = "alerts";
 pub const OUTBOX: &str = "outbox";
 pub const CONSOLE: &str = "console";
 
@@ -121,6 +123,15 @@ pub fn roles() -> Vec<Role> {
             writes: vec![],
             keeps: vec![],
             outside: &[PLATFORM, POSTGRES],
+        },
+        Role {
+            name: ALERTS,
+            kind: Kind::Sink,
+            description: "tells people by webhook, each receiver once and none waiting for another",
+            reads: alerts::incidents::topics(),
+            writes: vec![],
+            keeps: vec![],
+            outside: &[POSTGRES, "webhooks"],
         },
         Role {
             name: OUTBOX,

@@ -10,7 +10,7 @@ use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
 
-use crate::sinks::{analytics, drift};
+use crate::sinks::{alerts, analytics, drift};
 use crate::sources::{campaign_poller, events};
 
 use super::instance::Instance;
@@ -97,6 +97,10 @@ pub fn ingest(config: &Config) -> events::Settings {
         events_per_second: config.ingest.events_per_second,
         delivery_timeout: config.ingest.delivery_timeout,
     }
+}
+
+pub fn alerts(_config: &Config) -> alerts::Settings {
+    alerts::Settings::default()
 }
 
 /// `None` where no line-protocol server is configured.

@@ -22,7 +22,7 @@ use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::{actuator, analytics, audit, drift, outbox};
+use crate::sinks::{actuator, alerts, analytics, audit, drift, outbox};
 use crate::sources::campaign_poller;
 use crate::sources::events::Edge;
 use crate::stages::dialing::Dialing;
@@ -179,6 +179,7 @@ impl Starting<'_> {
             (roles::CONSOLE, _) => self.console().await?,
             (roles::OUTBOX, _) => self.outbox(),
             (roles::INGEST, _) => self.ingest()?,
+            (roles::ALERTS, _) => self.alerts(),
             (roles::DRIFT, _) => self.drift()?,
             (roles::ENRICHMENT, _) => self.enrichment()?,
             (roles::FLOW_COUNTING, _) => {
@@ -235,6 +236,12 @@ impl Starting<'_> {
         self.task(roles::AUDIT, async move {
             audit::run(audit::Settings::default(), &kafka, database, &health, stop).await
         });
+    }
+
+    fn alerts(&mut self) {
+        let (kafka, database, health) = (self.kafka.clone(), self.database.clone(), self.health.clone());
+        let (settings, stop) = (settings::alerts(self.config), self.running.stop.clone());
+        self.task(roles::ALERTS, async move { alerts::run(settings, kafka, database, &health, stop).await });
     }
 
     fn outbox(&mut self) {

@@ -1,0 +1,37 @@
+//! Which records raise alerts: one pure function per loop and topic. A loop that has
+//! something to tell adds its file beside this one and its line to [`INCIDENTS`].
+
+use crate::model::alert::Alert;
+use crate::topics::{self, Topic};
+
+use super::dial;
+
+/// How the records of one topic become alerts.
+pub struct Incidents {
+    pub topic: &'static Topic,
+    /// From a record's value. Values that cannot be read raise none: the audit sets
+    /// them aside.
+    pub alert: fn(&[u8]) -> Option<Alert>,
+}
+
+/// Every source of alerts. A topic may stand here more than once.
+pub static INCIDENTS: &[Incidents] = &[Incidents { topic: &topics::OUTCOMES, alert: dial::outcome }];
+
+/// The topics to be read, each once.
+pub fn topics() -> Vec<&'static Topic> {
+    let mut topics: Vec<&'static Topic> = Vec::new();
+    for incidents in INCIDENTS {
+        if !topics.contains(&incidents.topic) {
+            topics.push(incidents.topic);
+        }
+    }
+    topics
+}
+
+/// What a record tells people.
+pub fn alerts<'v>(topic: &'static Topic, value: &'v [u8]) -> impl Iterator<Item = Alert> + 'v {
+    INCIDENTS
+        .iter()
+        .filter(move |incidents| incidents.topic == topic)
+        .filter_map(move |incidents| (incidents.alert)(value))
+}
