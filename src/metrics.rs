@@ -104,6 +104,18 @@ metrics_table! {
         "Observations of campaigns by how they ended: ok, not_delivered, or how the call failed.";
     CAMPAIGNS_WATCHED = "trunkline_campaigns_watched", Kind::Gauge, [],
         "Campaigns that this instance observes.";
+    LAG_POLLS = "trunkline_lag_polls_total", Kind::Counter, ["result"],
+        "Polls of consumer groups by how they ended: ok, no_answer, not_delivered, or how the call of analytics failed.";
+    LAG_POLL_SECONDS = "trunkline_lag_poll_seconds", SECONDS, [],
+        "Time to ask a cluster's brokers about its consumer groups.";
+    LAG_GROUP_STATUS = "trunkline_lag_group_status", Kind::Gauge, ["group"],
+        "Status of a consumer group: 0 OK, 1 UNCOMMITTED, 2 UNKNOWN, 3 MISSING_GROUP, 4 WARNING, 5 ERROR, 6 REWIND, 7 STALLED, 8 STOPPED, 9 DATA_LOSS.";
+    LAG_GROUP_RECORDS = "trunkline_lag_group_records", Kind::Gauge, ["group"],
+        "Records a consumer group has yet to read.";
+    LAG_GROUP_AGE_SECONDS = "trunkline_lag_group_age_seconds", Kind::Gauge, ["group"],
+        "How long the head of a consumer group's longest line has waited.";
+    LAG_GROUP_REPLICAS = "trunkline_lag_group_replicas", Kind::Gauge, ["group"],
+        "Consumers that would be right for a consumer group.";
     ACTUATOR_OUTCOMES = "trunkline_actuator_outcomes_total", Kind::Counter, ["status"],
         "Outcomes published, by status; dead_letter where a decision could not be read.";
     ACTUATOR_ATTEMPTS = "trunkline_actuator_attempts_total", Kind::Counter, ["result"],

@@ -10,6 +10,8 @@ mod dead_letters;
 mod exactly_once;
 #[path = "broker/global_table.rs"]
 mod global_table;
+#[path = "broker/lag.rs"]
+mod lag;
 #[path = "broker/misfortunes.rs"]
 mod misfortunes;
 #[path = "broker/outbox.rs"]

@@ -19,6 +19,8 @@ pub struct Key {
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+const LAG_TIME: Kind =
+    Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR.saturating_mul(24) };
 const HTTP: Kind = Kind::Url(&["http://", "https://"]);
 
 macro_rules! keys {
@@ -98,6 +100,32 @@ keys! {
         "A conversation that analytics do not know is asked about six times over this time, then it is a dead letter.";
     ENRICHMENT_RETENTION = "enrichment.retention", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: DAY.saturating_mul(366) }, Some("168h"),
         "Enriched conversations are deleted so long after their last change, from Postgres and from their compacted topic.";
+    LAG_MODE = "lag.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("shadow"),
+        "`shadow` watches and records, `live` also calls for help, `off` does nothing.";
+    LAG_INTERVAL = "lag.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("10s"),
+        "Time between two polls of a cluster's consumer groups.";
+    LAG_INCLUDE = "lag.include", Kind::List, None,
+        "Consumer groups to watch, `*` for any text. Without it all, trunkline's own among them.";
+    LAG_EXCLUDE = "lag.exclude", Kind::List, None, "Consumer groups not to watch, `*` for any text.";
+    LAG_REQUIRED = "lag.required", Kind::List, None, "Consumer groups that must exist: MISSING_GROUP where they do not.";
+    LAG_CLUSTERS = "lag.clusters", Kind::Clusters, None,
+        "Other clusters to watch. Their groups are called `name:group`; patterns and required groups are their own.";
+    LAG_STILL_AFTER = "lag.still_after", LAG_TIME, Some("60s"), "So long behind at one offset is STALLED, or STOPPED.";
+    LAG_ERROR_AGE = "lag.error_age", LAG_TIME, Some("30s"), "Waiting time of the head of the line that is an ERROR, in two polls.";
+    LAG_WARNING_AGE = "lag.warning_age", LAG_TIME, Some("15s"), "Waiting time of the head of the line that is a WARNING, in two polls.";
+    LAG_TREND_AGE = "lag.trend_age", LAG_TIME, Some("5s"), "Waiting time above which it is a WARNING that it rises.";
+    LAG_TREND_WINDOW = "lag.trend_window", LAG_TIME, Some("5m"), "Time over which it must rise.";
+    LAG_HISTORY = "lag.history", LAG_TIME, Some("10m"), "How long a rewind and the rates are remembered.";
+    LAG_COOLDOWN = "lag.cooldown", LAG_TIME, Some("5m"), "Time between two calls for help for one group.";
+    LAG_CATCH_UP = "lag.catch_up", LAG_TIME, Some("5m"), "Time in which a group that is behind should have caught up.";
+    LAG_ANALYTICS_GROUPS = "lag.analytics_groups", Kind::List, None,
+        "Consumer groups of the platform's own that its event analytics are asked about. Without it they are not asked.";
+    LAG_ANALYTICS_INTERVAL = "lag.analytics_interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("60s"),
+        "Time between two such questions.";
+    LAG_ANALYTICS_WINDOW = "lag.analytics_window", Kind::Duration { least: Duration::from_secs(1), greatest: HOUR.saturating_mul(24) }, Some("1h"),
+        "The time up to now that is asked about; the platform refuses more than 24 h.";
+    LAG_ANALYTICS_LIMIT = "lag.analytics_lag", LAG_TIME, Some("30s"), "Lag in analytics that exceeds the first threshold.";
+    LAG_ANALYTICS_LATENCY = "lag.analytics_latency", LAG_TIME, Some("500ms"), "Processing latency in analytics that exceeds the second threshold.";
     INFLUX_URL = "influx.url", HTTP, None,
         "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
     INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";
@@ -127,7 +155,7 @@ pub(super) fn example() -> String {
         let written = match (key.default, key.kind) {
             (Some(default), Kind::Integer { .. } | Kind::Number { .. }) => default.to_owned(),
             (Some(default), _) => format!("\"{default}\""),
-            (None, Kind::List | Kind::ApiKeys) => "[]".to_owned(),
+            (None, Kind::List | Kind::ApiKeys | Kind::Clusters) => "[]".to_owned(),
             (None, _) => "\"\"".to_owned(),
         };
         text.push_str(&format!("# {} Allowed: {}.\n# {field} = {written}\n", key.help, key.kind.allowed()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
-use super::ApiKey;
+use super::{ApiKey, WatchedCluster};
 
 /// Kinds of values with their ranges.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,7 @@ pub enum Kind {
     Brokers,
     List,
     ApiKeys,
+    Clusters,
 }
 
 /// A value that was read and is possible by itself.
@@ -49,6 +50,7 @@ pub enum Value {
     Address(SocketAddr),
     List(Vec<String>),
     ApiKeys(Vec<ApiKey>),
+    Clusters(Vec<WatchedCluster>),
 }
 
 /// Roles of API keys, weakest first.
@@ -70,6 +72,11 @@ impl Kind {
             Kind::Address => "an IP address and port such as 127.0.0.1:8080".into(),
             Kind::Brokers => "host:port, several separated by commas".into(),
             Kind::List => "a list of different texts, none empty".into(),
+            Kind::Clusters => {
+                "a list of { name, brokers, include, exclude, required, properties }: name and \
+                brokers must be given, names differ and hold no colon, properties are librdkafka's"
+                    .into()
+            }
             Kind::ApiKeys => format!(
                 "a list of {{ name, role, sha256 }}: role one of {}, sha256 of the key as 64 hexadecimal digits",
                 ROLES.join(", ")
@@ -86,6 +93,7 @@ impl Kind {
             (Kind::ApiKeys, Toml::Array(items)) => {
                 items.iter().map(api_key).collect::<Option<_>>().map(Value::ApiKeys)
             }
+            (Kind::Clusters, Toml::Array(items)) => clusters(items),
             (kind, Toml::String(text)) => kind.read_text(text),
             (Kind::Integer { .. } | Kind::Number { .. }, Toml::Integer(number)) => {
                 self.read_text(&number.to_string())
@@ -131,10 +139,10 @@ impl Kind {
             Kind::List => list(
                 text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
             ),
-            Kind::ApiKeys => {
+            Kind::ApiKeys | Kind::Clusters => {
                 // In the environment: the same list as a TOML array.
                 let table: toml::Table = format!("keys = {text}").parse().ok()?;
-                Kind::ApiKeys.read(table.get("keys").filter(|keys| keys.is_array())?)
+                self.read(table.get("keys").filter(|keys| keys.is_array())?)
             }
         }
     }
@@ -143,6 +151,46 @@ impl Kind {
 fn list(items: Vec<String>) -> Option<Value> {
     let unique = items.iter().enumerate().all(|(index, item)| !items[..index].contains(item));
     (unique && items.iter().all(|item| !item.trim().is_empty())).then_some(Value::List(items))
+}
+
+fn clusters(items: &[Toml]) -> Option<Value> {
+    let clusters: Vec<WatchedCluster> = items.iter().map(cluster).collect::<Option<_>>()?;
+    let differ = clusters
+        .iter()
+        .enumerate()
+        .all(|(index, one)| clusters[..index].iter().all(|other| other.name != one.name));
+    differ.then_some(Value::Clusters(clusters))
+}
+
+fn cluster(item: &Toml) -> Option<WatchedCluster> {
+    let table = item.as_table()?;
+    let known = ["name", "brokers", "include", "exclude", "required", "properties"];
+    let texts = |name: &str| match table.get(name) {
+        None => Some(Vec::new()),
+        Some(given) => match Kind::List.read(given)? {
+            Value::List(texts) => Some(texts),
+            _ => None,
+        },
+    };
+    let Some(Value::Text(brokers)) = Kind::Brokers.read(table.get("brokers")?) else { return None };
+    let name = table.get("name")?.as_str()?;
+    let properties = match table.get("properties") {
+        None => Default::default(),
+        Some(given) => given
+            .as_table()?
+            .iter()
+            .map(|(name, value)| Some((name.clone(), SecretString::from(value.as_str()?))))
+            .collect::<Option<_>>()?,
+    };
+    let is_name = !name.is_empty() && !name.contains([':', '/']);
+    (is_name && table.keys().all(|key| known.contains(&key.as_str()))).then_some(WatchedCluster {
+        name: name.to_owned(),
+        brokers,
+        include: texts("include")?,
+        exclude: texts("exclude")?,
+        required: texts("required")?,
+        properties,
+    })
 }
 
 fn api_key(item: &Toml) -> Option<ApiKey> {
@@ -170,6 +218,11 @@ impl Value {
             Value::Duration(duration) => format!("{duration:?}"),
             Value::Address(address) => address.to_string(),
             Value::List(items) => items.join(", "),
+            Value::Clusters(clusters) => clusters
+                .iter()
+                .map(|one| format!("{} ({})", one.name, one.brokers))
+                .collect::<Vec<_>>()
+                .join(", "),
             Value::ApiKeys(keys) => {
                 keys.iter().map(|key| format!("{} ({})", key.name, key.role)).collect::<Vec<_>>().join(", ")
             }

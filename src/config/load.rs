@@ -9,7 +9,7 @@ use toml::Value as Toml;
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
 use super::{
-    Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Postgres, Problem, Problems,
+    Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem, Problems,
 };
 use crate::model::decision::Mode;
 
@@ -320,6 +320,7 @@ impl Reader {
                 lateness: self.duration(&keys::EVENTS_LATENESS),
             },
             enrichment: self.enrichment(),
+            lag: self.lag(),
             influx,
             printed: self.printed(),
         })
@@ -353,11 +354,7 @@ impl Reader {
     }
 
     fn dial(&mut self) -> Dial {
-        let mode = match self.text(&keys::DIAL_MODE).as_deref() {
-            Some("live") => Some(Mode::Live),
-            Some("shadow") => Some(Mode::Shadow),
-            _ => None,
-        };
+        let mode = mode(self.text(&keys::DIAL_MODE).as_deref());
         let Some(Value::Number(target)) = self.value(&keys::DIAL_TARGET) else {
             unreachable!("has a default");
         };
@@ -375,6 +372,37 @@ impl Reader {
             patience: self.duration(&keys::ENRICHMENT_PATIENCE),
             retention: self.duration(&keys::ENRICHMENT_RETENTION),
         })
+    }
+
+    fn lag(&self) -> Lag {
+        let list = |key| match self.value(key) {
+            Some(Value::List(items)) => items,
+            _ => Vec::new(),
+        };
+        Lag {
+            mode: mode(self.text(&keys::LAG_MODE).as_deref()),
+            interval: self.duration(&keys::LAG_INTERVAL),
+            include: list(&keys::LAG_INCLUDE),
+            exclude: list(&keys::LAG_EXCLUDE),
+            required: list(&keys::LAG_REQUIRED),
+            clusters: match self.value(&keys::LAG_CLUSTERS) {
+                Some(Value::Clusters(clusters)) => clusters,
+                _ => Vec::new(),
+            },
+            still_after: self.duration(&keys::LAG_STILL_AFTER),
+            error_age: self.duration(&keys::LAG_ERROR_AGE),
+            warning_age: self.duration(&keys::LAG_WARNING_AGE),
+            trend_age: self.duration(&keys::LAG_TREND_AGE),
+            trend_window: self.duration(&keys::LAG_TREND_WINDOW),
+            history: self.duration(&keys::LAG_HISTORY),
+            cooldown: self.duration(&keys::LAG_COOLDOWN),
+            catch_up: self.duration(&keys::LAG_CATCH_UP),
+            analytics_groups: list(&keys::LAG_ANALYTICS_GROUPS),
+            analytics_interval: self.duration(&keys::LAG_ANALYTICS_INTERVAL),
+            analytics_window: self.duration(&keys::LAG_ANALYTICS_WINDOW),
+            analytics_lag: self.duration(&keys::LAG_ANALYTICS_LIMIT),
+            analytics_latency: self.duration(&keys::LAG_ANALYTICS_LATENCY),
+        }
     }
 
     fn influx(&mut self) -> Option<Influx> {
@@ -399,6 +427,15 @@ impl Reader {
         let declared = KEYS.iter().filter_map(|key| Some((key.name.to_owned(), self.value(key)?.printed())));
         let properties = self.properties.keys().map(|name| (format!("kafka.{name}"), "(set)".to_owned()));
         declared.chain(properties).collect()
+    }
+}
+
+/// `None` is off.
+fn mode(name: Option<&str>) -> Option<Mode> {
+    match name {
+        Some("live") => Some(Mode::Live),
+        Some("shadow") => Some(Mode::Shadow),
+        _ => None,
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Config {
     pub events: Events,
     /// `None` is off.
     pub enrichment: Option<Enrichment>,
+    pub lag: Lag,
     pub influx: Option<Influx>,
     /// Every key with its value for people, secrets hidden.
     pub printed: Vec<(String, String)>,
@@ -124,6 +125,48 @@ pub struct Enrichment {
     pub settle: Duration,
     pub patience: Duration,
     pub retention: Duration,
+}
+
+/// What of consumer groups is watched, and where the lines are drawn.
+#[derive(Debug)]
+pub struct Lag {
+    /// `None` is off.
+    pub mode: Option<Mode>,
+    /// Time between two polls of a cluster.
+    pub interval: Duration,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub required: Vec<String>,
+    /// Clusters beside trunkline's own.
+    pub clusters: Vec<WatchedCluster>,
+    pub still_after: Duration,
+    pub error_age: Duration,
+    pub warning_age: Duration,
+    pub trend_age: Duration,
+    pub trend_window: Duration,
+    pub history: Duration,
+    pub cooldown: Duration,
+    pub catch_up: Duration,
+    /// Groups that the platform's analytics are asked about; empty: none.
+    pub analytics_groups: Vec<String>,
+    pub analytics_interval: Duration,
+    /// At most 24 h.
+    pub analytics_window: Duration,
+    pub analytics_lag: Duration,
+    pub analytics_latency: Duration,
+}
+
+/// Another cluster whose consumer groups are watched.
+#[derive(Clone, Debug)]
+pub struct WatchedCluster {
+    /// Stands before the names of its groups.
+    pub name: String,
+    pub brokers: String,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub required: Vec<String>,
+    /// librdkafka properties, by their own names.
+    pub properties: BTreeMap<String, SecretString>,
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod access;
 mod decisions;
 mod events;
+mod lag;
 mod openapi;
 mod problem;
 mod routes;

@@ -6,7 +6,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, events, openapi, status};
+use super::{Shared, decisions, events, lag, openapi, status};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +143,36 @@ pub static ROUTES: &[Route] = &[
             Answer { status: 404, description: "No decision of this id", content: Content::Problem },
         ],
         handler: |method| on(method, decisions::show),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/lag",
+        summary: "How consumer groups are, by name",
+        access: Access::Needs(Role::Read),
+        parameters: lag::LIST_PARAMETERS,
+        body: None,
+        answers: lag::LIST_ANSWERS,
+        handler: |method| on(method, lag::list),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/lag/{group}",
+        summary: "How one consumer group is",
+        access: Access::Needs(Role::Read),
+        parameters: lag::GROUP_PARAMETERS,
+        body: None,
+        answers: lag::GROUP_ANSWERS,
+        handler: |method| on(method, lag::show),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/lag/{group}/replicas",
+        summary: "How many consumers would be right for a group",
+        access: Access::Needs(Role::Read),
+        parameters: lag::GROUP_PARAMETERS,
+        body: None,
+        answers: lag::REPLICAS_ANSWERS,
+        handler: |method| on(method, lag::replicas),
     },
     Route {
         method: Method::Get,

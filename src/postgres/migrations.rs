@@ -24,6 +24,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (5, "dead_letters", include_str!("../../sql/0005_dead_letters.sql")),
     (6, "alerts", include_str!("../../sql/0006_alerts.sql")),
     (7, "enrichment", include_str!("../../sql/0007_enrichment.sql")),
+    (8, "lag", include_str!("../../sql/0008_lag.sql")),
     (9, "routing", include_str!("../../sql/0009_routing.sql")),
     (10, "rollback", include_str!("../../sql/0010_rollback.sql")),
 ];

@@ -8,6 +8,7 @@ pub mod enrichment;
 mod error;
 mod headers;
 pub mod intents;
+pub mod lag;
 pub mod leases;
 pub mod ledger;
 pub mod migrations;

@@ -12,6 +12,8 @@ pub mod dead_letter;
 pub mod decided;
 pub mod driver;
 pub mod global_table;
+pub mod groups;
+pub mod heads;
 pub mod kafka;
 pub mod series;
 pub mod subscription;

@@ -5,5 +5,6 @@ pub mod alerts;
 pub mod analytics;
 pub mod audit;
 pub mod drift;
+pub mod lag_status;
 pub mod outbox;
 pub mod rollback;

@@ -3,4 +3,6 @@
 pub mod campaign_poller;
 pub mod events;
 mod facts;
+pub mod lag_poller;
+mod ownership;
 mod schedule;

@@ -2,7 +2,7 @@
 
 use crate::flow::Declaration;
 use crate::sinks::alerts;
-use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, windowing};
+use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, lag, windowing};
 use crate::topics::{self, Topic};
 
 /// Which way a role looks.
@@ -57,6 +57,9 @@ pub const DRIFT: &str = "drift";
 pub const ENRICHMENT: &str = "enrichment";
 pub const ALERTS: &str = "alerts";
 pub const OUTBOX: &str = "outbox";
+pub const LAG: &str = "lag";
+pub const LAG_POLLER: &str = "lag-poller";
+pub const LAG_STATUS: &str = "lag-status";
 pub const CONSOLE: &str = "console";
 
 const PLATFORM: &str = "Genesys Cloud";
@@ -83,11 +86,21 @@ pub fn roles() -> Vec<Role> {
             keeps: vec![],
             outside: &[PLATFORM],
         },
+        Role {
+            name: LAG_POLLER,
+            kind: Kind::Source,
+            description: "observes consumer groups at their brokers, trunkline's own among them",
+            reads: vec![],
+            writes: vec![&topics::CONSUMER_LAG],
+            keeps: vec![],
+            outside: &["Kafka clusters"],
+        },
         stage(&windowing::DECLARATION),
         stage(&dialing::DECLARATION),
         stage(&flow_counting::DECLARATION),
         stage(&flow_summing::DECLARATION),
         stage(&flow_measuring::DECLARATION),
+        stage(&lag::DECLARATION),
         Role {
             name: ACTUATOR,
             kind: Kind::Sink,
@@ -101,7 +114,21 @@ pub fn roles() -> Vec<Role> {
             name: AUDIT,
             kind: Kind::Sink,
             description: "keeps every decision, outcome and dead letter",
-            reads: vec![&topics::DIAL_DECISIONS, &topics::OUTCOMES, &topics::DEAD_LETTERS],
+            reads: vec![
+                &topics::DIAL_DECISIONS,
+                &topics::LAG_EVALUATIONS,
+                &topics::OUTCOMES,
+                &topics::DEAD_LETTERS,
+            ],
+            writes: vec![],
+            keeps: vec![],
+            outside: &[POSTGRES],
+        },
+        Role {
+            name: LAG_STATUS,
+            kind: Kind::Sink,
+            description: "keeps how each consumer group is, for HTTP and metrics",
+            reads: vec![&topics::LAG_STATUS],
             writes: vec![],
             keeps: vec![],
             outside: &[POSTGRES],

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::console::{self, ApiKey, ApiKeyError};
-use crate::genesys;
-use crate::postgres;
 use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
+use crate::{genesys, postgres};
 
 use crate::sinks::{alerts, analytics, drift};
-use crate::sources::{campaign_poller, events};
+use crate::sources::{campaign_poller, events, lag_poller};
+use crate::stages::lag::Intervals;
+use crate::stages::lag::rules::Thresholds;
 
 use super::instance::Instance;
+use super::roles::{Kind, roles};
 
 pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
     KafkaSettings {
@@ -70,6 +72,53 @@ pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
         region: config.genesys.region.clone(),
         ..campaign_poller::Settings::default()
     }
+}
+
+pub fn lag_thresholds(config: &Config) -> Thresholds {
+    let lag = &config.lag;
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Thresholds {
+        still_ms: ms(lag.still_after),
+        error_age_ms: ms(lag.error_age),
+        warning_age_ms: ms(lag.warning_age),
+        trend_age_ms: ms(lag.trend_age),
+        trend_window_ms: ms(lag.trend_window),
+        analytics_lag_ms: lag.analytics_lag.as_secs_f64() * 1_000.0,
+        analytics_latency_ms: lag.analytics_latency.as_secs_f64() * 1_000.0,
+        history_ms: ms(lag.history),
+        cooldown_ms: ms(lag.cooldown),
+        catch_up_ms: ms(lag.catch_up),
+        ..Thresholds::default()
+    }
+}
+
+pub fn lag_intervals(config: &Config) -> Intervals {
+    Intervals { broker: config.lag.interval, analytics: config.lag.analytics_interval }
+}
+
+pub fn lag_poller(config: &Config, kafka: &KafkaSettings) -> lag_poller::Settings {
+    let lag = &config.lag;
+    // Groups of sources share work out and read nothing: they are never behind.
+    let of_sources = roles().into_iter().filter(|role| role.kind == Kind::Source);
+    let own = lag_poller::Choice {
+        include: lag.include.clone(),
+        exclude: lag.exclude.iter().cloned().chain(of_sources.map(|role| kafka.group(role.name))).collect(),
+        required: lag.required.clone(),
+    };
+    let others = lag.clusters.iter().map(|cluster| {
+        let reached = KafkaSettings {
+            brokers: cluster.brokers.clone(),
+            properties: cluster.properties.clone(),
+            ..kafka.clone()
+        };
+        let choice = lag_poller::Choice {
+            include: cluster.include.clone(),
+            exclude: cluster.exclude.clone(),
+            required: cluster.required.clone(),
+        };
+        (cluster.name.clone(), reached, choice)
+    });
+    lag_poller::Settings { own, others: others.collect(), interval: lag.interval }
 }
 
 /// # Errors

@@ -22,14 +22,15 @@ use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::{actuator, alerts, analytics, audit, drift, outbox};
-use crate::sources::campaign_poller;
+use crate::sinks::{actuator, alerts, analytics, audit, drift, lag_status, outbox};
 use crate::sources::events::Edge;
+use crate::sources::{campaign_poller, lag_poller};
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
 use crate::stages::flow_counting::FlowCounting;
 use crate::stages::flow_measuring::FlowMeasuring;
 use crate::stages::flow_summing::FlowSumming;
+use crate::stages::lag::Lag;
 use crate::stages::windowing::Windowing;
 
 /// Every role ends within this; what is cut off then is taken up by the next start.
@@ -187,6 +188,8 @@ impl Starting<'_> {
             }
             (roles::FLOW_SUMMING, _) => self.stage(FlowSumming::new(self.config.events.window)),
             (roles::FLOW_MEASURING, _) => self.stage(FlowMeasuring),
+            (roles::LAG_STATUS, _) => self.lag_status(),
+            (roles::LAG | roles::LAG_POLLER, _) => self.lag(name),
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),
@@ -264,6 +267,27 @@ impl Starting<'_> {
             analytics::run(settings, &kafka, database, client, &health, stop).await
         });
         Ok(())
+    }
+
+    fn lag(&mut self, name: &'static str) {
+        let Some(mode) = self.config.lag.mode else {
+            tracing::info!(role = name, "lag.mode is off: not started");
+            return;
+        };
+        if name == roles::LAG {
+            let thresholds = settings::lag_thresholds(self.config);
+            self.stage(Lag::new(mode, thresholds, settings::lag_intervals(self.config)));
+            return;
+        }
+        let settings = settings::lag_poller(self.config, &self.kafka);
+        let (kafka, health, stop) = (self.kafka.clone(), self.health.clone(), self.running.stop.clone());
+        self.task(roles::LAG_POLLER, async move { lag_poller::run(settings, kafka, &health, stop).await });
+    }
+
+    fn lag_status(&mut self) {
+        let (kafka, database, health) = (self.kafka.clone(), self.database.clone(), self.health.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::LAG_STATUS, async move { lag_status::run(&kafka, database, &health, stop).await });
     }
 
     fn drift(&mut self) -> anyhow::Result<()> {

@@ -1,0 +1,92 @@
+//! What a consumer's queue brings, with the topic that an end of partition belongs to:
+//! rdkafka's own error for it names the partition's number alone.
+
+use std::ffi::CStr;
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+
+use super::Found;
+use crate::runtime::groups::TopicPartition;
+
+pub(super) enum Happened {
+    Record {
+        place: TopicPartition,
+        found: Found,
+    },
+    /// Nothing more before the last stable offset.
+    End {
+        place: TopicPartition,
+    },
+    Failed {
+        place: TopicPartition,
+        problem: String,
+    },
+    /// Something that is not about a partition.
+    Else,
+}
+
+/// Waits for the next event of the consumer.
+pub(super) fn next<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Option<Happened> {
+    let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
+    // SAFETY: the client is borrowed; queue and event are ours until they are destroyed, and
+    // nothing that points into them leaves.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_consumer(client.native_ptr());
+        let event = sys::rd_kafka_queue_poll(queue, timeout_ms);
+        sys::rd_kafka_queue_destroy(queue);
+        if event.is_null() {
+            return None;
+        }
+        let happened = match sys::rd_kafka_event_type(event) {
+            sys::RD_KAFKA_EVENT_FETCH => record(event),
+            sys::RD_KAFKA_EVENT_ERROR => error(event),
+            _ => Happened::Else,
+        };
+        sys::rd_kafka_event_destroy(event);
+        Some(happened)
+    }
+}
+
+/// # Safety
+/// The event is a valid one of a fetch.
+unsafe fn record(event: *mut sys::rd_kafka_event_t) -> Happened {
+    unsafe {
+        let message = sys::rd_kafka_event_message_next(event);
+        let Some(seen) = message.as_ref() else { return Happened::Else };
+        if seen.rkt.is_null() {
+            return Happened::Else;
+        }
+        let topic = CStr::from_ptr(sys::rd_kafka_topic_name(seen.rkt)).to_string_lossy().into_owned();
+        let place = (topic, seen.partition);
+        match RDKafkaErrorCode::from(seen.err) {
+            RDKafkaErrorCode::NoError => {}
+            RDKafkaErrorCode::PartitionEOF => return Happened::End { place },
+            other => return Happened::Failed { place, problem: other.to_string() },
+        }
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        let timestamp_ms = sys::rd_kafka_message_timestamp(message, &raw mut kind);
+        let known = kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        let found = Found { offset: seen.offset, timestamp_ms: known.then_some(timestamp_ms) };
+        Happened::Record { place, found }
+    }
+}
+
+/// # Safety
+/// The event is a valid one of an error.
+unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Happened {
+    unsafe {
+        let named = sys::rd_kafka_event_topic_partition(event);
+        let Some(place) = named.as_ref() else { return Happened::Else };
+        let topic = CStr::from_ptr(place.topic).to_string_lossy().into_owned();
+        let place = (topic, place.partition);
+        sys::rd_kafka_topic_partition_destroy(named);
+        match RDKafkaErrorCode::from(sys::rd_kafka_event_error(event)) {
+            RDKafkaErrorCode::PartitionEOF => Happened::End { place },
+            other => Happened::Failed { place, problem: other.to_string() },
+        }
+    }
+}

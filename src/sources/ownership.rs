@@ -1,0 +1,142 @@
+//! Which partitions of a topic this instance writes facts to: by Kafka's own
+//! assignment, in a group that reads nothing.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::facts::FactProducer;
+use crate::health::{Health, Part};
+use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::subscription::{Event, Subscription, SubscriptionError, SubscriptionOptions};
+use crate::topics::{self, Topic};
+
+/// How long work that is to stop is waited for before it is aborted.
+pub const STOPPING_GRACE: Duration = Duration::from_millis(500);
+const TOPIC_RETRY: Duration = Duration::from_secs(1);
+
+/// The partitions that are this instance's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    pub partitions: BTreeSet<i32>,
+    /// How many the topic has.
+    pub count: i32,
+}
+
+impl Owned {
+    /// Where facts under this key go, if it is ours to write them.
+    pub fn partition_of(&self, key: &str) -> Option<i32> {
+        let partition = topics::partition_of(key.as_bytes(), self.count);
+        self.partitions.contains(&partition).then_some(partition)
+    }
+
+    /// Of all instances one is the first: it owns partition 0.
+    pub fn is_first(&self) -> bool {
+        self.partitions.contains(&0)
+    }
+}
+
+/// Runs `work` on this instance's share of `topic` until `shutdown`, anew with every
+/// change of it. What is not over when a partition goes elsewhere is aborted before
+/// another instance is assigned it.
+///
+/// # Errors
+/// When the group member fails for good.
+pub async fn run<F>(
+    kafka: &KafkaSettings,
+    role: &'static str,
+    topic: &'static Topic,
+    producer: &FactProducer,
+    health: &Health,
+    shutdown: CancellationToken,
+    work: impl Fn(Owned, CancellationToken) -> F,
+) -> Result<(), SubscriptionError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let part = health.part(&format!("{role}.group"));
+    let options = SubscriptionOptions {
+        revocation_wait: STOPPING_GRACE + Duration::from_secs(1),
+        health: Some(part.clone()),
+        ..SubscriptionOptions::default()
+    };
+    let mut subscription = Subscription::open(kafka, role, &[topic], options, shutdown.clone())?;
+    let mut partitions = BTreeSet::new();
+    let mut running: Option<Running> = None;
+    let result = loop {
+        let event = subscription.next().await;
+        if let Event::Records(_) = event {
+            // No partition is ever started.
+            continue;
+        }
+        if let Some(running) = running.take() {
+            running.stop().await;
+        }
+        match event {
+            Event::Assigned(more) => partitions.extend(more.iter().map(|at| at.partition)),
+            Event::Revoked(less) => {
+                partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
+                subscription.acknowledge_revocation().await;
+            }
+            Event::Lost(less) => {
+                partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
+            }
+            Event::Failed(error) => break Err(error),
+            Event::Closed => break Ok(()),
+            Event::Records(_) => {}
+        }
+        let Some(count) = partition_count(producer, topic, &part, &shutdown).await else { continue };
+        if !partitions.is_empty() {
+            let stop = shutdown.child_token();
+            let owned = Owned { partitions: partitions.clone(), count };
+            running = Some(Running { task: tokio::spawn(work(owned, stop.clone())), stop });
+        }
+    };
+    if let Some(running) = running {
+        running.stop().await;
+    }
+    subscription.close().await;
+    result
+}
+
+struct Running {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    async fn stop(mut self) {
+        self.stop.cancel();
+        if timeout(STOPPING_GRACE, &mut self.task).await.is_err() {
+            self.task.abort();
+            // Ends at once, as aborted.
+            let _ = self.task.await;
+        }
+    }
+}
+
+/// Asks until there is an answer; `None` at shutdown.
+async fn partition_count(
+    producer: &FactProducer,
+    topic: &'static Topic,
+    part: &Part,
+    shutdown: &CancellationToken,
+) -> Option<i32> {
+    loop {
+        match producer.partitions(topic).await {
+            Ok(count) => return Some(count),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell which facts are this instance's");
+                part.not_ready(error.to_string());
+            }
+        }
+        tokio::select! {
+            () = sleep(TOPIC_RETRY) => {}
+            () = shutdown.cancelled() => return None,
+        }
+    }
+}
