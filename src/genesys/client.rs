@@ -18,6 +18,7 @@ use super::budget::{BucketShape, Permit, PermitStore, Priority};
 use super::details::{self, DetailsQuery};
 use super::endpoints::Endpoints;
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
+use super::event_lag::{self, EventLagAnswer, EventLagQuery};
 use super::flows::{self, Measured, PlatformVersion};
 use super::queue::{Budget, NoPermit};
 use super::reply::{bounded_header, excerpt, judge_status, limits};
@@ -63,6 +64,7 @@ struct Inner {
     campaigns: Endpoints,
     statistics: Endpoints,
     conversation_details: Endpoints,
+    event_lag: Endpoints,
     flow_versions: Endpoints,
     flow_activations: Endpoints,
     flow_measures: Endpoints,
@@ -98,6 +100,7 @@ impl Client {
             campaigns: endpoints("campaigns"),
             statistics: endpoints("campaign_statistics"),
             conversation_details: Endpoints::new("conversation_details", false, settings, health),
+            event_lag: Endpoints::new("event_lag", false, settings, health),
             flow_versions: Endpoints::new("flow_versions", true, settings, health),
             flow_activations: Endpoints::new("flow_activations", true, settings, health),
             flow_measures: Endpoints::new("flow_measures", false, settings, health),
@@ -212,6 +215,39 @@ impl Client {
             return Err(CallError::without_reply(Kind::Rejected, reason));
         }
         self.inner.write(&self.inner.flow_activations, request, scope).await
+    }
+
+    /// How far behind the platform's consumer groups are: all pages of the answer, or an error.
+    pub async fn event_lag(
+        &self,
+        query: &EventLagQuery<'_>,
+        scope: &Scope,
+    ) -> Result<EventLagAnswer, CallError> {
+        let mut found = EventLagAnswer::default();
+        let mut tokens = BTreeSet::new();
+        let mut token: Option<String> = None;
+        loop {
+            let request = event_lag::query_request(query, token.as_deref()).map_err(|problem| {
+                CallError::without_reply(Kind::Rejected, format!("not sent: {problem}"))
+            })?;
+            let read = |_: &RawReply, body: &[u8]| event_lag::read_page(body);
+            let page = self.inner.read(&self.inner.event_lag, &request, scope, read).await?;
+            found.rows.extend(page.answer.rows);
+            let number = tokens.len() + 1;
+            let problems = page.answer.problems;
+            found.problems.extend(problems.into_iter().map(|problem| format!("page {number}: {problem}")));
+            let Some(next) = page.next else { return Ok(found) };
+            let problem = if number >= event_lag::PAGE_LIMIT {
+                format!("the answer has more than {} pages", event_lag::PAGE_LIMIT)
+            } else if !tokens.insert(next.clone()) {
+                format!("the answer's pages go in a circle: page token {next:?} came twice")
+            } else {
+                token = Some(next);
+                continue;
+            };
+            let reason = format!("{} {}: {problem}", request.method, request.path);
+            return Err(CallError::without_reply(Kind::Malformed, reason));
+        }
     }
 
     /// The request that gives the campaign this dial rate, provided that it is

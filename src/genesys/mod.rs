@@ -19,6 +19,7 @@ mod client;
 mod details;
 mod endpoints;
 mod error;
+mod event_lag;
 mod flows;
 mod queue;
 mod reply;
@@ -32,6 +33,7 @@ pub use budget::{
 pub use client::{Client, Reply, Scope};
 pub use details::DetailsQuery;
 pub use error::{CallError, CallErrorKind, ClientError};
+pub use event_lag::{EventLagAnswer, EventLagQuery, EventLagRow};
 pub use flows::{Measured, PlatformVersion};
 pub use seed::{Campaign, CampaignStatistics};
 

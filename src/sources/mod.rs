@@ -1,5 +1,6 @@
 //! From outside to topics: facts about the contact centre.
 
+pub mod analytics_poller;
 pub mod campaign_poller;
 pub mod events;
 mod facts;

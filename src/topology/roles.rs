@@ -57,6 +57,7 @@ pub const DRIFT: &str = "drift";
 pub const ENRICHMENT: &str = "enrichment";
 pub const ALERTS: &str = "alerts";
 pub const OUTBOX: &str = "outbox";
+pub const ANALYTICS_POLLER: &str = "analytics-poller";
 pub const LAG: &str = "lag";
 pub const LAG_POLLER: &str = "lag-poller";
 pub const LAG_STATUS: &str = "lag-status";
@@ -83,6 +84,15 @@ pub fn roles() -> Vec<Role> {
             description: "observes each campaign once per interval, whichever instance it falls to",
             reads: vec![],
             writes: vec![&topics::CAMPAIGN_STATS],
+            keeps: vec![],
+            outside: &[PLATFORM],
+        },
+        Role {
+            name: ANALYTICS_POLLER,
+            kind: Kind::Source,
+            description: "asks event analytics how far behind the platform's consumer groups are",
+            reads: vec![],
+            writes: vec![&topics::CONSUMER_LAG],
             keeps: vec![],
             outside: &[PLATFORM],
         },

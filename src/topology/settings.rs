@@ -10,7 +10,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::{genesys, postgres};
 
 use crate::sinks::{alerts, analytics, drift};
-use crate::sources::{campaign_poller, events, lag_poller};
+use crate::sources::{analytics_poller, campaign_poller, events, lag_poller};
 use crate::stages::lag::Intervals;
 use crate::stages::lag::rules::Thresholds;
 
@@ -119,6 +119,16 @@ pub fn lag_poller(config: &Config, kafka: &KafkaSettings) -> lag_poller::Setting
         (cluster.name.clone(), reached, choice)
     });
     lag_poller::Settings { own, others: others.collect(), interval: lag.interval }
+}
+
+/// `None` where the platform's analytics are asked about no group.
+pub fn analytics_poller(config: &Config) -> Option<analytics_poller::Settings> {
+    let lag = &config.lag;
+    (!lag.analytics_groups.is_empty()).then(|| analytics_poller::Settings {
+        groups: lag.analytics_groups.clone(),
+        interval: lag.analytics_interval,
+        window: lag.analytics_window,
+    })
 }
 
 /// # Errors

@@ -24,7 +24,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
 use crate::sinks::{actuator, alerts, analytics, audit, drift, lag_status, outbox};
 use crate::sources::events::Edge;
-use crate::sources::{campaign_poller, lag_poller};
+use crate::sources::{analytics_poller, campaign_poller, lag_poller};
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
 use crate::stages::flow_counting::FlowCounting;
@@ -189,7 +189,7 @@ impl Starting<'_> {
             (roles::FLOW_SUMMING, _) => self.stage(FlowSumming::new(self.config.events.window)),
             (roles::FLOW_MEASURING, _) => self.stage(FlowMeasuring),
             (roles::LAG_STATUS, _) => self.lag_status(),
-            (roles::LAG | roles::LAG_POLLER, _) => self.lag(name),
+            (roles::LAG | roles::LAG_POLLER | roles::ANALYTICS_POLLER, _) => self.lag(name)?,
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),
@@ -269,16 +269,37 @@ impl Starting<'_> {
         Ok(())
     }
 
-    fn lag(&mut self, name: &'static str) {
+    fn lag(&mut self, name: &'static str) -> anyhow::Result<()> {
         let Some(mode) = self.config.lag.mode else {
             tracing::info!(role = name, "lag.mode is off: not started");
-            return;
+            return Ok(());
         };
-        if name == roles::LAG {
-            let thresholds = settings::lag_thresholds(self.config);
-            self.stage(Lag::new(mode, thresholds, settings::lag_intervals(self.config)));
-            return;
+        match name {
+            roles::LAG => {
+                let thresholds = settings::lag_thresholds(self.config);
+                self.stage(Lag::new(mode, thresholds, settings::lag_intervals(self.config)));
+            }
+            roles::ANALYTICS_POLLER => self.analytics_poller()?,
+            _ => self.lag_poller(),
         }
+        Ok(())
+    }
+
+    fn analytics_poller(&mut self) -> anyhow::Result<()> {
+        let Some(settings) = settings::analytics_poller(self.config) else {
+            let role = roles::ANALYTICS_POLLER;
+            tracing::info!(role, "lag.analytics_groups names no group: not started");
+            return Ok(());
+        };
+        let (kafka, client, health) = (self.kafka.clone(), self.client()?, self.health.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::ANALYTICS_POLLER, async move {
+            analytics_poller::run(settings, kafka, client, &health, stop).await
+        });
+        Ok(())
+    }
+
+    fn lag_poller(&mut self) {
         let settings = settings::lag_poller(self.config, &self.kafka);
         let (kafka, health, stop) = (self.kafka.clone(), self.health.clone(), self.running.stop.clone());
         self.task(roles::LAG_POLLER, async move { lag_poller::run(settings, kafka, &health, stop).await });

@@ -4,7 +4,7 @@
 use crate::model::alert::Alert;
 use crate::topics::{self, Topic};
 
-use super::dial;
+use super::{dial, lag};
 
 /// How the records of one topic become alerts.
 pub struct Incidents {
@@ -15,7 +15,10 @@ pub struct Incidents {
 }
 
 /// Every source of alerts. A topic may stand here more than once.
-pub static INCIDENTS: &[Incidents] = &[Incidents { topic: &topics::OUTCOMES, alert: dial::outcome }];
+pub static INCIDENTS: &[Incidents] = &[
+    Incidents { topic: &topics::OUTCOMES, alert: dial::outcome },
+    Incidents { topic: &topics::LAG_EVALUATIONS, alert: lag::decision },
+];
 
 /// The topics to be read, each once.
 pub fn topics() -> Vec<&'static Topic> {

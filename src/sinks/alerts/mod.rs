@@ -10,6 +10,7 @@ pub mod incidents;
 
 mod dial;
 mod intake;
+mod lag;
 
 use std::time::Duration;
 
