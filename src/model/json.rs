@@ -220,6 +220,8 @@ impl<'j> Walk<'j> {
         let is_delimiter = |byte: &u8| {
             matches!(byte, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']') || byte.is_ascii_whitespace()
         };
+        // Past the first byte in any case: form feed is white space to Rust, but not to JSON.
+        self.at += 1;
         let rest = &self.json[self.at..];
         self.at += rest.iter().position(is_delimiter).unwrap_or(rest.len());
     }
@@ -318,6 +320,7 @@ mod tests {
             (r#"{"a":1"#, 6, false),
             (r#"{"a":"x"#, 7, false),
             (r#"{"a":"x\"#, 8, false),
+            ("[\u{c}]", 3, true),
             ("", 0, false),
             (",", 0, true),
         ] {

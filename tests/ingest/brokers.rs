@@ -80,21 +80,17 @@ async fn a_killed_broker_costs_no_acknowledged_event() {
             })
         }
     };
-    for round in 1..=2 {
-        within(BROKER_WAIT, "an event to be taken", async || {
-            (edge.send(envelope("probe", &format!("probe-{round}")).to_string()).await.status() == 200)
-                .then_some(())
-        })
-        .await;
-        let before = refused.load(Ordering::Acquire);
-        control(false).await.unwrap();
-        within(BROKER_WAIT, "refusals while the broker is away", async || {
-            (refused.load(Ordering::Acquire) > before + 8).then_some(())
-        })
-        .await;
-        assert!(!edge.health.reasons().is_empty(), "readiness says so");
-        control(true).await.unwrap();
-    }
+    within(BROKER_WAIT, "an event to be taken", async || {
+        (edge.send(envelope("probe", "probe").to_string()).await.status() == 200).then_some(())
+    })
+    .await;
+    control(false).await.unwrap();
+    within(BROKER_WAIT, "refusals while the broker is away", async || {
+        (refused.load(Ordering::Acquire) > 8).then_some(())
+    })
+    .await;
+    assert!(!edge.health.reasons().is_empty(), "readiness says so");
+    control(true).await.unwrap();
     within(BROKER_WAIT, "events to be taken again", async || {
         (edge.send(envelope("last", "last").to_string()).await.status() == 200).then_some(())
     })
