@@ -8,6 +8,8 @@ mod crashes;
 mod dead_letters;
 #[path = "broker/exactly_once.rs"]
 mod exactly_once;
+#[path = "broker/flow_minutes.rs"]
+mod flow_minutes;
 #[path = "broker/global_table.rs"]
 mod global_table;
 #[path = "broker/lag.rs"]

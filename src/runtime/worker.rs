@@ -36,6 +36,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 const MARKERS_TAKE: Duration = Duration::from_millis(4);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
+/// After this long no records can be on their way any more.
+const MARKERS_ONLY: Duration = Duration::from_secs(10);
 /// Time between two looks at partitions without records, at most.
 const QUIET_LOOK: Duration = Duration::from_secs(1);
 /// How long a broker may take to answer; a shutdown waits for it.
@@ -422,18 +424,23 @@ impl<S: PartitionStage> Drop for Worker<S> {
 #[derive(Default)]
 struct Quiet {
     looked_at: Option<Instant>,
-    /// Where each partition ended at the look before.
-    ends: HashMap<i32, i64>,
+    /// Where each partition ended at the last look, and since when.
+    ends: HashMap<i32, (i64, Instant)>,
     /// The last poll found nothing waiting.
     drained: bool,
 }
 
 impl Quiet {
     /// Whether everything before `end` has been read. What lies between the next offset and
-    /// an end that has not moved, with nothing waiting to be read, are markers of transactions.
+    /// an end that has not moved for long, with nothing waiting to be read, are markers of
+    /// transactions: records would have come.
     fn is_at_end(&mut self, partition: i32, next_offset: i64, end: i64) -> bool {
-        let before = self.ends.insert(partition, end);
-        next_offset >= end || (before == Some(end) && self.drained)
+        let now = Instant::now();
+        let known = self.ends.entry(partition).or_insert((end, now));
+        if known.0 != end {
+            *known = (end, now);
+        }
+        next_offset >= end || (self.drained && now.duration_since(known.1) >= MARKERS_ONLY)
     }
 }
 

@@ -15,13 +15,18 @@ use crate::support::until;
 
 const PREFIX: &str = "TRUNKLINE_TEST_CHILD_PREFIX";
 
-/// A process of its own that runs the stage until it is killed, or its parent is gone.
-struct Process(Child);
+/// A process of its own that runs stages until it is killed, or its parent is gone.
+pub struct Process(Child);
 
 impl Process {
     fn start(kafka: &KafkaSettings, crash_points: &str) -> Self {
+        Self::running("crashes::child", kafka, crash_points)
+    }
+
+    /// Runs a test of this binary that lives as a [`child`](life_of_a_child).
+    pub fn running(test: &str, kafka: &KafkaSettings, crash_points: &str) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "crashes::child", "--nocapture"])
+            .args(["--ignored", "--exact", test, "--nocapture"])
             .env(PREFIX, &kafka.topic_prefix)
             .env("FAILPOINTS", crash_points)
             .stdin(Stdio::piped())
@@ -40,14 +45,19 @@ impl Drop for Process {
     }
 }
 
+/// Keeps what `start` answers until the parent is gone. Nothing without a parent.
+pub fn life_of_a_child<T>(start: impl FnOnce(&KafkaSettings) -> T) {
+    let Ok(topic_prefix) = std::env::var(PREFIX) else { return };
+    let scenario = fail::FailScenario::setup();
+    let _running = start(&KafkaSettings { topic_prefix, ..kafka::settings() });
+    let _ = std::io::stdin().read(&mut [0]);
+    scenario.teardown();
+}
+
 #[test]
 #[ignore = "runs as a child of the tests here"]
 fn child() {
-    let Ok(topic_prefix) = std::env::var(PREFIX) else { return };
-    let scenario = fail::FailScenario::setup();
-    let _instance = Instance::start(&KafkaSettings { topic_prefix, ..kafka::settings() }, "mortal", 2);
-    let _ = std::io::stdin().read(&mut [0]);
-    scenario.teardown();
+    life_of_a_child(|kafka| Instance::start(kafka, "mortal", 2));
 }
 
 fn counted(kafka: &KafkaSettings) -> usize {
