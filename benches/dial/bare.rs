@@ -19,8 +19,7 @@ use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::stages::dialing::proportional::{Answer, Limits, NAME, Proportional, VERSION};
 use trunkline::topics;
 
-use crate::measure::Usage;
-use crate::{PARTITIONS, now, records};
+use crate::harness::{PARTITIONS, Usage, now, records};
 
 const THREADS: i32 = 2;
 const BATCH: Duration = Duration::from_millis(100);
