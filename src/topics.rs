@@ -371,8 +371,6 @@ pub mod headers {
     pub const ERROR_PARTITION: &str = "trunkline-error-partition";
     pub const ERROR_OFFSET: &str = "trunkline-error-offset";
     pub const ERROR_TIME: &str = "trunkline-error-time";
-    /// On a dead letter that is sent to its topic again.
-    pub const REDRIVEN: &str = "trunkline-redriven";
 }
 
 /// The partition a key belongs to, as Kafka's Java clients choose it (murmur2 of

@@ -15,6 +15,10 @@ mod campaign_poller;
 mod client;
 #[path = "platform/drift.rs"]
 mod drift;
+#[path = "platform/enrichment.rs"]
+mod enrichment;
+#[path = "platform/enrichment_stand.rs"]
+mod enrichment_stand;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
 #[path = "platform/shared_budget.rs"]

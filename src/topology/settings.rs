@@ -49,9 +49,6 @@ pub fn postgres(config: &Config) -> postgres::Settings {
 
 pub fn genesys(config: &Config) -> genesys::Settings {
     let defaults = genesys::Settings::default();
-    // Where the simulator's time runs faster, a pause must be as much shorter.
-    let pace = config.genesys.budget_window.as_secs_f64() / defaults.budget_window.as_secs_f64();
-    let scaled = |duration: Duration| duration.mul_f64(pace.min(1.0)).max(Duration::from_millis(100));
     genesys::Settings {
         base_url: config.genesys.base_url.clone(),
         login_url: config.genesys.login_url.clone(),
@@ -59,9 +56,15 @@ pub fn genesys(config: &Config) -> genesys::Settings {
         client_secret: config.genesys.client_secret.clone(),
         requests_per_minute: config.genesys.requests_per_minute,
         budget_window: config.genesys.budget_window,
-        breaker_pause: scaled(defaults.breaker_pause),
+        breaker_pause: at_pace(config, defaults.breaker_pause),
         ..defaults
     }
+}
+
+/// Where the simulator's time runs faster, a pause must be as much shorter.
+fn at_pace(config: &Config, pause: Duration) -> Duration {
+    let pace = config.genesys.budget_window.as_secs_f64() / 60.0;
+    pause.mul_f64(pace.min(1.0)).max(Duration::from_millis(100))
 }
 
 pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
@@ -178,6 +181,7 @@ pub fn drift(config: &Config) -> Option<drift::Settings> {
 /// `None` where it is off.
 pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
     let enrichment = config.enrichment.as_ref()?;
+    let defaults = analytics::Settings::default();
     Some(analytics::Settings {
         waits: analytics::Waits {
             quiet: enrichment.quiet,
@@ -185,6 +189,8 @@ pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
             patience: enrichment.patience,
         },
         retention: enrichment.retention,
-        ..analytics::Settings::default()
+        linger: at_pace(config, defaults.linger),
+        pauses: (at_pace(config, defaults.pauses.0), at_pace(config, defaults.pauses.1)),
+        ..defaults
     })
 }

@@ -32,8 +32,6 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// Events' own times may differ a little from the platform's.
 const WINDOW_MARGIN: Duration = Duration::from_secs(60);
-/// Shortest and longest pause after a query that failed.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Queries under way are given this long when the process stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -80,10 +78,10 @@ impl Flusher {
         let now = Instant::now();
         Self {
             appetite: Appetite::new(asking.settings.batch),
-            asking,
             queries: JoinSet::new(),
             under_way: Vec::new(),
-            pause: Backoff::new(PAUSES),
+            pause: Backoff::new(asking.settings.pauses),
+            asking,
             failing: false,
             not_before: now,
             sent_at: now,
@@ -186,10 +184,12 @@ impl Flusher {
             CallErrorKind::RateLimited { until } => self.not_before = self.not_before.max(until),
             CallErrorKind::Paused { until } => {
                 self.fail(&error.reason);
-                let until = until.unwrap_or(now + PAUSES.0);
+                let until = until.unwrap_or(now + self.asking.settings.pauses.0);
                 self.not_before = self.not_before.max(until);
             }
-            CallErrorKind::Rejected | CallErrorKind::Malformed => self.on_refusal(ids, error.reason).await,
+            CallErrorKind::Rejected => self.on_refusal(ids, error.reason).await,
+            // A garbled reply happens; two in a row may be too large.
+            CallErrorKind::Malformed if self.failing => self.on_refusal(ids, error.reason).await,
             _ => {
                 self.fail(&error.reason);
                 self.not_before = now + self.pause.next();

@@ -7,13 +7,14 @@ use super::publication::{Publication, change, row_of, work_of};
 use super::work::{Waits, Work};
 use crate::model::Timestamp;
 use crate::model::conversation::ConversationEvent;
+use crate::postgres::dead_letters::REDRIVEN_FROM;
 use crate::postgres::enrichment::Row;
 use crate::postgres::ledger::Advance;
 use crate::postgres::{Database, Error};
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, Start, TopicPartition};
 use crate::runtime::watermark::is_from_the_future;
-use crate::topics::{self, headers};
+use crate::topics;
 
 /// Takes events in and knows how far each partition has been read.
 pub struct Intake {
@@ -234,7 +235,7 @@ impl<'r> Plan<'r> {
                 Ok(event) => {
                     let heard = Heard {
                         position: (record.partition, record.offset),
-                        again: record.headers.iter().any(|(name, _)| name == headers::REDRIVEN),
+                        again: record.headers.iter().any(|(name, _)| name == REDRIVEN_FROM),
                         event,
                     };
                     plan.heard

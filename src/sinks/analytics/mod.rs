@@ -18,9 +18,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::genesys::Client;
 use crate::health::{Health, Part};
@@ -55,6 +55,8 @@ pub struct Settings {
     pub queries: usize,
     /// Longest time for one query and all its pages, the wait for the budget included.
     pub query_limit: Duration,
+    /// Shortest and longest pause after a query that failed.
+    pub pauses: (Duration, Duration),
     /// Records taken in with one transaction at most.
     pub batch_records: usize,
     /// Shortest and longest pause before what Postgres did not take is tried again.
@@ -77,6 +79,7 @@ impl Default for Settings {
             span: Duration::from_secs(86_400),
             queries: 4,
             query_limit: Duration::from_secs(120),
+            pauses: (Duration::from_secs(1), Duration::from_secs(30)),
             batch_records: 2_000,
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
             commit_interval: Duration::from_secs(1),
@@ -164,7 +167,7 @@ struct Member {
     commit_at: Instant,
     asking: Arc<Asking>,
     /// While partition 0 is ours.
-    flusher: Option<(CancellationToken, JoinHandle<()>)>,
+    flusher: Option<(CancellationToken, AbortOnDropHandle<()>)>,
 }
 
 impl Member {
@@ -304,7 +307,7 @@ impl Member {
         let stop = shutdown.child_token();
         let flusher = Flusher::new(Arc::clone(&self.asking));
         tracing::info!("this instance asks the platform about conversations");
-        self.flusher = Some((stop.clone(), tokio::spawn(flusher.run(stop))));
+        self.flusher = Some((stop.clone(), AbortOnDropHandle::new(tokio::spawn(flusher.run(stop)))));
     }
 
     async fn stop_asking(&mut self) {
@@ -335,7 +338,7 @@ impl Member {
 }
 
 /// Never, while it goes on as it should.
-async fn asking_ended(flusher: &mut Option<(CancellationToken, JoinHandle<()>)>) {
+async fn asking_ended(flusher: &mut Option<(CancellationToken, AbortOnDropHandle<()>)>) {
     match flusher {
         Some((_, running)) => drop(running.await),
         None => std::future::pending().await,

@@ -14,7 +14,7 @@ use crate::model::enriched::EnrichedConversation;
 use crate::postgres::enrichment::{Change, Row};
 use crate::postgres::outbox::Message;
 use crate::runtime::dead_letter::{ErrorHeaders, PER_RECORD, Reason};
-use crate::topics;
+use crate::topics::{self, Topic, headers};
 
 /// Room for what is added to a value when it is published: headers, framing.
 const ADDED: usize = PER_RECORD + 1_024;
@@ -121,9 +121,14 @@ impl Publication {
 
     /// As the outbox takes it.
     pub fn message(&self) -> Message<'_> {
-        let topic = if self.errors.is_some() { &topics::DEAD_LETTERS } else { &topics::CONVERSATIONS };
-        let mut message = Message::new(topic.name, self.conversation_id.as_bytes(), &self.value);
-        for (name, value) in self.errors.iter().flat_map(ErrorHeaders::iter) {
+        let of =
+            |topic: &'static Topic| Message::new(topic.name, self.conversation_id.as_bytes(), &self.value);
+        let Some(errors) = &self.errors else { return of(&topics::CONVERSATIONS) };
+        // As it would stand on the topic it came from.
+        let mut message = Message { described: false, ..of(&topics::DEAD_LETTERS) }
+            .with_header(headers::CONTENT_TYPE, headers::CONTENT_TYPE_JSON.as_bytes())
+            .with_header(headers::SCHEMA, topics::CONVERSATION_EVENTS.schema_id().as_bytes());
+        for (name, value) in errors.iter() {
             message = message.with_header(name, value.as_bytes());
         }
         message
