@@ -6,6 +6,8 @@ mod support;
 mod audit;
 #[path = "database/dead_letters.rs"]
 mod dead_letters;
+#[path = "database/enrichment.rs"]
+mod enrichment;
 #[path = "database/ledger.rs"]
 mod ledger;
 #[path = "database/migrations.rs"]

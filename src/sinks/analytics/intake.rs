@@ -8,7 +8,7 @@ use super::work::{Waits, Work};
 use crate::model::Timestamp;
 use crate::model::conversation::ConversationEvent;
 use crate::postgres::dead_letters::REDRIVEN_FROM;
-use crate::postgres::enrichment::Row;
+use crate::postgres::enrichment::{Row, State};
 use crate::postgres::ledger::Advance;
 use crate::postgres::{Database, Error};
 use crate::runtime::kafka::KafkaSettings;
@@ -297,10 +297,66 @@ fn fold(row: Option<&Row>, heard: &[Heard<'_>], waits: &Waits) -> Result<Folded,
         folded.told += u64::from(folded.work != before);
         folded.publish |= effect.publish;
         folded.ask_in = effect.ask_in.or(folded.ask_in);
-        if folded.work.summary.last != before.summary.last {
+        let revived = before.state == State::NotAvailable && folded.work.state == State::Pending;
+        if revived || folded.work.summary.last != before.summary.last {
             folded.position = heard.position;
         }
     }
     folded.publish &= folded.work.is_told();
     Ok(folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::tests::event;
+    use super::*;
+
+    const WAITS: Waits = Waits {
+        quiet: Duration::from_secs(60),
+        settle: Duration::from_secs(5),
+        patience: Duration::from_secs(7_200),
+    };
+
+    fn heard(number: u32, at_ms: i64, event_type: &'static str, offset: i64) -> Heard<'static> {
+        Heard { event: event(number, at_ms, event_type), position: (1, offset), again: false }
+    }
+
+    #[test]
+    fn a_batch_of_events_is_one_change_with_the_last_ones_place() {
+        let events = [
+            heard(1, 20, "customer.end", 7),
+            heard(0, 10, "customer.start", 8),
+            heard(1, 20, "customer.end", 9),
+        ];
+        let folded = fold(None, &events, &WAITS).unwrap();
+        assert_eq!((folded.told, folded.position, folded.ask_in), (2, (1, 7), Some(WAITS.settle)));
+        assert!(!folded.publish);
+        let row = row_of("c", folded.position, &folded.work);
+        let again = fold(Some(&row), &events, &WAITS).unwrap();
+        assert_eq!((again.told, again.work), (0, folded.work));
+    }
+
+    #[test]
+    fn one_that_is_asked_about_again_is_not_told_of_before() {
+        let done = |state| {
+            let (mut work, _) = Work::begin(&event(0, 20, "customer.end"), &WAITS);
+            let at = Timestamp::from_millis(30);
+            work.enriched = Some(super::super::work::Enriched { at, up_to: at });
+            work.state = state;
+            row_of("c", (1, 7), &work)
+        };
+        let older = heard(4, 10, "acd.end", 8);
+        assert!(fold(Some(&done(State::Done)), &[older], &WAITS).unwrap().publish);
+        let newer = [heard(4, 10, "acd.end", 8), heard(1, 40, "wrapup", 9)];
+        let folded = fold(Some(&done(State::Done)), &newer, &WAITS).unwrap();
+        assert_eq!((folded.publish, folded.ask_in), (false, Some(WAITS.settle)));
+
+        let sent_again = Heard { again: true, ..heard(0, 20, "customer.end", 99) };
+        let folded = fold(Some(&done(State::NotAvailable)), &[sent_again], &WAITS).unwrap();
+        assert_eq!(
+            (folded.work.state, folded.position),
+            (State::Pending, (1, 99)),
+            "its own place from now on"
+        );
+    }
 }
