@@ -10,6 +10,8 @@ mod absence;
 mod crash_points;
 #[path = "faults/deployment.rs"]
 mod deployment;
+#[path = "faults/enrichment.rs"]
+mod enrichment;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/redrive.rs"]

@@ -17,8 +17,6 @@ mod client;
 mod drift;
 #[path = "platform/enrichment.rs"]
 mod enrichment;
-#[path = "platform/enrichment_stand.rs"]
-mod enrichment_stand;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
 #[path = "platform/shared_budget.rs"]

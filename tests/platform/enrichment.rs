@@ -12,7 +12,7 @@ use trunkline::postgres::dead_letters::REDRIVEN_FROM;
 use trunkline::sinks::{analytics, outbox};
 use trunkline::topics;
 
-use crate::enrichment_stand::{PATH, PATIENCE, Stand, disordered, event, fast, id};
+use crate::support::enrichment::{PATH, PATIENCE, Stand, disordered, event, fast, id};
 use crate::support::postgres_proxy::{Fault, PostgresProxy};
 use crate::support::{kafka, within};
 

@@ -3,6 +3,7 @@
 
 pub mod checker;
 pub mod counting;
+pub mod enrichment;
 pub mod evidence;
 pub mod kafka;
 pub mod postgres;

@@ -18,9 +18,9 @@ use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::analytics::{self, Waits};
 use trunkline::topics;
 
-use crate::support::postgres::TestDatabase;
-use crate::support::simulated::{Organization, client, settings};
-use crate::support::{kafka, within};
+use super::postgres::TestDatabase;
+use super::simulated::{Organization, client, settings};
+use super::{kafka, within};
 
 pub const PATH: &str = "/api/v2/analytics/conversations/details/query";
 pub const PARTITIONS: i32 = 3;
