@@ -10,6 +10,8 @@ mod details;
 mod events;
 #[path = "simulator/faults.rs"]
 mod faults;
+#[path = "simulator/flows.rs"]
+mod flows;
 #[path = "simulator/receiver.rs"]
 mod receiver;
 #[path = "simulator/tenant.rs"]

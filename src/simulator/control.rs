@@ -19,9 +19,15 @@
 //! | `GET\|PUT /simulator/details` `{appearsAfterMs, lateShare, lateMs, shortPageShare}` | manners of the details query, real milliseconds |
 //! | `GET\|PUT /simulator/events` `{to, key, active, eventsPerSecond, campaigns, duplicateShare, duplicateWithinMs, disorderShare, disorderMs, lateShare, lateMs, batch, connections, backlog}` | the event stream: settings, and how much happened, waits and was acknowledged |
 //! | `GET /simulator/events/log?since=&limit=` | every event the receiver has answered about, once: `{sequence, eventId, eventType, conversationId, eventTime, flowId?, flowVersion?, reason?, acknowledgedAt, late, rejected}` |
+//! | `GET /simulator/flows` | flows, their habits, all versions with `errorRate` and status |
+//! | `PUT /simulator/flows/{id}` `{interactionsPerMinute, abandonRate, transferRate, outcomeShare, flowSeconds, waitSeconds, talkSeconds, wrapUpSeconds}` | who comes and what they do, in simulated time |
+//! | `POST /simulator/flows/{id}/publish` `{errorRate, version?, description?, afterSeconds?}` | publishes a new version, active at once or after so many simulated seconds |
+//! | `PUT /simulator/flows/{id}/versions/{version}` `{errorRate?, status?}` | how bad a version is; `published`, `archived` or `deleted` for one that is not active |
+//! | `PUT /simulator/unwell` `{endpoints: [measures, versions, deployments], aboveErrorRate, status}` or `null` | these endpoints fail while an active version's error rate is above the limit |
 
 mod conversations;
 mod events;
+mod flows;
 
 use std::sync::Arc;
 
@@ -75,6 +81,7 @@ pub fn router() -> Router<Arc<Shared>> {
         .route("/tokens/expire", post(expire_tokens))
         .merge(conversations::router())
         .merge(events::router())
+        .merge(flows::router())
         .fallback(async || refusal_for_status(StatusCode::NOT_FOUND))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
 }

@@ -14,6 +14,7 @@ use super::organization::{Moment, Organization};
 use super::reply::{Refusal, Reply, refusal_for_status};
 use super::seed::{self, Call, text_of};
 use super::tokens::TokenProblem;
+use crate::model::Timestamp;
 
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("inin-correlation-id");
 const BUDGET_COUNT: HeaderName = HeaderName::from_static("inin-ratelimit-count");
@@ -67,6 +68,14 @@ pub struct Admission {
     client: Option<String>,
     standing: Option<Standing>,
     plan: Plan,
+    admitted_at: Timestamp,
+}
+
+/// From a request's arrival to its reply, by the machine's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
 }
 
 impl Admission {
@@ -92,16 +101,21 @@ impl Organization {
             Some(standing) if standing.exceeded() => Plan::default(),
             _ => self.faults.plan(received.method.as_str(), &received.path, campaign),
         };
-        Admission { correlation_id: Uuid::now_v7().to_string(), client, standing, plan }
+        let correlation_id = Uuid::now_v7().to_string();
+        Admission { correlation_id, client, standing, plan, admitted_at: moment.wall }
     }
 
     /// Carries the request out, as far as budget and faults let it, and logs it.
     pub fn answer(&mut self, received: &Received, admission: Admission, moment: Moment) -> Outgoing {
         let context_id = admission.correlation_id.clone();
+        let span = Span {
+            started_at: admission.admitted_at,
+            ended_at: moment.wall.plus(admission.plan.delay_after),
+        };
         let (reply, effect) = match (admission.over_budget(), &admission.plan.fault) {
             (Some(standing), _) => (self.over_budget(standing, &context_id, moment), None),
             (None, Some(fault)) if !fault.lets_effect_happen() => (Reply::empty(StatusCode::OK), None),
-            (None, _) => match self.carry_out(received, moment) {
+            (None, _) => match self.carry_out(received, span, moment) {
                 Ok(done) => done,
                 Err(refusal) => (refusal.reply(&context_id), None),
             },
@@ -113,7 +127,12 @@ impl Organization {
         Outgoing { reply, transport, delay }
     }
 
-    fn carry_out(&mut self, received: &Received, moment: Moment) -> Result<(Reply, Option<Effect>), Refusal> {
+    fn carry_out(
+        &mut self,
+        received: &Received,
+        span: Span,
+        moment: Moment,
+    ) -> Result<(Reply, Option<Effect>), Refusal> {
         let found = Call::find(&received.method, &received.path);
         let at_login = received.origin == Origin::Login;
         if at_login && !matches!(found, Ok(Call::Token)) {
@@ -129,7 +148,7 @@ impl Organization {
                 return Err(Refusal::new(StatusCode::FORBIDDEN, "missing.permissions", message));
             }
         }
-        seed::perform(&found?, self, received, moment)
+        seed::perform(&found?, self, received, span, moment)
     }
 
     fn over_budget(&self, standing: Standing, context_id: &str, moment: Moment) -> Reply {

@@ -29,6 +29,7 @@ pub enum Origin {
 #[serde(untagged)]
 pub enum Effect {
     Campaign(CampaignChange),
+    Version(VersionChange),
 }
 
 impl Effect {
@@ -36,6 +37,7 @@ impl Effect {
     fn bytes(&self) -> usize {
         match self {
             Self::Campaign(change) => change.campaign_id.len() + 2 * change.old_etag.len(),
+            Self::Version(change) => change.flow_id.len() + 2 * change.to_version.len(),
         }
     }
 }
@@ -50,6 +52,19 @@ pub struct CampaignChange {
     pub new_rate: Option<f64>,
     pub old_etag: String,
     pub new_etag: Option<String>,
+}
+
+/// Another version of a flow has become the active one, or the same once more.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionChange {
+    pub flow_id: String,
+    pub from_version: String,
+    pub to_version: String,
+    /// When the request came.
+    pub started_at: Timestamp,
+    /// When its reply left, or was to leave.
+    pub ended_at: Timestamp,
 }
 
 /// One line of the log. Lines stand in the order of their effects.

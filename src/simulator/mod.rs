@@ -28,6 +28,7 @@ mod flows;
 mod journal;
 mod measures;
 mod organization;
+mod publishes;
 mod reply;
 mod scenario;
 mod scopes;

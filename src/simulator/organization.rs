@@ -134,6 +134,7 @@ impl Organization {
             self.world.step();
             let ended_at = moment.wall.minus(self.real(later * 1_000));
             self.record_second(ended_at, moment);
+            self.publish_due(Moment { wall: ended_at, ..moment });
             let due = self.rival.every_seconds.is_some_and(|every| self.world.now().is_multiple_of(every));
             if due {
                 self.let_rival_write(moment);
@@ -189,7 +190,8 @@ impl Organization {
         };
         let in_force = definition.rates().in_force();
         self.world.set_dial_rate(id, in_force);
-        self.note(origin, "PUT", id, body_text(change.to_string().as_bytes()), &effect, moment);
+        let (path, body) = (campaign_path(id), body_text(change.to_string().as_bytes()));
+        self.note(origin, "PUT", path, body, Effect::Campaign(effect.clone()), moment);
         Ok(effect)
     }
 
@@ -207,18 +209,19 @@ impl Organization {
             old_etag: definition.etag(),
             new_etag: None,
         };
-        self.note(Origin::Control, "DELETE", id, None, &effect, moment);
+        let path = campaign_path(id);
+        self.note(Origin::Control, "DELETE", path, None, Effect::Campaign(effect.clone()), moment);
         Ok(effect)
     }
 
     /// Writes down a change that no client made.
-    fn note(
+    pub(super) fn note(
         &mut self,
         origin: Origin,
         method: &str,
-        id: &str,
+        path: String,
         body: Option<String>,
-        effect: &CampaignChange,
+        effect: Effect,
         moment: Moment,
     ) {
         self.journal.push(Entry {
@@ -228,13 +231,13 @@ impl Organization {
             origin,
             client: None,
             method: method.into(),
-            path: format!("/api/v2/campaigns/{id}"),
+            path,
             if_match: None,
             body,
             status: Some(200),
             retry_after: None,
             faults: Vec::new(),
-            effect: Some(Effect::Campaign(effect.clone())),
+            effect: Some(effect),
             correlation_id: String::new(),
         });
     }
@@ -256,6 +259,10 @@ impl Organization {
         });
         Overview { simulated_seconds: self.world.now(), campaigns: campaigns.collect() }
     }
+}
+
+fn campaign_path(id: &str) -> String {
+    format!("/api/v2/campaigns/{id}")
 }
 
 pub fn unknown_campaign(id: &str) -> Refusal {

@@ -7,5 +7,13 @@ pub const SCOPE_WRITE: &str = "outbound:campaign:write";
 /// Both are needed to query conversations' details.
 pub const DETAILS: &[&str] = &["analytics:conversation:read", "analytics:details:read"];
 
+/// Reading flows' versions.
+pub const VIEW_CONFIGURATION: &str = "view:configuration";
+/// Activating one.
+pub const WRITE_CONFIGURATION: &str = "write:configuration";
+/// Reading interactions and errors.
+pub const VIEW_METRICS: &str = "view:metrics";
+
 /// Every scope there is: what the demo's client has.
-pub const ALL: &[&str] = &[SCOPE_READ, SCOPE_WRITE, DETAILS[0], DETAILS[1]];
+pub const ALL: &[&str] =
+    &[SCOPE_READ, SCOPE_WRITE, DETAILS[0], DETAILS[1], VIEW_CONFIGURATION, WRITE_CONFIGURATION, VIEW_METRICS];

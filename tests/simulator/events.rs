@@ -1,7 +1,7 @@
 //! The event stream: what happens is delivered, at least once, and written down.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,19 +12,6 @@ use crate::tenant::{Tenant, settings};
 
 async fn organization(events: EventSettings) -> Tenant {
     Tenant::start(Settings { scenario: Scenario::default(), events, ..settings() }).await
-}
-
-/// Waits until nothing is to be delivered any more.
-async fn drained(tenant: &Tenant) -> Value {
-    let begun = Instant::now();
-    loop {
-        let standing = tenant.control(Method::GET, "/events", Value::Null).await;
-        if standing["backlog"] == 0 && standing["inFlight"] == 0 {
-            return standing;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60), "never drained: {standing}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn advance(tenant: &Tenant, seconds: u64) {
@@ -55,7 +42,7 @@ async fn every_event_arrives_some_twice_and_the_log_says_which() {
     };
     let tenant = organization(events).await;
     advance(&tenant, 900).await;
-    let standing = drained(&tenant).await;
+    let standing = tenant.events_drained().await;
     assert!(standing["settings"].get("key").is_none(), "the key is not shown");
 
     let (taken, log) = (receiver.taken(), log(&tenant).await);
@@ -114,7 +101,7 @@ async fn a_receiver_that_asks_for_time_gets_it_and_loses_nothing() {
     let to = json!({"to": receiver.url, "connections": 1, "batch": 50, "campaigns": false});
     tenant.control(Method::PUT, "/events", to).await;
     advance(&tenant, 240).await;
-    let standing = drained(&tenant).await;
+    let standing = tenant.events_drained().await;
     assert_eq!(
         (&standing["retries"], &standing["refused"], &standing["overflowed"]),
         (&json!(3), &json!(0), &json!(0))
@@ -139,7 +126,7 @@ async fn the_same_seed_tells_the_same_story_and_its_conversations_are_found() {
         let tenant =
             Tenant::start(Settings { scenario: Scenario::default(), events, seed, ..settings() }).await;
         advance(&tenant, 600).await;
-        drained(&tenant).await;
+        tenant.events_drained().await;
         let mut told: Vec<_> = log(&tenant)
             .await
             .iter()
@@ -174,7 +161,7 @@ async fn so_many_events_a_second_as_asked_for() {
     let standing = tenant.control(Method::PUT, "/events", json!({"active": true})).await;
     assert_eq!(standing["happened"], 0);
     advance(&tenant, 60).await;
-    let happened = drained(&tenant).await["happened"].as_f64().unwrap();
+    let happened = tenant.events_drained().await["happened"].as_f64().unwrap();
     assert!((90.0..110.0).contains(&(happened / 60.0)), "{happened} in 60 s");
 }
 

@@ -1,7 +1,7 @@
 //! One simulated organisation per test and a client with a token for it.
 
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -101,6 +101,19 @@ impl Tenant {
 
     pub async fn set_faults(&self, rules: Value) {
         self.control(Method::PUT, "/faults", rules).await;
+    }
+
+    /// Waits until no event is to be delivered any more; answers with the stream's standing.
+    pub async fn events_drained(&self) -> Value {
+        let begun = Instant::now();
+        loop {
+            let standing = self.control(Method::GET, "/events", Value::Null).await;
+            if standing["backlog"] == 0 && standing["inFlight"] == 0 {
+                return standing;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "never drained: {standing}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The request log but for the token this tenant began with.

@@ -62,8 +62,10 @@ impl Scene {
             assert_eq!(page["dropped"], 0, "the simulator forgot requests: the run was too long to judge");
             let entries = page["items"].as_array().expect("a list of requests");
             effects.extend(
-                entries.iter().filter(|entry| entry["origin"] == "api" && entry["effect"].is_object()).map(
-                    |entry| {
+                entries
+                    .iter()
+                    .filter(|entry| entry["origin"] == "api" && entry["effect"]["campaignId"].is_string())
+                    .map(|entry| {
                         let effect = &entry["effect"];
                         Effect {
                             campaign: text(&effect["campaignId"]),
@@ -71,8 +73,7 @@ impl Scene {
                             after: text(&effect["newEtag"]),
                             dial_rate: effect["newRate"].as_f64().expect("a rate"),
                         }
-                    },
-                ),
+                    }),
             );
             match page["next"].as_u64() {
                 Some(next) if !entries.is_empty() => since = next,

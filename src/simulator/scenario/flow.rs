@@ -89,6 +89,33 @@ impl FlowScenario {
     pub(super) fn find_problems(&self, queues: &[QueueScenario], problems: &mut Vec<String>) {
         let mut checker = Checker { kind: "flow", name: &self.name, problems };
         checker.check_name_and_id(&self.id);
+        self.check_habits(&mut checker);
+        let known = self.queue.is_empty() || queues.iter().any(|queue| queue.name == self.queue);
+        checker.check(known, "queue", &self.queue, "the name of one of the queues, or nothing");
+        let ids: std::collections::BTreeSet<_> = self.versions.iter().map(|version| &version.id).collect();
+        let active = self.versions.iter().filter(|version| version.status == VersionStatus::Active).count();
+        let possible = active == 1
+            && ids.len() == self.versions.len()
+            && self.versions.len() <= MAX_VERSIONS
+            && self.versions.iter().all(VersionScenario::possible);
+        checker.check(
+            possible,
+            "versions",
+            &self.versions,
+            "at most 1000 with different ids of 1 to 64 letters, digits, dots or dashes, error rates from 0 to 1, exactly one active",
+        );
+    }
+}
+
+impl FlowScenario {
+    /// All that is impossible about how people use the flow.
+    pub fn habit_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        self.check_habits(&mut Checker { kind: "flow", name: &self.name, problems: &mut problems });
+        problems
+    }
+
+    fn check_habits(&self, checker: &mut Checker<'_>) {
         checker.check(
             (0.0..=MAX_INTERACTIONS_PER_MINUTE).contains(&self.interactions_per_minute),
             "interactions_per_minute",
@@ -110,20 +137,6 @@ impl FlowScenario {
         ] {
             checker.check((0.0..=86_400.0).contains(&value), field, &value, "0 to 86400");
         }
-        let known = self.queue.is_empty() || queues.iter().any(|queue| queue.name == self.queue);
-        checker.check(known, "queue", &self.queue, "the name of one of the queues, or nothing");
-        let ids: std::collections::BTreeSet<_> = self.versions.iter().map(|version| &version.id).collect();
-        let active = self.versions.iter().filter(|version| version.status == VersionStatus::Active).count();
-        let possible = active == 1
-            && ids.len() == self.versions.len()
-            && self.versions.len() <= MAX_VERSIONS
-            && self.versions.iter().all(VersionScenario::possible);
-        checker.check(
-            possible,
-            "versions",
-            &self.versions,
-            "at most 1000 with different ids of 1 to 64 letters, digits, dots or dashes, error rates from 0 to 1, exactly one active",
-        );
     }
 }
 

@@ -2,12 +2,13 @@
 
 mod campaigns;
 mod details;
+mod flows;
 mod token;
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::exchange::Received;
+use super::exchange::{Received, Span};
 use super::journal::Effect;
 use super::organization::{Moment, Organization};
 use super::reply::{Refusal, Reply, refusal_for_status};
@@ -22,6 +23,9 @@ pub enum Call<'a> {
     Change(&'a str),
     DetailsQuery,
     DetailsPage,
+    FlowVersions(&'a str),
+    Activation { flow_id: &'a str, version: &'a str },
+    Measures,
 }
 
 impl<'a> Call<'a> {
@@ -52,6 +56,13 @@ impl<'a> Call<'a> {
             ["api", "v2", "analytics", "conversations", "details", "query"] => {
                 vec![(Method::POST, Self::DetailsQuery), (Method::GET, Self::DetailsPage)]
             }
+            ["api", "v2", "architect", "flows", id, "versions"] => {
+                vec![(Method::GET, Self::FlowVersions(id))]
+            }
+            ["api", "v2", "architect", "deployments", flow_id, "versions", version] => {
+                vec![(Method::PATCH, Self::Activation { flow_id, version })]
+            }
+            ["api", "v2", "analytics", "measures", "conversations"] => vec![(Method::GET, Self::Measures)],
             _ => Vec::new(),
         }
     }
@@ -63,6 +74,9 @@ impl<'a> Call<'a> {
             Self::Campaign(_) | Self::Stats(_) => &[scopes::SCOPE_READ],
             Self::Change(_) => &[scopes::SCOPE_WRITE],
             Self::DetailsQuery | Self::DetailsPage => scopes::DETAILS,
+            Self::FlowVersions(_) => &[scopes::VIEW_CONFIGURATION],
+            Self::Activation { .. } => &[scopes::WRITE_CONFIGURATION],
+            Self::Measures => &[scopes::VIEW_METRICS],
         }
     }
 }
@@ -80,6 +94,7 @@ pub fn perform(
     call: &Call<'_>,
     organization: &mut Organization,
     received: &Received,
+    span: Span,
     moment: Moment,
 ) -> Result<(Reply, Option<Effect>), Refusal> {
     let (headers, body) = (&received.headers, received.body.as_ref());
@@ -93,6 +108,12 @@ pub fn perform(
         }
         Call::DetailsQuery => details::query(organization, received, moment)?,
         Call::DetailsPage => details::page(organization, received)?,
+        Call::FlowVersions(id) => flows::versions(organization, id)?,
+        Call::Activation { flow_id, version } => {
+            let (reply, effect) = flows::activate(organization, (flow_id, version), received, span, moment)?;
+            return Ok((reply, Some(effect)));
+        }
+        Call::Measures => flows::measures(organization, received)?,
     };
     Ok((reply, None))
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::chance::Chance;
 use super::dialer::SettledCall;
 use super::flows::Flow;
-pub use journey::{EventKind, FlowVisit, Journey};
+pub use journey::{EventKind, Journey};
 
 /// Something that happens to a conversation.
 #[derive(Clone, Debug)]
