@@ -42,6 +42,10 @@ SELECT d.decision_id, d.loop, d.key, d.sequence, d.mode, d.decided_at, d.event_t
        o.response AS reply, o.effect, o.requested_at, o.finished_at,
        d.inputs, d.policy, d.policy_version, d.policy_hash, d.settings_revision, o.response, d.cause_ids,
        d.expires_at, d.topic, d.partition, d."offset",
+       (SELECT jsonb_agg(jsonb_build_object('incident_type', a.incident_type, 'receiver', a.receiver,
+                                            'status', a.status, 'delivered_at', a.delivered_at)
+                         ORDER BY a.incident_type, a.receiver)
+        FROM audit.alerts a WHERE a.decision_id = d.decision_id) AS alert,
        v.status AS verification, v.reason AS verification_reason, v.finished_at AS verified_at
 FROM audit.decision_log d
 LEFT JOIN audit.outcome_log o ON o.decision_id = d.decision_id AND NOT o.verification

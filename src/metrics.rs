@@ -116,6 +116,10 @@ metrics_table! {
         "How long the head of a consumer group's longest line has waited.";
     LAG_GROUP_REPLICAS = "trunkline_lag_group_replicas", Kind::Gauge, ["group"],
         "Consumers that would be right for a consumer group.";
+    FLOW_POLLS = "trunkline_flow_polls_total", Kind::Counter, ["what", "result"],
+        "Observations of flows (versions, measures) by how they ended: ok, not_delivered, or how the call failed.";
+    FLOWS_WATCHED = "trunkline_flows_watched", Kind::Gauge, [],
+        "Flows that this instance observes.";
     ACTUATOR_OUTCOMES = "trunkline_actuator_outcomes_total", Kind::Counter, ["status"],
         "Outcomes published, by status; dead_letter where a decision could not be read.";
     ACTUATOR_ATTEMPTS = "trunkline_actuator_attempts_total", Kind::Counter, ["result"],

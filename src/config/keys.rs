@@ -126,6 +126,28 @@ keys! {
         "The time up to now that is asked about; the platform refuses more than 24 h.";
     LAG_ANALYTICS_LIMIT = "lag.analytics_lag", LAG_TIME, Some("30s"), "Lag in analytics that exceeds the first threshold.";
     LAG_ANALYTICS_LATENCY = "lag.analytics_latency", LAG_TIME, Some("500ms"), "Processing latency in analytics that exceeds the second threshold.";
+    ROLLBACK_MODE = "rollback.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("shadow"),
+        "`shadow` decides and records, `live` also acts, `off` does nothing.";
+    ROLLBACK_POLICY = "rollback.policy", Kind::OneOf(&["attributed", "consecutive"]), Some("attributed"),
+        "The rule. `consecutive` takes a version back after buckets in a row over the threshold, however bad the one before it was; `attributed` only when it is worse than that one.";
+    ROLLBACK_WITHOUT_BASELINE = "rollback.without_baseline", Kind::OneOf(&["consecutive", "alert"]), Some("consecutive"),
+        "What `attributed` does where the version before has had too few interactions: go by buckets in a row, or tell people only.";
+    ROLLBACK_THRESHOLD = "rollback.threshold", Kind::Number { least: 0.001, greatest: 0.9 }, Some("0.05"),
+        "Errors per interaction that must be exceeded, as a fraction.";
+    ROLLBACK_ARMED_MINUTES = "rollback.armed_minutes", Kind::Integer { least: 1, greatest: 10_080 }, Some("60"),
+        "Minutes after a publish during which `attributed` may take it back; after that people are told only. Minutes are of the length of events.window.";
+    ROLLBACK_COOLDOWN_MINUTES = "rollback.cooldown_minutes", Kind::Integer { least: 1, greatest: 10_080 }, Some("15"),
+        "Minutes after a rollback without another one of the same flow.";
+    ROLLBACK_VERIFY_MINUTES = "rollback.verify_minutes", Kind::Integer { least: 1, greatest: 1_440 }, Some("10"),
+        "Minutes after a rollback until it is recorded whether the flow has recovered.";
+    ROLLBACK_SOURCE = "rollback.source", Kind::OneOf(&["events", "polled"]), Some("events"),
+        "Where the minutes of flows come from: counted from conversation events, or polled from the platform's measures.";
+    ROLLBACK_POLLED_FLOWS = "rollback.polled_flows", Kind::List, None,
+        "Flows whose minutes are polled although rollback.source is events.";
+    ROLLBACK_FLOWS = "rollback.flows", Kind::List, None,
+        "Ids of the flows whose versions are observed. Without them versions are known from events alone.";
+    ROLLBACK_INTERVAL = "rollback.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("60s"),
+        "Time between two observations of a flow's versions.";
     INFLUX_URL = "influx.url", HTTP, None,
         "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
     INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";

@@ -10,6 +10,7 @@ use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
 use super::{
     Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem, Problems,
+    Rollback,
 };
 use crate::model::decision::Mode;
 
@@ -321,6 +322,7 @@ impl Reader {
             },
             enrichment: self.enrichment(),
             lag: self.lag(),
+            rollback: self.rollback(),
             influx,
             printed: self.printed(),
         })
@@ -402,6 +404,30 @@ impl Reader {
             analytics_window: self.duration(&keys::LAG_ANALYTICS_WINDOW),
             analytics_lag: self.duration(&keys::LAG_ANALYTICS_LIMIT),
             analytics_latency: self.duration(&keys::LAG_ANALYTICS_LATENCY),
+        }
+    }
+
+    fn rollback(&self) -> Rollback {
+        let text = |key| self.text(key).expect("has a default");
+        let list = |key| match self.value(key) {
+            Some(Value::List(ids)) => ids,
+            _ => Vec::new(),
+        };
+        let Some(Value::Number(threshold)) = self.value(&keys::ROLLBACK_THRESHOLD) else {
+            unreachable!("has a default");
+        };
+        Rollback {
+            mode: mode(self.text(&keys::ROLLBACK_MODE).as_deref()),
+            policy: text(&keys::ROLLBACK_POLICY),
+            without_baseline: text(&keys::ROLLBACK_WITHOUT_BASELINE),
+            threshold,
+            armed_minutes: self.integer(&keys::ROLLBACK_ARMED_MINUTES).expect("has a default"),
+            cooldown_minutes: self.integer(&keys::ROLLBACK_COOLDOWN_MINUTES).expect("has a default"),
+            verify_minutes: self.integer(&keys::ROLLBACK_VERIFY_MINUTES).expect("has a default"),
+            polled: text(&keys::ROLLBACK_SOURCE) == "polled",
+            polled_flows: list(&keys::ROLLBACK_POLLED_FLOWS),
+            flows: list(&keys::ROLLBACK_FLOWS),
+            interval: self.duration(&keys::ROLLBACK_INTERVAL),
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Config {
     /// `None` is off.
     pub enrichment: Option<Enrichment>,
     pub lag: Lag,
+    pub rollback: Rollback,
     pub influx: Option<Influx>,
     /// Every key with its value for people, secrets hidden.
     pub printed: Vec<(String, String)>,
@@ -167,6 +168,26 @@ pub struct WatchedCluster {
     pub required: Vec<String>,
     /// librdkafka properties, by their own names.
     pub properties: BTreeMap<String, SecretString>,
+}
+
+/// The rollback guard; see the keys.
+#[derive(Debug)]
+pub struct Rollback {
+    /// `None` is off.
+    pub mode: Option<Mode>,
+    /// `attributed` or `consecutive`.
+    pub policy: String,
+    /// `consecutive` or `alert`.
+    pub without_baseline: String,
+    pub threshold: f64,
+    pub armed_minutes: u32,
+    pub cooldown_minutes: u32,
+    pub verify_minutes: u32,
+    /// Minutes are polled unless they come from events.
+    pub polled: bool,
+    pub polled_flows: Vec<String>,
+    pub flows: Vec<String>,
+    pub interval: Duration,
 }
 
 #[derive(Debug)]

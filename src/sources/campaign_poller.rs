@@ -5,8 +5,8 @@
 //! belongs to whoever is assigned the partition of its facts. Nothing is ever
 //! read; the group is used for its assignment alone.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -15,10 +15,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use super::complaints::Complaints;
 use super::facts::{FactProducer, NotDelivered, new_traceparent};
 use super::schedule::Schedule;
 use crate::genesys::{CallError, CallErrorKind, Campaign, CampaignStatistics, Client, Priority, Scope};
-use crate::health::{Health, Part};
+use crate::health::Health;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::campaign::CampaignStats;
@@ -100,7 +101,7 @@ pub async fn run(
         Subscription::open(&kafka, ROLE, &[&topics::CAMPAIGN_STATS], options, shutdown.clone())?;
     let observer = Arc::new(Observer {
         slots: Semaphore::new(settings.concurrency.max(1)),
-        complaints: Complaints::new(health.part(ROLE)),
+        complaints: Complaints::new("campaign", "campaigns", health.part(ROLE)),
         settings,
         client,
         producer,
@@ -341,45 +342,6 @@ fn later(now: Timestamp, last: Timestamp) -> Timestamp {
     now.max(last.plus(Duration::from_millis(1)))
 }
 
-/// Which campaigns are not observed and why, as one line of readiness.
-struct Complaints {
-    open: Mutex<BTreeMap<String, String>>,
-    part: Part,
-}
-
-impl Complaints {
-    fn new(part: Part) -> Self {
-        part.ready();
-        Self { open: Mutex::default(), part }
-    }
-
-    fn file(&self, campaign: &str, reason: String) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(campaign.to_owned(), reason);
-        self.tell(&open);
-    }
-
-    fn withdraw(&self, campaign: &str) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.remove(campaign).is_some() {
-            self.tell(&open);
-        }
-    }
-
-    fn tell(&self, open: &BTreeMap<String, String>) {
-        match open.first_key_value() {
-            None => self.part.ready(),
-            Some((campaign, reason)) if open.len() == 1 => {
-                self.part.not_ready(format!("campaign {campaign} is not observed: {reason}"));
-            }
-            Some((campaign, reason)) => self.part.not_ready(format!(
-                "{} campaigns are not observed, among them {campaign}: {reason}",
-                open.len()
-            )),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,20 +352,5 @@ mod tests {
         assert_eq!(later(at(1_000), Timestamp::MIN), at(1_000));
         assert_eq!(later(at(1_000), at(1_000)), at(1_001), "twice in a millisecond");
         assert_eq!(later(at(500), at(1_000)), at(1_001), "the clock was set back");
-    }
-
-    #[test]
-    fn readiness_names_a_campaign_and_its_reason() {
-        let health = Health::default();
-        let complaints = Complaints::new(health.part(ROLE));
-        assert!(health.reasons().is_empty());
-        complaints.file("b", "HTTP 404".into());
-        complaints.file("a", "HTTP 503".into());
-        let reason = health.reasons().remove(0).1;
-        assert!(reason.contains("2 campaigns") && reason.contains("a: HTTP 503"), "{reason}");
-        complaints.withdraw("a");
-        assert!(health.reasons()[0].1.contains("campaign b is not observed: HTTP 404"));
-        complaints.withdraw("b");
-        assert!(health.reasons().is_empty());
     }
 }

@@ -2,8 +2,10 @@
 
 pub mod analytics_poller;
 pub mod campaign_poller;
+mod complaints;
 pub mod events;
 mod facts;
+pub mod flow_poller;
 pub mod lag_poller;
 mod ownership;
 mod schedule;

@@ -6,6 +6,7 @@ mod redecide;
 mod roles;
 pub mod settings;
 mod shared_budget;
+mod side_tables;
 mod start;
 
 pub use instance::Instance;

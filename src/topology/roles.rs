@@ -2,7 +2,7 @@
 
 use crate::flow::Declaration;
 use crate::sinks::alerts;
-use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, lag, windowing};
+use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, lag, rollback, windowing};
 use crate::topics::{self, Topic};
 
 /// Which way a role looks.
@@ -52,6 +52,9 @@ pub const FLOW_SUMMING: &str = "flow-summing";
 pub const FLOW_MEASURING: &str = "flow-measuring";
 pub const CAMPAIGN_POLLER: &str = "campaign-poller";
 pub const ACTUATOR: &str = "actuator";
+pub const FLOW_POLLER: &str = "flow-poller";
+pub const ROLLBACK: &str = "rollback";
+pub const ROLLBACK_ACTUATOR: &str = "rollback-actuator";
 pub const AUDIT: &str = "audit";
 pub const DRIFT: &str = "drift";
 pub const ENRICHMENT: &str = "enrichment";
@@ -112,6 +115,28 @@ pub fn roles() -> Vec<Role> {
         stage(&flow_measuring::DECLARATION),
         stage(&lag::DECLARATION),
         Role {
+            name: FLOW_POLLER,
+            kind: Kind::Source,
+            description: "observes the versions of flows, and their measures where minutes are polled",
+            reads: vec![],
+            writes: vec![&topics::FLOW_VERSIONS, &topics::FLOW_HEALTH],
+            keeps: vec![],
+            outside: &[PLATFORM],
+        },
+        Role {
+            reads: vec![&topics::FLOW_MINUTES, &topics::FLOW_VERSIONS, &topics::SETTINGS],
+            ..stage(&rollback::DECLARATION)
+        },
+        Role {
+            name: ROLLBACK_ACTUATOR,
+            kind: Kind::Sink,
+            description: "rolls flow versions back, one at a time over all flows and instances",
+            reads: vec![&topics::ROLLBACK_DECISIONS],
+            writes: vec![&topics::OUTCOMES],
+            keeps: vec![],
+            outside: &[PLATFORM, POSTGRES],
+        },
+        Role {
             name: ACTUATOR,
             kind: Kind::Sink,
             description: "carries decisions out on the platform, each at most once",
@@ -126,6 +151,7 @@ pub fn roles() -> Vec<Role> {
             description: "keeps every decision, outcome and dead letter",
             reads: vec![
                 &topics::DIAL_DECISIONS,
+                &topics::ROLLBACK_DECISIONS,
                 &topics::LAG_EVALUATIONS,
                 &topics::OUTCOMES,
                 &topics::DEAD_LETTERS,

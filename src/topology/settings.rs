@@ -9,10 +9,13 @@ use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
 use crate::{genesys, postgres};
 
-use crate::sinks::{alerts, analytics, drift};
-use crate::sources::{analytics_poller, campaign_poller, events, lag_poller};
+use crate::model::flow::MinuteSource;
+use crate::sinks::{alerts, analytics, drift, rollback as rollback_actuator};
+use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller};
 use crate::stages::lag::Intervals;
 use crate::stages::lag::rules::Thresholds;
+use crate::stages::rollback::Sources;
+use crate::stages::rollback::rule::{Policy, Rule, WithoutBaseline};
 
 use super::instance::Instance;
 use super::roles::{Kind, roles};
@@ -122,6 +125,52 @@ pub fn lag_poller(config: &Config, kafka: &KafkaSettings) -> lag_poller::Setting
         (cluster.name.clone(), reached, choice)
     });
     lag_poller::Settings { own, others: others.collect(), interval: lag.interval }
+}
+
+pub fn rollback_rule(config: &Config) -> Rule {
+    let rollback = &config.rollback;
+    Rule {
+        policy: if rollback.policy == "consecutive" { Policy::Consecutive } else { Policy::Attributed },
+        without_baseline: match rollback.without_baseline.as_str() {
+            "alert" => WithoutBaseline::Alert,
+            _ => WithoutBaseline::Consecutive,
+        },
+        threshold: rollback.threshold,
+        armed_minutes: rollback.armed_minutes,
+        cooldown_minutes: rollback.cooldown_minutes,
+        verify_minutes: rollback.verify_minutes,
+        minute: config.events.window,
+        ..Rule::default()
+    }
+}
+
+pub fn rollback_sources(config: &Config) -> Sources {
+    Sources {
+        usual: if config.rollback.polled { MinuteSource::Polled } else { MinuteSource::Events },
+        polled: config.rollback.polled_flows.iter().cloned().collect(),
+    }
+}
+
+pub fn rollback_actuator(config: &Config) -> rollback_actuator::Settings {
+    let rule = rollback_rule(config);
+    rollback_actuator::Settings {
+        cooldown: rule.minutes(rule.cooldown_minutes),
+        ..rollback_actuator::Settings::default()
+    }
+}
+
+pub fn flow_poller(config: &Config) -> flow_poller::Settings {
+    let rollback = &config.rollback;
+    let mut flows = rollback.flows.clone();
+    flows.extend(rollback.polled_flows.iter().filter(|flow| !rollback.flows.contains(flow)).cloned());
+    let polled = if rollback.polled { flows.clone() } else { rollback.polled_flows.clone() };
+    flow_poller::Settings {
+        flows,
+        polled,
+        interval: rollback.interval,
+        minute: config.events.window,
+        concurrency: 32,
+    }
 }
 
 /// `None` where the platform's analytics are asked about no group.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::instance::Instance;
 use super::roles::{self, roles};
 use super::shared_budget::SharedBudget;
+use super::side_tables::SideTables;
 use super::{redecide, settings};
 use crate::config::Config;
 use crate::console::{Console, EventIntake, Metrics};
@@ -22,15 +23,17 @@ use crate::model::decision::Mode;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
+use crate::sinks::rollback::RollbackActuator;
 use crate::sinks::{actuator, alerts, analytics, audit, drift, lag_status, outbox};
 use crate::sources::events::Edge;
-use crate::sources::{analytics_poller, campaign_poller, lag_poller};
+use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller};
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
 use crate::stages::flow_counting::FlowCounting;
 use crate::stages::flow_measuring::FlowMeasuring;
 use crate::stages::flow_summing::FlowSumming;
 use crate::stages::lag::Lag;
+use crate::stages::rollback::Rollback;
 use crate::stages::windowing::Windowing;
 
 /// Every role ends within this; what is cut off then is taken up by the next start.
@@ -190,6 +193,7 @@ impl Starting<'_> {
             (roles::FLOW_MEASURING, _) => self.stage(FlowMeasuring),
             (roles::LAG_STATUS, _) => self.lag_status(),
             (roles::LAG | roles::LAG_POLLER | roles::ANALYTICS_POLLER, _) => self.lag(name)?,
+            (roles::FLOW_POLLER | roles::ROLLBACK | roles::ROLLBACK_ACTUATOR, _) => self.rollback(name)?,
             (_, None) => tracing::info!(role = name, "dial.mode is off: not started"),
             (roles::CAMPAIGN_POLLER, Some(_)) => self.campaign_poller()?,
             (roles::WINDOWING, Some(_)) => self.stage(Windowing),
@@ -230,6 +234,45 @@ impl Starting<'_> {
             actuator::Actuator::new(self.kafka.clone(), settings, self.client()?, self.database.clone());
         let (health, stop) = (self.health.clone(), self.running.stop.clone());
         self.task(roles::ACTUATOR, async move { actuator.run(&health, stop).await });
+        Ok(())
+    }
+
+    /// The roles of the rollback guard.
+    fn rollback(&mut self, name: &'static str) -> anyhow::Result<()> {
+        let Some(mode) = self.config.rollback.mode else {
+            tracing::info!(role = name, "rollback.mode is off: not started");
+            return Ok(());
+        };
+        let (kafka, health, stop) = (self.kafka.clone(), self.health.clone(), self.running.stop.clone());
+        match name {
+            roles::FLOW_POLLER => {
+                let (settings, client) = (settings::flow_poller(self.config), self.client()?);
+                self.task(
+                    name,
+                    async move { flow_poller::run(settings, kafka, client, &health, stop).await },
+                );
+            }
+            roles::ROLLBACK => {
+                let tables = SideTables::open(&kafka, &health, &stop);
+                let sources = settings::rollback_sources(self.config);
+                let lookup = Arc::new(tables.clone());
+                let stage = Rollback::new(mode, settings::rollback_rule(self.config), sources, lookup);
+                let settings = settings::stage(self.config);
+                // Without knowing what is in force nothing is decided.
+                self.task(name, async move {
+                    if tables.caught_up().await {
+                        run_stage(stage, &kafka, &settings, health.part(name), stop).stopped().await;
+                    }
+                    Ok::<_, anyhow::Error>(())
+                });
+            }
+            _ => {
+                let settings = settings::rollback_actuator(self.config);
+                let (client, database) = (self.client()?, self.database.clone());
+                let actuator = RollbackActuator::new(kafka, settings, client, database);
+                self.task(name, async move { actuator.run(&health, stop).await });
+            }
+        }
         Ok(())
     }
 

@@ -75,8 +75,13 @@ pub async fn run(
             health: Some(health.part("audit consumer")),
             ..SubscriptionOptions::default()
         };
-        let read =
-            [&topics::DIAL_DECISIONS, &topics::LAG_EVALUATIONS, &topics::OUTCOMES, &topics::DEAD_LETTERS];
+        let read = [
+            &topics::DIAL_DECISIONS,
+            &topics::ROLLBACK_DECISIONS,
+            &topics::LAG_EVALUATIONS,
+            &topics::OUTCOMES,
+            &topics::DEAD_LETTERS,
+        ];
         let subscription = Subscription::open(kafka, ROLE, &read, options, shutdown.clone())?;
         let mut audit = Audit {
             writer: AuditWriter::new(database.clone(), kafka),

@@ -1,0 +1,66 @@
+//! What the rollback stage looks up beside its records, from tables that every instance
+//! holds whole.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+use crate::model::flow::FlowVersions;
+use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
+use crate::runtime::global_table::GlobalTable;
+use crate::runtime::kafka::KafkaSettings;
+use crate::stages::rollback::Lookup;
+use crate::topics;
+
+/// Settings and flows known at most.
+const ENTRIES_LIMIT: usize = 100_000;
+
+/// Publish timelines and settings; clones share them.
+#[derive(Clone, Debug)]
+pub struct SideTables {
+    versions: GlobalTable<FlowVersions<'static>>,
+    settings: GlobalTable<Setting<'static>>,
+}
+
+impl SideTables {
+    /// Starts reading. Registers `rollback.versions` and `rollback.settings` with `health`.
+    pub fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+        let part = |name: &str| health.part(&format!("rollback.{name}"));
+        Self {
+            versions: GlobalTable::open(
+                kafka,
+                &topics::FLOW_VERSIONS,
+                ENTRIES_LIMIT,
+                part("versions"),
+                shutdown,
+            ),
+            settings: GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part("settings"), shutdown),
+        }
+    }
+
+    /// Waits until both are read. `false` when the shutdown came first.
+    pub async fn caught_up(&self) -> bool {
+        self.versions.caught_up().await && self.settings.caught_up().await
+    }
+}
+
+impl Lookup for SideTables {
+    fn versions(&self, flow_id: &str) -> Option<Arc<FlowVersions<'static>>> {
+        self.versions.get(flow_id)
+    }
+
+    fn windows(&self) -> Vec<(String, MaintenanceWindow)> {
+        let entries = self.settings.entries();
+        let read = |setting: &Setting<'_>| serde_json::from_value(setting.value.clone()).ok();
+        entries
+            .iter()
+            .filter(|(scope, setting)| scope.starts_with(MAINTENANCE) && !setting.value.is_null())
+            .filter_map(|(scope, setting)| Some((scope.to_string(), read(setting)?)))
+            .collect()
+    }
+
+    fn settings_revision(&self) -> u64 {
+        self.settings.entries().values().map(|setting| setting.revision).max().unwrap_or(0)
+    }
+}
