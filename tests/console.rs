@@ -6,6 +6,8 @@ mod support;
 mod access;
 #[path = "console/decisions.rs"]
 mod decisions;
+#[path = "console/lag.rs"]
+mod lag;
 #[path = "console/server.rs"]
 mod server;
 

@@ -8,6 +8,7 @@ mod demo;
 pub mod documents;
 pub mod evaluate;
 pub mod explain;
+mod lag;
 mod run;
 mod simulate;
 mod topics;
@@ -50,6 +51,8 @@ enum Command {
     Explain(explain::Arguments),
     /// What a rule does on simulated data, before it does it for real
     Evaluate(evaluate::Arguments),
+    /// Which consumer groups are behind, by how long, and what helps
+    Lag(lag::Arguments),
     /// What was set aside and why; sends it on its way again
     DeadLetters(dead_letters::Arguments),
     /// Prints shell completions
@@ -110,6 +113,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => on_runtime("error", |_| arguments.run()),
         Command::Topics(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Database(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Lag(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::DeadLetters(arguments) => on_runtime("warn", |_| arguments.run()),
     }
