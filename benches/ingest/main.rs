@@ -6,8 +6,8 @@
 //! changes its size, `TRUNKLINE_BENCH_CONNECTIONS` (16) how many senders of 100 there are;
 //! those of 1 are four times as many.
 
-#[path = "../dial/measure.rs"]
-mod measure;
+#[path = "../harness/mod.rs"]
+mod harness;
 
 mod load;
 
@@ -18,62 +18,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 use tokio_util::sync::CancellationToken;
 use trunkline::console::{Console, EventIntake, Metrics, Settings};
 use trunkline::health::Health;
 use trunkline::postgres::{self, Database};
-use trunkline::runtime::admin::{self, TopicSettings};
 use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sources::events::{self, Edge};
 use trunkline::topics::{self, headers};
 
+use harness::measure::percentile;
+use harness::{PARTITIONS, Usage, kafka, number};
 use load::{Load, Sent};
-use measure::{Usage, percentile};
-
-const PARTITIONS: i32 = 6;
 
 fn main() {
-    // cargo runs harness-less benches with `--bench`, and under `cargo test` without.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !harness::is_bench() {
         return;
     }
-    match std::env::var("TRUNKLINE_BENCH_PART").as_deref() {
-        Ok("produce") => produce(),
-        Ok("serve") => serve(),
+    match harness::part().as_deref() {
+        Some("produce") => produce(),
+        Some("serve") => serve(),
         _ => orchestrate(),
     }
 }
 
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-fn kafka() -> KafkaSettings {
-    KafkaSettings {
-        brokers: std::env::var("TRUNKLINE_TEST_KAFKA")
-            .expect("TRUNKLINE_TEST_KAFKA is not set: run `make bench`, which starts a broker"),
-        topic_prefix: std::env::var("TRUNKLINE_BENCH_PREFIX").unwrap_or_default(),
-        instance: "bench".to_owned(),
-        properties: std::collections::BTreeMap::new(),
-    }
-}
-
 fn orchestrate() {
-    // SAFETY: no other thread runs yet.
-    unsafe {
-        std::env::set_var("TRUNKLINE_BENCH_PREFIX", format!("b-ingest-{}-", uuid::Uuid::now_v7().simple()))
-    };
-    let kafka = kafka();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let wanted = TopicSettings { partitions: PARTITIONS, replication: 1 };
-    runtime.block_on(admin::apply(&kafka, &wanted, topics::ALL)).expect("topics");
-    drop(runtime);
-
+    let kafka = harness::new_topics("ingest");
     let events = number("TRUNKLINE_BENCH_EVENTS", 500_000);
     let connections = number("TRUNKLINE_BENCH_CONNECTIONS", 16);
     let hundreds = Load { connections, batch: 100, events };
@@ -104,8 +77,8 @@ fn orchestrate() {
 }
 
 fn child(part: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("own path"));
-    command.arg("--bench").env("TRUNKLINE_BENCH_PART", part).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut command = harness::child(part);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command
 }
 
@@ -223,16 +196,8 @@ fn produce() {
 
 /// Key and value of a record that the edge has written.
 fn one_record(kafka: &KafkaSettings) -> (String, String) {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("group.id", format!("{}reader", kafka.topic_prefix))
-        .create()
-        .expect("a consumer");
-    let mut assignment = TopicPartitionList::new();
-    let topic = kafka.topic(&topics::CONVERSATION_EVENTS);
-    assignment.add_partition_offset(&topic, 0, Offset::Beginning).expect("an offset");
-    consumer.assign(&assignment).expect("assigned");
-    let record = consumer.poll(Duration::from_secs(30)).expect("a record").expect("a record");
+    let reader = harness::reader(kafka, &topics::CONVERSATION_EVENTS, Offset::Beginning);
+    let record = reader.poll(Duration::from_secs(30)).expect("a record").expect("a record");
     let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.expect("there").to_vec()).expect("text");
     (text(record.key()), text(record.payload()))
 }
