@@ -93,9 +93,9 @@ keys! {
     ENRICHMENT_MODE = "enrichment.mode", Kind::OneOf(&["on", "off"]), Some("on"),
         "`on` asks the platform's analytics about every conversation that has events; nothing is changed there.";
     ENRICHMENT_QUIET = "enrichment.quiet", Kind::Duration { least: MILLISECOND, greatest: DAY }, Some("60s"),
-        "A conversation that goes on is asked about once it had no event for so long.";
+        "A conversation that goes on is asked about once it had no event for so long; one whose agent has not finished the work after the call, five times as long.";
     ENRICHMENT_SETTLE = "enrichment.settle", Kind::Duration { least: Duration::ZERO, greatest: HOUR }, Some("5s"),
-        "A conversation that has ended is asked about once it had no event for so long: its last ones may be on their way.";
+        "A conversation that is over is asked about once it had no event for so long: its last ones may be on their way.";
     ENRICHMENT_PATIENCE = "enrichment.patience", Kind::Duration { least: MILLISECOND.saturating_mul(120), greatest: DAY.saturating_mul(7) }, Some("2h"),
         "A conversation that analytics do not know is asked about six times over this time, then it is a dead letter.";
     ENRICHMENT_RETENTION = "enrichment.retention", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: DAY.saturating_mul(366) }, Some("168h"),

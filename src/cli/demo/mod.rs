@@ -104,6 +104,10 @@ impl Arguments {
             ("TRUNKLINE_DIAL__MODE", "live".to_owned()),
             ("TRUNKLINE_DIAL__INTERVAL", milliseconds(self.scaled(TICK_SECONDS))),
             ("TRUNKLINE_DIAL__CAMPAIGNS", campaigns.join(",")),
+            ("TRUNKLINE_ENRICHMENT__QUIET", milliseconds(self.scaled(60.0))),
+            // Analytics know a conversation half a second after its end, by any clock.
+            ("TRUNKLINE_ENRICHMENT__SETTLE", "1s".to_owned()),
+            ("TRUNKLINE_ENRICHMENT__PATIENCE", milliseconds(self.scaled(7_200.0))),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

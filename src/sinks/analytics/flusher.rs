@@ -28,6 +28,8 @@ use crate::topics;
 const PRUNE_BATCH: u32 = 500;
 /// How often is looked for what to delete while there is nothing.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// Shortest time between two looks for what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the backlog is measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// Events' own times may differ a little from the platform's.
@@ -53,6 +55,8 @@ pub struct Flusher {
     under_way: Vec<String>,
     appetite: Appetite,
     pause: Backoff,
+    /// While Postgres does not answer.
+    database_pause: Backoff,
     /// Failures in a row: while there are any, one query at a time is tried.
     failing: bool,
     not_before: Instant,
@@ -81,6 +85,7 @@ impl Flusher {
             queries: JoinSet::new(),
             under_way: Vec::new(),
             pause: Backoff::new(asking.settings.pauses),
+            database_pause: Backoff::new(asking.settings.retry),
             asking,
             failing: false,
             not_before: now,
@@ -92,7 +97,7 @@ impl Flusher {
 
     /// Works until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let look_every = self.asking.settings.linger / 4;
+        let look_every = (self.asking.settings.linger / 4).max(LOOK_EVERY);
         while !stop.is_cancelled() {
             let work = async {
                 self.measure().await?;
@@ -104,11 +109,14 @@ impl Flusher {
                 () = stop.cancelled() => break,
             };
             let look_again = match worked {
-                Ok(()) => look_every,
+                Ok(()) => {
+                    self.database_pause.reset();
+                    look_every
+                }
                 Err(error) => {
                     tracing::warn!(%error, "enrichment waits for Postgres");
                     self.asking.part.impaired(error.to_string());
-                    self.pause.next()
+                    self.database_pause.next()
                 }
             };
             tokio::select! {

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_is_an_event_again_with_its_reason_in_headers() {
-        let work = enriched();
+        let (work, _) = Work::begin(&event(7, 1_767_323_045_678, "customer.end"), &WAITS);
         let row = row_of("c", (3, 17), &work);
         let letter = Publication::not_available(&row, &work, "p.events", Timestamp::from_millis(5));
         let message = letter.message();

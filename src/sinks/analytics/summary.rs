@@ -15,8 +15,12 @@ pub struct Summary {
     /// The latest event.
     pub last: Stamp,
     pub last_event_type: String,
-    /// Some event said that the conversation is over.
+    /// Some event said that the customer is gone.
     pub ended: bool,
+    /// An agent took part.
+    answered: bool,
+    /// The agent's work after the call is done.
+    wrapped_up: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<Told<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,9 +73,22 @@ pub struct Facts<'s> {
     pub outcome: Option<InteractionOutcome>,
 }
 
-/// Events after which nothing more happens but paper work: the platform's own name, and
-/// the one that the seed's consumers were promised.
-const ENDS: &[&str] = &["customer.end", "ConversationEnded"];
+/// The customer is gone; what follows is an agent's work after the call.
+const CUSTOMER_END: &str = "customer.end";
+/// Nothing follows: what the seed's consumers were promised.
+const CONVERSATION_END: &str = "ConversationEnded";
+/// Of an agent's part in the conversation.
+const AGENT_PREFIX: &str = "user.";
+const WRAPPED_UP: &[&str] = &["acw", "wrapup"];
+
+/// How far a conversation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    GoesOn,
+    /// The customer is gone, the agent is still busy with it.
+    WrappingUp,
+    Over,
+}
 
 impl Summary {
     pub fn of(event: &ConversationEvent<'_>) -> Self {
@@ -80,6 +97,8 @@ impl Summary {
             last: stamp(event),
             last_event_type: event.event_type.clone().into_owned(),
             ended: false,
+            answered: false,
+            wrapped_up: false,
             media_type: None,
             direction: None,
             queue_id: None,
@@ -94,7 +113,10 @@ impl Summary {
     pub fn add(&mut self, event: &ConversationEvent<'_>) {
         let by = stamp(event);
         self.first_event_at = self.first_event_at.min(event.occurred_at);
-        self.ended |= ENDS.contains(&&*event.event_type);
+        let kind = &*event.event_type;
+        self.ended |= kind == CUSTOMER_END || kind == CONVERSATION_END;
+        self.answered |= kind.starts_with(AGENT_PREFIX);
+        self.wrapped_up |= kind == CONVERSATION_END || WRAPPED_UP.contains(&kind);
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
         tell(&mut self.media_type, text(&event.media_type), &by);
         tell(&mut self.direction, text(&event.direction), &by);
@@ -106,6 +128,14 @@ impl Summary {
         if by > self.last {
             self.last = by;
             self.last_event_type = event.event_type.clone().into_owned();
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match (self.ended, self.answered && !self.wrapped_up) {
+            (false, _) => Phase::GoesOn,
+            (true, true) => Phase::WrappingUp,
+            (true, false) => Phase::Over,
         }
     }
 
@@ -176,14 +206,14 @@ pub mod tests {
     proptest! {
         #[test]
         fn any_order_and_any_repetition_give_the_same_summary(
-            given in prop::collection::vec((0u32..16, 0i64..6, any::<bool>()), 1..12),
+            given in prop::collection::vec((0u32..16, 0i64..6, 0usize..3), 1..12),
             order in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
         ) {
             // One event is the same each time it is told.
             let mut events: Vec<ConversationEvent<'static>> = Vec::new();
             for (number, at_ms, ends) in given {
                 if events.iter().all(|event| event.event_id != format!("event-{number}")) {
-                    events.push(event(number, at_ms, if ends { "customer.end" } else { "acd.start" }));
+                    events.push(event(number, at_ms, ["customer.end", "user.start", "acw"][ends]));
                 }
             }
             let mut shuffled: Vec<_> = order.iter().map(|index| index.get(&events).clone()).collect();
@@ -209,6 +239,19 @@ pub mod tests {
         assert_eq!((facts.first_event_at.as_millis(), facts.last_event_at.as_millis()), (20, 40));
         assert!(facts.ended);
         assert_eq!(summary.last_event_type, "customer.end");
+    }
+
+    #[test]
+    fn a_conversation_is_over_when_its_agent_is_done_with_it() {
+        let phase = |kinds: &[&'static str]| {
+            summed(&kinds.iter().map(|kind| event(0, 10, kind)).collect::<Vec<_>>()).phase()
+        };
+        assert_eq!(phase(&["customer.start", "flow.end"]), Phase::GoesOn);
+        assert_eq!(phase(&["customer.end", "flow.end"]), Phase::Over);
+        assert_eq!(phase(&["user.start", "customer.end"]), Phase::WrappingUp);
+        assert_eq!(phase(&["acw", "user.start"]), Phase::GoesOn);
+        assert_eq!(phase(&["acw", "user.start", "customer.end"]), Phase::Over);
+        assert_eq!(phase(&["user.end", "ConversationEnded"]), Phase::Over);
     }
 
     #[test]

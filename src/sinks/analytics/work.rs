@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::summary::Summary;
+use super::summary::{Phase, Summary};
 use crate::model::Timestamp;
 use crate::model::conversation::ConversationEvent;
 use crate::postgres::enrichment::State;
@@ -14,12 +14,16 @@ const RETRY_120THS: [u32; 5] = [1, 4, 15, 40, 60];
 /// Answers without the conversation before it is given up.
 pub const ATTEMPTS: u32 = RETRY_120THS.len() as u32 + 1;
 
+/// An agent's work after the call takes longer than the pauses within one: times the quiet.
+/// Asked before it ends, the answer would lack it and be asked for again.
+const WRAP_UP_QUIETS: u32 = 5;
+
 /// How long things wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
     /// After an event of a conversation that goes on.
     pub quiet: Duration,
-    /// After an event of a conversation that has ended: others may be on their way.
+    /// After an event of a conversation that is over: others may be on their way.
     pub settle: Duration,
     /// From the first answer without a conversation to giving it up.
     pub patience: Duration,
@@ -27,7 +31,11 @@ pub struct Waits {
 
 impl Waits {
     fn after_event(&self, summary: &Summary) -> Duration {
-        if summary.ended { self.settle } else { self.quiet }
+        match summary.phase() {
+            Phase::GoesOn => self.quiet,
+            Phase::WrappingUp => self.quiet.saturating_mul(WRAP_UP_QUIETS),
+            Phase::Over => self.settle,
+        }
     }
 
     /// The wait after the `attempt`-th answer without the conversation.
@@ -88,7 +96,7 @@ impl Work {
         let before = self.summary.clone();
         self.summary.add(event);
         let newer = event.occurred_at > before.last.at;
-        let just_ended = self.summary.ended && !before.ended;
+        let advanced = self.summary.phase() != before.phase();
         let fresh = self.state == State::Pending && self.attempts == 0;
         // One that was given up is taken up again when it is sent again on purpose.
         let revived = again && self.state == State::NotAvailable;
@@ -96,7 +104,7 @@ impl Work {
             self.state = State::Pending;
             self.attempts = 0;
         }
-        let ask = newer || revived || (fresh && just_ended);
+        let ask = newer || revived || (fresh && advanced);
         Effect {
             ask_in: ask.then(|| waits.after_event(&self.summary)),
             // Whoever is asked about again is told of again then.
@@ -189,6 +197,19 @@ mod tests {
         assert_eq!(work.hear(&event(0, 10, "customer.start"), false, &WAITS).ask_in, None);
         let (mut work, _) = Work::begin(&event(0, 30, "wrapup"), &WAITS);
         assert_eq!(work.hear(&event(1, 20, "customer.end"), false, &WAITS).ask_in, Some(WAITS.settle));
+    }
+
+    #[test]
+    fn an_agents_work_after_the_call_is_waited_for() {
+        let (mut work, _) = Work::begin(&event(0, 10, "user.start"), &WAITS);
+        let ask_in = |work: &mut Work, number, at_ms, kind| {
+            work.hear(&event(number, at_ms, kind), false, &WAITS).ask_in
+        };
+        assert_eq!(ask_in(&mut work, 1, 20, "customer.end"), Some(WAITS.quiet * 5));
+        assert_eq!(ask_in(&mut work, 2, 30, "acw"), Some(WAITS.settle));
+        // That there was an agent is heard late.
+        let (mut work, _) = Work::begin(&event(1, 20, "customer.end"), &WAITS);
+        assert_eq!(ask_in(&mut work, 0, 10, "user.start"), Some(WAITS.quiet * 5));
     }
 
     #[test]
