@@ -108,6 +108,9 @@ impl Arguments {
             // Analytics know a conversation half a second after its end, by any clock.
             ("TRUNKLINE_ENRICHMENT__SETTLE", "1s".to_owned()),
             ("TRUNKLINE_ENRICHMENT__PATIENCE", milliseconds(self.scaled(7_200.0))),
+            // Events bear the real clock's time: below a second their own way here is too long.
+            ("TRUNKLINE_EVENTS__WINDOW", milliseconds(self.scaled(60.0).max(Duration::from_secs(1)))),
+            ("TRUNKLINE_EVENTS__LATENESS", milliseconds(self.scaled(120.0).max(Duration::from_secs(2)))),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
