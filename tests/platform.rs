@@ -9,6 +9,8 @@ mod actuator;
 mod actuator_faults;
 #[path = "platform/actuator_stand.rs"]
 mod actuator_stand;
+#[path = "platform/alerts.rs"]
+mod alerts;
 #[path = "platform/campaign_poller.rs"]
 mod campaign_poller;
 #[path = "platform/client.rs"]

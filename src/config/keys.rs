@@ -148,6 +148,12 @@ keys! {
         "Ids of the flows whose versions are observed. Without them versions are known from events alone.";
     ROLLBACK_INTERVAL = "rollback.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("60s"),
         "Time between two observations of a flow's versions.";
+    ALERTS_WEBHOOKS = "alerts.webhooks", Kind::Webhooks, None,
+        "Who is told of incidents: each gets its own signed copies (Standard Webhooks). Make a secret with: echo whsec_$(openssl rand -base64 32).";
+    ALERTS_GIVE_UP_AFTER = "alerts.give_up_after", Kind::Duration { least: Duration::from_secs(1), greatest: DAY.saturating_mul(90) }, Some("168h"),
+        "How long a receiver that does not take an alert is tried; then the alert goes to the dead letters.";
+    ALERTS_PRIVATE_RECEIVERS = "alerts.private_receivers", Kind::OneOf(&["refuse", "allow"]), Some("refuse"),
+        "`allow` lets receivers be on this machine or in private networks, and speak plain http.";
     INFLUX_URL = "influx.url", HTTP, None,
         "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
     INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";
@@ -177,7 +183,7 @@ pub(super) fn example() -> String {
         let written = match (key.default, key.kind) {
             (Some(default), Kind::Integer { .. } | Kind::Number { .. }) => default.to_owned(),
             (Some(default), _) => format!("\"{default}\""),
-            (None, Kind::List | Kind::ApiKeys | Kind::Clusters) => "[]".to_owned(),
+            (None, Kind::List | Kind::ApiKeys | Kind::Clusters | Kind::Webhooks) => "[]".to_owned(),
             (None, _) => "\"\"".to_owned(),
         };
         text.push_str(&format!("# {} Allowed: {}.\n# {field} = {written}\n", key.help, key.kind.allowed()));

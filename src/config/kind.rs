@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
+use super::webhook::{self, Webhook};
 use super::{ApiKey, WatchedCluster};
 
 /// Kinds of values with their ranges.
@@ -36,6 +37,7 @@ pub enum Kind {
     Brokers,
     List,
     ApiKeys,
+    Webhooks,
     Clusters,
 }
 
@@ -50,6 +52,7 @@ pub enum Value {
     Address(SocketAddr),
     List(Vec<String>),
     ApiKeys(Vec<ApiKey>),
+    Webhooks(Vec<Webhook>),
     Clusters(Vec<WatchedCluster>),
 }
 
@@ -77,6 +80,7 @@ impl Kind {
                 brokers must be given, names differ and hold no colon, properties are librdkafka's"
                     .into()
             }
+            Kind::Webhooks => webhook::ALLOWED.into(),
             Kind::ApiKeys => format!(
                 "a list of {{ name, role, sha256 }}: role one of {}, sha256 of the key as 64 hexadecimal digits",
                 ROLES.join(", ")
@@ -94,6 +98,7 @@ impl Kind {
                 items.iter().map(api_key).collect::<Option<_>>().map(Value::ApiKeys)
             }
             (Kind::Clusters, Toml::Array(items)) => clusters(items),
+            (Kind::Webhooks, Toml::Array(items)) => webhook::read(items).map(Value::Webhooks),
             (kind, Toml::String(text)) => kind.read_text(text),
             (Kind::Integer { .. } | Kind::Number { .. }, Toml::Integer(number)) => {
                 self.read_text(&number.to_string())
@@ -139,7 +144,7 @@ impl Kind {
             Kind::List => list(
                 text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
             ),
-            Kind::ApiKeys | Kind::Clusters => {
+            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks => {
                 // In the environment: the same list as a TOML array.
                 let table: toml::Table = format!("keys = {text}").parse().ok()?;
                 self.read(table.get("keys").filter(|keys| keys.is_array())?)
@@ -223,6 +228,9 @@ impl Value {
                 .map(|one| format!("{} ({})", one.name, one.brokers))
                 .collect::<Vec<_>>()
                 .join(", "),
+            Value::Webhooks(webhooks) => {
+                webhooks.iter().map(|webhook| webhook.name.as_str()).collect::<Vec<_>>().join(", ")
+            }
             Value::ApiKeys(keys) => {
                 keys.iter().map(|key| format!("{} ({})", key.name, key.role)).collect::<Vec<_>>().join(", ")
             }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use toml::Value as Toml;
 
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
 use super::{
-    Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem, Problems,
-    Rollback,
+    Alerts, Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem,
+    Problems, Rollback, Webhook,
 };
 use crate::model::decision::Mode;
 
@@ -138,7 +138,7 @@ impl Reader {
     fn take(&mut self, name: &str, value: &Toml, origin: &str) {
         if let Some(key) = KEYS.iter().find(|key| key.name == name) {
             let shown = match key.kind {
-                Kind::Secret => None,
+                Kind::Secret | Kind::Webhooks => None,
                 _ => Some(value.to_string()),
             };
             match key.kind.read(value) {
@@ -275,6 +275,7 @@ impl Reader {
     fn build(&mut self) -> Option<Config> {
         let http = self.http();
         let influx = self.influx();
+        let alerts = self.alerts();
         let url = self.required_for(Needs::Postgres, self.secret(&keys::POSTGRES_URL), &keys::POSTGRES_URL);
         let base_url =
             self.required_for(Needs::Everything, self.text(&keys::GENESYS_BASE_URL), &keys::GENESYS_BASE_URL);
@@ -324,6 +325,7 @@ impl Reader {
             lag: self.lag(),
             rollback: self.rollback(),
             influx,
+            alerts,
             printed: self.printed(),
         })
     }
@@ -429,6 +431,24 @@ impl Reader {
             flows: list(&keys::ROLLBACK_FLOWS),
             interval: self.duration(&keys::ROLLBACK_INTERVAL),
         }
+    }
+
+    fn alerts(&mut self) -> Alerts {
+        let webhooks = match self.value(&keys::ALERTS_WEBHOOKS) {
+            Some(Value::Webhooks(webhooks)) => webhooks,
+            _ => Vec::new(),
+        };
+        let private_receivers = self.text(&keys::ALERTS_PRIVATE_RECEIVERS).as_deref() == Some("allow");
+        let is_plain = |webhook: &&Webhook| !webhook.url.expose_secret().starts_with("https:");
+        for webhook in webhooks.iter().filter(|_| !private_receivers).filter(is_plain) {
+            let origin = self.origin(&keys::ALERTS_WEBHOOKS);
+            let allowed = format!(
+                "the url of receiver {} must be https; plain http needs alerts.private_receivers = \"allow\"",
+                webhook.name
+            );
+            self.problem(keys::ALERTS_WEBHOOKS.name, None, &origin, allowed);
+        }
+        Alerts { webhooks, private_receivers, give_up_after: self.duration(&keys::ALERTS_GIVE_UP_AFTER) }
     }
 
     fn influx(&mut self) -> Option<Influx> {
@@ -586,7 +606,6 @@ mod tests {
         let config = load(&source, Needs::Everything).unwrap();
         assert_eq!(config.dial.campaigns, ["a", "b"]);
         assert!(config.kafka.properties.contains_key("security.protocol"));
-        use secrecy::ExposeSecret;
         assert_eq!(config.genesys.client_secret.expose_secret(), "from-a-file");
     }
 

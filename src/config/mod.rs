@@ -4,6 +4,7 @@
 mod keys;
 mod kind;
 mod load;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::model::decision::Mode;
 
 pub use keys::{KEYS, Key, environment_name};
 pub use load::{Needs, Source, load};
+pub use webhook::Webhook;
 
 /// A configuration in which every value is possible and all of them fit together.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub struct Config {
     pub lag: Lag,
     pub rollback: Rollback,
     pub influx: Option<Influx>,
+    pub alerts: Alerts,
     /// Every key with its value for people, secrets hidden.
     pub printed: Vec<(String, String)>,
 }
@@ -188,6 +191,14 @@ pub struct Rollback {
     pub polled_flows: Vec<String>,
     pub flows: Vec<String>,
     pub interval: Duration,
+}
+
+#[derive(Debug)]
+pub struct Alerts {
+    pub webhooks: Vec<Webhook>,
+    /// Whether receivers may be on this machine or in private networks, and speak plain http.
+    pub private_receivers: bool,
+    pub give_up_after: Duration,
 }
 
 #[derive(Debug)]

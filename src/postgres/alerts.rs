@@ -154,7 +154,8 @@ impl Database {
         Ok(rows.into_iter().map(delivery).collect())
     }
 
-    /// Records how an attempt ended. `false` when another attempt has begun since.
+    /// Records how an attempt ended. A failure counts only while no other attempt has
+    /// begun since; that it was delivered always does. `false` when it did not count.
     ///
     /// # Errors
     /// When the database cannot be asked; it may have been recorded.
@@ -162,7 +163,7 @@ impl Database {
         const RECORD: &str = "UPDATE trunkline.alert_deliveries
             SET last_status = $4, last_error = $5, delivered_at = CASE WHEN $5 IS NULL THEN now() END,
                 next_at = now() + $6 * interval '1 second'
-            WHERE alert_id = $1 AND receiver = $2 AND attempts = $3 AND delivered_at IS NULL";
+            WHERE alert_id = $1 AND receiver = $2 AND (attempts = $3 OR $5 IS NULL) AND delivered_at IS NULL";
         let failure = attempted.failure.as_ref();
         let done = sqlx::query(RECORD)
             .bind(delivery.alert_id)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Webhook};
 use crate::console::{self, ApiKey, ApiKeyError};
 use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
@@ -210,8 +210,19 @@ pub fn ingest(config: &Config) -> events::Settings {
     }
 }
 
-pub fn alerts(_config: &Config) -> alerts::Settings {
-    alerts::Settings::default()
+pub fn alerts(config: &Config) -> alerts::Settings {
+    let receiver = |webhook: &Webhook| alerts::Receiver {
+        name: webhook.name.clone(),
+        url: webhook.url.clone(),
+        secrets: webhook.secrets.clone(),
+        incident_types: webhook.incident_types.clone(),
+    };
+    alerts::Settings {
+        receivers: config.alerts.webhooks.iter().map(receiver).collect(),
+        private_receivers: config.alerts.private_receivers,
+        give_up_after: config.alerts.give_up_after,
+        ..alerts::Settings::default()
+    }
 }
 
 /// `None` where no line-protocol server is configured.

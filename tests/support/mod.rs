@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod postgres_proxy;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod records;
 pub mod services;
 pub mod simulated;

@@ -8,12 +8,19 @@
 
 pub mod incidents;
 
+mod address;
+mod delivery;
 mod dial;
 mod intake;
 mod lag;
+mod signature;
+mod webhook;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
@@ -31,6 +38,11 @@ pub struct Settings {
     /// Alerts about older events are kept and not sent any more: after a long absence
     /// nobody is to be woken for what is long past. Default 24 h.
     pub oldest: Duration,
+    /// How long a receiver is tried before an alert goes to the dead letters. Default 7 days.
+    pub give_up_after: Duration,
+    /// Whether receivers may be on this machine or in private networks, and speak plain
+    /// http. Default no.
+    pub private_receivers: bool,
     /// Shortest and longest pause before something that failed in here is tried again.
     pub retry: (Duration, Duration),
 }
@@ -40,6 +52,8 @@ impl Default for Settings {
         Self {
             receivers: Vec::new(),
             oldest: Duration::from_secs(86_400),
+            give_up_after: Duration::from_secs(7 * 86_400),
+            private_receivers: false,
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
         }
     }
@@ -49,6 +63,9 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Receiver {
     pub name: String,
+    pub url: SecretString,
+    /// `whsec_` and the key in base64; messages are signed with each.
+    pub secrets: Vec<SecretString>,
     /// Incident types it is told of; empty is all.
     pub incident_types: Vec<String>,
 }
@@ -59,17 +76,48 @@ impl Receiver {
     }
 }
 
+/// A receiver that cannot be one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("alerts.webhooks: receiver {name}: {problem}")]
+pub struct ReceiverError {
+    pub name: String,
+    pub problem: String,
+}
+
+/// Why alerts cannot be taken in or delivered at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AlertsError {
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+}
+
 /// Takes in and delivers until `shutdown`.
 ///
 /// # Errors
-/// When the Kafka settings are not accepted; everything else is retried and shown on
-/// `health`.
+/// When a receiver or the Kafka settings cannot be used; everything else is retried
+/// and shown on `health`.
 pub async fn run(
     settings: Settings,
     kafka: KafkaSettings,
     database: Database,
     health: &Health,
     shutdown: CancellationToken,
-) -> Result<(), SubscriptionError> {
-    intake::run(&settings, &kafka, &database, health, &shutdown).await
+) -> Result<(), AlertsError> {
+    let mut halves = JoinSet::new();
+    for receiver in &settings.receivers {
+        let queue = delivery::Queue {
+            name: receiver.name.clone(),
+            webhook: Arc::new(webhook::Webhook::new(receiver, settings.private_receivers)?),
+            database: database.clone(),
+            part: health.part(&format!("alerts to {}", receiver.name)),
+        };
+        halves.spawn(queue.run(shutdown.clone()));
+    }
+    let prefix = kafka.topic_prefix.clone();
+    halves.spawn(delivery::give_up(settings.clone(), database.clone(), prefix, shutdown.clone()));
+    intake::run(&settings, &kafka, &database, health, &shutdown).await?;
+    halves.join_all().await;
+    Ok(())
 }

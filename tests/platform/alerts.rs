@@ -1,0 +1,248 @@
+//! From an outcome on its topic to receivers that behave and that do not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use trunkline::health::Health;
+use trunkline::model::Timestamp;
+use trunkline::model::decision::{DecisionId, Loop};
+use trunkline::postgres::Database;
+use trunkline::runtime::clock;
+use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::sinks::alerts::{self, AlertsError, incidents};
+use trunkline::topics::OUTCOMES;
+
+use crate::support::kafka::{self, create_topics, produce};
+use crate::support::postgres::TestDatabase;
+use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
+use crate::support::within;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn receiver(name: &str, url: &str) -> alerts::Receiver {
+    alerts::Receiver {
+        name: name.to_owned(),
+        url: url.into(),
+        secrets: vec![SECRET.into(), OTHER_SECRET.into()],
+        incident_types: Vec::new(),
+    }
+}
+
+fn settings(receivers: Vec<alerts::Receiver>) -> alerts::Settings {
+    alerts::Settings { receivers, private_receivers: true, ..alerts::Settings::default() }
+}
+
+/// An instance with the role.
+struct Instance {
+    health: Health,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), AlertsError>>,
+}
+
+impl Instance {
+    fn start(kafka: &KafkaSettings, database: &Database, settings: alerts::Settings) -> Self {
+        let (health, shutdown) = (Health::default(), CancellationToken::new());
+        let (kafka, database, stop) = (kafka.clone(), database.clone(), shutdown.clone());
+        let task = tokio::spawn({
+            let health = health.clone();
+            async move { alerts::run(settings, kafka, database, &health, stop).await }
+        });
+        Self { health, shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.task).await.expect("stops").unwrap().unwrap();
+    }
+
+    /// No chance to clean up.
+    fn kill(self) {
+        self.task.abort();
+    }
+}
+
+async fn scene() -> (KafkaSettings, TestDatabase, Database) {
+    let kafka = kafka::settings();
+    create_topics(&kafka, &incidents::topics(), 2).await;
+    let (own, database) = TestDatabase::migrated().await;
+    (kafka, own, database)
+}
+
+fn outcome(key: &str, sequence: u64, status: &str, at: Timestamp) -> Vec<u8> {
+    json!({
+        "decisionId": DecisionId::derive(Loop::Dial, key, sequence, at), "loop": "dial", "key": key,
+        "sequence": sequence, "status": status, "reason": "refused: 403 \u{0}", "attempts": 1, "finishedAt": at
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// Failed outcomes that raise an alert each, and others that do not.
+async fn fail(kafka: &KafkaSettings, sequences: std::ops::Range<u64>) {
+    for sequence in sequences {
+        let failed = outcome("c", sequence, "failed", clock::now());
+        let applied = outcome("c", 1_000 + sequence, "applied", clock::now());
+        produce(kafka, &OUTCOMES, None, &[("c", &applied), ("c", b"{poison"), ("c", &failed)]).await;
+    }
+}
+
+async fn statuses(pool: &PgPool, receiver: &str) -> Vec<String> {
+    sqlx::query_scalar("SELECT status FROM audit.alerts WHERE receiver = $1 ORDER BY status")
+        .bind(receiver)
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_alert_reaches_each_receiver_once_and_signed() {
+    let (kafka, own, database) = scene().await;
+    let (one, two) = (Receiver::start(Manner::Takes).await, Receiver::start(Manner::Takes).await);
+    let choosy = alerts::Receiver { incident_types: vec!["OTHER".into()], ..receiver("choosy", &two.url) };
+    let wanted = settings(vec![receiver("one", &one.url), receiver("two", &two.url), choosy]);
+    let first = Instance::start(&kafka, &database, wanted.clone());
+    let second = Instance::start(&kafka, &database, wanted);
+    fail(&kafka, 0..5).await;
+    // Long past: kept, and nobody is woken.
+    let old = outcome("c", 99, "failed", clock::now().minus(Duration::from_secs(2 * 86_400)));
+    produce(&kafka, &OUTCOMES, None, &[("c", &old)]).await;
+    within(PATIENCE, "all to be delivered", async || {
+        (one.taken().len() == 5 && two.taken().len() == 5).then_some(())
+    })
+    .await;
+    within(PATIENCE, "the old one to be kept", async || {
+        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM audit.alerts WHERE status = 'not_sent'")
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+        (kept == 1).then_some(())
+    })
+    .await;
+    within(PATIENCE, "the deliveries to be on record", async || {
+        (statuses(database.pool(), "two").await == ["delivered"; 5]).then_some(())
+    })
+    .await;
+    first.stop().await;
+    second.stop().await;
+    assert!(one.taken().values().all(|times| *times == 1), "{:?}", one.taken());
+    assert_eq!(one.taken(), two.taken());
+    assert!(statuses(database.pool(), "choosy").await.is_empty());
+    let body: Value = serde_json::from_str(&one.messages()[0].body).unwrap();
+    assert_eq!((&body["incident_type"], &body["campaign_id"]), (&json!("DIAL_CHANGE_FAILED"), &json!("c")));
+
+    let mut reader = own.as_role("trunkline_reader").await;
+    let (seen, body): (i64, Value) =
+        sqlx::query_as("SELECT count(*) OVER (), body FROM audit.alerts WHERE receiver = 'one' LIMIT 1")
+            .fetch_one(&mut reader)
+            .await
+            .unwrap();
+    assert_eq!((seen, &body["loop"]), (5, &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_or_redirects_delays_nobody_else() {
+    let (kafka, _own, database) = scene().await;
+    let hanging = Receiver::start(Manner::Hangs).await;
+    let redirecting = Receiver::start(Manner::Redirects).await;
+    let good = Receiver::start(Manner::Takes).await;
+    let all = [("hanging", &hanging), ("redirecting", &redirecting), ("good", &good)];
+    let receivers = all.iter().map(|(name, to)| receiver(name, &to.url)).collect();
+    let instance = Instance::start(&kafka, &database, settings(receivers));
+    fail(&kafka, 0..12).await;
+    within(PATIENCE, "the good one to have all", async || (good.taken().len() == 12).then_some(())).await;
+    within(PATIENCE, "the others to be named", async || {
+        let told: Vec<_> = instance.health.impairments().into_iter().map(|(_, reason)| reason).collect();
+        let redirect = told.iter().any(|reason| reason.contains("redirects are not followed"));
+        let hang = told.iter().any(|reason| reason.contains("receiver hanging does not take alerts"));
+        (redirect && hang && instance.health.reasons().is_empty()).then_some(())
+    })
+    .await;
+    assert!(redirecting.messages().iter().all(|message| !message.taken));
+    instance.stop().await;
+    assert_eq!(statuses(database.pool(), "hanging").await, ["queued"; 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_and_restarts_end_in_one_delivery() {
+    let (kafka, _own, database) = scene().await;
+    let failing = Receiver::start(Manner::Refuses).await;
+    let wanted = settings(vec![receiver("failing", &failing.url)]);
+    for round in 0..2 {
+        let before = failing.messages().len();
+        let instance = Instance::start(&kafka, &database, wanted.clone());
+        fail(&kafka, round..round + 1).await;
+        within(PATIENCE, "an attempt", async || (failing.messages().len() > before).then_some(())).await;
+        within(PATIENCE, "it to be on record", async || {
+            let recorded: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM audit.alerts WHERE http_status = 500 AND last_error LIKE 'HTTP 500: not today%'")
+                    .fetch_one(database.pool())
+                    .await
+                    .unwrap();
+            (recorded > round as i64).then_some(())
+        })
+        .await;
+        if round == 0 { instance.kill() } else { instance.stop().await }
+    }
+    failing.set(Manner::Takes);
+    let instance = Instance::start(&kafka, &database, wanted);
+    within(PATIENCE, "both to be delivered", async || {
+        (statuses(database.pool(), "failing").await == ["delivered"; 2]).then_some(())
+    })
+    .await;
+    instance.stop().await;
+    assert!(failing.taken().len() == 2 && failing.taken().values().all(|times| *times == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_takes_for_too_long_becomes_a_dead_letter() {
+    let (kafka, own, database) = scene().await;
+    let failing = Receiver::start(Manner::Refuses).await;
+    let wanted = settings(vec![receiver("failing", &failing.url), receiver("gone", "http://127.0.0.1:1/")]);
+    let instance = Instance::start(&kafka, &database, wanted.clone());
+    fail(&kafka, 0..1).await;
+    within(PATIENCE, "an attempt", async || (!failing.messages().is_empty()).then_some(())).await;
+    instance.stop().await;
+    // One of them is not even configured any more.
+    let mut fewer = wanted;
+    fewer.receivers.truncate(1);
+    fewer.give_up_after = Duration::from_secs(1);
+    let instance = Instance::start(&kafka, &database, fewer);
+    within(PATIENCE, "both to be given up", async || {
+        let gone = statuses(database.pool(), "gone").await == ["given_up"];
+        (gone && statuses(database.pool(), "failing").await == ["given_up"]).then_some(())
+    })
+    .await;
+    instance.stop().await;
+    let letters: Vec<(String, Value)> = sqlx::query_as("SELECT topic, headers FROM trunkline.outbox")
+        .fetch_all(&own.owner().await)
+        .await
+        .unwrap();
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().all(|(topic, _)| topic == "trunkline.dead-letters.v1"));
+    let told = json!(letters).to_string();
+    assert!(told.contains("receiver failing did not take it") && told.contains("webhook:gone"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_addresses_are_refused_by_name_and_by_number() {
+    let (kafka, _own, database) = scene().await;
+    let refused = |url: &str| {
+        let wanted = alerts::Settings { private_receivers: false, ..settings(vec![receiver("inside", url)]) };
+        Instance::start(&kafka, &database, wanted)
+    };
+    for url in ["https://127.0.0.1/", "https://[::1]/", "https://169.254.169.254/latest", "https://0x7f.1/"] {
+        let ended = tokio::time::timeout(PATIENCE, refused(url).task).await.expect("ends at once").unwrap();
+        assert!(matches!(&ended, Err(AlertsError::Receiver(_))), "{url}: {ended:?}");
+    }
+    let instance = refused("https://localhost/");
+    fail(&kafka, 0..1).await;
+    within(PATIENCE, "the refusal", async || {
+        let told = instance.health.impairments();
+        told.into_iter().find(|(_, reason)| reason.contains("is not a public one")).map(drop)
+    })
+    .await;
+    instance.stop().await;
+}
