@@ -7,6 +7,7 @@ mod lag;
 mod openapi;
 mod problem;
 mod routes;
+mod routing;
 mod server;
 mod status;
 
@@ -33,6 +34,7 @@ pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
 pub use events::{EventIntake, Taking};
 pub use openapi::document as openapi_document;
 pub use routes::{Method, ROUTES, Route};
+pub use routing::{NotPublished, RouteDecisions, Routing};
 pub use status::Metrics;
 
 use access::Guard;
@@ -58,6 +60,8 @@ pub struct Settings {
     /// Bytes of finished decisions kept to be shown again.
     pub cache_bytes: u64,
     pub events: EventLimits,
+    /// Requests for routing decisions under way at the same time; more are told to come again.
+    pub max_route_decisions: usize,
 }
 
 /// What requests that bring events may take. They have places of their own: neither they nor
@@ -97,6 +101,7 @@ impl Default for Settings {
             max_connections: 512,
             cache_bytes: 8 * 1_024 * 1_024,
             events: EventLimits::default(),
+            max_route_decisions: 4_096,
         }
     }
 }
@@ -134,11 +139,14 @@ struct Inner {
     ledger_reads: Semaphore,
     /// Those who bring events.
     event_lane: Lane,
+    /// Those who ask for routing decisions.
+    route_lane: Lane,
     /// Everybody else.
     lane: Lane,
     max_body_bytes: usize,
     events: EventLimits,
     intake: Option<Arc<dyn EventIntake>>,
+    routing: Option<Arc<dyn RouteDecisions>>,
 }
 
 /// Places for requests of one sort.
@@ -152,6 +160,7 @@ impl Inner {
     fn lane(&self, access: Option<Access>) -> &Lane {
         match access {
             Some(Access::Needs(Role::Publish)) => &self.event_lane,
+            Some(Access::Needs(Role::Decide)) => &self.route_lane,
             _ => &self.lane,
         }
     }
@@ -192,6 +201,11 @@ impl Console {
                 request_timeout: settings.events.request_timeout,
                 max_body_bytes: settings.events.max_body_bytes,
             },
+            route_lane: Lane {
+                permits: Semaphore::new(settings.max_route_decisions),
+                request_timeout: settings.request_timeout,
+                max_body_bytes: settings.max_body_bytes,
+            },
             lane: Lane {
                 permits: Semaphore::new(settings.max_concurrent),
                 request_timeout: settings.request_timeout,
@@ -200,8 +214,19 @@ impl Console {
             max_body_bytes: settings.max_body_bytes,
             events: settings.events,
             intake,
+            routing: None,
         });
         Ok(Self { listener, address, settings, shared })
+    }
+
+    /// Answers requests for routing decisions as well.
+    ///
+    /// # Panics
+    /// When it serves already.
+    #[must_use]
+    pub fn with_routing(mut self, routing: Arc<dyn RouteDecisions>) -> Self {
+        Arc::get_mut(&mut self.shared).expect("not served yet").routing = Some(routing);
+        self
     }
 
     /// Where it listens: the real port where 0 was asked for.

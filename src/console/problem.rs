@@ -23,6 +23,7 @@ pub enum Kind {
     Overloaded,
     TimedOut,
     Unavailable,
+    Conflict,
     DatabaseUnavailable,
     Internal,
 }
@@ -52,6 +53,7 @@ impl Kind {
             Kind::Unavailable => {
                 ("unavailable", "This cannot be done at the moment", StatusCode::SERVICE_UNAVAILABLE)
             }
+            Kind::Conflict => ("conflict", "This cannot be done as things are", StatusCode::CONFLICT),
             Kind::DatabaseUnavailable => {
                 ("database-unavailable", "The database does not answer", StatusCode::SERVICE_UNAVAILABLE)
             }

@@ -6,7 +6,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, events, lag, openapi, status};
+use super::{Shared, decisions, events, lag, openapi, routing, status};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,66 @@ pub static ROUTES: &[Route] = &[
         body: None,
         answers: lag::REPLICAS_ANSWERS,
         handler: |method| on(method, lag::replicas),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/routes/{configurationId}/decisions",
+        summary: "Which group gets a conversation",
+        access: Access::Needs(Role::Decide),
+        parameters: routing::ID_PARAMETERS,
+        body: Some(routing::DECISION_BODY),
+        answers: routing::DECISION_ANSWERS,
+        handler: |method| on(method, routing::decide),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/routes",
+        summary: "Routing configurations",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        body: None,
+        answers: routing::LIST_ANSWERS,
+        handler: |method| on(method, routing::list),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/routes/{configurationId}",
+        summary: "A routing configuration, in force and as a draft",
+        access: Access::Needs(Role::Read),
+        parameters: routing::ID_PARAMETERS,
+        body: None,
+        answers: routing::CONFIGURATION_ANSWERS,
+        handler: |method| on(method, routing::show),
+    },
+    Route {
+        method: Method::Put,
+        path: "/v1/routes/{configurationId}",
+        summary: "Keeps a draft of a routing configuration",
+        access: Access::Needs(Role::Operate),
+        parameters: routing::ID_PARAMETERS,
+        body: Some(routing::CONFIGURATION_BODY),
+        answers: routing::CONFIGURATION_ANSWERS,
+        handler: |method| on(method, routing::save),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/routes/{configurationId}/publish",
+        summary: "Puts the draft in force and, where configured, asks the platform to publish it",
+        access: Access::Needs(Role::Operate),
+        parameters: routing::ID_PARAMETERS,
+        body: None,
+        answers: routing::PUBLISH_ANSWERS,
+        handler: |method| on(method, routing::publish),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/routes/{configurationId}/history",
+        summary: "The revisions of a routing configuration that were in force, newest first",
+        access: Access::Needs(Role::Read),
+        parameters: routing::ID_PARAMETERS,
+        body: None,
+        answers: routing::HISTORY_ANSWERS,
+        handler: |method| on(method, routing::history),
     },
     Route {
         method: Method::Get,

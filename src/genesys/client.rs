@@ -23,12 +23,14 @@ use super::flows::{self, Measured, PlatformVersion};
 use super::queue::{Budget, NoPermit};
 use super::reply::{bounded_header, excerpt, judge_status, limits};
 use super::retry_after::retry_after;
+use super::routing::{self, Available};
 use super::seed::{self, Campaign, CampaignStatistics};
 use super::transport::{BodyProblem, RawReply, Silence, Transport};
 use crate::health::Health;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::outcome::{ReceivedResponse, SentRequest};
+use crate::model::routing::RouteConfiguration;
 
 /// How urgent a call is and how long it may take.
 #[derive(Clone, Debug)]
@@ -68,6 +70,8 @@ struct Inner {
     flow_versions: Endpoints,
     flow_activations: Endpoints,
     flow_measures: Endpoints,
+    queue_availability: Endpoints,
+    routing: Endpoints,
     client_secret: SecretString,
     retry_after_limit: Duration,
 }
@@ -104,6 +108,8 @@ impl Client {
             flow_versions: Endpoints::new("flow_versions", true, settings, health),
             flow_activations: Endpoints::new("flow_activations", true, settings, health),
             flow_measures: Endpoints::new("flow_measures", false, settings, health),
+            queue_availability: Endpoints::new("queue_availability", false, settings, health),
+            routing: Endpoints::new("routing", false, settings, health),
             base_url,
             transport,
             client_secret: settings.client_secret.clone(),
@@ -248,6 +254,32 @@ impl Client {
             let reason = format!("{} {}: {problem}", request.method, request.path);
             return Err(CallError::without_reply(Kind::Malformed, reason));
         }
+    /// How many of the queue's agents could take a conversation now.
+    pub async fn queue_availability(&self, id: &str, scope: &Scope) -> Result<Available, CallError> {
+        let request = read_request(routing::availability_path(id));
+        self.inner
+            .read(&self.inner.queue_availability, &request, scope, |_, body| routing::read_availability(body))
+            .await
+    }
+
+    /// The request that publishes a routing configuration. Nothing is sent: record the
+    /// request, then [`send_route_publication`](Self::send_route_publication) it.
+    pub fn prepare_route_publication(configuration: &RouteConfiguration) -> SentRequest {
+        routing::publish_request(configuration)
+    }
+
+    /// Sends a prepared request; makes one attempt at its effect. Sent again it changes nothing more.
+    pub async fn send_route_publication(
+        &self,
+        request: &SentRequest,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Reply, CallError> {
+        if request.method != "POST" || request.path != routing::publish_path(id) {
+            let reason = format!("not sent: this is no possible publication of routing configuration {id}");
+            return Err(CallError::without_reply(Kind::Rejected, reason));
+        }
+        self.inner.write(&self.inner.routing, request, scope).await
     }
 
     /// The request that gives the campaign this dial rate, provided that it is

@@ -24,6 +24,7 @@ mod flows;
 mod queue;
 mod reply;
 mod retry_after;
+mod routing;
 mod seed;
 mod transport;
 
@@ -35,6 +36,7 @@ pub use details::DetailsQuery;
 pub use error::{CallError, CallErrorKind, ClientError};
 pub use event_lag::{EventLagAnswer, EventLagQuery, EventLagRow};
 pub use flows::{Measured, PlatformVersion};
+pub use routing::Available;
 pub use seed::{Campaign, CampaignStatistics};
 
 /// A boxed future, for traits behind `dyn`.

@@ -215,3 +215,46 @@ pub struct QueueAvailability<'a> {
     /// When the platform was asked.
     pub observed_at: Timestamp,
 }
+
+/// Why a routing decision was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteRefusal {
+    #[error("conversationId must be text of 1 to 128 bytes without control characters")]
+    BadConversation,
+    #[error("no configuration {0} is in force")]
+    Unknown(String),
+    /// Neither known here nor to be asked for.
+    #[error("configuration {id} is not known here yet and the database cannot be asked: {reason}")]
+    Unavailable { id: String, reason: String },
+    #[error("too many requests wait already")]
+    Overloaded,
+    #[error("this instance is stopping")]
+    Stopping,
+}
+
+/// What came of asking the platform to publish as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlatformPublication {
+    /// It has published it.
+    Applied,
+    /// Routing is in shadow: it was not asked.
+    Shadowed,
+    /// It is not to be asked.
+    NotConfigured,
+    /// It has not, or nobody knows: publish again to ask again.
+    Failed,
+}
+
+/// What a publication came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoutePublication {
+    pub configuration_id: String,
+    /// In force now.
+    pub revision: u64,
+    pub platform: PlatformPublication,
+    /// Why the platform has not published it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

@@ -17,6 +17,7 @@ mod breaker;
 mod desk;
 mod journal;
 mod kit;
+mod publication;
 pub mod recorder;
 pub mod rule;
 mod service;
@@ -25,4 +26,5 @@ mod tally;
 pub mod weights;
 
 pub use kit::{Settings, Unchanging, View};
-pub use service::{ROLE, Refusal, Service, check};
+pub use publication::{PublishError, Publisher};
+pub use service::{ROLE, Service, check};

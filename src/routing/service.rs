@@ -13,7 +13,7 @@ use super::desk::{Ask, Desk, Message};
 use super::kit::{Kit, Settings, View};
 use super::weights::is_id;
 use crate::health::{Health, Part};
-use crate::model::routing::{RouteAnswer, RouteConfiguration};
+use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
 use crate::postgres::routing::{InForce, RouteCounters};
 
 /// Name of the role: `--stages`, readiness.
@@ -25,22 +25,6 @@ const WAITING: usize = 16_384;
 const LOOK_UPS: usize = 2;
 /// Beyond the patience with the counters: a desk answers by then unless it is stopped.
 const MARGIN: Duration = Duration::from_secs(2);
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("conversationId must be text of 1 to 128 bytes without control characters")]
-    BadConversation,
-    #[error("no configuration {0} is in force")]
-    Unknown(String),
-    /// Neither known here nor to be asked for.
-    #[error("configuration {id} is not known here yet and the database cannot be asked: {reason}")]
-    Unavailable { id: String, reason: String },
-    #[error("too many requests wait already")]
-    Overloaded,
-    #[error("this instance is stopping")]
-    Stopping,
-}
 
 /// Clones share everything.
 #[derive(Clone)]
@@ -90,7 +74,7 @@ impl Service {
     /// the database does, once the configuration has been met.
     ///
     /// # Errors
-    /// See [`Refusal`].
+    /// See [`RouteRefusal`](Refusal).
     pub async fn decide(
         &self,
         configuration_id: &str,

@@ -14,10 +14,11 @@ use sqlx::{ConnectOptions, PgPool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::model::routing::RouteRefusal as Refusal;
 use trunkline::model::routing::{Destination, RouteAnswer, RouteConfiguration, RouteFallback, RouteRule};
 use trunkline::postgres::routing::{Patience, Published, RouteCounters};
 use trunkline::postgres::{self, Database};
-use trunkline::routing::{Refusal, Service, Settings, Unchanging, View};
+use trunkline::routing::{Service, Settings, Unchanging, View};
 
 use crate::support::{postgres::TestDatabase, until};
 
