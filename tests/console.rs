@@ -8,6 +8,8 @@ mod access;
 mod decisions;
 #[path = "console/lag.rs"]
 mod lag;
+#[path = "console/routing.rs"]
+mod routing;
 #[path = "console/server.rs"]
 mod server;
 
@@ -32,12 +34,21 @@ struct Running {
 
 impl Running {
     async fn start(settings: Settings, database: Database) -> Self {
+        Self::start_with(settings, database, |console, _| console).await
+    }
+
+    async fn start_with(
+        settings: Settings,
+        database: Database,
+        change: impl FnOnce(Console, &CancellationToken) -> Console,
+    ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let health = Health::default();
         let settings = Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..settings };
         let console =
             Console::bind(settings, database, health.clone(), metrics(), None).await.expect("listens");
         let (address, shutdown) = (console.address(), CancellationToken::new());
+        let console = change(console, &shutdown);
         let served = tokio::spawn(console.serve(shutdown.clone()));
         Self { address, health, client: Client::new(), shutdown, served }
     }

@@ -154,6 +154,26 @@ keys! {
         "How long a receiver that does not take an alert is tried; then the alert goes to the dead letters.";
     ALERTS_PRIVATE_RECEIVERS = "alerts.private_receivers", Kind::OneOf(&["refuse", "allow"]), Some("refuse"),
         "`allow` lets receivers be on this machine or in private networks, and speak plain http.";
+    ROUTE_MODE = "route.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("shadow"),
+        "`shadow` answers requests for routing decisions and never asks the platform to publish, `live` also publishes where `route.platform_publish` says so, `off` answers nothing.";
+    ROUTE_PLATFORM_PUBLISH = "route.platform_publish", Kind::OneOf(&["yes", "no"]), Some("no"),
+        "Whether publishing a configuration also calls the platform's publish.";
+    ROUTE_PATIENCE = "route.patience", Kind::Duration { least: MILLISECOND.saturating_mul(5), greatest: MILLISECOND.saturating_mul(190) }, Some("150ms"),
+        "How long a request waits for the counters before it is answered from the last known state; the rest of 200 ms is for the way there and back.";
+    ROUTE_BREAKER_PAUSE = "route.breaker_pause", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("1s"),
+        "Time between two probes while the counters cannot be reached.";
+    ROUTE_CONNECTIONS = "route.connections", Kind::Integer { least: 1, greatest: 50 }, Some("4"),
+        "Connections to Postgres for routing decisions alone, beside `postgres.max_connections`.";
+    ROUTE_RETENTION = "route.retention", Kind::Duration { least: Duration::from_secs(60), greatest: HOUR.saturating_mul(24 * 366) }, Some("168h"),
+        "How long a conversation that is asked about again gets its answer again; later it counts as a new one.";
+    ROUTE_JOURNAL = "route.journal", Kind::Text, None,
+        "Folder for answers that cannot be recorded at once, so that they survive the process. Without it a folder below the system's for temporary files.";
+    ROUTE_AVAILABILITY_INTERVAL = "route.availability_interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("10s"),
+        "Time between two looks at how many agents of a queue are available.";
+    ROUTE_AVAILABILITY_LIMIT = "route.availability_limit", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR.saturating_mul(24) }, Some("60s"),
+        "Availability older than this is ignored: its queue counts as available.";
+    ROUTE_QUEUES = "route.queues", Kind::List, None,
+        "Ids of the queues whose availability is watched. Without it availability is not looked at.";
     INFLUX_URL = "influx.url", HTTP, None,
         "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
     INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";

@@ -10,7 +10,7 @@ use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::{Kind, Value};
 use super::{
     Alerts, Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem,
-    Problems, Rollback, Webhook,
+    Problems, Rollback, Route, Webhook,
 };
 use crate::model::decision::Mode;
 
@@ -324,6 +324,7 @@ impl Reader {
             enrichment: self.enrichment(),
             lag: self.lag(),
             rollback: self.rollback(),
+            route: self.route(),
             influx,
             alerts,
             printed: self.printed(),
@@ -376,6 +377,24 @@ impl Reader {
             patience: self.duration(&keys::ENRICHMENT_PATIENCE),
             retention: self.duration(&keys::ENRICHMENT_RETENTION),
         })
+    }
+
+    fn route(&self) -> Route {
+        Route {
+            mode: mode(self.text(&keys::ROUTE_MODE).as_deref()),
+            platform_publish: self.text(&keys::ROUTE_PLATFORM_PUBLISH).as_deref() == Some("yes"),
+            patience: self.duration(&keys::ROUTE_PATIENCE),
+            breaker_pause: self.duration(&keys::ROUTE_BREAKER_PAUSE),
+            connections: self.integer(&keys::ROUTE_CONNECTIONS).expect("has a default"),
+            retention: self.duration(&keys::ROUTE_RETENTION),
+            journal: self.text(&keys::ROUTE_JOURNAL),
+            availability_interval: self.duration(&keys::ROUTE_AVAILABILITY_INTERVAL),
+            availability_limit: self.duration(&keys::ROUTE_AVAILABILITY_LIMIT),
+            queues: match self.value(&keys::ROUTE_QUEUES) {
+                Some(Value::List(queues)) => queues,
+                _ => Vec::new(),
+            },
+        }
     }
 
     fn lag(&self) -> Lag {

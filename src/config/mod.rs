@@ -34,6 +34,7 @@ pub struct Config {
     pub enrichment: Option<Enrichment>,
     pub lag: Lag,
     pub rollback: Rollback,
+    pub route: Route,
     pub influx: Option<Influx>,
     pub alerts: Alerts,
     /// Every key with its value for people, secrets hidden.
@@ -129,6 +130,28 @@ pub struct Enrichment {
     pub settle: Duration,
     pub patience: Duration,
     pub retention: Duration,
+}
+
+/// How weighted distribution answers.
+#[derive(Debug)]
+pub struct Route {
+    /// `None` is off.
+    pub mode: Option<Mode>,
+    /// Whether publications go to the platform as well.
+    pub platform_publish: bool,
+    /// How long a request waits for the counters.
+    pub patience: Duration,
+    pub breaker_pause: Duration,
+    /// Connections for the counters alone.
+    pub connections: u32,
+    /// How long answers are kept.
+    pub retention: Duration,
+    /// Folder for answers that cannot be recorded at once.
+    pub journal: Option<String>,
+    pub availability_interval: Duration,
+    /// Availability older than this is ignored.
+    pub availability_limit: Duration,
+    pub queues: Vec<String>,
 }
 
 /// What of consumer groups is watched, and where the lines are drawn.

@@ -254,6 +254,8 @@ impl Client {
             let reason = format!("{} {}: {problem}", request.method, request.path);
             return Err(CallError::without_reply(Kind::Malformed, reason));
         }
+    }
+
     /// How many of the queue's agents could take a conversation now.
     pub async fn queue_availability(&self, id: &str, scope: &Scope) -> Result<Available, CallError> {
         let request = read_request(routing::availability_path(id));

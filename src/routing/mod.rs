@@ -23,8 +23,10 @@ pub mod rule;
 mod service;
 mod sheet;
 mod tally;
+mod view;
 pub mod weights;
 
 pub use kit::{Settings, Unchanging, View};
 pub use publication::{PublishError, Publisher};
 pub use service::{ROLE, Service, check};
+pub use view::Topics;

@@ -116,10 +116,10 @@ impl Service {
     /// Opens a desk for every configuration in force and keeps looking for more, until
     /// shutdown; then lets the desks end.
     pub async fn run(self) {
-        let mut revisions: HashMap<String, i64> = HashMap::new();
+        let mut seen = HashMap::new();
         let refresh = self.inner.kit.settings.refresh;
         loop {
-            match self.refresh(&mut revisions).await {
+            match self.refresh(&mut seen).await {
                 Ok(()) => self.inner.list.ready(),
                 Err(reason) => {
                     self.inner.list.not_ready(format!("the list of configurations cannot be read: {reason}"));
@@ -134,17 +134,19 @@ impl Service {
         self.inner.tasks.wait().await;
     }
 
-    async fn refresh(&self, seen: &mut HashMap<String, i64>) -> Result<(), String> {
+    async fn refresh(&self, seen: &mut HashMap<String, (i64, i64)>) -> Result<(), String> {
         let counters = &self.inner.kit.counters;
         for (id, revision) in counters.revisions().await.map_err(|error| error.to_string())? {
             if self.open_desk(&id).is_none() {
                 if let Some(in_force) = counters.in_force(&id).await.map_err(|error| error.to_string())? {
                     self.open(in_force)?;
                 }
-            } else if seen.get(&id).is_some_and(|known| *known != revision) {
-                self.look_again(&id);
             }
-            seen.insert(id, revision);
+            let weights = self.inner.kit.view.weights(&id).map_or(0, |(revision, _)| revision);
+            if seen.get(&id).is_none_or(|known| *known != (revision, weights)) {
+                self.look_again(&id);
+                seen.insert(id, (revision, weights));
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod instance;
 mod intake;
 mod redecide;
 mod roles;
+mod routed;
 pub mod settings;
 mod shared_budget;
 mod side_tables;
@@ -11,5 +12,6 @@ mod start;
 
 pub use instance::Instance;
 pub use roles::{Kind, Role, roles};
+pub use routed::Routed;
 pub use shared_budget::SharedBudget;
 pub use start::{Running, start};

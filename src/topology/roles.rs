@@ -64,6 +64,7 @@ pub const ANALYTICS_POLLER: &str = "analytics-poller";
 pub const LAG: &str = "lag";
 pub const LAG_POLLER: &str = "lag-poller";
 pub const LAG_STATUS: &str = "lag-status";
+pub const ROUTING: &str = "routing";
 pub const CONSOLE: &str = "console";
 
 const PLATFORM: &str = "Genesys Cloud";
@@ -152,6 +153,7 @@ pub fn roles() -> Vec<Role> {
             reads: vec![
                 &topics::DIAL_DECISIONS,
                 &topics::ROLLBACK_DECISIONS,
+                &topics::ROUTING_DECISIONS,
                 &topics::LAG_EVALUATIONS,
                 &topics::OUTCOMES,
                 &topics::DEAD_LETTERS,
@@ -204,6 +206,15 @@ pub fn roles() -> Vec<Role> {
             writes: vec![&topics::SETTINGS, &topics::CONVERSATIONS, &topics::DEAD_LETTERS],
             keeps: vec![&topics::OUTBOX_PROGRESS],
             outside: &[POSTGRES],
+        },
+        Role {
+            name: ROUTING,
+            kind: Kind::Server,
+            description: "decides which group gets a conversation, on the console's listener; its decisions go out through the outbox",
+            reads: vec![&topics::QUEUE_AVAILABILITY, &topics::SETTINGS],
+            writes: vec![&topics::ROUTING_DECISIONS],
+            keeps: vec![],
+            outside: &["Architect flows", PLATFORM, POSTGRES],
         },
         Role {
             name: CONSOLE,

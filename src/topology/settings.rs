@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Webhook};
 use crate::console::{self, ApiKey, ApiKeyError};
+use crate::routing;
 use crate::runtime::StageSettings;
 use crate::runtime::admin::TopicSettings;
 use crate::runtime::kafka::KafkaSettings;
@@ -254,3 +255,25 @@ pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
         ..defaults
     })
 }
+
+pub fn routing(config: &Config, instance: &str) -> routing::Settings {
+    let folder = config.route.journal.as_ref().map_or_else(std::env::temp_dir, std::path::PathBuf::from);
+    // Instances on one host must not take up each other's answers.
+    let own: String = format!("{}{instance}", config.kafka.topic_prefix)
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .collect();
+    routing::Settings {
+        patience: config.route.patience,
+        breaker_pause: config.route.breaker_pause,
+        retention: config.route.retention,
+        journal: Some(folder.join(format!("trunkline-routing-{own}"))),
+        ..routing::Settings::default()
+    }
+}
+
+/// How patient the connections are that routing decisions wait for.
+pub const ROUTE_PATIENCE: postgres::routing::Patience = postgres::routing::Patience {
+    statement: Duration::from_secs(2),
+    idle_in_transaction: Duration::from_millis(500),
+};

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
 use super::roles::{self, roles};
+use super::routed::Routed;
 use super::shared_budget::SharedBudget;
 use super::side_tables::SideTables;
 use super::{redecide, settings};
@@ -21,6 +22,9 @@ use crate::genesys::Client;
 use crate::health::Health;
 use crate::model::decision::Mode;
 use crate::postgres::Database;
+use crate::postgres::routing::RouteCounters;
+use crate::routing;
+use crate::runtime::global_table::GlobalTable;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
 use crate::sinks::rollback::RollbackActuator;
@@ -35,6 +39,10 @@ use crate::stages::flow_summing::FlowSumming;
 use crate::stages::lag::Lag;
 use crate::stages::rollback::Rollback;
 use crate::stages::windowing::Windowing;
+use crate::topics;
+
+/// Queues and settings an instance keeps in memory for routing, at most.
+const MOST_TABLE_ENTRIES: usize = 100_000;
 
 /// Every role ends within this; what is cut off then is taken up by the next start.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(9);
@@ -123,6 +131,7 @@ pub async fn start(
         kafka: settings::kafka(config, instance),
         client: None,
         edge: None,
+        routed: None,
         running: Running { tasks: JoinSet::new(), stages: Vec::new(), http: None, stop },
         database,
         health,
@@ -143,6 +152,7 @@ struct Starting<'c> {
     client: Option<Client>,
     /// Takes events in behind the console's route.
     edge: Option<Arc<Edge>>,
+    routed: Option<Arc<Routed>>,
     health: Health,
     metrics: Metrics,
     running: Running,
@@ -191,6 +201,7 @@ impl Starting<'_> {
             }
             (roles::FLOW_SUMMING, _) => self.stage(FlowSumming::new(self.config.events.window)),
             (roles::FLOW_MEASURING, _) => self.stage(FlowMeasuring),
+            (roles::ROUTING, _) => self.routing()?,
             (roles::LAG_STATUS, _) => self.lag_status(),
             (roles::LAG | roles::LAG_POLLER | roles::ANALYTICS_POLLER, _) => self.lag(name)?,
             (roles::FLOW_POLLER | roles::ROLLBACK | roles::ROLLBACK_ACTUATOR, _) => self.rollback(name)?,
@@ -375,11 +386,59 @@ impl Starting<'_> {
         Ok(())
     }
 
+    fn routing(&mut self) -> anyhow::Result<()> {
+        let route = &self.config.route;
+        let Some(mode) = route.mode else {
+            tracing::info!(role = roles::ROUTING, "route.mode is off: not started");
+            return Ok(());
+        };
+        let stop = self.running.stop.clone();
+        let table = |name: &str| self.health.part(&format!("routing {name}"));
+        let view = routing::Topics {
+            availability: GlobalTable::open(
+                &self.kafka,
+                &topics::QUEUE_AVAILABILITY,
+                MOST_TABLE_ENTRIES,
+                table("availability"),
+                &stop,
+            ),
+            settings: GlobalTable::open(
+                &self.kafka,
+                &topics::SETTINGS,
+                MOST_TABLE_ENTRIES,
+                table("settings"),
+                &stop,
+            ),
+            limit: route.availability_limit,
+        };
+        let counters = RouteCounters::new(
+            &settings::postgres(self.config),
+            route.connections,
+            settings::ROUTE_PATIENCE,
+        )?;
+        let own = settings::routing(self.config, &self.kafka.instance);
+        let retention = own.retention;
+        let service = routing::Service::new(own, counters, Arc::new(view), &self.health, stop.clone());
+        let platform = if self.config.route.platform_publish { Some(self.client()?) } else { None };
+        let publisher = routing::Publisher::new(self.database.clone(), platform, mode, stop.clone());
+        self.routed = Some(Arc::new(Routed { service: service.clone(), publisher }));
+        let (database, part) = (self.database.clone(), self.health.part("routing recorder"));
+        self.task(roles::ROUTING, async move {
+            tokio::join!(service.run(), routing::recorder::run(database, mode, retention, part, stop));
+            Ok::<_, anyhow::Error>(())
+        });
+        Ok(())
+    }
+
     async fn console(&mut self) -> anyhow::Result<()> {
         let settings = settings::console(self.config)?;
         let (database, health) = (self.database.clone(), self.health.clone());
         let intake = self.edge.clone().map(|edge| edge as Arc<dyn EventIntake>);
         let console = Console::bind(settings, database, health, self.metrics.clone(), intake).await?;
+        let console = match self.routed.clone() {
+            Some(routed) => console.with_routing(routed),
+            None => console,
+        };
         self.running.http = Some(console.address());
         let stop = self.running.stop.clone();
         self.task(roles::CONSOLE, async move {

@@ -96,7 +96,13 @@ async fn topics_of(partitions: i32) -> KafkaSettings {
     let kafka = kafka::settings();
     kafka::create_topics(
         &kafka,
-        &[&topics::DIAL_DECISIONS, &topics::OUTCOMES, &topics::DEAD_LETTERS],
+        &[
+            &topics::DIAL_DECISIONS,
+            &topics::LAG_EVALUATIONS,
+            &topics::ROUTING_DECISIONS,
+            &topics::OUTCOMES,
+            &topics::DEAD_LETTERS,
+        ],
         partitions,
     )
     .await;

@@ -79,6 +79,7 @@ pub async fn run(
             &topics::DIAL_DECISIONS,
             &topics::ROLLBACK_DECISIONS,
             &topics::LAG_EVALUATIONS,
+            &topics::ROUTING_DECISIONS,
             &topics::OUTCOMES,
             &topics::DEAD_LETTERS,
         ];

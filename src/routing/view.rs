@@ -1,0 +1,69 @@
+//! Availability and weights as topics have them, from memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::kit::View;
+use crate::model::Timestamp;
+use crate::runtime::clock;
+use crate::runtime::global_table::GlobalTable;
+
+/// Scopes of weights set at run time begin so; the configuration's id follows.
+pub const SCOPE: &str = "route/";
+
+/// Weights set at run time: the value of scope `route/<configurationId>`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Weights {
+    /// By destination; those that are not named keep their own.
+    pub weights: BTreeMap<String, f64>,
+}
+
+/// What routing keeps of `model::routing::QueueAvailability`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SeenAvailability {
+    availability: f64,
+    observed_at: Timestamp,
+}
+
+/// What routing keeps of `model::settings::Setting`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SetWeights {
+    value: Value,
+    revision: u64,
+}
+
+/// What other parts and the platform say.
+pub struct Topics {
+    pub availability: GlobalTable<SeenAvailability>,
+    pub settings: GlobalTable<SetWeights>,
+    /// What was observed longer ago than this says nothing any more.
+    pub limit: Duration,
+}
+
+impl View for Topics {
+    fn is_available(&self, destination_id: &str) -> bool {
+        self.availability.get(destination_id).is_none_or(|seen| {
+            let is_stale = clock::now() > seen.observed_at.plus(self.limit);
+            is_stale || seen.availability > 0.0
+        })
+    }
+
+    fn weights(&self, configuration_id: &str) -> Option<(i64, BTreeMap<String, f64>)> {
+        let setting = self.settings.get(&format!("{SCOPE}{configuration_id}"))?;
+        if setting.value.is_null() {
+            return None;
+        }
+        match Weights::deserialize(&setting.value) {
+            Ok(Weights { weights }) => Some((i64::try_from(setting.revision).unwrap_or(i64::MAX), weights)),
+            Err(error) => {
+                tracing::warn!(configuration_id, %error, "weights set at run time cannot be read");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Lends the console the decision service.
+
+use std::sync::Arc;
+
+use crate::console::{NotPublished, RouteDecisions, Routing};
+use crate::model::routing::{RouteAnswer, RouteConfiguration, RoutePublication, RouteRefusal};
+use crate::routing::{self, PublishError, Publisher, Service};
+
+/// The service with those who publish its configurations.
+pub struct Routed {
+    pub service: Service,
+    pub publisher: Publisher,
+}
+
+impl RouteDecisions for Routed {
+    fn decide<'a>(
+        &'a self,
+        configuration_id: &'a str,
+        conversation_id: &'a str,
+    ) -> Routing<'a, Result<Arc<RouteAnswer>, RouteRefusal>> {
+        Box::pin(self.service.decide(configuration_id, conversation_id))
+    }
+
+    fn check(&self, configuration: &RouteConfiguration) -> Result<(), Vec<String>> {
+        routing::check(configuration).map_err(|unusable| unusable.0)
+    }
+
+    fn publish<'a>(
+        &'a self,
+        id: &'a str,
+        who: &'a str,
+    ) -> Routing<'a, Result<RoutePublication, NotPublished>> {
+        Box::pin(async move {
+            let published = self.publisher.publish(id, who).await.map_err(|error| match error {
+                PublishError::Unknown(_) => NotPublished::Unknown(error.to_string()),
+                PublishError::Unusable(_) => NotPublished::Unusable(error.to_string()),
+                PublishError::TooMany => NotPublished::TooMany(error.to_string()),
+                PublishError::Database(error) => NotPublished::Database(error),
+            })?;
+            self.service.look_again(id);
+            Ok(published)
+        })
+    }
+}
