@@ -99,6 +99,7 @@ async fn topics_of(partitions: i32) -> KafkaSettings {
         &[
             &topics::DIAL_DECISIONS,
             &topics::LAG_EVALUATIONS,
+            &topics::ROLLBACK_DECISIONS,
             &topics::ROUTING_DECISIONS,
             &topics::OUTCOMES,
             &topics::DEAD_LETTERS,
