@@ -17,13 +17,17 @@ use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
 use trunkline::model::decision::{Action, Mode};
 use trunkline::model::lag::{LagEvaluation, LagStatus};
+use trunkline::postgres::Database;
 use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::runtime::{StageHandle, StageSettings, run_stage};
+use trunkline::sinks::{alerts, audit};
 use trunkline::sources::lag_poller::{self, Choice};
 use trunkline::stages::lag::rules::Thresholds;
 use trunkline::stages::lag::{Intervals, Lag};
 use trunkline::topics;
 
+use crate::support::postgres::TestDatabase;
+use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
 use crate::support::{kafka, within};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -44,7 +48,7 @@ fn thresholds() -> Thresholds {
 }
 
 /// Poller and stage at work.
-pub struct Watch {
+struct Watch {
     kafka: KafkaSettings,
     shutdown: CancellationToken,
     poller: tokio::task::JoinHandle<()>,
@@ -52,20 +56,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub async fn start(
+    async fn start(kafka: &KafkaSettings, own: Choice, others: Vec<(String, KafkaSettings, Choice)>) -> Self {
+        create_lag_topics(kafka).await;
+        Self::start_on_topics(kafka, own, others).await
+    }
+
+    async fn start_on_topics(
         kafka: &KafkaSettings,
         own: Choice,
         others: Vec<(String, KafkaSettings, Choice)>,
     ) -> Self {
-        let topics = [
-            &topics::CONSUMER_LAG,
-            &topics::LAG_STATUS,
-            &topics::LAG_EVALUATIONS,
-            &topics::LAG_CHANGELOG,
-            &topics::LATE_EVENTS,
-            &topics::DEAD_LETTERS,
-        ];
-        kafka::create_topics(kafka, &topics, 2).await;
         let (shutdown, health) = (CancellationToken::new(), Health::default());
         let settings = lag_poller::Settings { own, others, interval: INTERVAL };
         let poller = tokio::spawn({
@@ -112,12 +112,26 @@ impl Watch {
         .await
     }
 
-    pub async fn stop(self) {
+    async fn stop(self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(20), self.poller).await;
         ended.expect("the poller ends in time").expect("and well");
         self.stage.stopped().await;
     }
+}
+
+/// What poller and stage work on.
+const LAG_TOPICS: [&topics::Topic; 6] = [
+    &topics::CONSUMER_LAG,
+    &topics::LAG_STATUS,
+    &topics::LAG_EVALUATIONS,
+    &topics::LAG_CHANGELOG,
+    &topics::LATE_EVENTS,
+    &topics::DEAD_LETTERS,
+];
+
+async fn create_lag_topics(kafka: &KafkaSettings) {
+    kafka::create_topics(kafka, &LAG_TOPICS, 2).await;
 }
 
 /// A choice of the test's own groups, without those that watch them.
@@ -351,6 +365,101 @@ async fn every_way_to_be_behind_is_found_and_nothing_else() {
         assert!(!more || group == "slow" || group == "trickle", "{group} asked for more: {actions:?}");
     }
     watch.stop().await;
+}
+
+/// Alerts and the audit, as an instance runs them beside the watch.
+struct Telling {
+    shutdown: CancellationToken,
+    alerts: tokio::task::JoinHandle<()>,
+    audit: tokio::task::JoinHandle<()>,
+}
+
+impl Telling {
+    fn start(kafka: &KafkaSettings, database: &Database, receiver: &Receiver) -> Self {
+        let (shutdown, health) = (CancellationToken::new(), Health::default());
+        let settings = alerts::Settings {
+            receivers: vec![alerts::Receiver {
+                name: "on-call".to_owned(),
+                url: receiver.url.as_str().into(),
+                secrets: vec![SECRET.into(), OTHER_SECRET.into()],
+                incident_types: vec!["LAG_THRESHOLD_EXCEEDED".to_owned()],
+            }],
+            private_receivers: true,
+            ..alerts::Settings::default()
+        };
+        let alerts = tokio::spawn({
+            let (kafka, database) = (kafka.clone(), database.clone());
+            let (health, stop) = (health.clone(), shutdown.clone());
+            async move { alerts::run(settings, kafka, database, &health, stop).await.expect("alerts") }
+        });
+        let audit = tokio::spawn({
+            let (kafka, database, stop) = (kafka.clone(), database.clone(), shutdown.clone());
+            async move {
+                let settings = audit::Settings::default();
+                audit::run(settings, &kafka, database, &health, stop).await.expect("the audit");
+            }
+        });
+        Self { shutdown, alerts, audit }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        for task in [self.alerts, self.audit] {
+            tokio::time::timeout(Duration::from_secs(20), task).await.expect("ends in time").expect("well");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_episode_over_two_restarts_with_a_failing_receiver_is_told_once() {
+    let kafka = kafka::settings();
+    create(&kafka, &["dead"], 1).await;
+    send(&producer(&kafka), &topic_of(&kafka, "dead"), 0, 5);
+    commit(&kafka, "dead", &topic_of(&kafka, "dead"), &[(0, 1)]);
+    create_lag_topics(&kafka).await;
+    let others: Vec<_> =
+        topics::ALL.iter().copied().filter(|topic| LAG_TOPICS.iter().all(|made| made != topic)).collect();
+    kafka::create_topics(&kafka, &others, 2).await;
+    let (_own, database) = TestDatabase::migrated().await;
+    let receiver = Receiver::start(Manner::Refuses).await;
+    for restart in 0..3 {
+        let watch = Watch::start_on_topics(&kafka, own_groups(&kafka), vec![]).await;
+        let telling = Telling::start(&kafka, &database, &receiver);
+        let polls = || {
+            tokio::task::block_in_place(|| watch.evaluations().remove("dead").map_or(0, |seen| seen.len()))
+        };
+        let before = polls();
+        within(PATIENCE, "some polls", || async { (polls() >= before + 6).then_some(()) }).await;
+        watch.until("dead", LagStatus::Stopped).await;
+        assert_eq!(watch.calls()["dead"], [Action::Restart], "after {restart} restarts");
+        within(PATIENCE, "an attempt to tell", || async {
+            (receiver.messages().len() > restart).then_some(())
+        })
+        .await;
+        if restart == 2 {
+            receiver.set(Manner::Takes);
+            within(PATIENCE, "the delivery", || async { (!receiver.taken().is_empty()).then_some(()) }).await;
+        }
+        telling.stop().await;
+        watch.stop().await;
+    }
+    let taken = receiver.taken();
+    assert_eq!(taken.values().collect::<Vec<_>>(), [&1], "one episode, one delivery");
+    let message = receiver.messages().pop().expect("a message");
+    let body: serde_json::Value = serde_json::from_str(&message.body).expect("JSON");
+    assert_eq!(
+        (&body["status"], &body["recommended_action"], &body["lag"]),
+        (&"STOPPED".into(), &"restart".into(), &4.into()),
+        "{body}"
+    );
+    let kept: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit.decisions WHERE loop = 'lag' AND action = 'restart'")
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+    let gaps: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit.gaps").fetch_one(database.pool()).await.unwrap();
+    assert_eq!((kept, gaps), (1, 0), "the audit has it, without a gap");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! `trunkline demo`: everything on this machine, before the user's eyes.
 
+mod readers;
 mod screen;
 mod services;
 
@@ -102,6 +103,12 @@ impl Arguments {
             ("TRUNKLINE_GENESYS__REQUESTS_PER_MINUTE", REQUESTS_PER_WINDOW.to_string()),
             ("TRUNKLINE_GENESYS__BUDGET_WINDOW", milliseconds(self.scaled(60.0))),
             ("TRUNKLINE_DIAL__MODE", "live".to_owned()),
+            ("TRUNKLINE_LAG__MODE", "live".to_owned()),
+            // A group that falls behind is to be seen, called and helped within a minute.
+            ("TRUNKLINE_LAG__INTERVAL", "2s".to_owned()),
+            ("TRUNKLINE_LAG__WARNING_AGE", "3s".to_owned()),
+            ("TRUNKLINE_LAG__ERROR_AGE", "5s".to_owned()),
+            ("TRUNKLINE_LAG__CATCH_UP", "20s".to_owned()),
             ("TRUNKLINE_DIAL__INTERVAL", milliseconds(self.scaled(TICK_SECONDS))),
             ("TRUNKLINE_DIAL__CAMPAIGNS", campaigns.join(",")),
             ("TRUNKLINE_ENRICHMENT__QUIET", milliseconds(self.scaled(60.0))),
@@ -158,6 +165,7 @@ impl Arguments {
         writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
         out.flush()?;
 
+        let standing = readers::start(&kafka, http, stop.clone());
         let mut screen = Screen::new(std::io::stdout().is_terminal());
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
@@ -173,7 +181,7 @@ impl Arguments {
             for (of, limit) in screen.recent_decisions() {
                 recent.extend(database.recent(of, limit).await.unwrap_or_default());
             }
-            screen.show(&simulation.overview(), &tally, &recent)?;
+            screen.show(&simulation.overview(), &tally, &recent, &standing.borrow().clone())?;
         }
 
         let facts = admin::record_count(&kafka, &topics::CAMPAIGN_STATS).await?;

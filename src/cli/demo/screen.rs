@@ -35,13 +35,20 @@ impl Screen {
         }
     }
 
-    pub fn show(&mut self, overview: &Overview, tally: &Tally, recent: &[Recent]) -> std::io::Result<()> {
+    /// `readers` is how the demo's own consumer group is, in a line.
+    pub fn show(
+        &mut self,
+        overview: &Overview,
+        tally: &Tally,
+        recent: &[Recent],
+        readers: &str,
+    ) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if !self.terminal {
-            writeln!(out, "{}", line(overview, tally, recent))?;
+            writeln!(out, "{}\n  {readers}", line(overview, tally, recent))?;
             return out.flush();
         }
-        let picture = picture(overview, tally, recent);
+        let picture = format!("{}\n{readers}\n", picture(overview, tally, recent));
         if self.drawn > 0 {
             // Back to the first line of the picture, and clear to the end.
             write!(out, "\x1b[{}A\x1b[J", self.drawn)?;

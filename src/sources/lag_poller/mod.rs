@@ -27,7 +27,7 @@ use crate::runtime::subscription::SubscriptionError;
 use crate::topics;
 
 pub use choice::Choice;
-use cluster::Cluster;
+pub use cluster::Cluster;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.
 pub const ROLE: &str = "lag-poller";
