@@ -12,6 +12,8 @@ mod crash_points;
 mod deployment;
 #[path = "faults/enrichment.rs"]
 mod enrichment;
+#[path = "faults/events.rs"]
+mod events;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/redrive.rs"]

@@ -5,6 +5,7 @@ pub mod checker;
 pub mod counting;
 pub mod enrichment;
 pub mod evidence;
+pub mod flow_checker;
 pub mod kafka;
 pub mod postgres;
 pub mod postgres_proxy;
