@@ -4,6 +4,10 @@
 mod budget;
 #[path = "simulator/campaigns.rs"]
 mod campaigns;
+#[path = "simulator/consumer_groups.rs"]
+mod consumer_groups;
+#[path = "simulator/decisions.rs"]
+mod decisions;
 #[path = "simulator/details.rs"]
 mod details;
 #[path = "simulator/events.rs"]
@@ -14,6 +18,8 @@ mod faults;
 mod flows;
 #[path = "simulator/receiver.rs"]
 mod receiver;
+#[path = "simulator/routing.rs"]
+mod routing;
 #[path = "simulator/tenant.rs"]
 mod tenant;
 #[path = "simulator/tokens.rs"]

@@ -24,10 +24,21 @@
 //! | `POST /simulator/flows/{id}/publish` `{errorRate, version?, description?, afterSeconds?}` | publishes a new version, active at once or after so many simulated seconds |
 //! | `PUT /simulator/flows/{id}/versions/{version}` `{errorRate?, status?}` | how bad a version is; `published`, `archived` or `deleted` for one that is not active |
 //! | `PUT /simulator/unwell` `{endpoints: [measures, versions, deployments], aboveErrorRate, status}` or `null` | these endpoints fail while an active version's error rate is above the limit |
+//! | `GET /simulator/queues` | queues and who is available |
+//! | `PUT /simulator/queues/{id}` `{availabilityPercentage}` | sets it, 0–100; null lets it change by itself again |
+//! | `POST /simulator/decisions` `{to: [address], key?, configurationIds, ratePerSecond, repeatShare, concurrency, timeoutMs, limit?}` | starts asking a decision service; forgets the answers of the last load |
+//! | `GET\|DELETE /simulator/decisions` | where the load stands: counts by source and destination, latencies; stops it |
+//! | `GET /simulator/decisions/answers?since=&limit=` | every answer: `{answer, conversationId, configurationId, address, repeat, sentAt, lateMs, latencyMs, destinationId, source, sequence, revision}` or `problem` |
+//! | `GET /simulator/consumer-groups` | the groups event analytics tell about |
+//! | `PUT\|DELETE /simulator/consumer-groups/{name}` `{eventTypes: [{name, eventsPerMinute, latencyMs, latencyVariation}]}` | puts a group in place of the one of its name; takes it away |
+//! | `GET\|PUT /simulator/event-analytics` `{repeatPageToken, metricsAsObjects, badRows}` | manners of the event query |
 
+mod consumer_groups;
 mod conversations;
+mod decisions;
 mod events;
 mod flows;
+mod queues;
 
 use std::sync::Arc;
 
@@ -82,6 +93,9 @@ pub fn router() -> Router<Arc<Shared>> {
         .merge(conversations::router())
         .merge(events::router())
         .merge(flows::router())
+        .merge(queues::router())
+        .merge(decisions::router())
+        .merge(consumer_groups::router())
         .fallback(async || refusal_for_status(StatusCode::NOT_FOUND))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
 }

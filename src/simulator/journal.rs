@@ -30,6 +30,7 @@ pub enum Origin {
 pub enum Effect {
     Campaign(CampaignChange),
     Version(VersionChange),
+    Routing(RoutingPublication),
 }
 
 impl Effect {
@@ -38,6 +39,7 @@ impl Effect {
         match self {
             Self::Campaign(change) => change.campaign_id.len() + 2 * change.old_etag.len(),
             Self::Version(change) => change.flow_id.len() + 2 * change.to_version.len(),
+            Self::Routing(published) => published.configuration_id.len() + published.name.len(),
         }
     }
 }
@@ -65,6 +67,15 @@ pub struct VersionChange {
     pub started_at: Timestamp,
     /// When its reply left, or was to leave.
     pub ended_at: Timestamp,
+}
+
+/// A routing configuration was published.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoutingPublication {
+    pub configuration_id: String,
+    pub name: String,
+    pub target_id: String,
 }
 
 /// One line of the log. Lines stand in the order of their effects.

@@ -14,9 +14,11 @@
 mod budget;
 mod chance;
 mod chronicle;
+mod consumer_groups;
 mod contacts;
 mod control;
 mod conversations;
+mod decisions;
 mod definition;
 mod details;
 mod dialer;
@@ -29,6 +31,7 @@ mod journal;
 mod measures;
 mod organization;
 mod publishes;
+mod queues;
 mod reply;
 mod scenario;
 mod scopes;
@@ -46,8 +49,8 @@ pub use faults::{Fault, FaultRule, Match, RetryAfter};
 pub use floor::AgentCounts;
 pub use organization::{CampaignOverview, Overview};
 pub use scenario::{
-    Answering, CampaignScenario, FlowScenario, QueueScenario, Scenario, ScenarioError, VersionScenario,
-    VersionStatus,
+    Answering, CampaignScenario, ConsumerGroupScenario, EventTypeScenario, FlowScenario, QueueScenario,
+    Scenario, ScenarioError, VersionScenario, VersionStatus,
 };
 pub use scopes::{SCOPE_READ, SCOPE_WRITE};
 pub use server::{Running, Simulator, StartError};

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::Settings;
 use super::budget::{Allowance, Budgets};
 use super::chance::Chance;
+use super::consumer_groups::ConsumerGroups;
 use super::conversations::Conversations;
 use super::definition::Definition;
 use super::details::Details;
@@ -20,6 +21,7 @@ use super::events::Emitter;
 use super::faults::{Faults, RetryAfter};
 use super::flows::Flows;
 use super::journal::{CampaignChange, Effect, Entry, Journal, Origin, body_text};
+use super::queues::Queues;
 use super::reply::Refusal;
 use super::tokens::Tokens;
 use super::traffic::Traffic;
@@ -55,6 +57,8 @@ pub struct Organization {
     pub(super) conversations: Conversations,
     pub(super) details: Details,
     pub(super) flows: Flows,
+    pub(super) queues: Queues,
+    pub(super) consumer_groups: ConsumerGroups,
     pub(super) traffic: Traffic,
     pub(super) events: Emitter,
     /// Simulated seconds per real second.
@@ -118,6 +122,8 @@ impl Organization {
             conversations: Conversations::new(),
             details: Details::new(settings.seed),
             flows: Flows::new(&settings.scenario, created_at),
+            queues: Queues::new(&settings.scenario, settings.seed),
+            consumer_groups: ConsumerGroups::new(&settings.scenario, settings.seed),
             traffic: Traffic::new(settings.seed),
             events: Emitter::new(settings.seed, settings.events.clone()),
             speed: settings.speed,
@@ -132,6 +138,7 @@ impl Organization {
     pub fn advance(&mut self, seconds: u64, moment: Moment) {
         for later in (0..seconds).rev() {
             self.world.step();
+            self.queues.step();
             let ended_at = moment.wall.minus(self.real(later * 1_000));
             self.record_second(ended_at, moment);
             self.publish_due(Moment { wall: ended_at, ..moment });

@@ -14,6 +14,24 @@ pub const WRITE_CONFIGURATION: &str = "write:configuration";
 /// Reading interactions and errors.
 pub const VIEW_METRICS: &str = "view:metrics";
 
+/// All are needed to publish a routing configuration.
+pub const ROUTING: &[&str] = &["routing:read", "routing:write", "apps:read"];
+
+/// Both are needed to query how events are consumed.
+pub const EVENTS: &[&str] = &["analytics:events:read", "platform:eventstream:read"];
+
 /// Every scope there is: what the demo's client has.
-pub const ALL: &[&str] =
-    &[SCOPE_READ, SCOPE_WRITE, DETAILS[0], DETAILS[1], VIEW_CONFIGURATION, WRITE_CONFIGURATION, VIEW_METRICS];
+pub const ALL: &[&str] = &[
+    SCOPE_READ,
+    SCOPE_WRITE,
+    DETAILS[0],
+    DETAILS[1],
+    VIEW_CONFIGURATION,
+    WRITE_CONFIGURATION,
+    VIEW_METRICS,
+    ROUTING[0],
+    ROUTING[1],
+    ROUTING[2],
+    EVENTS[0],
+    EVENTS[1],
+];

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::control;
+use super::decisions::DecisionLoad;
 use super::events::post;
 use super::exchange::{Received, Transport};
 use super::journal::Origin;
@@ -77,8 +78,8 @@ impl Simulator {
         let login_addr = login.as_ref().map(|(_, address)| *address);
 
         let http = http_client()?;
-        let shared = Arc::new(Shared::new(&settings));
         let tasks = TaskTracker::new();
+        let shared = Arc::new(Shared::new(&settings, http, tasks.clone()));
         let permits = Arc::new(Semaphore::new(settings.max_connections));
         let api_router = Router::new()
             .nest("/simulator", control::router())
@@ -93,7 +94,7 @@ impl Simulator {
             tasks.spawn(tick(shared.clone()));
         }
         for number in 0..post::WORKERS {
-            tasks.spawn(post::work(shared.clone(), http.clone(), number));
+            tasks.spawn(post::work(shared.clone(), number));
         }
         tasks.close();
         tracing::info!(%api_addr, ?login_addr, speed = settings.speed, seed = settings.seed, "simulator started");
@@ -159,6 +160,10 @@ pub struct Shared {
     started: Instant,
     speed: f64,
     pub(super) ending: CancellationToken,
+    pub(super) seed: u64,
+    pub(super) http: reqwest::Client,
+    pub(super) tasks: TaskTracker,
+    decisions: Mutex<DecisionLoad>,
 }
 
 struct Live {
@@ -170,7 +175,7 @@ struct Live {
 }
 
 impl Shared {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, http: reqwest::Client, tasks: TaskTracker) -> Self {
         let started = Instant::now();
         let organization = Organization::new(settings, wall_clock());
         Self {
@@ -178,7 +183,16 @@ impl Shared {
             started,
             speed: settings.speed,
             ending: CancellationToken::new(),
+            seed: settings.seed,
+            http,
+            tasks,
+            decisions: Mutex::default(),
         }
+    }
+
+    /// The load of decisions, which has nothing to do with the organisation's lock.
+    pub(super) fn decisions(&self) -> MutexGuard<'_, DecisionLoad> {
+        self.decisions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Simulated seconds per real second.
@@ -213,7 +227,7 @@ impl Live {
     }
 }
 
-fn wall_clock() -> Timestamp {
+pub(super) fn wall_clock() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
 }
 

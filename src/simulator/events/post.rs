@@ -22,15 +22,15 @@ const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=
 const LONGEST_HOLD_SECONDS: f64 = 300.0;
 
 /// Works until the simulator ends. Worker `number` rests while fewer connections are set.
-pub async fn work(shared: Arc<Shared>, http: reqwest::Client, number: usize) {
+pub async fn work(shared: Arc<Shared>, number: usize) {
     let ending = shared.ending.clone();
-    ending.run_until_cancelled(work_for_ever(shared, http, number)).await;
+    ending.run_until_cancelled(work_for_ever(shared, number)).await;
 }
 
 /// How many workers there are.
 pub const WORKERS: usize = MAX_CONNECTIONS;
 
-async fn work_for_ever(shared: Arc<Shared>, http: reqwest::Client, number: usize) {
+async fn work_for_ever(shared: Arc<Shared>, number: usize) {
     loop {
         let next = shared.with(|organization, moment| {
             let events = &mut organization.events;
@@ -38,14 +38,14 @@ async fn work_for_ever(shared: Arc<Shared>, http: reqwest::Client, number: usize
             if resting { Err(UNHEARD) } else { events.next_batch(moment.elapsed).ok_or(IDLE) }
         });
         match next {
-            Ok(batch) => deliver(&shared, &http, batch).await,
+            Ok(batch) => deliver(&shared, batch).await,
             Err(pause) => tokio::time::sleep(pause).await,
         }
     }
 }
 
 /// Posts the batch until it is settled.
-async fn deliver(shared: &Shared, http: &reqwest::Client, batch: Batch) {
+async fn deliver(shared: &Shared, batch: Batch) {
     let body = batch.body();
     let mut pause = *PAUSES.start();
     loop {
@@ -65,7 +65,7 @@ async fn deliver(shared: &Shared, http: &reqwest::Client, batch: Batch) {
                 continue;
             }
         };
-        match post(http, &to, key.as_deref(), body.clone()).await {
+        match post(&shared.http, &to, key.as_deref(), body.clone()).await {
             Verdict::Acknowledged { rejected } => {
                 return shared.with(|organization, moment| {
                     organization.events.acknowledged(batch, &rejected, moment.wall);

@@ -1,13 +1,14 @@
 //! The organisation that is simulated when nobody describes another.
 
 use super::{
-    Answering, CampaignScenario, FlowScenario, QueueScenario, Scenario, VersionScenario, VersionStatus,
+    Answering, CampaignScenario, ConsumerGroupScenario, EventTypeScenario, FlowScenario, QueueScenario,
+    Scenario, VersionScenario, VersionStatus,
 };
 
 impl Default for Scenario {
     /// Nine campaigns that differ in what makes dialling hard: few agents, long calls, a
     /// drifting or jumping answer rate, and one that never changes. Six flows from busy
-    /// to nearly silent, and the queues they hand over to.
+    /// to nearly silent, the queues they hand over to, and consumers of their events.
     fn default() -> Self {
         let drifting = |start, min, max, per_minute| Answering::Drifting { start, min, max, per_minute };
         let campaign = |name: &str, agents, answering| CampaignScenario {
@@ -61,6 +62,7 @@ impl Default for Scenario {
             ],
             flows: flows(),
             queues: queues(),
+            consumer_groups: consumer_groups(),
         }
         .with_ids()
     }
@@ -105,5 +107,28 @@ fn queues() -> Vec<QueueScenario> {
         queue("Technical support", 25),
         queue("Sales north", 20),
         queue("Sales south", 10),
+    ]
+}
+
+fn consumer_groups() -> Vec<ConsumerGroupScenario> {
+    let group = |name: &str, latency_ms, latency_variation| ConsumerGroupScenario {
+        name: name.into(),
+        event_types: [("customer.end", 60.0), ("acd.end", 40.0), ("flow.end", 90.0)]
+            .into_iter()
+            .map(|(name, events_per_minute)| EventTypeScenario {
+                name: name.into(),
+                events_per_minute,
+                latency_ms,
+                latency_variation,
+            })
+            .collect(),
+    };
+    vec![
+        group("crm-sync", 120.0, 0.2),
+        group("quality-monitoring", 220.0, 0.3),
+        group("agent's-desktop", 60.0, 0.1),
+        // Now and then over the seed's limits of 500 ms and 30 s.
+        group("billing-export", 450.0, 0.5),
+        group("data-lake", 25_000.0, 0.4),
     ]
 }

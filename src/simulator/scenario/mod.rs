@@ -2,6 +2,7 @@
 
 mod built_in;
 mod campaign;
+mod consumer_group;
 mod flow;
 mod queue;
 
@@ -13,21 +14,22 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 pub use campaign::{Answering, CampaignScenario};
+pub use consumer_group::{ConsumerGroupScenario, EventTypeScenario};
 pub use flow::{FlowScenario, VersionScenario, VersionStatus};
 pub(super) use flow::{MAX_VERSIONS, possible_version_id};
 pub use queue::QueueScenario;
 
 /// Campaigns one organisation may have: bounds the work of a simulated second.
 pub const MAX_CAMPAIGNS: usize = 10_000;
-/// Flows, and queues, one organisation may have.
+/// Flows, queues and consumer groups, each, one organisation may have.
 pub const MAX_FLOWS: usize = 1_000;
 /// Agents one campaign or queue may have.
 pub const MAX_AGENTS: u32 = 10_000;
 /// Lines per idle agent nothing may exceed.
 pub const MAX_DIAL_RATE: f64 = 100.0;
 
-/// A simulated organisation. As TOML: lists of `[[campaigns]]`, `[[flows]]` and
-/// `[[queues]]`, every field but `name` optional, campaigns needed.
+/// A simulated organisation. As TOML: lists of `[[campaigns]]`, `[[flows]]`, `[[queues]]`
+/// and `[[consumer_groups]]`, every field but `name` optional, campaigns needed.
 ///
 /// ```
 /// let scenario = trunkline::simulator::Scenario::from_toml(r#"
@@ -63,6 +65,8 @@ pub struct Scenario {
     pub flows: Vec<FlowScenario>,
     #[serde(default)]
     pub queues: Vec<QueueScenario>,
+    #[serde(default)]
+    pub consumer_groups: Vec<ConsumerGroupScenario>,
 }
 
 /// All that is wrong with a scenario, one sentence each.
@@ -73,7 +77,7 @@ pub struct ScenarioError(pub Vec<String>);
 impl Scenario {
     /// An organisation that has campaigns and nothing else.
     pub fn of_campaigns(campaigns: Vec<CampaignScenario>) -> Self {
-        Self { campaigns, flows: Vec::new(), queues: Vec::new() }
+        Self { campaigns, flows: Vec::new(), queues: Vec::new(), consumer_groups: Vec::new() }
     }
 
     /// Reads TOML and gives everything without an id its own.
@@ -95,7 +99,11 @@ impl Scenario {
         if self.campaigns.is_empty() || self.campaigns.len() > MAX_CAMPAIGNS {
             problems.push(format!("1 to {MAX_CAMPAIGNS} campaigns are needed, not {}", self.campaigns.len()));
         }
-        for (kind, held) in [("flows", self.flows.len()), ("queues", self.queues.len())] {
+        for (kind, held) in [
+            ("flows", self.flows.len()),
+            ("queues", self.queues.len()),
+            ("consumer groups", self.consumer_groups.len()),
+        ] {
             if held > MAX_FLOWS {
                 problems.push(format!("at most {MAX_FLOWS} {kind} are allowed, not {held}"));
             }
@@ -103,6 +111,12 @@ impl Scenario {
         self.campaigns.iter().for_each(|campaign| campaign.find_problems(&mut problems));
         self.flows.iter().for_each(|flow| flow.find_problems(&self.queues, &mut problems));
         self.queues.iter().for_each(|queue| queue.find_problems(&mut problems));
+        self.consumer_groups.iter().for_each(|group| group.find_problems(&mut problems));
+        find_doubles(
+            "consumer group",
+            self.consumer_groups.iter().map(|it| (&it.name, &it.name)),
+            &mut problems,
+        );
         find_doubles("campaign", self.campaigns.iter().map(|it| (&it.id, &it.name)), &mut problems);
         find_doubles("flow", self.flows.iter().map(|it| (&it.id, &it.name)), &mut problems);
         find_doubles("queue", self.queues.iter().map(|it| (&it.id, &it.name)), &mut problems);

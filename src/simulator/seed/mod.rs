@@ -2,7 +2,10 @@
 
 mod campaigns;
 mod details;
+mod event_filter;
+mod events;
 mod flows;
+mod routing;
 mod token;
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -26,6 +29,9 @@ pub enum Call<'a> {
     FlowVersions(&'a str),
     Activation { flow_id: &'a str, version: &'a str },
     Measures,
+    Availability(&'a str),
+    RoutingPublish(&'a str),
+    EventQuery,
 }
 
 impl<'a> Call<'a> {
@@ -62,21 +68,33 @@ impl<'a> Call<'a> {
             ["api", "v2", "architect", "deployments", flow_id, "versions", version] => {
                 vec![(Method::PATCH, Self::Activation { flow_id, version })]
             }
+            ["api", "v2", "analytics", "events", "details", "query"] => {
+                vec![(Method::POST, Self::EventQuery)]
+            }
+            ["api", "v2", "analytics", "queues", id, "availability"] => {
+                vec![(Method::GET, Self::Availability(id))]
+            }
+            ["api", "v2", "routing", "configuration", id, "publish"] => {
+                vec![(Method::POST, Self::RoutingPublish(id))]
+            }
             ["api", "v2", "analytics", "measures", "conversations"] => vec![(Method::GET, Self::Measures)],
             _ => Vec::new(),
         }
     }
 
-    /// The scopes a client needs, all of them; none for the token itself.
+    /// The scopes a client needs, all of them; none for the token itself, and for what any
+    /// token opens.
     pub fn scopes(&self) -> &'static [&'static str] {
         match self {
-            Self::Token => &[],
+            Self::Token | Self::Availability(_) => &[],
             Self::Campaign(_) | Self::Stats(_) => &[scopes::SCOPE_READ],
             Self::Change(_) => &[scopes::SCOPE_WRITE],
             Self::DetailsQuery | Self::DetailsPage => scopes::DETAILS,
             Self::FlowVersions(_) => &[scopes::VIEW_CONFIGURATION],
             Self::Activation { .. } => &[scopes::WRITE_CONFIGURATION],
             Self::Measures => &[scopes::VIEW_METRICS],
+            Self::RoutingPublish(_) => scopes::ROUTING,
+            Self::EventQuery => scopes::EVENTS,
         }
     }
 }
@@ -114,6 +132,12 @@ pub fn perform(
             return Ok((reply, Some(effect)));
         }
         Call::Measures => flows::measures(organization, received)?,
+        Call::EventQuery => events::query(organization, received)?,
+        Call::Availability(id) => routing::availability(organization, id)?,
+        Call::RoutingPublish(id) => {
+            let (reply, effect) = routing::publish(id, received)?;
+            return Ok((reply, Some(effect)));
+        }
     };
     Ok((reply, None))
 }
