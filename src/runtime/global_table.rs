@@ -267,8 +267,6 @@ impl<T: DeserializeOwned> Reader<T> {
     }
 
     fn tell(&mut self) {
-        self.changes += 1;
-        self.told.send_replace(Standing::CaughtUp(self.changes));
         match self.over {
             false => self.health.ready(),
             true => {
@@ -277,6 +275,9 @@ impl<T: DeserializeOwned> Reader<T> {
                     .not_ready(format!("{name} has more than {most} keys: the others are not known here"));
             }
         }
+        // Last: who waits for it may look at readiness next.
+        self.changes += 1;
+        self.told.send_replace(Standing::CaughtUp(self.changes));
     }
 
     fn follow(&mut self, consumer: &BaseConsumer<Watch>, partitions: usize) -> Result<(), String> {
