@@ -158,7 +158,11 @@ impl Client {
         loop {
             let read = |_: &RawReply, body: &[u8]| details::read_page(&self.inner.base_url, body);
             let page = self.inner.read(&self.inner.conversation_details, &request, scope, read).await?;
-            found.extend(page.conversations);
+            found.extend(page.conversations.into_iter().filter_map(|(id, details)| {
+                // Ids are in hexadecimal, which is spelled in two ways.
+                let asked = query.conversation_ids.iter().find(|asked| asked.eq_ignore_ascii_case(&id))?;
+                Some(((*asked).to_owned(), details))
+            }));
             let Some(next) = page.next else { break };
             let problem = if asked.len() + 1 >= details::PAGE_LIMIT {
                 format!("the answer has more than {} pages", details::PAGE_LIMIT)
@@ -171,7 +175,6 @@ impl Client {
             let reason = format!("{} {}: {problem}", request.method, request.path);
             return Err(CallError::without_reply(Kind::Malformed, reason));
         }
-        found.retain(|id, _| query.conversation_ids.contains(&id.as_str()));
         Ok(found)
     }
 

@@ -58,6 +58,10 @@ impl Batch {
     }
 }
 
+/// One that has waited for so many lingers is asked about whatever else there is to ask:
+/// conversations of another day may never fill a query of their own.
+const OVERDUE_LINGERS: u32 = 60;
+
 /// The batches that are to be sent now, `most` at most: full ones, or where there is none
 /// and nothing was sent since `quiet_for`, those in which one has lingered long enough. So
 /// under load queries are full, and when there is little to ask one goes out per linger.
@@ -71,11 +75,12 @@ pub fn batches(due: Vec<Due>, limits: &Limits, quiet_for: Duration, most: usize)
         }
     }
     let is_full = |batch: &Batch| batch.conversations.len() >= limits.conversations;
-    if batches.iter().any(is_full) {
-        batches.retain(is_full);
-    } else {
-        batches.retain(|batch| quiet_for >= limits.linger && batch.waited() >= limits.linger);
-    }
+    let idle = quiet_for >= limits.linger && !batches.iter().any(is_full);
+    batches.retain(|batch| {
+        is_full(batch)
+            || batch.waited() >= limits.linger * OVERDUE_LINGERS
+            || (idle && batch.waited() >= limits.linger)
+    });
     batches.truncate(most);
     batches
 }
@@ -143,6 +148,7 @@ mod tests {
         assert_eq!(sent(49, 999, 1_000, 9), [] as [usize; 0]);
         assert_eq!(sent(49, 1_000, 999, 9), [] as [usize; 0]);
         assert!(sent(0, 0, 1_000, 9).is_empty());
+        assert_eq!(sent(120, 60_000, 0, 9), [50, 50, 20], "but nobody waits for ever");
     }
 
     #[test]
