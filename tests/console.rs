@@ -63,6 +63,7 @@ impl Running {
             Method::Get => self.client.get(self.url(path)),
             Method::Post => self.client.post(self.url(path)).json(&serde_json::json!({})),
             Method::Put => self.client.put(self.url(path)).json(&serde_json::json!({})),
+            Method::Delete => self.client.delete(self.url(path)),
         }
     }
 

@@ -16,3 +16,5 @@ mod migrations;
 mod outbox;
 #[path = "database/routing/mod.rs"]
 mod routing;
+#[path = "database/settings.rs"]
+mod settings;

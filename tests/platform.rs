@@ -21,6 +21,10 @@ mod drift;
 mod enrichment;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
+#[path = "platform/rollback.rs"]
+mod rollback;
+#[path = "platform/rollback_stand.rs"]
+mod rollback_stand;
 #[path = "platform/shared_budget.rs"]
 mod shared_budget;
 #[path = "platform/tokens.rs"]

@@ -10,3 +10,6 @@ mod driver;
 
 #[path = "scenarios/flow_minutes.rs"]
 mod flow_minutes;
+
+#[path = "scenarios/rollback_loop.rs"]
+mod rollback_loop;

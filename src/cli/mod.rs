@@ -9,7 +9,9 @@ pub mod documents;
 pub mod evaluate;
 pub mod explain;
 mod lag;
+mod maintenance;
 mod run;
+mod settings;
 mod simulate;
 mod topics;
 mod topology;
@@ -55,6 +57,10 @@ enum Command {
     Lag(lag::Arguments),
     /// What was set aside and why; sends it on its way again
     DeadLetters(dead_letters::Arguments),
+    /// Times in which flows are not rolled back
+    Maintenance(maintenance::Arguments),
+    /// What was changed at run time, and by whom
+    Settings(settings::Arguments),
     /// Prints shell completions
     Completions {
         /// The shell they are for
@@ -106,6 +112,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Topology(arguments) => arguments.run(),
         Command::Evaluate(arguments) => arguments.run(),
+        Command::Maintenance(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Settings(arguments) => on_runtime("warn", |_| arguments.run()),
         // Warnings of a broker that is still starting would tear the picture.
         Command::Demo(arguments) => on_runtime("error", |shutdown| arguments.run(shutdown)),
         Command::Run(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
@@ -143,6 +151,13 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     let parsed =
         text.parse::<jiff::SignedDuration>().map_err(|_| "a duration such as 30s or 2m".to_owned())?;
     std::time::Duration::try_from(parsed).map_err(|_| "a duration that is not negative".to_owned())
+}
+
+/// Who changes something on this command line, for the record.
+fn who() -> String {
+    let user =
+        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    format!("cli:{}", user.unwrap_or_else(|| "unknown".to_owned()))
 }
 
 async fn end_on_signal(shutdown: CancellationToken) {

@@ -9,6 +9,7 @@ mod problem;
 mod routes;
 mod routing;
 mod server;
+mod settings;
 mod status;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, events, lag, openapi, routing, status};
+use super::{Shared, decisions, events, lag, openapi, routing, settings, status};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub enum Method {
     Get,
     Post,
     Put,
+    Delete,
 }
 
 impl Method {
@@ -22,6 +23,7 @@ impl Method {
             Method::Get => "get",
             Method::Post => "post",
             Method::Put => "put",
+            Method::Delete => "delete",
         }
     }
 
@@ -30,6 +32,7 @@ impl Method {
             Method::Get => MethodFilter::GET,
             Method::Post => MethodFilter::POST,
             Method::Put => MethodFilter::PUT,
+            Method::Delete => MethodFilter::DELETE,
         }
     }
 
@@ -38,6 +41,7 @@ impl Method {
             Method::Get => matches!(*method, axum::http::Method::GET | axum::http::Method::HEAD),
             Method::Post => *method == axum::http::Method::POST,
             Method::Put => *method == axum::http::Method::PUT,
+            Method::Delete => *method == axum::http::Method::DELETE,
         }
     }
 }
@@ -233,6 +237,56 @@ pub static ROUTES: &[Route] = &[
         body: None,
         answers: routing::HISTORY_ANSWERS,
         handler: |method| on(method, routing::history),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/settings/{scope}",
+        summary: "A setting as it is in force",
+        access: Access::Needs(Role::Read),
+        parameters: settings::SCOPE_PARAMETERS,
+        body: None,
+        answers: settings::SETTING_ANSWERS,
+        handler: |method| on(method, settings::show),
+    },
+    Route {
+        method: Method::Put,
+        path: "/v1/settings/{scope}",
+        summary: "Changes a setting; in force everywhere within 2 s",
+        access: Access::Needs(Role::Operate),
+        parameters: settings::SCOPE_PARAMETERS,
+        body: Some(settings::SETTING_BODY),
+        answers: settings::SETTING_ANSWERS,
+        handler: |method| on(method, settings::put),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/maintenance-windows",
+        summary: "Maintenance windows that are open",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        body: None,
+        answers: settings::WINDOW_LIST_ANSWERS,
+        handler: |method| on(method, settings::list_windows),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/maintenance-windows",
+        summary: "Opens a maintenance window: no flow it is about is rolled back while it is open",
+        access: Access::Needs(Role::Operate),
+        parameters: &[],
+        body: Some(settings::WINDOW_BODY),
+        answers: settings::WINDOW_ANSWERS,
+        handler: |method| on(method, settings::open_window),
+    },
+    Route {
+        method: Method::Delete,
+        path: "/v1/maintenance-windows/{id}",
+        summary: "Closes a maintenance window",
+        access: Access::Needs(Role::Operate),
+        parameters: settings::WINDOW_PARAMETERS,
+        body: None,
+        answers: settings::WINDOW_ANSWERS,
+        handler: |method| on(method, settings::close_window),
     },
     Route {
         method: Method::Get,

@@ -57,6 +57,27 @@ impl MaintenanceWindow {
     }
 }
 
+/// What can be set where: why this value cannot, if it cannot. `null` withdraws anything.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn check(scope: &str, value: &Value) -> Result<(), String> {
+    let id = scope.split_once('/').filter(|(_, id)| !id.is_empty());
+    match id {
+        Some(("route", _)) if value.is_object() || value.is_null() => Ok(()),
+        Some(("route", _)) => Err("route/<configurationId> takes a configuration object or null".to_owned()),
+        Some(("maintenance", _)) if value.is_null() => Ok(()),
+        Some(("maintenance", _)) => match serde_json::from_value::<MaintenanceWindow>(value.clone()) {
+            Ok(window) if window.from < window.until => Ok(()),
+            Ok(_) => Err("a maintenance window must end after it begins".to_owned()),
+            Err(error) => {
+                Err(format!("maintenance/<id> takes a window {{flowId, from, until, reason}}: {error}"))
+            }
+        },
+        _ => Err(format!("{scope:?} is no scope: there are maintenance/<id> and route/<configurationId>")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +92,21 @@ mod tests {
         assert!(!window.overlaps(at(0), minute) && !window.overlaps(at(120), minute));
         assert!(window.is_about("any"));
         assert!(!MaintenanceWindow { flow_id: Some("f".into()), ..window }.is_about("g"));
+    }
+
+    #[test]
+    fn only_what_is_understood_can_be_set() {
+        use serde_json::json;
+        let window = |until: &str| json!({"from": "2026-01-02T03:04:05.678Z", "until": until});
+        assert_eq!(check("maintenance/1", &window("2026-01-02T03:05:05.678Z")), Ok(()));
+        assert!(check("maintenance/1", &window("2026-01-02T03:04:05.678Z")).is_err(), "no length");
+        assert!(check("maintenance/1", &json!({"from": 1})).is_err());
+        assert_eq!(check("route/a", &json!({})), Ok(()));
+        assert_eq!(check("route/a", &Value::Null), Ok(()));
+        for (scope, value) in
+            [("route/", json!({})), ("dial", json!(1)), ("", json!({})), ("route/a", json!(1))]
+        {
+            assert!(check(scope, &value).is_err(), "{scope}");
+        }
     }
 }

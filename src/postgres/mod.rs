@@ -11,6 +11,7 @@ pub mod intents;
 pub mod lag;
 pub mod leases;
 pub mod ledger;
+pub mod maintenance;
 pub mod migrations;
 pub mod outbox;
 mod overview;

@@ -25,6 +25,10 @@ use services::Services;
 /// One tick of the platform's time.
 const TICK_SECONDS: f64 = 30.0;
 const REQUESTS_PER_WINDOW: u32 = 300;
+/// A bad version of this flow is published after so long, by our clock.
+const BAD_FLOW: &str = "Main menu";
+const BAD_AFTER_SECONDS: f64 = 40.0;
+const BAD_ERROR_RATE: f64 = 0.35;
 /// Of the simulated platform, by our clock.
 const EVENTS_PER_SECOND: u32 = 100;
 
@@ -84,12 +88,36 @@ impl Arguments {
         .await?)
     }
 
+    /// Somebody will publish a version that fails. Returns what to look out for.
+    async fn publish_bad_version(&self, simulation: &Simulation) -> anyhow::Result<String> {
+        let url = format!("{}/simulator/flows", simulation.api_url());
+        let http = reqwest::Client::new();
+        let listed: serde_json::Value = http.get(&url).send().await?.error_for_status()?.json().await?;
+        let items = listed["items"].as_array().context("a list of flows")?;
+        let flow = items.iter().find(|flow| flow["name"] == BAD_FLOW).context("a flow of that name")?;
+        let publish = serde_json::json!({
+            "errorRate": BAD_ERROR_RATE,
+            "description": "published by the demo",
+            "afterSeconds": (BAD_AFTER_SECONDS * self.speed) as u64,
+        });
+        let url = format!("{url}/{}/publish", flow["id"].as_str().context("an id")?);
+        http.post(url).json(&publish).send().await?.error_for_status()?;
+        Ok(format!(
+            "after {BAD_AFTER_SECONDS} s somebody publishes a bad version of the flow {BAD_FLOW:?}: it is taken back"
+        ))
+    }
+
     /// A span of the platform's time on our clock.
     fn scaled(&self, seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds / self.speed)
     }
 
-    fn configuration(&self, services: &Services, simulation: &Simulation) -> anyhow::Result<Config> {
+    fn configuration(
+        &self,
+        services: &Services,
+        simulation: &Simulation,
+        flows: &[String],
+    ) -> anyhow::Result<Config> {
         let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
         let campaigns: Vec<_> =
             simulation.overview().campaigns.into_iter().map(|campaign| campaign.id).collect();
@@ -118,6 +146,9 @@ impl Arguments {
             // Events bear the real clock's time: below a second their own way here is too long.
             ("TRUNKLINE_EVENTS__WINDOW", milliseconds(self.scaled(60.0).max(Duration::from_secs(1)))),
             ("TRUNKLINE_EVENTS__LATENESS", milliseconds(self.scaled(120.0).max(Duration::from_secs(2)))),
+            ("TRUNKLINE_ROLLBACK__MODE", "live".to_owned()),
+            ("TRUNKLINE_ROLLBACK__FLOWS", flows.join(",")),
+            ("TRUNKLINE_ROLLBACK__INTERVAL", milliseconds(self.scaled(30.0).max(Duration::from_secs(1)))),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -132,7 +163,8 @@ impl Arguments {
         simulation: &Simulation,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<ExitCode> {
-        let config = self.configuration(services, simulation)?;
+        let flows = flows(simulation).await.context("the simulated platform's flows")?;
+        let config = self.configuration(services, simulation, &flows)?;
         let instance = Instance::claim(Some("demo"), "")?;
         let kafka = settings::kafka(&config, &instance);
         admin::apply(&kafka, &settings::topics(&config), topics::ALL)
@@ -147,6 +179,7 @@ impl Arguments {
         let http = running.http_address().context("the demo serves HTTP")?;
 
         send_events(simulation, http).await.context("the simulated platform's events")?;
+        let bad = self.publish_bad_version(simulation).await.context("the simulated platform's publish")?;
 
         let mut out = std::io::stdout();
         writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
@@ -161,6 +194,7 @@ impl Arguments {
             "Why        TRUNKLINE_POSTGRES__URL='{}' {program} explain DECISION_ID",
             services.postgres_url
         )?;
+        writeln!(out, "Rollback   {bad}")?;
         writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
         writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
         out.flush()?;
@@ -196,6 +230,14 @@ impl Arguments {
 
 /// Lets the simulated platform post what happens to the edge, with the faults an event
 /// stream has: a few events twice, a few out of order.
+/// Ids of the simulated platform's flows.
+async fn flows(simulation: &Simulation) -> anyhow::Result<Vec<String>> {
+    let url = format!("{}/simulator/flows", simulation.api_url());
+    let listed: serde_json::Value = reqwest::get(url).await?.error_for_status()?.json().await?;
+    let items = listed["items"].as_array().context("a list of flows")?;
+    Ok(items.iter().filter_map(|flow| Some(flow["id"].as_str()?.to_owned())).collect())
+}
+
 async fn send_events(simulation: &Simulation, edge: std::net::SocketAddr) -> anyhow::Result<()> {
     let settings = serde_json::json!({
         "to": format!("http://{edge}/v1/events"),

@@ -13,6 +13,7 @@ mod delivery;
 mod dial;
 mod intake;
 mod lag;
+mod rollback;
 mod signature;
 mod webhook;
 

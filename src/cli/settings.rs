@@ -1,0 +1,97 @@
+//! `trunkline settings`: what was changed at run time, and by whom.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::ConfigFile;
+use crate::config::Needs;
+use crate::model::settings::check;
+use crate::postgres::Database;
+use crate::topology::settings;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// The setting in force, as JSON
+    Get {
+        scope: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Changes a setting; `null` withdraws it
+    Set {
+        scope: String,
+        /// The new value, JSON
+        value: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Who changed what when, newest first
+    History {
+        /// Of one scope; without it of all
+        scope: Option<String>,
+        /// Changes shown
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+impl Arguments {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut out = std::io::stdout();
+        match self.what {
+            What::Get { scope, config } => {
+                let Some(setting) = connect(&config).await?.setting(&scope).await? else {
+                    bail!("{scope} is not set");
+                };
+                writeln!(out, "{}", serde_json::to_string_pretty(&setting)?)?;
+            }
+            What::Set { scope, value, config } => {
+                let value: Value = serde_json::from_str(&value).context("the value is not JSON")?;
+                check(&scope, &value).map_err(anyhow::Error::msg)?;
+                let changed =
+                    connect(&config).await?.change_setting(&scope, &super::who(), |_, _| Ok(value)).await?;
+                writeln!(out, "revision {}", changed.revision)?;
+            }
+            What::History { scope, limit, json, config } => {
+                let changes = connect(&config).await?.settings_history(scope.as_deref(), limit).await?;
+                if json {
+                    writeln!(
+                        out,
+                        "{}",
+                        serde_json::to_string_pretty(&serde_json::json!({ "items": changes }))?
+                    )?;
+                } else {
+                    for change in &changes {
+                        let (who, value) = (change.who.escape_debug(), &change.value);
+                        writeln!(
+                            out,
+                            "{:>6}  {}  {who}  {}  {value}",
+                            change.revision, change.when, change.scope
+                        )?;
+                    }
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn connect(config: &ConfigFile) -> anyhow::Result<Database> {
+    let database = Database::connect(&settings::postgres(&config.load(Needs::Postgres)?))?;
+    database.verify().await?;
+    Ok(database)
+}
