@@ -89,6 +89,19 @@ async fn fail(kafka: &KafkaSettings, sequences: std::ops::Range<u64>) {
     }
 }
 
+/// The ledger's row of the decision behind the first alert, as the audit writes it.
+async fn plant_decision(owner: &PgPool) {
+    sqlx::raw_sql(
+        "INSERT INTO audit.decision_log
+         SELECT decision_id, loop, key, 1, 'live', occurred_at, occurred_at, occurred_at, 'set_dial_rate', 'r',
+                '{}', '{}', 'p', 1, 'h', 0, '[]', 'decisions', 0, 0
+         FROM audit.alert_log ORDER BY occurred_at DESC LIMIT 1",
+    )
+    .execute(owner)
+    .await
+    .unwrap();
+}
+
 async fn statuses(pool: &PgPool, receiver: &str) -> Vec<String> {
     sqlx::query_scalar("SELECT status FROM audit.alerts WHERE receiver = $1 ORDER BY status")
         .bind(receiver)
@@ -140,6 +153,13 @@ async fn each_alert_reaches_each_receiver_once_and_signed() {
             .await
             .unwrap();
     assert_eq!((seen, &body["loop"]), (5, &Value::Null));
+    plant_decision(&own.owner().await).await;
+    let told: Vec<Value> =
+        sqlx::query_scalar("SELECT alert FROM audit.explained").fetch_all(&mut reader).await.unwrap();
+    assert_eq!(told.len(), 1, "one row per decision");
+    let of = |nth: usize, field: &str| told[0][nth][field].clone();
+    assert_eq!((of(0, "receiver"), of(1, "receiver")), (json!("one"), json!("two")));
+    assert_eq!((of(0, "incident_type"), of(1, "status")), (json!("DIAL_CHANGE_FAILED"), json!("delivered")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

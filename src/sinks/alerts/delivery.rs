@@ -118,7 +118,6 @@ impl Queue {
                 Attempted { http_status, failure: Some(Failure { reason, again_after }) }
             }
         };
-        fail::fail_point!("alerts-before-record", |_| std::process::abort());
         // What was delivered and is not recorded would be sent again.
         while let Err(error) = self.database.record_attempt(delivery, &attempted).await {
             self.part.impaired(error.to_string());
