@@ -93,7 +93,6 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
     let (shown, _) = output(&deployment, &["dead-letters", "show", id]);
     assert!(shown.contains("invalid_utf8") && shown.contains("ff 7b 1b 5b"), "{shown}");
     let (listed, _) = output(&deployment, &["dead-letters", "list"]);
-    println!("{listed}\n\n{shown}\n");
     assert!(listed.contains("from_the_future") && listed.contains(id), "{listed}");
 
     // Nobody confirms, nothing happens.
