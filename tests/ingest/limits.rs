@@ -90,3 +90,27 @@ async fn a_sender_above_the_rate_is_told_when_to_come_again() {
     .await;
     assert_eq!(read_all(&kafka, &CONVERSATION_EVENTS).len(), 7);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_beyond_the_places_come_again_and_crowd_nobody_else_out() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let limits = EventLimits { max_concurrent: 1, ..EventLimits::default() };
+    let edge = Running::with(&kafka, Settings::default(), limits).await;
+    // A body that is announced and does not come holds the only place.
+    let mut slow = TcpStream::connect(edge.address).await.unwrap();
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n",
+        edge.address
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let send = || edge.send(envelope("e", "c").to_string());
+    super::support::until("the place to be taken", async || (send().await.status() == 503).then_some(()))
+        .await;
+    problem(send().await, 503, "overloaded").await;
+    let alive = edge.client.get(format!("http://{}/healthz", edge.address)).send().await.unwrap();
+    assert_eq!(alive.status(), 200);
+    drop(slow);
+    super::support::until("the place to be free", async || (send().await.status() == 200).then_some(()))
+        .await;
+}
