@@ -156,6 +156,8 @@ metrics_table! {
         "Conversations waiting to be asked about, told by the instance that asks.";
     ENRICHMENT_OLDEST_SECONDS = "trunkline_enrichment_oldest_seconds", Kind::Gauge, [],
         "How long the conversation that is due for longest has been due.";
+    QUEUE_POLLS = "trunkline_queue_polls_total", Kind::Counter, ["result"],
+        "Observations of queues by how they ended: ok, not_delivered, or how the call failed.";
     ROUTE_ANSWERS = "trunkline_route_answers_total", Kind::Counter, ["configuration", "source"],
         "Routing decisions answered, by where they came from: exact, cached, fallback. Repeats from memory are not counted.";
     ROUTE_ANSWER_SECONDS = "trunkline_route_answer_seconds", SECONDS, [],

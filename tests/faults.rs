@@ -20,6 +20,8 @@ mod kills;
 mod redrive;
 #[path = "faults/restarts.rs"]
 mod restarts;
+#[path = "faults/routing.rs"]
+mod routing;
 #[path = "faults/zombies.rs"]
 mod zombies;
 

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod explain;
 mod lag;
 mod maintenance;
+mod routes;
 mod run;
 mod settings;
 mod simulate;
@@ -61,6 +62,8 @@ enum Command {
     Maintenance(maintenance::Arguments),
     /// What was changed at run time, and by whom
     Settings(settings::Arguments),
+    /// Routing configurations: drafts, what is in force, what was
+    Routes(routes::Arguments),
     /// Prints shell completions
     Completions {
         /// The shell they are for
@@ -122,6 +125,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Topics(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Database(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Lag(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Routes(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::DeadLetters(arguments) => on_runtime("warn", |_| arguments.run()),
     }

@@ -8,4 +8,5 @@ mod facts;
 pub mod flow_poller;
 pub mod lag_poller;
 mod ownership;
+pub mod queue_poller;
 mod schedule;

@@ -64,6 +64,7 @@ pub const ANALYTICS_POLLER: &str = "analytics-poller";
 pub const LAG: &str = "lag";
 pub const LAG_POLLER: &str = "lag-poller";
 pub const LAG_STATUS: &str = "lag-status";
+pub const QUEUE_POLLER: &str = "queue-poller";
 pub const ROUTING: &str = "routing";
 pub const CONSOLE: &str = "console";
 
@@ -206,6 +207,15 @@ pub fn roles() -> Vec<Role> {
             writes: vec![&topics::SETTINGS, &topics::CONVERSATIONS, &topics::DEAD_LETTERS],
             keeps: vec![&topics::OUTBOX_PROGRESS],
             outside: &[POSTGRES],
+        },
+        Role {
+            name: QUEUE_POLLER,
+            kind: Kind::Source,
+            description: "observes how many of each queue's agents are available",
+            reads: vec![],
+            writes: vec![&topics::QUEUE_AVAILABILITY],
+            keeps: vec![],
+            outside: &[PLATFORM],
         },
         Role {
             name: ROUTING,

@@ -12,7 +12,7 @@ use crate::{genesys, postgres};
 
 use crate::model::flow::MinuteSource;
 use crate::sinks::{alerts, analytics, drift, rollback as rollback_actuator};
-use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller};
+use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::lag::Intervals;
 use crate::stages::lag::rules::Thresholds;
 use crate::stages::rollback::Sources;
@@ -254,6 +254,15 @@ pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
         pauses: (at_pace(config, defaults.pauses.0), at_pace(config, defaults.pauses.1)),
         ..defaults
     })
+}
+
+pub fn queue_poller(config: &Config) -> queue_poller::Settings {
+    queue_poller::Settings {
+        queues: config.route.queues.clone(),
+        interval: config.route.availability_interval,
+        organization_id: config.genesys.organization_id.clone(),
+        concurrency: 8,
+    }
 }
 
 pub fn routing(config: &Config, instance: &str) -> routing::Settings {

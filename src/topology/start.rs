@@ -30,7 +30,7 @@ use crate::runtime::{StageHandle, run_stage};
 use crate::sinks::rollback::RollbackActuator;
 use crate::sinks::{actuator, alerts, analytics, audit, drift, lag_status, outbox};
 use crate::sources::events::Edge;
-use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller};
+use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller, queue_poller};
 use crate::stages::dialing::Dialing;
 use crate::stages::dialing::proportional::Proportional;
 use crate::stages::flow_counting::FlowCounting;
@@ -202,6 +202,7 @@ impl Starting<'_> {
             (roles::FLOW_SUMMING, _) => self.stage(FlowSumming::new(self.config.events.window)),
             (roles::FLOW_MEASURING, _) => self.stage(FlowMeasuring),
             (roles::ROUTING, _) => self.routing()?,
+            (roles::QUEUE_POLLER, _) => self.queue_poller()?,
             (roles::LAG_STATUS, _) => self.lag_status(),
             (roles::LAG | roles::LAG_POLLER | roles::ANALYTICS_POLLER, _) => self.lag(name)?,
             (roles::FLOW_POLLER | roles::ROLLBACK | roles::ROLLBACK_ACTUATOR, _) => self.rollback(name)?,
@@ -382,6 +383,23 @@ impl Starting<'_> {
         self.task(roles::INGEST, async move {
             edge.run(stop).await;
             Ok::<_, anyhow::Error>(())
+        });
+        Ok(())
+    }
+
+    fn queue_poller(&mut self) -> anyhow::Result<()> {
+        let settings = settings::queue_poller(self.config);
+        if self.config.route.mode.is_none() || settings.queues.is_empty() {
+            tracing::info!(
+                role = roles::QUEUE_POLLER,
+                "route.mode is off or route.queues is empty: not started"
+            );
+            return Ok(());
+        }
+        let (kafka, client, health) = (self.kafka.clone(), self.client()?, self.health.clone());
+        let stop = self.running.stop.clone();
+        self.task(roles::QUEUE_POLLER, async move {
+            queue_poller::run(settings, kafka, client, &health, stop).await
         });
         Ok(())
     }

@@ -196,7 +196,7 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("before the year 292 million")
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

@@ -1,0 +1,218 @@
+//! Routing decisions over HTTP: rate and latency of the service with its durable counters,
+//! beside the same server answering a constant and beside the naive design, one SQL update
+//! per call. Each server is a process of its own; this one is the load.
+//!
+//! `TRUNKLINE_BENCH_SECONDS` (10) and `TRUNKLINE_BENCH_CONNECTIONS` (64) change its size.
+
+mod load;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use tokio_util::sync::CancellationToken;
+use trunkline::console::{Console, Metrics, NotPublished, RouteDecisions, Routing, Settings};
+use trunkline::health::Health;
+use trunkline::model::Timestamp;
+use trunkline::model::decision::Mode;
+use trunkline::model::routing::{
+    RouteAnswer, RouteConfiguration, RoutePublication, RouteRefusal, RouteSource,
+};
+use trunkline::postgres::routing::{Patience, RouteCounters};
+use trunkline::postgres::{self, Database};
+use trunkline::routing::{Publisher, Service, Unchanging};
+use trunkline::topology::Routed;
+
+const CONFIGURATION: &str = "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f";
+
+fn main() {
+    // cargo runs harness-less benches with `--bench`, and under `cargo test` without.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    match std::env::var("TRUNKLINE_BENCH_PART") {
+        Ok(part) => runtime.block_on(serve(&part)),
+        Err(_) => runtime.block_on(orchestrate()),
+    }
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+async fn orchestrate() {
+    let url = std::env::var("TRUNKLINE_TEST_POSTGRES")
+        .expect("TRUNKLINE_TEST_POSTGRES is not set: run `make bench`, which starts a Postgres");
+    let (seconds, connections) =
+        (number("TRUNKLINE_BENCH_SECONDS", 10), number("TRUNKLINE_BENCH_CONNECTIONS", 64));
+    println!("{connections} connections, {seconds} s each");
+    println!("{:<34}{:>14}{:>10}{:>12}{:>12}", "", "decisions/s", "ratio", "p50 ms", "p99 ms");
+    let mut constant = None;
+    for (part, what) in [
+        ("constant", "the same server, a constant"),
+        ("service", "exact, durable (this service)"),
+        ("naive", "one SQL update per call"),
+    ] {
+        let database = scratch(&url).await;
+        let (mut server, address) = start(part, &database.url);
+        load::run(address, CONFIGURATION, "warm", connections, Duration::from_secs(2)).await;
+        let measured =
+            load::run(address, CONFIGURATION, "v", connections, Duration::from_secs(seconds as u64)).await;
+        server.kill().expect("killed");
+        server.wait().expect("reaped");
+        let rate = measured.latencies.len() as f64 / measured.elapsed.as_secs_f64();
+        let ratio = rate / *constant.get_or_insert(rate);
+        let at = |share| measured.at(share).as_secs_f64() * 1e3;
+        println!("{what:<34}{rate:>14.0}{ratio:>10.2}{:>12.2}{:>12.2}", at(0.5), at(0.99));
+        if measured.not_exact > 0 {
+            println!("{:<34}{} answers were not exact", "", measured.not_exact);
+        }
+        database.remove().await;
+    }
+}
+
+/// The server of one part, once it listens.
+fn start(part: &str, database: &str) -> (Child, SocketAddr) {
+    let mut child = Command::new(std::env::current_exe().expect("own path"))
+        .arg("--bench")
+        .env("TRUNKLINE_BENCH_PART", part)
+        .env("TRUNKLINE_BENCH_DATABASE", database)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("an address");
+    (child, line.trim().parse().expect("an address"))
+}
+
+/// A database of its own.
+struct Scratch {
+    url: String,
+    name: String,
+    server: PgConnectOptions,
+}
+
+async fn scratch(server: &str) -> Scratch {
+    let server = PgConnectOptions::from_str(server).expect("a URL");
+    let name = format!("b_{}", uuid::Uuid::now_v7().simple());
+    let mut connection = server.connect().await.expect("the server answers");
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(create).execute(&mut connection).await.expect("created");
+    let url = server.clone().database(&name).to_url_lossy().to_string();
+    let database = connect(&url);
+    database.migrate().await.expect("migrated");
+    let rule = |id: &str, weight: u32| serde_json::json!({"id": id, "destination": {"type": "QUEUE_ID", "id": format!("queue-{id}")}, "weight": weight});
+    let wanted = serde_json::json!({
+        "id": CONFIGURATION, "name": "Support", "rules": [rule("a", 50), rule("b", 30), rule("c", 20)],
+    });
+    let wanted: RouteConfiguration = serde_json::from_value(wanted).expect("a configuration");
+    database.save_route_draft(&wanted, "bench").await.expect("saved");
+    database.publish_route(CONFIGURATION, "bench").await.expect("published");
+    database.close().await;
+    Scratch { url, name, server }
+}
+
+impl Scratch {
+    async fn remove(self) {
+        let mut connection = self.server.connect().await.expect("the server answers");
+        let drop = AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        sqlx::raw_sql(drop).execute(&mut connection).await.expect("dropped");
+    }
+}
+
+fn connect(url: &str) -> Database {
+    Database::connect(&postgres::Settings { url: url.to_owned().into(), ..Default::default() })
+        .expect("a URL")
+}
+
+async fn serve(part: &str) {
+    let url = std::env::var("TRUNKLINE_BENCH_DATABASE").expect("given by the load");
+    let metrics = Metrics::install().expect("the first");
+    let (database, health, shutdown) = (connect(&url), Health::default(), CancellationToken::new());
+    let routing: Arc<dyn RouteDecisions> = match part {
+        "constant" => Arc::new(Constant),
+        "naive" => Arc::new(Naive { pool: database.pool().clone() }),
+        _ => {
+            let url = postgres::Settings { url: url.into(), ..Default::default() };
+            let patience = Patience {
+                statement: Duration::from_secs(2),
+                idle_in_transaction: Duration::from_millis(500),
+            };
+            let counters = RouteCounters::new(&url, 4, patience).expect("a URL");
+            let settings = trunkline::routing::Settings::default();
+            let service = Service::new(settings, counters, Arc::new(Unchanging), &health, shutdown.clone());
+            tokio::spawn(service.clone().run());
+            let publisher = Publisher::new(database.clone(), None, Mode::Shadow, shutdown.clone());
+            Arc::new(Routed { service, publisher })
+        }
+    };
+    let settings = Settings { listen: ([127, 0, 0, 1], 0).into(), ..Settings::default() };
+    let console = Console::bind(settings, database, health, metrics, None).await.expect("listens");
+    println!("{}", console.address());
+    console.with_routing(routing).serve(shutdown).await;
+}
+
+fn answer(conversation_id: &str, destination_id: &str, sequence: u64) -> Arc<RouteAnswer> {
+    Arc::new(RouteAnswer {
+        conversation_id: conversation_id.to_owned(),
+        configuration_id: CONFIGURATION.to_owned(),
+        destination_id: destination_id.to_owned(),
+        revision: 1,
+        sequence: Some(sequence),
+        source: RouteSource::Exact,
+        decided_at: Timestamp::from_millis(1_767_323_045_678),
+    })
+}
+
+/// The limit: everything but the decision.
+struct Constant;
+
+impl RouteDecisions for Constant {
+    fn decide<'a>(&'a self, _: &'a str, id: &'a str) -> Routing<'a, Result<Arc<RouteAnswer>, RouteRefusal>> {
+        Box::pin(async move { Ok(answer(id, "queue-a", 1)) })
+    }
+
+    fn check(&self, _: &RouteConfiguration) -> Result<(), Vec<String>> {
+        Ok(())
+    }
+
+    fn publish<'a>(&'a self, id: &'a str, _: &'a str) -> Routing<'a, Result<RoutePublication, NotPublished>> {
+        Box::pin(async move { Err(NotPublished::Unknown(id.to_owned())) })
+    }
+}
+
+/// What one would write first: the row is updated once per call, nothing is remembered.
+struct Naive {
+    pool: PgPool,
+}
+
+impl RouteDecisions for Naive {
+    fn decide<'a>(&'a self, of: &'a str, id: &'a str) -> Routing<'a, Result<Arc<RouteAnswer>, RouteRefusal>> {
+        Box::pin(async move {
+            let sequence: i64 = sqlx::query_scalar(
+                "UPDATE trunkline.route_counters SET decisions = decisions + 1 WHERE configuration_id = $1
+                 RETURNING decisions",
+            )
+            .bind(of)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| RouteRefusal::Unavailable { id: of.to_owned(), reason: error.to_string() })?;
+            let destination = ["queue-a", "queue-a", "queue-a", "queue-b", "queue-c"][sequence as usize % 5];
+            Ok(answer(id, destination, sequence.unsigned_abs()))
+        })
+    }
+
+    fn check(&self, _: &RouteConfiguration) -> Result<(), Vec<String>> {
+        Ok(())
+    }
+
+    fn publish<'a>(&'a self, id: &'a str, _: &'a str) -> Routing<'a, Result<RoutePublication, NotPublished>> {
+        Box::pin(async move { Err(NotPublished::Unknown(id.to_owned())) })
+    }
+}
