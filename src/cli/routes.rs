@@ -112,7 +112,8 @@ async fn list(options: &Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["id", "revision", "draft", "name"]);
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["ID", "REVISION", "DRAFT", "NAME"]);
     for (id, saved) in &routes {
         let revision = saved.in_force.as_ref().map_or("–".to_owned(), |(revision, _)| revision.to_string());
         let draft = if saved.draft.is_some() { "yes" } else { "no" };
