@@ -157,7 +157,11 @@ impl Cluster {
         let problems = self.read_heads(&answered, &starts, &ends, deadline);
         let mut samples = Vec::new();
         for (group, answer) in &answered {
-            let observations = self.observations(answer, &starts, &ends, &problems, at);
+            let mut observations = self.observations(answer, &starts, &ends, &problems, at);
+            let members = answer.membership.members;
+            if observations.is_empty() && (members > 0 || self.choice.required.contains(group)) {
+                observations.push(Observation::Idle { members });
+            }
             let of = u32::try_from(observations.len()).unwrap_or(u32::MAX);
             samples
                 .extend(observations.into_iter().map(|observation| self.sample(group, at, of, observation)));
@@ -253,9 +257,6 @@ impl Cluster {
                 head,
                 members,
             }));
-        }
-        if observations.is_empty() && members > 0 {
-            observations.push(Observation::Idle { members });
         }
         observations
     }
