@@ -25,7 +25,7 @@ finish() {
 }
 trap finish EXIT
 
-need burrow "apt-get install burrow"
+need Burrow "apt-get install burrow"
 need mvn "apt-get install maven"
 need kcat "apt-get install kcat"
 need python3 "apt-get install python3"
@@ -144,7 +144,7 @@ expire-group = 604800
 min-distance = 1
 BURROW
 sleep 3
-burrow --config-dir "$folder" >"$folder/burrow.out" 2>&1 &
+Burrow --config-dir "$folder" >"$folder/burrow.out" 2>&1 &
 children+=($!)
 
 say "consumers misbehave for $seconds s"
