@@ -32,6 +32,10 @@ const BAD_ERROR_RATE: f64 = 0.35;
 /// Of the simulated platform, by our clock.
 const EVENTS_PER_SECOND: u32 = 100;
 
+/// Consumer groups of the simulated platform's own.
+const ANALYTICS_GROUPS: [&str; 5] =
+    ["crm-sync", "quality-monitoring", "agent's-desktop", "billing-export", "data-lake"];
+
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Simulated seconds per second, 1 to 300
@@ -137,6 +141,8 @@ impl Arguments {
             ("TRUNKLINE_LAG__WARNING_AGE", "3s".to_owned()),
             ("TRUNKLINE_LAG__ERROR_AGE", "5s".to_owned()),
             ("TRUNKLINE_LAG__CATCH_UP", "20s".to_owned()),
+            ("TRUNKLINE_LAG__ANALYTICS_GROUPS", ANALYTICS_GROUPS.join(",")),
+            ("TRUNKLINE_LAG__ANALYTICS_INTERVAL", milliseconds(self.scaled(60.0))),
             ("TRUNKLINE_DIAL__INTERVAL", milliseconds(self.scaled(TICK_SECONDS))),
             ("TRUNKLINE_DIAL__CAMPAIGNS", campaigns.join(",")),
             ("TRUNKLINE_ENRICHMENT__QUIET", milliseconds(self.scaled(60.0))),
