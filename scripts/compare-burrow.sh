@@ -154,9 +154,9 @@ children+=("$driver")
 while kill -0 "$driver" 2>/dev/null; do
     now=$(date +%s)
     for name in healthy dead frozen rare; do
-        b=$(curl -s -m 2 "http://127.0.0.1:$burrow_port/v3/kafka/own/consumer/c-$name/status" \
+        b=$(curl -sf -m 2 "http://127.0.0.1:$burrow_port/v3/kafka/own/consumer/c-$name/status" \
             | python3 -c 'import json,sys; print(json.load(sys.stdin)["status"]["status"])' 2>/dev/null || echo -)
-        t=$(curl -s -m 2 "http://127.0.0.1:$http_port/v1/lag/c-$name" \
+        t=$(curl -sf -m 2 "http://127.0.0.1:$http_port/v1/lag/c-$name" \
             | python3 -c 'import json,sys; print(json.load(sys.stdin)["status"])' 2>/dev/null || echo -)
         echo "$now $name $b $t" >>"$folder/seen"
     done
