@@ -138,7 +138,9 @@ impl Guard {
             return (at <= watch.minute).then_some(Observation::Ignored("minute_not_newer"));
         }
         let (silent, newest) = (watch.is_silent(SILENT_MINUTES, at, rule.minute), watch.minute);
-        let told = versions.filter(|versions| versions.observed_at > at).and_then(active_version);
+        // What was observed while the minute lasted may be from before a publish within it.
+        let ended = at.plus(rule.minute);
+        let told = versions.filter(|versions| versions.observed_at >= ended).and_then(active_version);
         if let Some(past) = self.history.get_mut(version) {
             if at <= past.minute {
                 return Some(Observation::Ignored("minute_not_newer"));

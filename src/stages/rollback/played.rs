@@ -238,6 +238,26 @@ fn the_timeline_says_when_a_version_was_published_and_which_is_active() {
 }
 
 #[test]
+fn a_timeline_from_before_the_publish_does_not_hide_it() {
+    let mut play = Play::new(Policy::Attributed);
+    play.minutes(60, "1", 1, 100);
+    let before = FlowVersions {
+        flow_id: "f".into(),
+        observed_at: Play::at(60).plus(std::time::Duration::from_secs(30)),
+        versions: vec![FlowVersion {
+            version: "1".into(),
+            status: Some("active".into()),
+            published_at: Some(Play::at(-500)),
+        }],
+    };
+    for _ in 0..3 {
+        play.tell("2", 20, 100, Some(&before));
+        play.minute += 1;
+    }
+    assert_eq!(play.acts(), [(62, Action::Rollback, "worse_than_before")], "armed by its publish");
+}
+
+#[test]
 fn a_version_that_drains_does_not_come_back_into_force() {
     let mut play = Play::new(Policy::Attributed);
     play.minutes(60, "1", 1, 100);
