@@ -181,6 +181,9 @@ impl Member {
                 }
                 () = asking_ended(&mut self.flusher) => {
                     self.flusher = None;
+                    if shutdown.is_cancelled() {
+                        continue;
+                    }
                     return Ended::Again("asking the platform ended by itself, which is a bug".to_owned());
                 }
             };
