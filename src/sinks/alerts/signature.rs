@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn signatures_are_those_of_the_specification() {
         let secret = SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-        let keys = Keys::read(&[secret.clone()]).unwrap();
+        let keys = Keys::read(std::slice::from_ref(&secret)).unwrap();
         let (id, timestamp) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330");
         let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert_eq!(keys.sign(id, timestamp, r#"{"test": 2432232314}"#), signature);
