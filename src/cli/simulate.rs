@@ -81,8 +81,15 @@ impl Arguments {
         }
         writeln!(out, "genesys.client_id = {}", simulator::DEMO_CLIENT_ID)?;
         writeln!(out, "genesys.client_secret = {}", simulator::DEMO_CLIENT_SECRET)?;
-        for campaign in running.overview().campaigns {
+        let overview = running.overview();
+        for campaign in overview.campaigns {
             writeln!(out, "campaign {} {}", campaign.id, campaign.name)?;
+        }
+        for flow in overview.flows {
+            writeln!(out, "flow {} {}", flow.id, flow.name)?;
+        }
+        for queue in overview.queues {
+            writeln!(out, "queue {} {}", queue.id, queue.name)?;
         }
         out.flush()?;
         shutdown.cancelled().await;

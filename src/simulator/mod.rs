@@ -47,7 +47,8 @@ pub use dialer::{CallCounts, Snapshot};
 pub use events::EventSettings;
 pub use faults::{Fault, FaultRule, Match, RetryAfter};
 pub use floor::AgentCounts;
-pub use organization::{CampaignOverview, Overview};
+pub use organization::{CampaignOverview, FlowOverview, Overview};
+pub use queues::QueueOverview;
 pub use scenario::{
     Answering, CampaignScenario, ConsumerGroupScenario, EventTypeScenario, FlowScenario, QueueScenario,
     Scenario, ScenarioError, VersionScenario, VersionStatus,

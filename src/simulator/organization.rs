@@ -21,7 +21,7 @@ use super::events::Emitter;
 use super::faults::{Faults, RetryAfter};
 use super::flows::Flows;
 use super::journal::{CampaignChange, Effect, Entry, Journal, Origin, body_text};
-use super::queues::Queues;
+use super::queues::{QueueOverview, Queues};
 use super::reply::Refusal;
 use super::tokens::Tokens;
 use super::traffic::Traffic;
@@ -80,6 +80,19 @@ struct Rival {
 pub struct Overview {
     pub simulated_seconds: u64,
     pub campaigns: Vec<CampaignOverview>,
+    pub flows: Vec<FlowOverview>,
+    pub queues: Vec<QueueOverview>,
+}
+
+/// One flow in the [`Overview`].
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowOverview {
+    pub id: String,
+    pub name: String,
+    pub active_version: String,
+    /// Of the active version: the share of interactions that fail.
+    pub error_rate: f64,
 }
 
 /// One campaign in the [`Overview`]. `dialRate` is the rate the dialer works with.
@@ -264,7 +277,18 @@ impl Organization {
                 snapshot,
             })
         });
-        Overview { simulated_seconds: self.world.now(), campaigns: campaigns.collect() }
+        let flows = self.flows.iter().map(|flow| FlowOverview {
+            id: flow.id.to_string(),
+            name: flow.habits.name.clone(),
+            active_version: flow.active().id.to_string(),
+            error_rate: flow.active().error_rate,
+        });
+        Overview {
+            simulated_seconds: self.world.now(),
+            campaigns: campaigns.collect(),
+            flows: flows.collect(),
+            queues: self.queues.overview(),
+        }
     }
 }
 

@@ -176,10 +176,10 @@ impl Checker<'_> {
         }
     }
 
-    fn check_name_and_id(&mut self, id: &String) {
+    fn check_name_and_id(&mut self, id: &str) {
         let name = self.name;
         self.check(!name.is_empty() && name.len() <= 200, "name", &name, "1 to 200 bytes of text");
-        self.check(Uuid::try_parse(id).is_ok(), "id", id, "a UUID");
+        self.check(Uuid::try_parse(id).is_ok(), "id", &id, "a UUID");
     }
 
     fn check_fraction(&mut self, field: &str, value: f64) {
