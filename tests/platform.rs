@@ -25,6 +25,8 @@ mod rate_limit;
 mod rollback;
 #[path = "platform/rollback_stand.rs"]
 mod rollback_stand;
+#[path = "platform/routing.rs"]
+mod routing;
 #[path = "platform/shared_budget.rs"]
 mod shared_budget;
 #[path = "platform/tokens.rs"]

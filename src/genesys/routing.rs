@@ -27,7 +27,10 @@ pub fn publish_path(configuration_id: &str) -> String {
 /// same state.
 pub fn publish_request(configuration: &RouteConfiguration) -> SentRequest {
     let mut body = json!({ "name": configuration.name, "routingType": configuration.routing_type });
-    if let Some(target) = &configuration.target {
+    // The platform wants a target, and sends everything there while it is not asked otherwise.
+    let first = || configuration.rules.first().map(|rule| &rule.destination);
+    let target = configuration.target.as_ref().or(configuration.default_destination.as_ref());
+    if let Some(target) = target.or_else(first) {
         body["target"] = json!({ "type": target.r#type, "id": target.id });
     }
     SentRequest { method: "POST".to_owned(), path: publish_path(&configuration.id), if_match: None, body }

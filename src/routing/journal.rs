@@ -5,8 +5,9 @@
 //! machine. An instance that comes back under the same name takes them up.
 
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -39,11 +40,12 @@ impl Journal {
     /// # Errors
     /// When the folder or the file cannot be used.
     pub fn open(folder: &Path, configuration_id: &str) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        // Conversations are nobody else's business.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let digest = Sha256::digest(configuration_id);
         let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = folder.join(format!("late-{name}.jsonl"));
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let bytes = file.metadata()?.len();
         Ok(Self { file, bytes })
     }
