@@ -312,7 +312,7 @@ mod tests {
 
     fn count(state: &mut State, at: i64, event: u64, flow_id: &str) -> Counted {
         let of = FlowVersionRef { flow_id, version: "1.0" };
-        state.count(minute(at), Identity::of(&event.to_string()), of, event % 3 == 0)
+        state.count(minute(at), Identity::of(&event.to_string()), of, event.is_multiple_of(3))
     }
 
     /// Commits: the changes go to the end of the log.
