@@ -11,6 +11,8 @@ mod actuator_faults;
 mod actuator_stand;
 #[path = "platform/alerts.rs"]
 mod alerts;
+#[path = "platform/analytics_poller.rs"]
+mod analytics_poller;
 #[path = "platform/campaign_poller.rs"]
 mod campaign_poller;
 #[path = "platform/client.rs"]
