@@ -21,6 +21,8 @@ mod client;
 mod drift;
 #[path = "platform/enrichment.rs"]
 mod enrichment;
+#[path = "platform/flow_poller.rs"]
+mod flow_poller;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
 #[path = "platform/rollback.rs"]

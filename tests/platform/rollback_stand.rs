@@ -96,7 +96,8 @@ impl Stand {
         self.start_with(instance, rollback::Settings { lease_idle: Duration::from_secs(12), ..settings() })
     }
 
-    pub fn start_with(&self, instance: &str, settings: rollback::Settings) -> Instance {
+    /// A client with a budget nobody reaches.
+    pub fn client(&self) -> Client {
         let platform = GenesysSettings {
             base_url: self.simulator.api_url(),
             client_id: DEMO_CLIENT_ID.to_owned(),
@@ -107,7 +108,11 @@ impl Stand {
             ..GenesysSettings::default()
         };
         let permits = Arc::new(InProcessPermits::new(BucketShape::new(60_000, platform.budget_window)));
-        let client = Client::new(&platform, permits, &Health::default()).expect("a client");
+        Client::new(&platform, permits, &Health::default()).expect("a client")
+    }
+
+    pub fn start_with(&self, instance: &str, settings: rollback::Settings) -> Instance {
+        let client = self.client();
         let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
         let actuator = RollbackActuator::new(kafka, settings, client, self.database.clone());
         let stop = CancellationToken::new();
