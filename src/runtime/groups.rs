@@ -56,9 +56,24 @@ pub enum Edge {
     Stable,
 }
 
+/// How long librdkafka itself may work on a request to a group's coordinator: its limit.
+///
+/// A request that it gives up while the coordinator is still being looked for aborts the
+/// process once that is found (librdkafka issues 3663 and 4605, present in 2.12). So the
+/// patience is ours: what is not answered in time is left to come in later.
+const COORDINATOR_PATIENCE: Duration = Duration::from_secs(3_600);
+/// Requests still unanswered after this are given up together with their client.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(600);
+
 /// A client that asks the brokers of one cluster.
 pub struct Groups {
+    /// Where coordinators' answers come in. Stands before the client, so that it goes first.
+    answers: Queue,
     client: AdminClient<DefaultClientContext>,
+    config: ClientConfig,
+    /// Requests that were not answered in time, and since when there are any.
+    unanswered: usize,
+    unanswered_since: Option<Instant>,
 }
 
 impl Groups {
@@ -67,7 +82,10 @@ impl Groups {
     /// # Errors
     /// When the configuration is not accepted.
     pub fn new(config: &ClientConfig) -> Result<Self, KafkaError> {
-        Ok(Self { client: AdminClient::from_config(config)? })
+        let client: AdminClient<DefaultClientContext> = AdminClient::from_config(config)?;
+        let answers = Queue::new(client.inner());
+        let config = config.clone();
+        Ok(Self { answers, client, config, unanswered: 0, unanswered_since: None })
     }
 
     /// All consumer groups, in no order.
@@ -83,14 +101,18 @@ impl Groups {
     }
 
     /// Members of each group, or why they cannot be told.
-    pub fn memberships(&self, groups: &[&str], timeout: Duration) -> Vec<Result<Membership, GroupsError>> {
+    pub fn memberships(
+        &mut self,
+        groups: &[&str],
+        timeout: Duration,
+    ) -> Vec<Result<Membership, GroupsError>> {
         self.each(groups, timeout, "members", Operation::Describe, |event| event.membership())
     }
 
     /// Offsets each group has committed, or why they cannot be told. Stable ones only:
     /// those of transactions that are open are not counted yet, and not waited for.
     pub fn committed(
-        &self,
+        &mut self,
         groups: &[&str],
         timeout: Duration,
     ) -> Vec<Result<Vec<(TopicPartition, i64)>, GroupsError>> {
@@ -120,7 +142,7 @@ impl Groups {
 
     /// One request per group, many at a time.
     fn each<T>(
-        &self,
+        &mut self,
         groups: &[&str],
         timeout: Duration,
         what: &'static str,
@@ -128,9 +150,11 @@ impl Groups {
         read: impl Fn(&native::Event) -> Result<T, String>,
     ) -> Vec<Result<T, GroupsError>> {
         let deadline = Instant::now() + timeout;
+        if let Err(busy) = self.await_unanswered(deadline) {
+            return groups.iter().map(|_| Err(problem(what)(busy.clone()))).collect();
+        }
         let in_vain = || Err(problem(what)("no answer in time".to_owned()));
         let mut answers: Vec<_> = groups.iter().map(|_| in_vain()).collect();
-        let queue = self.queue();
         let (mut sent, mut answered) = (0, 0);
         while answered < groups.len() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -138,23 +162,47 @@ impl Groups {
                 break;
             }
             while sent < groups.len() && sent - answered < REQUESTS_AT_ONCE {
-                let request = CString::new(groups[sent])
-                    .map_err(|_| "the name holds a NUL".to_owned())
-                    .and_then(|group| queue.send(Request::Group { operation, group, index: sent }, left));
+                let name = CString::new(groups[sent]).map_err(|_| "the name holds a NUL".to_owned());
+                let request = name.and_then(|group| {
+                    self.answers.send(Request::Group { operation, group, index: sent }, COORDINATOR_PATIENCE)
+                });
                 if let Err(refused) = request {
                     answers[sent] = Err(problem(what)(refused));
                     answered += 1;
                 }
                 sent += 1;
             }
-            let Some(event) = queue.wait(left) else { continue };
+            let Some(event) = self.answers.wait(left) else { continue };
             answers[event.index()] = read(&event).map_err(problem(what));
             answered += 1;
         }
+        self.unanswered = sent - answered;
+        self.unanswered_since = (self.unanswered > 0).then(Instant::now);
         answers
     }
 
-    fn queue(&self) -> Queue<'_> {
+    /// Nothing new is asked while old questions are open: they would pile up.
+    fn await_unanswered(&mut self, deadline: Instant) -> Result<(), String> {
+        while self.unanswered > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.answers.wait(left) {
+                Some(_) => self.unanswered -= 1,
+                None if left.is_zero() => break,
+                None => {}
+            }
+        }
+        if self.unanswered == 0 {
+            self.unanswered_since = None;
+            return Ok(());
+        }
+        let problem = format!("{} earlier questions are not answered yet", self.unanswered);
+        if self.unanswered_since.is_some_and(|since| since.elapsed() > CLIENT_PATIENCE) {
+            *self = Self::new(&self.config.clone()).map_err(|error| error.to_string())?;
+        }
+        Err(problem)
+    }
+
+    fn queue(&self) -> Queue {
         Queue::new(self.client.inner())
     }
 }

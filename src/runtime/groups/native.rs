@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
-use std::marker::PhantomData;
 use std::time::Duration;
 use std::{ptr, slice};
 
@@ -37,18 +36,21 @@ pub(super) enum Request<'r> {
 }
 
 /// Where answers come in.
-pub(super) struct Queue<'c> {
+pub(super) struct Queue {
     native: *mut sys::rd_kafka_queue_t,
     client: *mut sys::rd_kafka_t,
-    /// The queue must not outlive its client.
-    borrowed: PhantomData<&'c ()>,
 }
 
-impl<'c> Queue<'c> {
-    pub fn new<C: ClientContext>(client: &'c Client<C>) -> Self {
+// SAFETY: librdkafka's clients and queues may be used from any thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// The queue must be dropped before its client: `Groups` sees to it.
+    pub fn new<C: ClientContext>(client: &Client<C>) -> Self {
         let client = client.native_ptr();
-        // SAFETY: the client is borrowed for 'c, so the pointer is valid.
-        Self { native: unsafe { sys::rd_kafka_queue_new(client) }, client, borrowed: PhantomData }
+        // SAFETY: the client is borrowed, so the pointer is valid now, and as long as its owner
+        // keeps to the rule above.
+        Self { native: unsafe { sys::rd_kafka_queue_new(client) }, client }
     }
 
     /// Sends a request; the answer comes to this queue, within `timeout` or as an error.
@@ -119,7 +121,7 @@ impl<'c> Queue<'c> {
     }
 }
 
-impl Drop for Queue<'_> {
+impl Drop for Queue {
     fn drop(&mut self) {
         // SAFETY: made by `new` and destroyed once. Answers still to come are dropped with it.
         unsafe { sys::rd_kafka_queue_destroy(self.native) }
