@@ -66,7 +66,7 @@ enum Step {
 
 enum Done {
     Written(Result<bool, Error>),
-    Locked(Result<Option<LockedTurn>, Error>),
+    Locked(Result<Option<Box<LockedTurn>>, Error>),
     LockedWritten(Result<(), Error>),
 }
 
@@ -223,7 +223,7 @@ impl Desk {
         let due = self.breaker.next_attempt().is_none_or(|at| at <= now);
         let waiting = !self.queue.is_empty() && !self.breaker.is_open();
         let upkeep = !self.late.is_empty() || self.look_again || !self.breaker.is_whole();
-        if !waiting && !(upkeep && due) {
+        if !(waiting || upkeep && due) {
             return None;
         }
         self.began_at = now;
@@ -252,7 +252,10 @@ impl Desk {
             (self.kit.counters.clone(), Arc::clone(&self.id), self.counter.revision, asked.clone());
         self.step = Step::Locking(asked);
         let limit = self.kit.settings.give_up;
-        Box::pin(async move { Done::Locked(bounded(limit, &counters, counters.lock(&id, known, &of)).await) })
+        Box::pin(async move {
+            let locked = bounded(limit, &counters, counters.lock(&id, known, &of)).await;
+            Done::Locked(locked.map(|turn| turn.map(Box::new)))
+        })
     }
 
     fn sheet(&mut self, given: Vec<NewAnswer>, conversations: &[Arc<str>]) -> Sheet {
@@ -525,7 +528,11 @@ impl Desk {
     }
 
     /// The counter is ours until the block is written.
-    async fn locked(&mut self, asked: Vec<Arc<str>>, locked: LockedTurn) -> Option<BoxFuture<'static, Done>> {
+    async fn locked(
+        &mut self,
+        asked: Vec<Arc<str>>,
+        locked: Box<LockedTurn>,
+    ) -> Option<BoxFuture<'static, Done>> {
         self.contended = locked.counter.turn != self.counter.turn;
         self.counter = locked.counter.clone();
         if let Some(definition) = locked.definition.clone() {

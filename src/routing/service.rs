@@ -137,10 +137,10 @@ impl Service {
     async fn refresh(&self, seen: &mut HashMap<String, (i64, i64)>) -> Result<(), String> {
         let counters = &self.inner.kit.counters;
         for (id, revision) in counters.revisions().await.map_err(|error| error.to_string())? {
-            if self.open_desk(&id).is_none() {
-                if let Some(in_force) = counters.in_force(&id).await.map_err(|error| error.to_string())? {
-                    self.open(in_force)?;
-                }
+            if self.open_desk(&id).is_none()
+                && let Some(in_force) = counters.in_force(&id).await.map_err(|error| error.to_string())?
+            {
+                self.open(in_force)?;
             }
             let weights = self.inner.kit.view.weights(&id).map_or(0, |(revision, _)| revision);
             if seen.get(&id).is_none_or(|known| *known != (revision, weights)) {

@@ -69,7 +69,7 @@ async fn a_row_comes_back_as_it_was_written() {
     enrichment.commit().await.unwrap();
 
     let mut enrichment = database.enrichment().await.unwrap();
-    assert_eq!(enrichment.lock(&["a"]).await.unwrap(), [done.clone()]);
+    assert_eq!(enrichment.lock(&["a"]).await.unwrap(), std::slice::from_ref(&done));
     assert_eq!(enrichment.details(&["a", "b"]).await.unwrap(), [("a".to_owned(), details.clone())]);
     // Later changes without details leave them.
     enrichment.change(&[Change { row: done, ask_in: None, details: None }]).await.unwrap();

@@ -91,7 +91,7 @@ impl Stage for Lag {
         &DECLARATION
     }
 
-    fn key<'i>(input: &'i LagSample) -> &'i str {
+    fn key(input: &LagSample) -> &str {
         &input.consumer_group
     }
 

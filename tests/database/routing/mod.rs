@@ -110,9 +110,12 @@ async fn kept(owner: &PgPool, configuration: &str) -> Vec<(i64, String, String, 
     .unwrap()
 }
 
+/// What the counter keeps per destination; the second number counts its decisions.
+type Groups = sqlx::types::Json<BTreeMap<String, (i64, i64)>>;
+
 /// What the counter itself says: decisions and decisions by destination.
 async fn counted(owner: &PgPool, configuration: &str) -> (i64, BTreeMap<String, i64>) {
-    let (decisions, groups): (i64, sqlx::types::Json<BTreeMap<String, (i64, i64)>>) =
+    let (decisions, groups): (i64, Groups) =
         sqlx::query_as("SELECT decisions, groups FROM trunkline.route_counters WHERE configuration_id = $1")
             .bind(configuration)
             .fetch_one(owner)
