@@ -47,8 +47,10 @@ impl Heads {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
-            // One fetch brings the record; more would be read in vain.
-            .set("queued.min.messages", "1")
+            // What waits is counted over all partitions together, and a partition whose turn
+            // it is not because of that would wait a second.
+            .set("queued.min.messages", "1000")
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.message.max.bytes", BYTES_PER_PARTITION)
             .set("fetch.wait.max.ms", "10")
             .set("fetch.error.backoff.ms", "20")

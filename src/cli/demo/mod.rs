@@ -135,7 +135,7 @@ impl Arguments {
             ("TRUNKLINE_GENESYS__REQUESTS_PER_MINUTE", REQUESTS_PER_WINDOW.to_string()),
             ("TRUNKLINE_GENESYS__BUDGET_WINDOW", milliseconds(self.scaled(60.0))),
             ("TRUNKLINE_DIAL__MODE", "live".to_owned()),
-            ("TRUNKLINE_LAG__MODE", "off".to_owned()),
+            ("TRUNKLINE_LAG__MODE", "live".to_owned()),
             // A group that falls behind is to be seen, called and helped within a minute.
             ("TRUNKLINE_LAG__INTERVAL", "2s".to_owned()),
             ("TRUNKLINE_LAG__WARNING_AGE", "3s".to_owned()),

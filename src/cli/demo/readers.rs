@@ -22,7 +22,7 @@ use crate::topics;
 pub const GROUP: &str = "demo-readers";
 
 /// One reader manages fewer records a second than the simulated platform sends.
-const WORK: Duration = Duration::from_millis(15);
+const WORK: Duration = Duration::from_millis(10);
 const MOST_READERS: usize = 6;
 /// How often the autoscaler asks.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -96,6 +96,7 @@ impl Reader {
             .set("isolation.level", "read_committed")
             // A little from every partition, not much from one.
             .set("queued.min.messages", "1")
+            .set("fetch.queue.backoff.ms", "10")
             .set("fetch.message.max.bytes", "4096");
         let topic = kafka.topic(&topics::CONVERSATION_EVENTS);
         let thread = std::thread::spawn({

@@ -44,7 +44,7 @@ pub struct Settings {
 }
 
 /// Least and longest time for one poll, whatever the interval.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why the poller cannot run.
