@@ -1,5 +1,6 @@
 //! `trunkline demo`: everything on this machine, before the user's eyes.
 
+mod platform;
 mod readers;
 mod screen;
 mod services;
@@ -19,19 +20,13 @@ use crate::simulator::{self, Running as Simulation, Simulator};
 use crate::topics;
 use crate::topology::{self, Instance, settings};
 
+use platform::Platform;
 use screen::Screen;
 use services::Services;
 
 /// One tick of the platform's time.
 const TICK_SECONDS: f64 = 30.0;
 const REQUESTS_PER_WINDOW: u32 = 300;
-/// A bad version of this flow is published after so long, by our clock.
-const BAD_FLOW: &str = "Main menu";
-const BAD_AFTER_SECONDS: f64 = 40.0;
-const BAD_ERROR_RATE: f64 = 0.35;
-/// Of the simulated platform, by our clock.
-const EVENTS_PER_SECOND: u32 = 100;
-
 /// Consumer groups of the simulated platform's own.
 const ANALYTICS_GROUPS: [&str; 5] =
     ["crm-sync", "quality-monitoring", "agent's-desktop", "billing-export", "data-lake"];
@@ -92,25 +87,6 @@ impl Arguments {
         .await?)
     }
 
-    /// Somebody will publish a version that fails. Returns what to look out for.
-    async fn publish_bad_version(&self, simulation: &Simulation) -> anyhow::Result<String> {
-        let url = format!("{}/simulator/flows", simulation.api_url());
-        let http = reqwest::Client::new();
-        let listed: serde_json::Value = http.get(&url).send().await?.error_for_status()?.json().await?;
-        let items = listed["items"].as_array().context("a list of flows")?;
-        let flow = items.iter().find(|flow| flow["name"] == BAD_FLOW).context("a flow of that name")?;
-        let publish = serde_json::json!({
-            "errorRate": BAD_ERROR_RATE,
-            "description": "published by the demo",
-            "afterSeconds": (BAD_AFTER_SECONDS * self.speed) as u64,
-        });
-        let url = format!("{url}/{}/publish", flow["id"].as_str().context("an id")?);
-        http.post(url).json(&publish).send().await?.error_for_status()?;
-        Ok(format!(
-            "after {BAD_AFTER_SECONDS} s somebody publishes a bad version of the flow {BAD_FLOW:?}: it is taken back"
-        ))
-    }
-
     /// A span of the platform's time on our clock.
     fn scaled(&self, seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds / self.speed)
@@ -169,8 +145,8 @@ impl Arguments {
         simulation: &Simulation,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<ExitCode> {
-        let flows = flows(simulation).await.context("the simulated platform's flows")?;
-        let config = self.configuration(services, simulation, &flows)?;
+        let platform = Platform::new(simulation);
+        let config = self.configuration(services, simulation, &platform.flows())?;
         let instance = Instance::claim(Some("demo"), "")?;
         let kafka = settings::kafka(&config, &instance);
         admin::apply(&kafka, &settings::topics(&config), topics::ALL)
@@ -184,8 +160,10 @@ impl Arguments {
         let running = topology::start(&config, &instance, &names, &stop).await?;
         let http = running.http_address().context("the demo serves HTTP")?;
 
-        send_events(simulation, http).await.context("the simulated platform's events")?;
-        let bad = self.publish_bad_version(simulation).await.context("the simulated platform's publish")?;
+        platform.send_events(http).await.context("the simulated platform's events")?;
+        let bad =
+            platform.publish_bad_version(self.speed).await.context("the simulated platform's publish")?;
+        let shares = platform.ask_for_groups(http).await.context("the demo's routing configuration")?;
 
         let mut out = std::io::stdout();
         writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
@@ -201,6 +179,7 @@ impl Arguments {
             services.postgres_url
         )?;
         writeln!(out, "Rollback   {bad}")?;
+        writeln!(out, "Routing    {shares}")?;
         writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
         writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
         out.flush()?;
@@ -232,26 +211,4 @@ impl Arguments {
         database.close().await;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Lets the simulated platform post what happens to the edge, with the faults an event
-/// stream has: a few events twice, a few out of order.
-/// Ids of the simulated platform's flows.
-async fn flows(simulation: &Simulation) -> anyhow::Result<Vec<String>> {
-    let url = format!("{}/simulator/flows", simulation.api_url());
-    let listed: serde_json::Value = reqwest::get(url).await?.error_for_status()?.json().await?;
-    let items = listed["items"].as_array().context("a list of flows")?;
-    Ok(items.iter().filter_map(|flow| Some(flow["id"].as_str()?.to_owned())).collect())
-}
-
-async fn send_events(simulation: &Simulation, edge: std::net::SocketAddr) -> anyhow::Result<()> {
-    let settings = serde_json::json!({
-        "to": format!("http://{edge}/v1/events"),
-        "eventsPerSecond": EVENTS_PER_SECOND,
-        "duplicateShare": 0.03,
-        "disorderShare": 0.03,
-    });
-    let url = format!("{}/simulator/events", simulation.api_url());
-    reqwest::Client::new().put(url).json(&settings).send().await?.error_for_status()?;
-    Ok(())
 }

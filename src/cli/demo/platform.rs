@@ -1,0 +1,107 @@
+//! What the demo asks of the simulated platform: its flows and queues, its events, a bad
+//! publish, and interactions that ask which group they go to.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::simulator::Running as Simulation;
+
+/// A bad version of this flow is published after so long, by our clock.
+const BAD_FLOW: &str = "Main menu";
+const BAD_AFTER_SECONDS: f64 = 40.0;
+const BAD_ERROR_RATE: f64 = 0.35;
+/// Of the simulated platform, by our clock.
+const EVENTS_PER_SECOND: u32 = 100;
+/// The routing configuration that is asked, and how often.
+const ROUTE: &str = "support";
+const ROUTE_WEIGHTS: [u32; 2] = [70, 30];
+const QUESTIONS_PER_SECOND: u32 = 20;
+
+/// The simulated platform's controls.
+pub struct Platform<'s> {
+    simulation: &'s Simulation,
+    http: reqwest::Client,
+}
+
+impl<'s> Platform<'s> {
+    pub fn new(simulation: &'s Simulation) -> Self {
+        Self { simulation, http: reqwest::Client::new() }
+    }
+
+    fn control(&self, path: &str) -> String {
+        format!("{}/simulator/{path}", self.simulation.api_url())
+    }
+
+    async fn sent(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Ids of its flows.
+    pub fn flows(&self) -> Vec<String> {
+        self.simulation.overview().flows.into_iter().map(|flow| flow.id).collect()
+    }
+
+    /// Lets it post what happens to the edge, with the faults an event stream has: a few
+    /// events twice, a few out of order.
+    pub async fn send_events(&self, edge: SocketAddr) -> anyhow::Result<()> {
+        let settings = json!({
+            "to": format!("http://{edge}/v1/events"),
+            "eventsPerSecond": EVENTS_PER_SECOND,
+            "duplicateShare": 0.03,
+            "disorderShare": 0.03,
+        });
+        self.sent(self.http.put(self.control("events")).json(&settings)).await?;
+        Ok(())
+    }
+
+    /// Somebody will publish a version that fails. Returns what to look out for.
+    pub async fn publish_bad_version(&self, speed: f64) -> anyhow::Result<String> {
+        let flows = self.simulation.overview().flows;
+        let flow = flows.iter().find(|flow| flow.name == BAD_FLOW).context("a flow of that name")?;
+        let publish = json!({
+            "errorRate": BAD_ERROR_RATE,
+            "description": "published by the demo",
+            "afterSeconds": (BAD_AFTER_SECONDS * speed) as u64,
+        });
+        let path = format!("flows/{}/publish", flow.id);
+        self.sent(self.http.post(self.control(&path)).json(&publish)).await?;
+        Ok(format!(
+            "after {BAD_AFTER_SECONDS} s somebody publishes a bad version of the flow {BAD_FLOW:?}: it is taken back"
+        ))
+    }
+
+    /// Puts a routing configuration over two queues in force, and lets interactions ask by it.
+    /// Returns what to look at.
+    pub async fn ask_for_groups(&self, console: SocketAddr) -> anyhow::Result<String> {
+        let queues = self.simulation.overview().queues;
+        let rules: Vec<Value> = queues
+            .iter()
+            .zip(ROUTE_WEIGHTS)
+            .zip(1..)
+            .map(|((queue, weight), number)| {
+                json!({
+                    "id": format!("r{number}"), "priority": number, "expression": "true",
+                    "destination": {"type": "QUEUE_ID", "id": queue.id}, "weight": weight,
+                })
+            })
+            .collect();
+        let target = queues.first().context("a queue")?;
+        let configuration = json!({
+            "id": ROUTE, "name": "Support", "routingType": "SINGLE_QUEUE",
+            "target": {"type": "QUEUE_ID", "id": target.id}, "rules": rules, "status": "ENABLED",
+        });
+        let route = format!("http://{console}/v1/routes/{ROUTE}");
+        self.sent(self.http.put(&route).json(&configuration)).await?;
+        self.sent(self.http.post(format!("{route}/publish")).json(&json!({}))).await?;
+        let load = json!({
+            "to": [format!("http://{console}")],
+            "configurationIds": [ROUTE],
+            "ratePerSecond": QUESTIONS_PER_SECOND,
+        });
+        self.sent(self.http.post(self.control("decisions")).json(&load)).await?;
+        let [first, second] = ROUTE_WEIGHTS;
+        Ok(format!("select * from audit.route_shares: {first} to {second} between two queues, exactly"))
+    }
+}
