@@ -181,6 +181,11 @@ pub(super) const PUBLISH_ANSWERS: &[Answer] = &[
     Answer { status: 400, description: "The draft cannot be used", content: Content::Problem },
     Answer { status: 404, description: "Nothing of this id was saved", content: Content::Problem },
     Answer { status: 409, description: "There are as many as there can be", content: Content::Problem },
+    Answer {
+        status: 503,
+        description: "No instance here decides on routes, so nothing would be in force",
+        content: Content::Problem,
+    },
 ];
 
 pub(super) async fn decide(
