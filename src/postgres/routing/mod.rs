@@ -101,11 +101,14 @@ pub struct LockedTurn {
     pub known: Vec<KnownAnswer>,
 }
 
+// Conversations are looked up one by one: with `= ANY` and the statistics of a table that was
+// empty a moment ago, the planner reads all rows of the configuration instead.
 const WRITE: &str = "WITH moved AS (
         UPDATE trunkline.route_counters SET turn = turn + 1, decisions = decisions + $3, groups = $4
         WHERE configuration = $1 AND turn = $2
-          AND NOT EXISTS (SELECT FROM trunkline.route_answers
-                          WHERE configuration = $1 AND conversation_id = ANY ($7))
+          AND NOT EXISTS (SELECT FROM unnest($7::text[]) AS asked(id), LATERAL (
+                SELECT FROM trunkline.route_answers AS a
+                WHERE a.configuration = $1 AND a.conversation_id = asked.id LIMIT 1) AS known)
         RETURNING decisions - $3 AS before, revision
     ), taken AS (
         INSERT INTO trunkline.route_turns (configuration, first_sequence, revision, settings_revision, groups)
@@ -118,8 +121,10 @@ const WRITE: &str = "WITH moved AS (
     FROM moved, unnest($7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bigint[])
          WITH ORDINALITY AS a(conversation_id, destination_id, revision, source, reason, decided_at_ms, number)";
 
-const KNOWN: &str = "SELECT conversation_id, destination_id, revision, sequence, source, decided_at_ms
-    FROM trunkline.route_answers WHERE configuration = $1 AND conversation_id = ANY ($2)";
+const KNOWN: &str = "SELECT known.* FROM unnest($2::text[]) AS asked(id), LATERAL (
+        SELECT conversation_id, destination_id, revision, sequence, source, decided_at_ms
+        FROM trunkline.route_answers
+        WHERE configuration = $1 AND conversation_id = asked.id LIMIT 1) AS known";
 
 impl RouteCounters {
     /// Opens connections of its own when they are needed, `connections` at most.
