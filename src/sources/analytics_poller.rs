@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{FactProducer, NotDelivered, new_traceparent};
-use super::ownership::{self, Owned};
+use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use crate::genesys::{CallError, CallErrorKind, Client, EventLagAnswer, EventLagQuery, Priority, Scope};
 use crate::health::{Health, Part};
@@ -21,7 +21,6 @@ use crate::model::Timestamp;
 use crate::model::lag::{EventLag, LagSample, LagSource, Observation};
 use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
 use crate::topics;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.
@@ -42,15 +41,6 @@ pub struct Settings {
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Why the poller cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum PollerError {
-    #[error("cannot make a Kafka producer: {0}; check the `kafka` settings")]
-    Producer(#[from] rdkafka::error::KafkaError),
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-}
-
 /// Asks, if it is this instance's to ask, until `shutdown`.
 ///
 /// # Errors
@@ -67,11 +57,8 @@ pub async fn run(
     let part = health.part(ROLE);
     part.ready();
     let poller = Arc::new(Poller { settings, client, producer: producer.clone(), part });
-    let work = |owned, stop| Arc::clone(&poller).work(owned, stop);
-    let ended = ownership::run(&kafka, ROLE, &topics::CONSUMER_LAG, &producer, health, shutdown, work).await;
-    // The last producer waits for its thread: not in the runtime's way.
-    let _ = tokio::task::spawn_blocking(move || drop((poller, producer))).await;
-    Ok(ended?)
+    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::CONSUMER_LAG, health, shutdown };
+    member.run(producer, poller, Poller::work).await
 }
 
 struct Poller {

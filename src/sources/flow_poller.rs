@@ -7,24 +7,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::complaints::Complaints;
-use super::facts::{FactProducer, NotDelivered, new_traceparent};
-use super::ownership::{self, Owned, STOPPING_GRACE};
-use super::schedule::Schedule;
-use crate::genesys::{CallError, CallErrorKind, Client, PlatformVersion, Priority, Scope};
+use super::facts::FactProducer;
+use super::ownership::{Member, Owned, PollerError};
+use super::watch::{Ended, Missed, Watch, after};
+use crate::genesys::{Client, PlatformVersion};
 use crate::health::Health;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowVersion, FlowVersions};
-use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
-use crate::topics::{self, Topic};
+use crate::topics;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.
 pub const ROLE: &str = "flow-poller";
@@ -49,20 +46,8 @@ pub struct Settings {
 const SETTLING_SHARE: u32 = 6;
 /// Pause after a measure that could not be had, as a share of a minute.
 const RETRY_SHARE: u32 = 10;
-/// Longest time for one observation.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 /// Versions told of one flow: the newest.
 const VERSIONS_TOLD: usize = 200;
-
-/// Why the poller cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum PollerError {
-    #[error("cannot make a Kafka producer: {0}; check the `kafka` settings")]
-    Producer(#[from] rdkafka::error::KafkaError),
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-}
 
 /// Observes this instance's share of the flows until `shutdown`.
 ///
@@ -77,53 +62,16 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
     let producer = FactProducer::new(&kafka, ROLE)?;
-    let observer = Arc::new(Observer {
-        slots: Semaphore::new(settings.concurrency.max(1)),
-        complaints: Complaints::new("flow", "flows", health.part(ROLE)),
-        settings,
-        client,
-        producer: producer.clone(),
-        clock: clock::now,
-    });
-    let work = |owned, stop| Arc::clone(&observer).watch_all(owned, stop);
-    Ok(ownership::run(&kafka, ROLE, &topics::FLOW_VERSIONS, &producer, health, shutdown, work).await?)
+    let complaints = Complaints::new("flow", "flows", health.part(ROLE));
+    let watch = Watch::new(client, producer.clone(), settings.concurrency, complaints);
+    let observer = Arc::new(Observer { settings, watch });
+    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::FLOW_VERSIONS, health, shutdown };
+    member.run(producer, observer, Observer::watch_all).await
 }
 
-/// What every observation needs.
 struct Observer {
     settings: Settings,
-    client: Client,
-    producer: FactProducer,
-    /// Observations under way.
-    slots: Semaphore,
-    complaints: Complaints,
-    clock: fn() -> Timestamp,
-}
-
-/// Why there is no new fact.
-#[derive(Debug, thiserror::Error)]
-enum Missed {
-    #[error(transparent)]
-    Call(#[from] CallError),
-    #[error(transparent)]
-    Delivery(#[from] NotDelivered),
-    /// The flow went elsewhere, or the process stops.
-    #[error("stopped")]
-    Stopped,
-}
-
-impl Missed {
-    fn name(&self) -> &'static str {
-        match self {
-            Missed::Call(error) => error.kind.name(),
-            Missed::Delivery(_) => "not_delivered",
-            Missed::Stopped => "stopped",
-        }
-    }
-
-    fn is_stop(&self) -> bool {
-        matches!(self, Missed::Stopped | Missed::Call(CallError { kind: CallErrorKind::Cancelled, .. }))
-    }
+    watch: Watch,
 }
 
 impl Observer {
@@ -150,54 +98,52 @@ impl Observer {
     }
 
     async fn watch_versions(&self, flow: &str, partition: i32, stop: &CancellationToken) {
-        let schedule = Schedule::new(flow, self.settings.interval);
-        loop {
-            let seen = self.observe_versions(flow, partition, stop).await;
-            if self.tell("versions", flow, seen.as_ref().err()) {
-                return;
-            }
-            tokio::select! {
-                () = sleep(schedule.wait((self.clock)())) => {}
-                () = stop.cancelled() => return,
-            }
-        }
+        let key = format!("{flow} (versions)");
+        let count = |ended| metrics::FLOW_POLLS.counter(&["versions", ended]).increment(1);
+        let observe = |last| self.observe_versions(flow, partition, last, stop);
+        self.watch.every(self.settings.interval, &key, stop, count, observe).await;
     }
 
+    #[tracing::instrument(skip_all, fields(flow))]
     async fn observe_versions(
         &self,
         flow: &str,
         partition: i32,
+        last: Timestamp,
         stop: &CancellationToken,
-    ) -> Result<(), Missed> {
+    ) -> Result<Timestamp, Missed> {
         let (versions, observed_at) = {
-            let _slot = self.slot(stop).await?;
-            let observed_at = (self.clock)();
-            let scope = self.scope(self.settings.interval, stop);
-            (self.client.flow_versions(flow, &scope).await?, observed_at)
+            let _slot = self.watch.slot(stop).await?;
+            let observed_at = (self.watch.clock)().max(after(last));
+            let scope = self.watch.scope(self.settings.interval, stop);
+            (self.watch.client.flow_versions(flow, &scope).await?, observed_at)
         };
         let fact = timeline(flow, observed_at, &versions);
-        self.publish(&topics::FLOW_VERSIONS, partition, flow, &fact, stop).await
+        self.watch.publish(&topics::FLOW_VERSIONS, partition, flow, &fact, stop).await?;
+        Ok(observed_at)
     }
 
     /// One minute after the other; one that could not be measured while the next lasted is
     /// left out.
     async fn watch_measures(&self, flow: &str, stop: &CancellationToken) {
+        let key = format!("{flow} (measures)");
+        let count = |ended| metrics::FLOW_POLLS.counter(&["measures", ended]).increment(1);
         let minute = self.settings.minute;
         let length = i64::try_from(minute.as_millis()).unwrap_or(i64::MAX).max(1);
         let begin_of = |at: Timestamp| Timestamp::from_millis(at.as_millis().div_euclid(length) * length);
-        let mut next = begin_of((self.clock)());
+        let mut next = begin_of((self.watch.clock)());
         loop {
             let due = next.plus(minute + minute / SETTLING_SHARE);
-            let wait = u64::try_from(due.millis_since((self.clock)())).unwrap_or(0);
+            let wait = u64::try_from(due.millis_since((self.watch.clock)())).unwrap_or(0);
             tokio::select! {
                 () = sleep(Duration::from_millis(wait)) => {}
                 () = stop.cancelled() => return,
             }
             let seen = self.observe_measures(flow, next, stop).await;
-            if self.tell("measures", flow, seen.as_ref().err()) {
+            if self.watch.tell(&key, seen.as_ref().err(), count) == Ended::Stopped {
                 return;
             }
-            let newest = begin_of((self.clock)().minus(minute + minute / SETTLING_SHARE));
+            let newest = begin_of((self.watch.clock)().minus(minute + minute / SETTLING_SHARE));
             if seen.is_ok() {
                 next = next.plus(minute).max(newest);
             } else if newest > next {
@@ -211,6 +157,7 @@ impl Observer {
         }
     }
 
+    #[tracing::instrument(skip_all, fields(flow))]
     async fn observe_measures(
         &self,
         flow: &str,
@@ -219,10 +166,10 @@ impl Observer {
     ) -> Result<(), Missed> {
         let until = minute.plus(self.settings.minute);
         let (measured, observed_at) = {
-            let _slot = self.slot(stop).await?;
-            let observed_at = (self.clock)();
-            let scope = self.scope(self.settings.minute, stop);
-            (self.client.flow_measures(flow, minute, until, &scope).await?, observed_at)
+            let _slot = self.watch.slot(stop).await?;
+            let observed_at = (self.watch.clock)();
+            let scope = self.watch.scope(self.settings.minute, stop);
+            (self.watch.client.flow_measures(flow, minute, until, &scope).await?, observed_at)
         };
         let fact = FlowHealth {
             flow_id: flow.into(),
@@ -234,65 +181,9 @@ impl Observer {
             observed_at,
             complete: true,
         };
-        let count = self.producer.partitions(&topics::FLOW_HEALTH).await?;
+        let count = self.watch.producer.partitions(&topics::FLOW_HEALTH).await?;
         let partition = topics::partition_of(flow.as_bytes(), count);
-        self.publish(&topics::FLOW_HEALTH, partition, flow, &fact, stop).await
-    }
-
-    async fn publish(
-        &self,
-        topic: &'static Topic,
-        partition: i32,
-        flow: &str,
-        fact: &impl serde::Serialize,
-        stop: &CancellationToken,
-    ) -> Result<(), Missed> {
-        let value = serde_json::to_vec(fact).expect("own values are JSON");
-        let traceparent = new_traceparent();
-        let stopped = async {
-            stop.cancelled().await;
-            sleep(STOPPING_GRACE).await;
-        };
-        tokio::select! {
-            written = self.producer.publish(topic, partition, flow, &value, &traceparent) => Ok(written?),
-            () = stopped => Err(Missed::Stopped),
-        }
-    }
-
-    async fn slot(&self, stop: &CancellationToken) -> Result<tokio::sync::SemaphorePermit<'_>, Missed> {
-        tokio::select! {
-            slot = self.slots.acquire() => slot.map_err(|_| Missed::Stopped),
-            () = stop.cancelled() => Err(Missed::Stopped),
-        }
-    }
-
-    fn scope(&self, patience: Duration, stop: &CancellationToken) -> Scope {
-        Scope {
-            priority: Priority::Read,
-            deadline: Instant::now() + patience.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
-            cancelled: stop.clone(),
-        }
-    }
-
-    /// Counts and tells how an observation ended. Whether it was stopped.
-    fn tell(&self, what: &'static str, flow: &str, missed: Option<&Missed>) -> bool {
-        let key = format!("{flow} ({what})");
-        match missed {
-            None => {
-                metrics::FLOW_POLLS.counter(&[what, "ok"]).increment(1);
-                self.complaints.withdraw(&key);
-            }
-            Some(missed) if missed.is_stop() => {
-                self.complaints.withdraw(&key);
-                return true;
-            }
-            Some(missed) => {
-                metrics::FLOW_POLLS.counter(&[what, missed.name()]).increment(1);
-                tracing::warn!(flow, what, reason = %missed, "flow not observed");
-                self.complaints.file(&key, missed.to_string());
-            }
-        }
-        false
+        self.watch.publish(&topics::FLOW_HEALTH, partition, flow, &fact, stop).await
     }
 }
 

@@ -10,3 +10,6 @@ pub mod lag_poller;
 mod ownership;
 pub mod queue_poller;
 mod schedule;
+mod watch;
+
+pub use ownership::PollerError;

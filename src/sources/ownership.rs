@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::error::KafkaError;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,67 +42,102 @@ impl Owned {
     }
 }
 
-/// Runs `work` on this instance's share of `topic` until `shutdown`, anew with every
-/// change of it. What is not over when a partition goes elsewhere is aborted before
-/// another instance is assigned it.
-///
-/// # Errors
-/// When the group member fails for good.
-pub async fn run<F>(
-    kafka: &KafkaSettings,
-    role: &'static str,
-    topic: &'static Topic,
-    producer: &FactProducer,
-    health: &Health,
-    shutdown: CancellationToken,
-    work: impl Fn(Owned, CancellationToken) -> F,
-) -> Result<(), SubscriptionError>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let part = health.part(&format!("{role}.group"));
-    let options = SubscriptionOptions {
-        revocation_wait: STOPPING_GRACE + Duration::from_secs(1),
-        health: Some(part.clone()),
-        ..SubscriptionOptions::default()
-    };
-    let mut subscription = Subscription::open(kafka, role, &[topic], options, shutdown.clone())?;
-    let mut partitions = BTreeSet::new();
-    let mut running: Option<Running> = None;
-    let result = loop {
-        let event = subscription.next().await;
-        if let Event::Records(_) = event {
-            // No partition is ever started.
-            continue;
-        }
-        if let Some(running) = running.take() {
+/// Why a poller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum PollerError {
+    #[error("cannot make a Kafka client: {0}; check the `kafka` settings")]
+    Client(#[from] KafkaError),
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+}
+
+/// One of the instances that share a topic's keys among them.
+pub struct Member<'a> {
+    pub kafka: &'a KafkaSettings,
+    /// Name of the role: its consumer group.
+    pub role: &'static str,
+    /// The topic whose keys are shared.
+    pub topic: &'static Topic,
+    pub health: &'a Health,
+    pub shutdown: CancellationToken,
+}
+
+impl Member<'_> {
+    /// Runs `work` on this instance's share until shutdown, anew with every change of it. What
+    /// is not over when a partition goes elsewhere is aborted before another instance is
+    /// assigned it.
+    ///
+    /// # Errors
+    /// When the group member fails for good.
+    pub async fn run<W, F>(
+        self,
+        producer: FactProducer,
+        worker: Arc<W>,
+        work: impl Fn(Arc<W>, Owned, CancellationToken) -> F,
+    ) -> Result<(), PollerError>
+    where
+        W: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ended = self.share(&producer, |owned, stop| work(Arc::clone(&worker), owned, stop)).await;
+        // Clients wait for their threads as they go: not in the runtime's way.
+        let _ = tokio::task::spawn_blocking(move || drop((worker, producer))).await;
+        Ok(ended?)
+    }
+
+    async fn share<F>(
+        self,
+        producer: &FactProducer,
+        work: impl Fn(Owned, CancellationToken) -> F,
+    ) -> Result<(), SubscriptionError>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { kafka, role, topic, health, shutdown } = self;
+        let part = health.part(&format!("{role}.group"));
+        let options = SubscriptionOptions {
+            revocation_wait: STOPPING_GRACE + Duration::from_secs(1),
+            health: Some(part.clone()),
+            ..SubscriptionOptions::default()
+        };
+        let mut subscription = Subscription::open(kafka, role, &[topic], options, shutdown.clone())?;
+        let mut partitions = BTreeSet::new();
+        let mut running: Option<Running> = None;
+        let result = loop {
+            let event = subscription.next().await;
+            if let Event::Records(_) = event {
+                // No partition is ever started.
+                continue;
+            }
+            if let Some(running) = running.take() {
+                running.stop().await;
+            }
+            match event {
+                Event::Assigned(more) => partitions.extend(more.iter().map(|at| at.partition)),
+                Event::Revoked(less) => {
+                    partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
+                    subscription.acknowledge_revocation().await;
+                }
+                Event::Lost(less) => {
+                    partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
+                }
+                Event::Failed(error) => break Err(error),
+                Event::Closed => break Ok(()),
+                Event::Records(_) => {}
+            }
+            let Some(count) = partition_count(producer, topic, &part, &shutdown).await else { continue };
+            if !partitions.is_empty() {
+                let stop = shutdown.child_token();
+                let owned = Owned { partitions: partitions.clone(), count };
+                running = Some(Running { task: tokio::spawn(work(owned, stop.clone())), stop });
+            }
+        };
+        if let Some(running) = running {
             running.stop().await;
         }
-        match event {
-            Event::Assigned(more) => partitions.extend(more.iter().map(|at| at.partition)),
-            Event::Revoked(less) => {
-                partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
-                subscription.acknowledge_revocation().await;
-            }
-            Event::Lost(less) => {
-                partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
-            }
-            Event::Failed(error) => break Err(error),
-            Event::Closed => break Ok(()),
-            Event::Records(_) => {}
-        }
-        let Some(count) = partition_count(producer, topic, &part, &shutdown).await else { continue };
-        if !partitions.is_empty() {
-            let stop = shutdown.child_token();
-            let owned = Owned { partitions: partitions.clone(), count };
-            running = Some(Running { task: tokio::spawn(work(owned, stop.clone())), stop });
-        }
-    };
-    if let Some(running) = running {
-        running.stop().await;
+        subscription.close().await;
+        result
     }
-    subscription.close().await;
-    result
 }
 
 struct Running {

@@ -12,7 +12,8 @@ use trunkline::genesys;
 use trunkline::health::Health;
 use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::simulator::{CampaignScenario, Scenario, Settings};
-use trunkline::sources::campaign_poller::{self, PollerError};
+use trunkline::sources::PollerError;
+use trunkline::sources::campaign_poller;
 use trunkline::topics::{self, CAMPAIGN_STATS};
 
 use crate::support::simulated::{Organization, client, settings};

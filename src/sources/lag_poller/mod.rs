@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{FactProducer, NotDelivered, new_traceparent};
-use super::ownership::{self, Owned};
+use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use crate::health::{Health, Part};
 use crate::metrics;
@@ -23,7 +23,6 @@ use crate::model::Timestamp;
 use crate::model::lag::LagSample;
 use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
 use crate::topics;
 
 pub use choice::Choice;
@@ -46,15 +45,6 @@ pub struct Settings {
 /// Least and longest time for one poll, whatever the interval.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Why the poller cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum PollerError {
-    #[error("cannot make a Kafka client: {0}; check the `kafka` settings")]
-    Client(#[from] rdkafka::error::KafkaError),
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-}
 
 /// Observes this instance's share of the groups until `shutdown`.
 ///
@@ -85,11 +75,8 @@ pub async fn run(
         producer: producer.clone(),
         last: Mutex::new(Timestamp::MIN),
     });
-    let work = |owned, stop| Arc::clone(&poller).work(owned, stop);
-    let ended = ownership::run(&kafka, ROLE, &topics::CONSUMER_LAG, &producer, health, shutdown, work).await;
-    // Clients wait for their threads as they go: not in the runtime's way.
-    let _ = tokio::task::spawn_blocking(move || drop((poller, producer))).await;
-    Ok(ended?)
+    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::CONSUMER_LAG, health, shutdown };
+    member.run(producer, poller, Poller::work).await
 }
 
 struct Watched {

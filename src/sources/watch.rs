@@ -1,0 +1,187 @@
+//! Watching many things of one kind: a bounded number is observed at the same time, each at
+//! once and then every interval. What could not be observed is told, and tried again.
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use super::complaints::Complaints;
+use super::facts::{FactProducer, NotDelivered, new_traceparent};
+use super::ownership::STOPPING_GRACE;
+use super::schedule::Schedule;
+use crate::genesys::{CallError, CallErrorKind, Client, Priority, Scope};
+use crate::model::Timestamp;
+use crate::runtime::clock;
+use crate::telemetry;
+use crate::topics::Topic;
+
+/// Something that does not exist is asked for this many times less often.
+const ABSENT_FACTOR: u32 = 10;
+/// Least and longest time for one observation, whatever the interval.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no new fact.
+#[derive(Debug, thiserror::Error)]
+pub enum Missed {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Delivery(#[from] NotDelivered),
+    /// What is watched went elsewhere, or the process stops.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl Missed {
+    /// As metrics name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Missed::Call(error) => error.kind.name(),
+            Missed::Delivery(_) => "not_delivered",
+            Missed::Stopped => "stopped",
+        }
+    }
+
+    fn is_stop(&self) -> bool {
+        matches!(self, Missed::Stopped | Missed::Call(CallError { kind: CallErrorKind::Cancelled, .. }))
+    }
+
+    fn is_absence(&self) -> bool {
+        matches!(self, Missed::Call(CallError { kind: CallErrorKind::NotFound, .. }))
+    }
+}
+
+/// How an observation ended, for whoever repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Seen,
+    Missed,
+    /// What is watched does not exist.
+    Absent,
+    Stopped,
+}
+
+/// What observations of one kind of thing share.
+pub struct Watch {
+    pub client: Client,
+    pub producer: FactProducer,
+    pub clock: fn() -> Timestamp,
+    /// Observations under way.
+    slots: Semaphore,
+    complaints: Complaints,
+}
+
+impl Watch {
+    /// Observes `concurrency` at once, at least 1.
+    pub fn new(client: Client, producer: FactProducer, concurrency: usize, complaints: Complaints) -> Self {
+        Self { client, producer, clock: clock::now, slots: Semaphore::new(concurrency.max(1)), complaints }
+    }
+
+    /// Observes one thing at once and then every `interval`, until stopped. `observe` is given
+    /// when it was last seen, and answers when it was this time; `count` the ending's name.
+    pub async fn every<F>(
+        &self,
+        interval: Duration,
+        key: &str,
+        stop: &CancellationToken,
+        count: impl Fn(&'static str),
+        observe: impl Fn(Timestamp) -> F,
+    ) where
+        F: Future<Output = Result<Timestamp, Missed>>,
+    {
+        let schedule = Schedule::new(key, interval);
+        let mut last = Timestamp::MIN;
+        loop {
+            let observed = observe(last).await;
+            let mut wait = schedule.wait((self.clock)());
+            match self.tell(key, observed.as_ref().err(), &count) {
+                Ended::Stopped => return,
+                Ended::Absent => wait = wait.saturating_add(interval.saturating_mul(ABSENT_FACTOR - 1)),
+                Ended::Seen | Ended::Missed => {}
+            }
+            last = observed.unwrap_or(last);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.complaints.withdraw(key);
+    }
+
+    /// Counts and tells how an observation ended.
+    pub fn tell(&self, key: &str, missed: Option<&Missed>, count: impl Fn(&'static str)) -> Ended {
+        match missed {
+            None => {
+                count("ok");
+                self.complaints.withdraw(key);
+                Ended::Seen
+            }
+            Some(missed) if missed.is_stop() => {
+                self.complaints.withdraw(key);
+                Ended::Stopped
+            }
+            Some(missed) => {
+                count(missed.name());
+                self.complaints.file(key, missed.to_string());
+                if missed.is_absence() { Ended::Absent } else { Ended::Missed }
+            }
+        }
+    }
+
+    /// Waits for its turn.
+    ///
+    /// # Errors
+    /// [`Missed::Stopped`].
+    pub async fn slot(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, Missed> {
+        tokio::select! {
+            slot = self.slots.acquire() => slot.map_err(|_| Missed::Stopped),
+            () = stop.cancelled() => Err(Missed::Stopped),
+        }
+    }
+
+    /// For reading within about `interval`.
+    pub fn scope(&self, interval: Duration, stop: &CancellationToken) -> Scope {
+        Scope {
+            priority: Priority::Read,
+            deadline: Instant::now() + interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
+            cancelled: stop.clone(),
+        }
+    }
+
+    /// Writes a fact under the current span's trace; one on its way when all stops still has a
+    /// short while.
+    ///
+    /// # Errors
+    /// When the brokers did not take it in time.
+    pub async fn publish(
+        &self,
+        topic: &'static Topic,
+        partition: i32,
+        key: &str,
+        fact: &impl Serialize,
+        stop: &CancellationToken,
+    ) -> Result<(), Missed> {
+        let value = serde_json::to_vec(fact).expect("own values are JSON");
+        let traceparent = telemetry::traceparent(&Span::current()).unwrap_or_else(new_traceparent);
+        let stopped = async {
+            stop.cancelled().await;
+            sleep(STOPPING_GRACE).await;
+        };
+        tokio::select! {
+            written = self.producer.publish(topic, partition, key, &value, &traceparent) => Ok(written?),
+            () = stopped => Err(Missed::Stopped),
+        }
+    }
+}
+
+/// The least time of another observation: those of one thing never share one nor run back,
+/// whatever the clock does.
+pub fn after(last: Timestamp) -> Timestamp {
+    last.plus(Duration::from_millis(1))
+}
