@@ -5,6 +5,7 @@
 //! has seen before, groups that stand still, and groups whose commits move in every
 //! partition that lags, so that each costs a fetch.
 
+mod allocated;
 #[path = "../harness/mod.rs"]
 mod harness;
 
@@ -90,7 +91,7 @@ fn evaluate(samples: &[LagSample], partitions: usize) {
     let stage = Lag::new(Mode::Shadow, Thresholds::default(), intervals);
     let mut states: std::collections::HashMap<String, State> = Default::default();
     let mut outputs = Outputs::default();
-    let before = resident_bytes();
+    let before = allocated::bytes();
     let began = Instant::now();
     const POLLS: i64 = 60;
     for number in 0..POLLS {
@@ -107,7 +108,7 @@ fn evaluate(samples: &[LagSample], partitions: usize) {
     }
     let steps = POLLS as usize * partitions;
     println!("stage: {:.1} µs per sample", began.elapsed().as_secs_f64() * 1e6 / steps as f64);
-    println!("stage: {:.0} bytes of memory per partition", (resident_bytes() - before) / partitions as f64);
+    println!("stage: {:.0} bytes of memory per partition", (allocated::bytes() - before) / partitions as f64);
     let written: usize = states.values().map(|state| serde_json::to_vec(state).expect("JSON").len()).sum();
     println!("stage: {:.0} bytes of state per partition", written as f64 / partitions as f64);
 }

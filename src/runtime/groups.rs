@@ -22,6 +22,8 @@ pub type TopicPartition = (String, i32);
 
 /// Requests to the brokers under way at once where each group needs its own.
 const REQUESTS_AT_ONCE: usize = 256;
+/// Partitions asked about at once: librdkafka looks each answer up in its list from the front.
+const PARTITIONS_PER_QUESTION: usize = 500;
 
 /// Why the brokers' answer is not there, in a form for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,11 +51,18 @@ pub struct Membership {
 
 /// One end of a partition's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edge {
-    /// The first offset that is still there.
+enum Edge {
     Start,
-    /// The last stable offset: where a `read_committed` reader's log ends.
     Stable,
+}
+
+/// Offsets where logs begin and end, or why one cannot be told.
+#[derive(Debug, Default)]
+pub struct Edges {
+    /// The first offset that is still there.
+    pub starts: HashMap<TopicPartition, Result<i64, String>>,
+    /// The last stable offset: where a `read_committed` reader's log ends.
+    pub ends: HashMap<TopicPartition, Result<i64, String>>,
 }
 
 /// How long librdkafka itself may work on a request to a group's coordinator: its limit.
@@ -119,25 +128,34 @@ impl Groups {
         self.each(groups, timeout, "committed offsets", Operation::Committed, |event| event.committed())
     }
 
-    /// An edge of each partition, or why it cannot be told. Partitions of topics that do
+    /// Both edges of each partition, or why they cannot be told. Partitions of topics that do
     /// not exist any more are left out.
     ///
     /// # Errors
-    /// When no broker answers at all.
-    pub fn offsets(
-        &self,
-        partitions: &[TopicPartition],
-        edge: Edge,
-        timeout: Duration,
-    ) -> Result<HashMap<TopicPartition, Result<i64, String>>, GroupsError> {
+    /// When some question gets no answer at all.
+    pub fn edges(&self, partitions: &[TopicPartition], timeout: Duration) -> Result<Edges, GroupsError> {
         const WHAT: &str = "offsets of partitions";
-        if partitions.is_empty() {
-            return Ok(HashMap::new());
-        }
+        let deadline = Instant::now() + timeout;
         let queue = self.queue();
-        queue.send(Request::Offsets { partitions, edge }, timeout).map_err(problem(WHAT))?;
-        let event = queue.wait(timeout).ok_or_else(|| problem(WHAT)("no answer in time".to_owned()))?;
-        event.offsets().map_err(problem(WHAT))
+        let mut open = 0;
+        for partitions in partitions.chunks(PARTITIONS_PER_QUESTION) {
+            for edge in [Edge::Start, Edge::Stable] {
+                let left = deadline.saturating_duration_since(Instant::now());
+                queue.send(Request::Offsets { partitions, edge }, left).map_err(problem(WHAT))?;
+                open += 1;
+            }
+        }
+        let mut edges = Edges::default();
+        while open > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = queue.wait(left).ok_or_else(|| problem(WHAT)("no answer in time".to_owned()))?;
+            let offsets = event.offsets().map_err(problem(WHAT))?;
+            let edge =
+                if event.index() == Edge::Start as usize { &mut edges.starts } else { &mut edges.ends };
+            edge.extend(offsets);
+            open -= 1;
+        }
+        Ok(edges)
     }
 
     /// One request per group, many at a time.

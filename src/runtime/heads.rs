@@ -18,6 +18,8 @@ use native::Happened;
 /// Partitions fetched from at once, and bytes from each: 32 MiB together.
 const PARTITIONS_AT_ONCE: usize = 512;
 const BYTES_PER_PARTITION: &str = "65536";
+/// Time to look up the leaders of one topic.
+const LEADERS: Duration = Duration::from_secs(2);
 /// How often the deadline is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -32,6 +34,8 @@ pub struct Found {
 /// A consumer that belongs to no group's membership and commits nothing.
 pub struct Heads {
     consumer: BaseConsumer<DefaultConsumerContext>,
+    /// Topics whose leaders the client was told to look up.
+    met: HashSet<String>,
 }
 
 impl Heads {
@@ -56,7 +60,7 @@ impl Heads {
             .set("fetch.error.backoff.ms", "20")
             .set("check.crcs", "false")
             .create()?;
-        Ok(Self { consumer })
+        Ok(Self { consumer, met: HashSet::new() })
     }
 
     /// The first record of each partition from its offset on; `None` where there is none
@@ -64,11 +68,12 @@ impl Heads {
     ///
     /// Partitions that have not answered by the deadline are told as such.
     pub fn read(
-        &self,
+        &mut self,
         wanted: &[(TopicPartition, i64)],
         deadline: Instant,
     ) -> HashMap<TopicPartition, Result<Option<Found>, String>> {
         let mut answers = HashMap::with_capacity(wanted.len());
+        self.meet(wanted, deadline);
         for chunk in wanted.chunks(PARTITIONS_AT_ONCE) {
             let mut open: HashSet<TopicPartition> = chunk.iter().map(|(place, _)| place.clone()).collect();
             match self.assign(chunk) {
@@ -83,6 +88,21 @@ impl Heads {
             tracing::debug!(%error, "the reader of heads keeps its assignment");
         }
         answers
+    }
+
+    /// Looks up the leaders of topics read for the first time: left to itself the client does
+    /// so once a second.
+    fn meet(&mut self, wanted: &[(TopicPartition, i64)], deadline: Instant) {
+        let topics: HashSet<&str> = wanted.iter().map(|((topic, _), _)| topic.as_str()).collect();
+        self.met.retain(|topic| topics.contains(topic.as_str()));
+        for topic in topics {
+            if self.met.insert(topic.to_owned()) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if let Err(error) = self.consumer.fetch_metadata(Some(topic), left.min(LEADERS)) {
+                    tracing::debug!(topic, %error, "leaders are not known yet");
+                }
+            }
+        }
     }
 
     fn assign(&self, chunk: &[(TopicPartition, i64)]) -> Result<(), KafkaError> {

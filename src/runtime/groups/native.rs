@@ -1,6 +1,5 @@
 //! librdkafka's admin requests about groups, each pointer owned by one value.
 
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 use std::{ptr, slice};
@@ -29,6 +28,7 @@ pub(super) enum Request<'r> {
         group: CString,
         index: usize,
     },
+    /// The answer carries the edge.
     Offsets {
         partitions: &'r [TopicPartition],
         edge: Edge,
@@ -103,6 +103,7 @@ impl Queue {
             }
             Request::Offsets { partitions, edge } => {
                 options.read_committed()?;
+                options.carry(edge as usize);
                 let list = PartitionList::new(partitions, edge)?;
                 unsafe {
                     sys::rd_kafka_ListOffsets(self.client, list.native, options.native, self.native);
@@ -304,7 +305,7 @@ impl Event {
         }
     }
 
-    pub fn offsets(&self) -> Result<HashMap<TopicPartition, Result<i64, String>>, String> {
+    pub fn offsets(&self) -> Result<Vec<(TopicPartition, Result<i64, String>)>, String> {
         self.succeeded()?;
         // SAFETY: as above.
         unsafe {

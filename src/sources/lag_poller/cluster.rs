@@ -10,7 +10,7 @@ use super::choice::Choice;
 use super::spans::{Known, Spans};
 use crate::model::Timestamp;
 use crate::model::lag::{Head, LagSample, LagSource, Observation, PartitionLag};
-use crate::runtime::groups::{Edge, Groups, GroupsError, Membership, TopicPartition};
+use crate::runtime::groups::{Edges, Groups, GroupsError, Membership, TopicPartition};
 use crate::runtime::heads::{Found, Heads};
 
 /// Partitions of one group that are watched; a group with more is told as failed.
@@ -36,8 +36,6 @@ struct Answered {
     membership: Membership,
     committed: BTreeMap<TopicPartition, i64>,
 }
-
-type Edges = HashMap<TopicPartition, Result<i64, String>>;
 
 impl Cluster {
     /// # Errors
@@ -146,18 +144,16 @@ impl Cluster {
             .collect();
         let places: Vec<TopicPartition> = places.into_iter().collect();
         let left = || deadline.saturating_duration_since(Instant::now());
-        let starts = self.groups.offsets(&places, Edge::Start, left().mul_f64(QUESTIONS_SHARE));
-        let ends = self.groups.offsets(&places, Edge::Stable, left().mul_f64(QUESTIONS_SHARE));
-        let (starts, ends) = match (starts, ends) {
-            (Ok(starts), Ok(ends)) => (starts, ends),
-            (Err(error), _) | (_, Err(error)) => {
+        let edges = match self.groups.edges(&places, left().mul_f64(QUESTIONS_SHARE)) {
+            Ok(edges) => edges,
+            Err(error) => {
                 return answered.keys().map(|group| self.failed(group, at, &error.to_string())).collect();
             }
         };
-        let problems = self.read_heads(&answered, &starts, &ends, deadline);
+        let problems = self.read_heads(&answered, &edges, deadline);
         let mut samples = Vec::new();
         for (group, answer) in &answered {
-            let mut observations = self.observations(answer, &starts, &ends, &problems, at);
+            let mut observations = self.observations(answer, &edges, &problems, at);
             let members = answer.membership.members;
             if observations.is_empty() && (members > 0 || self.choice.required.contains(group)) {
                 observations.push(Observation::Idle { members });
@@ -175,8 +171,7 @@ impl Cluster {
     fn read_heads(
         &mut self,
         answered: &BTreeMap<String, Answered>,
-        starts: &Edges,
-        ends: &Edges,
+        edges: &Edges,
         deadline: Instant,
     ) -> HashMap<TopicPartition, String> {
         let mut problems = HashMap::new();
@@ -184,7 +179,8 @@ impl Cluster {
             let mut wanted: BTreeMap<TopicPartition, (i64, i64)> = BTreeMap::new();
             for answer in answered.values() {
                 for (place, committed) in &answer.committed {
-                    let (Some(Ok(start)), Some(Ok(end))) = (starts.get(place), ends.get(place)) else {
+                    let (Some(Ok(start)), Some(Ok(end))) = (edges.starts.get(place), edges.ends.get(place))
+                    else {
                         continue;
                     };
                     if problems.contains_key(place) {
@@ -214,8 +210,7 @@ impl Cluster {
     fn observations(
         &mut self,
         answer: &Answered,
-        starts: &Edges,
-        ends: &Edges,
+        edges: &Edges,
         problems: &HashMap<TopicPartition, String>,
         at: Timestamp,
     ) -> Vec<Observation> {
@@ -228,7 +223,7 @@ impl Cluster {
         }
         let mut observations = Vec::with_capacity(places.len());
         for place in places {
-            let (log_start, log_end) = match (starts.get(place), ends.get(place)) {
+            let (log_start, log_end) = match (edges.starts.get(place), edges.ends.get(place)) {
                 (Some(Ok(start)), Some(Ok(end))) => (*start, *end),
                 (Some(Err(problem)), _) | (_, Some(Err(problem))) => {
                     observations.push(failure(place, problem));
