@@ -36,6 +36,7 @@ use harness::{
 
 const CAMPAIGNS: usize = 10_000;
 const PACE_PER_SECOND: usize = 1_000;
+const SETTLING: Duration = Duration::from_secs(5);
 
 fn main() {
     if !is_bench() {
@@ -135,10 +136,12 @@ fn paced(kafka: &KafkaSettings, seconds: usize) {
     let reader = reader(kafka, &topics::DIAL_DECISIONS, Offset::Beginning);
     let producer = producer(kafka);
     let topic = kafka.topic(&topics::CAMPAIGN_WINDOWS);
-    // The stage is ready once it answers one record.
+    // The stage is ready once it answers one record, and its workers have shared the
+    // partitions between them once they had some seconds more.
     send_window(&producer, &topic, 0, now());
     producer.flush(Duration::from_secs(10)).expect("written");
     reader.poll(Duration::from_secs(60)).expect("the stage answers").expect("a decision");
+    std::thread::sleep(SETTLING);
 
     let count = seconds * PACE_PER_SECOND;
     let mut sent: HashMap<(String, String), Instant> = HashMap::with_capacity(count);

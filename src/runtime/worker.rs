@@ -595,7 +595,7 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
     let read_ahead_kib = settings.read_ahead_kib.to_string();
     let preferences = [
         ("session.timeout.ms", "6000"),
-        ("heartbeat.interval.ms", "1500"),
+        ("heartbeat.interval.ms", "500"),
         ("topic.metadata.refresh.interval.ms", "5000"),
         ("fetch.min.bytes", "1"),
         ("fetch.wait.max.ms", "100"),

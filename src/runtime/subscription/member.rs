@@ -64,7 +64,7 @@ pub(super) fn spawn(
         .set("auto.offset.reset", "error");
     let preferences = [
         ("session.timeout.ms", "6000"),
-        ("heartbeat.interval.ms", "1500"),
+        ("heartbeat.interval.ms", "500"),
         // How soon a topic or partition that comes later is found.
         ("topic.metadata.refresh.interval.ms", "5000"),
         ("fetch.wait.max.ms", "100"),
