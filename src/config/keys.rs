@@ -100,7 +100,7 @@ keys! {
         "A conversation that analytics do not know is asked about six times over this time, then it is a dead letter.";
     ENRICHMENT_RETENTION = "enrichment.retention", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: DAY.saturating_mul(366) }, Some("168h"),
         "Enriched conversations are deleted so long after their last change, from Postgres and from their compacted topic.";
-    LAG_MODE = "lag.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("off"),
+    LAG_MODE = "lag.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("shadow"),
         "`shadow` watches and records, `live` also calls for help, `off` does nothing.";
     LAG_INTERVAL = "lag.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("10s"),
         "Time between two polls of a cluster's consumer groups.";
