@@ -1,5 +1,7 @@
 //! What people are told about a decision or its outcome.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -7,8 +9,8 @@ use uuid::Uuid;
 use super::Timestamp;
 use super::decision::{DecisionId, Loop};
 
-/// One alert. There is at most one per decision and incident type, however often it
-/// is raised.
+/// One alert. There is at most one per decision and incident type, or per key, incident type
+/// and span of time, however often it is raised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alert {
     /// In capitals, such as `AUTO_ROLLBACK_TRIGGERED`: receivers choose by it.
@@ -19,15 +21,24 @@ pub struct Alert {
     pub key: String,
     /// When it came to this: decided or finished.
     pub occurred_at: Timestamp,
+    /// For what shows in many decisions of one key: told once in each such span of the clock.
+    pub once_per: Option<Duration>,
     /// What receivers are sent beside `incident_type`, `decision_id` and `timestamp`.
     pub details: Map<String, Value>,
 }
 
 impl Alert {
-    /// Identifies it to receivers: a UUID of version 8 made from decision and incident type.
+    /// Identifies it to receivers: a UUID of version 8 made from what there is one alert per.
     pub fn id(&self) -> Uuid {
         let mut hasher = Sha256::new();
-        hasher.update(self.decision_id.0.as_bytes());
+        match self.once_per.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1)) {
+            None => hasher.update(self.decision_id.0.as_bytes()),
+            Some(span_ms) => {
+                hasher.update(self.occurred_at.as_millis().div_euclid(span_ms).to_be_bytes());
+                hasher.update(&self.key);
+                hasher.update([0]);
+            }
+        }
         hasher.update(self.incident_type);
         let digest = hasher.finalize();
         let mut bytes = [0u8; 16];
@@ -59,6 +70,7 @@ mod tests {
             r#loop: Loop::Dial,
             key: "c".to_owned(),
             occurred_at: at,
+            once_per: None,
             details: details.as_object().unwrap().clone(),
         }
     }
@@ -68,6 +80,19 @@ mod tests {
         let later = Alert { occurred_at: Timestamp::from_millis(0), ..alert("A") };
         assert_eq!(alert("A").id(), later.id());
         assert_ne!(alert("A").id(), alert("B").id());
+    }
+
+    #[test]
+    fn what_shows_in_many_decisions_is_one_alert_per_key_and_span() {
+        let minute = Duration::from_secs(60);
+        let at = |second: i64, sequence: u64, key: &str| {
+            let at = Timestamp::from_millis(second * 1_000);
+            let decision_id = DecisionId::derive(Loop::Route, key, sequence, at);
+            Alert { decision_id, key: key.to_owned(), occurred_at: at, once_per: Some(minute), ..alert("A") }
+        };
+        assert_eq!(at(60, 1, "c").id(), at(119, 9, "c").id());
+        assert_ne!(at(119, 1, "c").id(), at(120, 1, "c").id());
+        assert_ne!(at(60, 1, "c").id(), at(60, 1, "d").id());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn outcome(value: &[u8]) -> Option<Alert> {
         r#loop: outcome.r#loop,
         key: outcome.key.clone(),
         occurred_at: outcome.finished_at,
+        once_per: None,
         details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>(),
     })
 }

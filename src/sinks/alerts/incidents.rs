@@ -4,7 +4,7 @@
 use crate::model::alert::Alert;
 use crate::topics::{self, Topic};
 
-use super::{dial, lag, rollback};
+use super::{dial, lag, rollback, route};
 
 /// How the records of one topic become alerts.
 pub struct Incidents {
@@ -20,6 +20,7 @@ pub static INCIDENTS: &[Incidents] = &[
     Incidents { topic: &topics::OUTCOMES, alert: rollback::outcome },
     Incidents { topic: &topics::ROLLBACK_DECISIONS, alert: rollback::decision },
     Incidents { topic: &topics::LAG_EVALUATIONS, alert: lag::decision },
+    Incidents { topic: &topics::ROUTING_DECISIONS, alert: route::decision },
 ];
 
 /// The topics to be read, each once.

@@ -1,6 +1,6 @@
 //! From records to queued alerts, each once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -151,7 +151,9 @@ impl Intake<'_> {
         records: &[InboundRecord],
         shutdown: &CancellationToken,
     ) -> Result<bool, String> {
-        let raised: Vec<Raised> = records.iter().flat_map(|record| self.raised(record)).collect();
+        let mut raised: Vec<Raised> = records.iter().flat_map(|record| self.raised(record)).collect();
+        let mut met = HashSet::new();
+        raised.retain(|raised| met.insert(raised.alert.id()));
         let mut next: HashMap<TopicPartition, i64> = HashMap::new();
         for record in records {
             next.insert(record.topic_partition(), record.offset + 1);

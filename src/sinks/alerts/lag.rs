@@ -36,6 +36,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         r#loop: decision.r#loop,
         key: decision.key.into_owned(),
         occurred_at: decision.event_time,
+        once_per: None,
         details: details
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))

@@ -14,6 +14,7 @@ mod dial;
 mod intake;
 mod lag;
 mod rollback;
+mod route;
 mod signature;
 mod webhook;
 

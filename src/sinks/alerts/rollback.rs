@@ -39,6 +39,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         r#loop: decision.r#loop,
         key: decision.key.into_owned(),
         occurred_at: decision.decided_at,
+        once_per: None,
         details: map(details),
     })
 }
@@ -73,6 +74,7 @@ pub fn outcome(value: &[u8]) -> Option<Alert> {
         r#loop: outcome.r#loop,
         key: outcome.key.clone(),
         occurred_at: outcome.finished_at,
+        once_per: None,
         details,
     })
 }
