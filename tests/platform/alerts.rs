@@ -13,7 +13,7 @@ use trunkline::postgres::Database;
 use trunkline::runtime::clock;
 use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::alerts::{self, AlertsError, incidents};
-use trunkline::topics::OUTCOMES;
+use trunkline::topics::{OUTCOMES, ROUTING_DECISIONS};
 
 use crate::support::kafka::{self, create_topics, produce};
 use crate::support::postgres::TestDatabase;
@@ -160,6 +160,60 @@ async fn each_alert_reaches_each_receiver_once_and_signed() {
     let of = |nth: usize, field: &str| told[0][nth][field].clone();
     assert_eq!((of(0, "receiver"), of(1, "receiver")), (json!("one"), json!("two")));
     assert_eq!((of(0, "incident_type"), of(1, "status")), (json!("DIAL_CHANGE_FAILED"), json!("delivered")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_shows_in_hundreds_of_routing_decisions_is_told_once() {
+    let (kafka, _own, database) = scene().await;
+    let ops = Receiver::start(Manner::Takes).await;
+    let instance = Instance::start(&kafka, &database, settings(vec![receiver("ops", &ops.url)]));
+    // Anywhere but at the edge of a quarter of an hour.
+    let quarter_ms = 900_000;
+    let at = Timestamp::from_millis(clock::now().as_millis() / quarter_ms * quarter_ms + 1);
+    let decided = |sequence: u64, reason: &str, source: &str| {
+        let example = include_str!("../../schemas/examples/trunkline.routing-decisions.v1/share.json");
+        let mut decision: Value = serde_json::from_str(example).unwrap();
+        decision["decisionId"] = json!(DecisionId::derive(Loop::Route, "c", sequence, at));
+        (decision["key"], decision["sequence"]) = (json!("c"), json!(sequence));
+        (decision["reason"], decision["decidedAt"]) = (json!(reason), json!(at));
+        decision["parameters"]["source"] = json!(source);
+        decision.to_string().into_bytes()
+    };
+    for batch in 0..3 {
+        let records: Vec<Vec<u8>> = (0..100)
+            .map(|number| match number % 3 {
+                0 => decided(batch * 100 + number, "nobody_available", "exact"),
+                1 => decided(batch * 100 + number, "share", "cached"),
+                _ => decided(batch * 100 + number, "share", "exact"),
+            })
+            .collect();
+        let records: Vec<(&str, &[u8])> = records.iter().map(|value| ("c", value.as_slice())).collect();
+        produce(&kafka, &ROUTING_DECISIONS, None, &records).await;
+    }
+    // The last record: whatever comes before it has been read then.
+    fail(&kafka, 0..1).await;
+    within(PATIENCE, "all to be read and told", async || {
+        let read: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(next_offset), 0)::bigint FROM audit.positions WHERE topic LIKE '%routing-decisions%'",
+        )
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+        (read >= 300 && ops.taken().len() >= 3).then_some(())
+    })
+    .await;
+    let mut told: Vec<String> = ops
+        .messages()
+        .iter()
+        .map(|message| serde_json::from_str::<Value>(&message.body).unwrap())
+        .map(|body| body["incident_type"].as_str().unwrap().to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        ["DIAL_CHANGE_FAILED", "ROUTE_ANSWERED_WITHOUT_COUNTERS", "ROUTE_NOBODY_AVAILABLE"]
+    );
+    instance.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
