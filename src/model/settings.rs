@@ -1,6 +1,7 @@
 //! What is changed at run time: facts like all others, each with who and when.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -40,6 +41,24 @@ pub struct MaintenanceWindow {
     pub reason: Option<String>,
 }
 
+/// Scopes of routing weights begin so; the configuration's id follows.
+pub const ROUTE: &str = "route/";
+
+/// Weights that stand for those of a routing configuration. The value of scope
+/// `route/<configurationId>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteWeights {
+    /// By destination, 0 or more; those that are not named keep their own.
+    pub weights: BTreeMap<String, f64>,
+}
+
+impl RouteWeights {
+    fn is_usable(&self) -> bool {
+        !self.weights.is_empty() && self.weights.values().all(|weight| weight.is_finite() && *weight >= 0.0)
+    }
+}
+
 impl MaintenanceWindow {
     /// Whether it is about this flow.
     pub fn is_about(&self, flow_id: &str) -> bool {
@@ -64,8 +83,14 @@ impl MaintenanceWindow {
 pub fn check(scope: &str, value: &Value) -> Result<(), String> {
     let id = scope.split_once('/').filter(|(_, id)| !id.is_empty());
     match id {
-        Some(("route", _)) if value.is_object() || value.is_null() => Ok(()),
-        Some(("route", _)) => Err("route/<configurationId> takes a configuration object or null".to_owned()),
+        Some(("route", _)) if value.is_null() => Ok(()),
+        Some(("route", _)) => match serde_json::from_value::<RouteWeights>(value.clone()) {
+            Ok(weights) if weights.is_usable() => Ok(()),
+            Ok(_) => Err("route/<configurationId> takes at least one weight, none below 0".to_owned()),
+            Err(error) => Err(format!(
+                "route/<configurationId> takes {{\"weights\": {{\"<destinationId>\": 70}}}}: {error}"
+            )),
+        },
         Some(("maintenance", _)) if value.is_null() => Ok(()),
         Some(("maintenance", _)) => match serde_json::from_value::<MaintenanceWindow>(value.clone()) {
             Ok(window) if window.from < window.until => Ok(()),
@@ -101,12 +126,16 @@ mod tests {
         assert_eq!(check("maintenance/1", &window("2026-01-02T03:05:05.678Z")), Ok(()));
         assert!(check("maintenance/1", &window("2026-01-02T03:04:05.678Z")).is_err(), "no length");
         assert!(check("maintenance/1", &json!({"from": 1})).is_err());
-        assert_eq!(check("route/a", &json!({})), Ok(()));
+        assert_eq!(check("route/a", &json!({"weights": {"q": 0.0, "r": 70}})), Ok(()));
         assert_eq!(check("route/a", &Value::Null), Ok(()));
         for (scope, value) in
             [("route/", json!({})), ("dial", json!(1)), ("", json!({})), ("route/a", json!(1))]
         {
             assert!(check(scope, &value).is_err(), "{scope}");
+        }
+        for value in [json!({}), json!({"weights": {}}), json!({"weights": {"q": -1}}), json!({"value": {}})]
+        {
+            assert!(check("route/a", &value).is_err(), "{value}");
         }
     }
 }

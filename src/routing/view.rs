@@ -8,19 +8,9 @@ use serde_json::Value;
 
 use super::kit::View;
 use crate::model::Timestamp;
+use crate::model::settings::{ROUTE, RouteWeights};
 use crate::runtime::clock;
 use crate::runtime::global_table::GlobalTable;
-
-/// Scopes of weights set at run time begin so; the configuration's id follows.
-pub const SCOPE: &str = "route/";
-
-/// Weights set at run time: the value of scope `route/<configurationId>`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Weights {
-    /// By destination; those that are not named keep their own.
-    pub weights: BTreeMap<String, f64>,
-}
 
 /// What routing keeps of `model::routing::QueueAvailability`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -54,12 +44,14 @@ impl View for Topics {
     }
 
     fn weights(&self, configuration_id: &str) -> Option<(i64, BTreeMap<String, f64>)> {
-        let setting = self.settings.get(&format!("{SCOPE}{configuration_id}"))?;
+        let setting = self.settings.get(&format!("{ROUTE}{configuration_id}"))?;
         if setting.value.is_null() {
             return None;
         }
-        match Weights::deserialize(&setting.value) {
-            Ok(Weights { weights }) => Some((i64::try_from(setting.revision).unwrap_or(i64::MAX), weights)),
+        match RouteWeights::deserialize(&setting.value) {
+            Ok(RouteWeights { weights }) => {
+                Some((i64::try_from(setting.revision).unwrap_or(i64::MAX), weights))
+            }
             Err(error) => {
                 tracing::warn!(configuration_id, %error, "weights set at run time cannot be read");
                 None

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::topics::QUEUE_AVAILABILITY;
 
 use crate::deployment::{Deployment, Instance, chance};
 use crate::rounds;
-use crate::support::within;
+use crate::support::{kafka, within};
 
 const INSTANCES: usize = 3;
 const PER_SECOND: u64 = 500;
@@ -216,4 +218,92 @@ async fn killed_instances_give_every_conversation_one_destination_and_count_it_o
         }
     }
     drop(books);
+}
+
+/// Destinations of the next `count` conversations, in the order they were asked.
+async fn next(client: &reqwest::Client, port: u16, names: &str, count: usize) -> HashMap<String, usize> {
+    let mut given = HashMap::new();
+    for number in 0..count {
+        let told = ask(client, &[port], 0, format!("{names}-{number}")).await;
+        *given.entry(told.destination).or_default() += 1;
+    }
+    given
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weights_set_at_run_time_and_availability_hold_from_the_next_decisions_on() {
+    let deployment = Deployment::prepare().await;
+    let journal = tempfile::tempdir().unwrap();
+    let port = crate::deployment::free_port();
+    let _instance = deployment.instance_with(
+        "routing",
+        &["--stages", "routing,console,outbox"],
+        &[
+            ("TRUNKLINE_HTTP__LISTEN", format!("127.0.0.1:{port}")),
+            ("TRUNKLINE_ROUTE__MODE", "shadow".to_owned()),
+            ("TRUNKLINE_ROUTE__JOURNAL", journal.path().to_str().expect("UTF-8").to_owned()),
+        ],
+    );
+    let client = reqwest::Client::new();
+    let at = |path: &str| format!("http://127.0.0.1:{port}{path}");
+    within(ASKED, "the instance to serve", async || {
+        client.get(at("/healthz")).send().await.is_ok().then_some(())
+    })
+    .await;
+    let rule = |id: &str| json!({"id": format!("r-{id}"), "destination": {"type": "QUEUE_ID", "id": id}, "weight": 50});
+    let wanted = json!({"id": "c", "name": "Support", "defaultDestination": {"type": "QUEUE_ID", "id": "z"}, "rules": [rule("a"), rule("b")]});
+    assert!(client.put(at("/v1/routes/c")).json(&wanted).send().await.unwrap().status().is_success());
+    assert!(client.post(at("/v1/routes/c/publish")).send().await.unwrap().status().is_success());
+    let halves = next(&client, port, "even", 40).await;
+    assert_eq!((halves["a"], halves["b"]), (20, 20));
+
+    let weights = json!({"weights": {"a": 90.0, "b": 10.0}});
+    let set = client.put(at("/v1/settings/route%2Fc")).json(&weights).send().await.unwrap();
+    let (status, text) = (set.status(), set.text().await.unwrap());
+    assert!(status.is_success(), "{status} {text}");
+    let revision: i64 = within(ASKED, "a block to be taken under the new weights", async || {
+        next(&client, port, &format!("wait-{}", uuid::Uuid::now_v7()), 1).await;
+        sqlx::query_scalar("SELECT max(settings_revision) FROM trunkline.route_turns")
+            .fetch_one(&deployment.scene.owner)
+            .await
+            .ok()
+            .filter(|revision: &i64| *revision > 0)
+    })
+    .await;
+    let uneven = next(&client, port, "uneven", 100).await;
+    assert!(uneven["a"].abs_diff(90) <= 1 && uneven["b"].abs_diff(10) <= 1, "{uneven:?} under {revision}");
+
+    let settings = KafkaSettings {
+        brokers: deployment.scene.brokers.clone(),
+        topic_prefix: deployment.scene.topic_prefix.clone(),
+        ..kafka::settings()
+    };
+    let observe = async |queue: &str, availability: f64| {
+        let observed_at = trunkline::runtime::clock::now();
+        let fact =
+            json!({"queueId": queue, "availability": availability, "observedAt": observed_at}).to_string();
+        kafka::produce(&settings, &QUEUE_AVAILABILITY, None, &[(queue, fact.as_bytes())]).await;
+    };
+    observe("a", 0.0).await;
+    within(ASKED, "a to be left out", async || {
+        let given = next(&client, port, &format!("b-{}", uuid::Uuid::now_v7()), 5).await;
+        (given.get("b") == Some(&5)).then_some(())
+    })
+    .await;
+    observe("b", 0.0).await;
+    within(ASKED, "nobody to be left but the default", async || {
+        let given = next(&client, port, &format!("z-{}", uuid::Uuid::now_v7()), 5).await;
+        (given.get("z") == Some(&5)).then_some(())
+    })
+    .await;
+    observe("a", 0.4).await;
+    observe("b", 0.4).await;
+    within(ASKED, "both to be back", async || {
+        let given = next(&client, port, &format!("back-{}", uuid::Uuid::now_v7()), 5).await;
+        (given.get("z").is_none() && given.contains_key("a")).then_some(())
+    })
+    .await;
+    // Nobody makes up for what it missed while it was away.
+    let after = next(&client, port, "after", 100).await;
+    assert!(after["a"].abs_diff(90) <= 2 && after["b"].abs_diff(10) <= 2, "{after:?}");
 }

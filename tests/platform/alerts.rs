@@ -209,10 +209,7 @@ async fn what_shows_in_hundreds_of_routing_decisions_is_told_once() {
         .map(|body| body["incident_type"].as_str().unwrap().to_owned())
         .collect();
     told.sort();
-    assert_eq!(
-        told,
-        ["DIAL_CHANGE_FAILED", "ROUTE_ANSWERED_WITHOUT_COUNTERS", "ROUTE_NOBODY_AVAILABLE"]
-    );
+    assert_eq!(told, ["DIAL_CHANGE_FAILED", "ROUTE_ANSWERED_WITHOUT_COUNTERS", "ROUTE_NOBODY_AVAILABLE"]);
     instance.stop().await;
 }
 
