@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Burrow and trunkline side by side on one broker and the same misbehaving consumers: what each said when, as a
-# Markdown table on stdout. Needs apt's `burrow`, a JVM, Maven (for ZooKeeper's jars) and a debug or release build.
+# Markdown table on stdout. The broker is a Kafka 3.9: Burrow cannot read what Kafka 4 writes. Needs apt's `burrow`, a
+# JVM, Maven (for the jars of Kafka and ZooKeeper) and a debug or release build.
 #
 #   scripts/compare-burrow.sh [SECONDS]     how long the consumers misbehave, 180 unless told
 set -euo pipefail
@@ -21,7 +22,7 @@ finish() {
     for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
     for child in "${children[@]}"; do wait "$child" 2>/dev/null || true; done
     scripts/services.sh remove "$folder/services" >/dev/null 2>&1 || true
-    rm -rf "$folder"
+    [ -n "${KEEP:-}" ] || rm -rf "$folder"
 }
 trap finish EXIT
 
@@ -31,20 +32,50 @@ need kcat "apt-get install kcat"
 need python3 "apt-get install python3"
 [ -x "$trunkline" ] || { say "$trunkline is missing; build it with: cargo build"; exit 1; }
 
-say "starting Kafka and Postgres"
+say "starting Postgres"
 eval "$(scripts/services.sh start --owner $$ "$folder/services")"
-brokers=$TRUNKLINE_KAFKA__BROKERS
 
-say "starting ZooKeeper, which Burrow wants beside it"
+say "fetching Kafka 3.9 and ZooKeeper, which Burrow wants beside it"
 cat >"$folder/pom.xml" <<POM
 <project><modelVersion>4.0.0</modelVersion><groupId>compare</groupId><artifactId>burrow</artifactId><version>1</version>
 <dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>3.9.1</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>3.9.1</version></dependency>
 <dependency><groupId>org.apache.zookeeper</groupId><artifactId>zookeeper</artifactId><version>3.8.4</version></dependency>
 <dependency><groupId>org.xerial.snappy</groupId><artifactId>snappy-java</artifactId><version>1.1.10.5</version></dependency>
 <dependency><groupId>io.dropwizard.metrics</groupId><artifactId>metrics-core</artifactId><version>4.1.12.1</version></dependency>
 </dependencies></project>
 POM
 mvn -q -B -f "$folder/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/jars" >&2
+
+say "starting them"
+broker_port=$((zookeeper_port + 3))
+controller_port=$((zookeeper_port + 4))
+brokers=127.0.0.1:$broker_port
+cat >"$folder/server.properties" <<KAFKA
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:$controller_port
+listeners=PLAINTEXT://$brokers,CONTROLLER://127.0.0.1:$controller_port
+log.dirs=$folder/kafka
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+KAFKA
+java -cp "$folder/jars/*" kafka.tools.StorageTool format --cluster-id MkU3OEVBNTcwNTJENDM2Qg \
+    --config "$folder/server.properties" >"$folder/format.log" 2>&1
+java -Xmx512m -cp "$folder/jars/*" kafka.Kafka "$folder/server.properties" >"$folder/kafka.log" 2>&1 &
+children+=($!)
+for attempt in $(seq 60); do
+    kcat -b "$brokers" -L >/dev/null 2>&1 && break
+    [ "$attempt" -lt 60 ] || { say "the broker does not start:"; tail -n 20 "$folder/kafka.log" >&2; exit 1; }
+    sleep 1
+done
 cat >"$folder/zoo.cfg" <<ZOO
 dataDir=$folder/zookeeper
 clientPort=$zookeeper_port
@@ -56,6 +87,7 @@ java -Xmx128m -cp "$folder/jars/*" org.apache.zookeeper.server.quorum.QuorumPeer
 children+=($!)
 
 say "starting trunkline's lag watch"
+export TRUNKLINE_KAFKA__BROKERS=$brokers
 export TRUNKLINE_HTTP__LISTEN=127.0.0.1:$http_port TRUNKLINE_LAG__MODE=live TRUNKLINE_LAG__INCLUDE='c-*'
 export TRUNKLINE_GENESYS__BASE_URL=http://127.0.0.1:1 TRUNKLINE_GENESYS__CLIENT_ID=none TRUNKLINE_GENESYS__CLIENT_SECRET=none
 export TRUNKLINE_CONFIG=/dev/null
@@ -105,7 +137,7 @@ for child in (healthy, frozen, rare):
     child.kill()
 DRIVE
 for name in healthy dead frozen rare; do
-    java -cp "$(echo .local/kafka-*/libs)/*" org.apache.kafka.tools.TopicCommand --bootstrap-server "$brokers" \
+    java -cp "$folder/jars/*" org.apache.kafka.tools.TopicCommand --bootstrap-server "$brokers" \
         --create --topic "t-$name" --partitions 1 --replication-factor 1 >&2
 done
 
