@@ -56,13 +56,16 @@ enum Edge {
     Stable,
 }
 
+/// An offset, or why the broker does not tell it.
+pub type EdgeOffset = Result<i64, String>;
+
 /// Offsets where logs begin and end, or why one cannot be told.
 #[derive(Debug, Default)]
 pub struct Edges {
     /// The first offset that is still there.
-    pub starts: HashMap<TopicPartition, Result<i64, String>>,
+    pub starts: HashMap<TopicPartition, EdgeOffset>,
     /// The last stable offset: where a `read_committed` reader's log ends.
-    pub ends: HashMap<TopicPartition, Result<i64, String>>,
+    pub ends: HashMap<TopicPartition, EdgeOffset>,
 }
 
 /// How long librdkafka itself may work on a request to a group's coordinator: its limit.

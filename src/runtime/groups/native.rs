@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR as NO_ERROR;
 
-use super::{Edge, Listed, Membership, TopicPartition};
+use super::{Edge, EdgeOffset, Listed, Membership, TopicPartition};
 
 /// What is asked of one group.
 #[derive(Clone, Copy)]
@@ -305,7 +305,7 @@ impl Event {
         }
     }
 
-    pub fn offsets(&self) -> Result<Vec<(TopicPartition, Result<i64, String>)>, String> {
+    pub fn offsets(&self) -> Result<Vec<(TopicPartition, EdgeOffset)>, String> {
         self.succeeded()?;
         // SAFETY: as above.
         unsafe {
