@@ -8,11 +8,12 @@ mod native;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::groups::TopicPartition;
+use super::reader::Reader;
 use native::Happened;
 
 /// Partitions fetched from at once, and bytes from each: 32 MiB together.
@@ -33,7 +34,7 @@ pub struct Found {
 
 /// A consumer that belongs to no group's membership and commits nothing.
 pub struct Heads {
-    consumer: BaseConsumer<DefaultConsumerContext>,
+    consumer: BaseConsumer<Reader>,
     /// Topics whose leaders the client was told to look up.
     met: HashSet<String>,
 }
@@ -59,7 +60,7 @@ impl Heads {
             .set("fetch.wait.max.ms", "10")
             .set("fetch.error.backoff.ms", "20")
             .set("check.crcs", "false")
-            .create()?;
+            .create_with_context(Reader { what: "heads of logs" })?;
         Ok(Self { consumer, met: HashSet::new() })
     }
 

@@ -24,6 +24,7 @@ pub mod watermark;
 mod assignment;
 mod native;
 mod outbox;
+mod reader;
 mod restore;
 mod stage;
 mod state;

@@ -8,9 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::assignment::{Assignment, partition_list};
 use super::clock;
 use super::kafka::KafkaSettings;
+use super::reader::Reader;
 use super::state::StateError;
 use super::task::Task;
 use crate::flow::{Declaration, PartitionStage};
@@ -40,21 +40,6 @@ pub enum RestoreError {
     #[error("shutting down")]
     Shutdown,
 }
-
-/// To a reader the end of a partition is news, not an error.
-struct Reader;
-
-impl ClientContext for Reader {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if !matches!(error, KafkaError::PartitionEOF(_))
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
-        {
-            tracing::warn!(%error, reason, "changelog reader");
-        }
-    }
-}
-
-impl ConsumerContext for Reader {}
 
 /// What restoring needs to know.
 pub(super) struct Restore<'a> {
@@ -123,7 +108,8 @@ impl Restore<'_> {
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "16384");
-        BaseConsumer::from_config_and_context(&config, Reader).map_err(RestoreError::Consumer)
+        BaseConsumer::from_config_and_context(&config, Reader { what: "changelogs" })
+            .map_err(RestoreError::Consumer)
     }
 
     /// The group's offsets; `None` where it has none.

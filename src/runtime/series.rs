@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::kafka::KafkaSettings;
+use super::reader::Reader;
 use super::subscription::{OutboundRecord, send};
 use super::transaction::{Producer, TransactionError, TransactionSettings};
 use crate::topics::{Topic, partition_of};
@@ -67,7 +68,7 @@ struct Inner {
     name: String,
     marks: &'static Topic,
     producer: Producer,
-    reader: Option<BaseConsumer>,
+    reader: Option<BaseConsumer<Reader>>,
     /// With the number of clients before the one it was read with.
     mark: Option<(u64, i64)>,
     shutdown: CancellationToken,
@@ -184,7 +185,7 @@ impl Inner {
         Ok(())
     }
 
-    fn reader(&mut self) -> Result<&BaseConsumer, SeriesError> {
+    fn reader(&mut self) -> Result<&BaseConsumer<Reader>, SeriesError> {
         if self.reader.is_none() {
             let mut config = self.kafka.client("series");
             config
@@ -195,7 +196,7 @@ impl Inner {
                 .set("enable.partition.eof", "true")
                 .set("auto.offset.reset", "error")
                 .set("fetch.wait.max.ms", "10");
-            let reader = BaseConsumer::from_config(&config)
+            let reader = BaseConsumer::from_config_and_context(&config, Reader { what: "marks of series" })
                 .map_err(|cause| SeriesError::Kafka { what: "a consumer cannot be made", cause })?;
             self.reader = Some(reader);
         }

@@ -184,7 +184,7 @@ impl Arguments {
         writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
         out.flush()?;
 
-        let standing = readers::start(&kafka, http, stop.clone());
+        let readers = readers::start(&kafka, http, stop.clone());
         let mut screen = Screen::new(std::io::stdout().is_terminal());
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
@@ -200,11 +200,12 @@ impl Arguments {
             for (of, limit) in screen.recent_decisions() {
                 recent.extend(database.recent(of, limit).await.unwrap_or_default());
             }
-            screen.show(&simulation.overview(), &tally, &recent, &standing.borrow().clone())?;
+            screen.show(&simulation.overview(), &tally, &recent, &readers.standing())?;
         }
 
         let facts = admin::record_count(&kafka, &topics::CAMPAIGN_STATS).await?;
         stop.cancel();
+        readers.ended().await;
         running.ended().await?;
         let tally = database.tally().await?;
         write!(std::io::stdout(), "{}", screen::summary(facts, &tally, &simulation.overview()))?;

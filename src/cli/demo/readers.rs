@@ -27,14 +27,30 @@ const MOST_READERS: usize = 6;
 /// How often the autoscaler asks.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// How the group is, as the HTTP interface says, in a line.
-pub type Standing = watch::Receiver<String>;
+/// The group at work.
+pub struct Readers {
+    standing: watch::Receiver<String>,
+    autoscaler: tokio::task::JoinHandle<()>,
+}
 
-/// Starts one reader and the autoscaler.
-pub fn start(kafka: &KafkaSettings, http: std::net::SocketAddr, stop: CancellationToken) -> Standing {
+impl Readers {
+    /// How the group is, as the HTTP interface says, in a line.
+    pub fn standing(&self) -> String {
+        self.standing.borrow().clone()
+    }
+
+    /// Once it was stopped: all have left.
+    pub async fn ended(self) {
+        // A panic was told of where it happened.
+        let _ = self.autoscaler.await;
+    }
+}
+
+/// Starts one reader and the autoscaler, until `stop`.
+pub fn start(kafka: &KafkaSettings, http: std::net::SocketAddr, stop: CancellationToken) -> Readers {
     let (told, standing) = watch::channel(format!("consumer group {GROUP}: not observed yet"));
     let kafka = kafka.clone();
-    tokio::spawn(async move {
+    let autoscaler = tokio::spawn(async move {
         let mut readers = vec![Reader::start(&kafka)];
         let client = reqwest::Client::new();
         let url = format!("http://{http}/v1/lag/{GROUP}");
@@ -54,10 +70,11 @@ pub fn start(kafka: &KafkaSettings, http: std::net::SocketAddr, stop: Cancellati
             }
             told.send_replace(line(&found, readers.len()));
         }
-        // Ends their threads, which are not the runtime's to wait for.
+        // All at once, and their threads are not the runtime's to wait for.
+        readers.iter().for_each(Reader::stop);
         let _ = tokio::task::spawn_blocking(move || drop(readers)).await;
     });
-    standing
+    Readers { standing, autoscaler }
 }
 
 async fn ask(client: &reqwest::Client, url: &str) -> Option<Value> {
@@ -108,6 +125,10 @@ impl Reader {
         });
         Self { stop, thread: Some(thread) }
     }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
 }
 
 fn read(consumer: &BaseConsumer, topic: &str, stop: &AtomicBool) {
@@ -124,7 +145,7 @@ fn read(consumer: &BaseConsumer, topic: &str, stop: &AtomicBool) {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
