@@ -20,6 +20,13 @@ mod kills;
 mod redrive;
 #[path = "faults/restarts.rs"]
 mod restarts;
+#[path = "faults/rollback.rs"]
+mod rollback;
+#[cfg(feature = "failpoints")]
+#[path = "faults/rollback_crash_points.rs"]
+mod rollback_crash_points;
+#[path = "faults/rollback_scene.rs"]
+mod rollback_scene;
 #[path = "faults/routing.rs"]
 mod routing;
 #[path = "faults/zombies.rs"]

@@ -11,7 +11,7 @@ use crate::deployment::{Deployment, both_work, chance};
 use crate::rounds;
 
 /// Every crash point there is: the sources know, so that none is left out.
-fn points() -> Vec<String> {
+pub fn points() -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     while let Some(folder) = folders.pop() {
@@ -26,13 +26,20 @@ fn points() -> Vec<String> {
             found.extend(names.map(|rest| rest.split('"').next().expect("a name").to_owned()));
         }
     }
+    found.sort_unstable();
+    found.dedup();
+    assert!(!found.is_empty(), "no crash point in the sources");
+    found
+}
+
+/// Those that instances pass that do nothing but dial.
+fn points_of_dialing() -> Vec<String> {
     // Only the instance that holds the outbox's lease gets there: tests/broker/outbox.rs has them.
     // Those of enrichment need conversations: tests/faults/enrichment.rs has them.
-    // Those of rollbacks need flows: tests/platform/rollback.rs stops the actuator anywhere.
+    // Those of rollbacks need flows: tests/faults/rollback_crash_points.rs has them.
     let elsewhere = ["outbox-", "enrichment-", "rollback-"];
+    let mut found = points();
     found.retain(|point| elsewhere.iter().all(|prefix| !point.starts_with(prefix)));
-    found.sort_unstable();
-    assert!(!found.is_empty(), "no crash point in the sources");
     found
 }
 
@@ -45,7 +52,7 @@ async fn death_at_any_point_loses_and_doubles_nothing() {
     deployment.goes_on().await;
 
     for round in 0..rounds(1, 3) {
-        for point in points() {
+        for point in points_of_dialing() {
             let passed = chance.random_range(0..8);
             let action = format!("{point}={passed}*off->return");
             let mut victim = deployment.instance_with("a", &[], &[("FAILPOINTS", action)]);

@@ -32,19 +32,28 @@ pub struct Deployment {
 impl Deployment {
     /// Topics, database and platform are there; no instance runs yet.
     pub async fn prepare() -> Self {
+        Self::of(Scenario::default()).await
+    }
+
+    /// The same with another organisation.
+    pub async fn of(scenario: Scenario) -> Self {
         let brokers =
             std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`");
-        Self::prepare_on(brokers, TestDatabase::create().await).await
+        Self::prepare_with(brokers, TestDatabase::create().await, scenario).await
     }
 
     pub async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
+        Self::prepare_with(brokers, database, Scenario::default()).await
+    }
+
+    async fn prepare_with(brokers: String, database: TestDatabase, scenario: Scenario) -> Self {
         // Another test of this process may have done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
         let simulator = Simulator::start(simulator::Settings {
             listen: ([127, 0, 0, 1], 0).into(),
             speed: SPEED,
-            scenario: Scenario::default(),
+            scenario,
             requests_per_window: 100_000,
             rival_every_seconds: Some(60),
             ..simulator::Settings::default()
@@ -167,9 +176,14 @@ impl Instance {
 
     /// Campaign observations this instance has made, by its own account.
     pub async fn polls(&self) -> f64 {
+        self.counted("trunkline_campaign_polls_total").await
+    }
+
+    /// A counter over all its labels; 0 while nothing listens.
+    pub async fn counted(&self, counter: &str) -> f64 {
         let Some((_, page)) = self.get("/metrics").await else { return 0.0 };
         page.lines()
-            .filter(|line| line.starts_with("trunkline_campaign_polls_total"))
+            .filter(|line| line.starts_with(counter))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }

@@ -13,6 +13,7 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod records;
+pub mod rollback_checker;
 pub mod services;
 pub mod simulated;
 pub mod topics;
