@@ -55,7 +55,8 @@ pub struct FlowHealth<'a> {
     pub errors: u64,
     /// When the platform was asked.
     pub observed_at: Timestamp,
-    /// The minute was over and its measures had settled when it was asked.
+    /// The minute was over and its measures had settled when it was asked. A minute that
+    /// could not be measured is told with nothing in it, and not complete.
     pub complete: bool,
 }
 

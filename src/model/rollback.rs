@@ -40,6 +40,9 @@ pub struct RollbackInputs {
     pub buckets: Vec<Bucket>,
     /// The last 15 minutes held too few interactions for a bucket, or none has closed yet.
     pub inconclusive: bool,
+    /// No complete minute has come for as long: nothing is decided on what was seen before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmeasured: bool,
     /// Closed buckets in a row over the threshold.
     pub breaches: u32,
     /// Closed buckets in a row at or below the re-arming rate, as long as they matter.

@@ -2,7 +2,7 @@
 //! their minutes are polled, their measures, written to `genesys.flow-health.v1`.
 //!
 //! However many instances run, each flow is observed by one at a time. What cannot be read
-//! leaves a gap: a minute that nobody could measure is no minute without errors.
+//! leaves a gap: a minute that nobody could measure is told as such, not as one without errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::complaints::Complaints;
 use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
 use super::watch::{Ended, Missed, Watch, after};
-use crate::genesys::{Client, PlatformVersion};
+use crate::genesys::{Client, Measured, PlatformVersion};
 use crate::health::Health;
 use crate::metrics;
 use crate::model::Timestamp;
@@ -124,7 +124,7 @@ impl Observer {
     }
 
     /// One minute after the other; one that could not be measured while the next lasted is
-    /// left out.
+    /// told to be incomplete.
     async fn watch_measures(&self, flow: &str, stop: &CancellationToken) {
         let key = format!("{flow} (measures)");
         let count = |ended| metrics::FLOW_POLLS.counter(&["measures", ended]).increment(1);
@@ -147,6 +147,8 @@ impl Observer {
             if seen.is_ok() {
                 next = next.plus(minute).max(newest);
             } else if newest > next {
+                // Where this cannot be told either, it is a gap.
+                let _ = self.tell_measures(flow, next, None, (self.watch.clock)(), stop).await;
                 next = newest;
             } else {
                 tokio::select! {
@@ -171,15 +173,28 @@ impl Observer {
             let scope = self.watch.scope(self.settings.minute, stop);
             (self.watch.client.flow_measures(flow, minute, until, &scope).await?, observed_at)
         };
+        self.tell_measures(flow, minute, Some(measured), observed_at, stop).await
+    }
+
+    /// A minute's measures; without any, that it was not measured.
+    async fn tell_measures(
+        &self,
+        flow: &str,
+        minute: Timestamp,
+        measured: Option<Measured>,
+        observed_at: Timestamp,
+        stop: &CancellationToken,
+    ) -> Result<(), Missed> {
+        let (total, errors) = measured.map_or((0, 0), |measured| (measured.total, measured.errors));
         let fact = FlowHealth {
             flow_id: flow.into(),
             // The measures do not tell versions apart: whoever reads them knows the timeline.
             flow_version: "".into(),
             minute,
-            total: measured.total,
-            errors: measured.errors,
+            total,
+            errors,
             observed_at,
-            complete: true,
+            complete: measured.is_some(),
         };
         let count = self.watch.producer.partitions(&topics::FLOW_HEALTH).await?;
         let partition = topics::partition_of(flow.as_bytes(), count);

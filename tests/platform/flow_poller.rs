@@ -69,6 +69,8 @@ async fn versions_and_measures_are_told_and_failed_reads_leave_a_gap() {
     stand.faults(json!([])).await;
     let after = at_least(&stand.kafka, &FLOW_HEALTH, known + 2).await;
     // Nothing was made up for the minutes that could not be measured.
+    let unmeasured: Vec<_> = after.iter().filter(|fact| fact["complete"] == false).collect();
+    assert!(!unmeasured.is_empty() && unmeasured.iter().all(|fact| fact["total"] == 0), "{after:?}");
     assert!(after.iter().all(|fact| fact["errors"] == 0), "{after:?}");
     let mut minutes: Vec<&str> = after.iter().map(|fact| fact["minute"].as_str().unwrap()).collect();
     let told = minutes.len();

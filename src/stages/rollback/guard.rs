@@ -8,7 +8,7 @@ use super::watch::{Minute, Watch};
 use crate::model::Timestamp;
 use crate::model::decision::Action;
 use crate::model::flow::{FlowMinute, FlowVersions};
-use crate::model::rollback::RollbackInputs;
+use crate::model::rollback::{Baseline, RollbackInputs};
 
 /// A version that was in force before is so again once the present one has been silent
 /// for so many minutes: while a version drains, both have interactions.
@@ -76,7 +76,38 @@ impl Guard {
         let baseline = self.history.baseline(watch.since, until, rule.baseline_interactions);
         let read = Minute { from: minute.minute, total: minute.total, errors: minute.errors };
         watch.feed(rule, read, baseline.as_ref(), !around.maintenance.is_empty());
-        let inputs = RollbackInputs {
+        let inputs = self.inputs(rule, minute, around, baseline);
+        self.conclude(rule, inputs)
+    }
+
+    /// Whether this minute, which is not complete, is so far after the last one that was that
+    /// [`miss`](Self::miss) has something to say.
+    pub fn misses(&self, rule: &Rule, minute: &FlowMinute<'_>) -> bool {
+        let patience = rule.minutes(rule.bucket_minutes);
+        self.watch.as_ref().is_some_and(|watch| minute.minute >= watch.minute.plus(patience))
+    }
+
+    /// A minute that is not complete although [so many](Self::misses) should have been: no
+    /// evidence, neither for nor against the version, and what was seen before is too old.
+    pub fn miss(&mut self, rule: &Rule, minute: &FlowMinute<'_>, around: Surroundings<'_>) -> Observation {
+        let Some(watch) = &mut self.watch else { return Observation::Ignored("minute_not_complete") };
+        watch.inconclusive = true;
+        let until = minute.minute.plus(rule.minute);
+        let baseline = self.history.baseline(watch.since, until, rule.baseline_interactions);
+        let inputs = RollbackInputs { unmeasured: true, ..self.inputs(rule, minute, around, baseline) };
+        self.conclude(rule, inputs)
+    }
+
+    /// What the rule is asked with about the version in force.
+    fn inputs(
+        &self,
+        rule: &Rule,
+        minute: &FlowMinute<'_>,
+        around: Surroundings<'_>,
+        baseline: Option<Baseline>,
+    ) -> RollbackInputs {
+        let watch = self.watch.as_ref().expect("one has been chosen");
+        RollbackInputs {
             flow_id: minute.flow_id.clone().into_owned(),
             flow_version: watch.version.clone(),
             source: minute.source,
@@ -86,6 +117,7 @@ impl Guard {
             armed_until: watch.armed_until,
             buckets: watch.closed.clone(),
             inconclusive: watch.inconclusive,
+            unmeasured: false,
             breaches: watch.breaches,
             recoveries: watch.recoveries,
             baseline,
@@ -94,8 +126,7 @@ impl Guard {
             fired: watch.fired,
             maintenance: around.maintenance.to_vec(),
             versions_observed_at: around.versions.map(|versions| versions.observed_at),
-        };
-        self.conclude(rule, inputs)
+        }
     }
 
     /// Asks the rule and remembers what it said.

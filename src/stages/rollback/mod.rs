@@ -212,15 +212,22 @@ impl Stage for Rollback {
         if let Some(reason) = contradiction(&minute) {
             return Step::Rejected(reason);
         }
-        if !minute.complete {
-            return Step::NoOp("minute_not_complete");
-        }
         if minute.source != self.sources.of(&minute.flow_id) {
             return Step::NoOp("other_source");
+        }
+        if !minute.complete && !state.guard.misses(&self.rule, &minute) {
+            return Step::NoOp("minute_not_complete");
         }
         let versions = self.lookup.versions(&minute.flow_id);
         let maintenance = self.maintenance(&minute, record.at);
         let around = Surroundings { versions: versions.as_deref(), maintenance: &maintenance };
+        if !minute.complete {
+            if let Observation::Changed(judgement) = state.guard.miss(&self.rule, &minute, around) {
+                self.decide(record, state, *judgement, outputs);
+                return Step::Applied;
+            }
+            return Step::NoOp("minute_not_complete");
+        }
         let observation = state.guard.observe(&self.rule, &minute, around);
         if let Observation::Ignored(reason) = observation {
             return Step::NoOp(reason);

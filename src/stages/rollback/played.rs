@@ -38,6 +38,17 @@ impl Play {
         total: u64,
         known: Option<&FlowVersions<'_>>,
     ) -> Observation {
+        self.observe(version, errors, total, known, true)
+    }
+
+    fn observe(
+        &mut self,
+        version: &str,
+        errors: u64,
+        total: u64,
+        known: Option<&FlowVersions<'_>>,
+        complete: bool,
+    ) -> Observation {
         let minute = FlowMinute {
             flow_id: "f".into(),
             flow_version: version.into(),
@@ -45,14 +56,20 @@ impl Play {
             total,
             errors,
             error_rate: if total == 0 { 0.0 } else { errors as f64 / total as f64 },
-            complete: true,
+            complete,
             source: MinuteSource::Events,
         };
         let around = Surroundings { versions: known, maintenance: &self.maintenance };
         // What is kept survives being written and read at every step.
         let written = serde_json::to_vec(&self.guard).unwrap();
         self.guard = serde_json::from_slice(&written).unwrap();
-        let observation = self.guard.observe(&self.rule, &minute, around);
+        let observation = if complete {
+            self.guard.observe(&self.rule, &minute, around)
+        } else if self.guard.misses(&self.rule, &minute) {
+            self.guard.miss(&self.rule, &minute, around)
+        } else {
+            Observation::Ignored("minute_not_complete")
+        };
         if let Observation::Changed(judgement) = &observation {
             assert_eq!(self.rule.judge(&judgement.inputs), judgement.answer, "asked again on its record");
             self.answers.push((self.minute, judgement.answer.action, judgement.answer.reason));
@@ -67,6 +84,14 @@ impl Play {
 
     fn minutes(&mut self, count: u32, version: &str, errors: u64, total: u64) {
         (0..count).for_each(|_| self.minute(version, errors, total));
+    }
+
+    /// Minutes that nobody could measure.
+    fn unmeasured(&mut self, count: u32) {
+        for _ in 0..count {
+            self.observe("", 0, 0, None, false);
+            self.minute += 1;
+        }
     }
 
     fn acts(&self) -> Vec<(i64, Action, &'static str)> {
@@ -115,6 +140,33 @@ fn half_an_hour_of_nothing_is_inconclusive_throughout() {
     let mut play = Play::new(Policy::Attributed);
     play.minutes(30, "2", 0, 0);
     assert_eq!(play.answers, [(0, Action::Hold, "inconclusive")]);
+}
+
+#[test]
+fn minutes_nobody_could_measure_are_inconclusive_and_no_evidence() {
+    let mut play = Play::new(Policy::Consecutive);
+    play.minutes(2, "2", 6, 100);
+    play.unmeasured(14);
+    assert_eq!(play.last_reason(), "over_threshold", "it may still be late");
+    play.unmeasured(30);
+    assert_eq!(play.last_reason(), "inconclusive");
+    let told = play.answers.len();
+    play.unmeasured(30);
+    assert_eq!((play.answers.len(), play.acts()), (told, vec![]), "told once");
+    // The row was neither extended nor reset.
+    play.minute("2", 6, 100);
+    assert_eq!(play.acts(), [(76, Action::Rollback, "breaches_in_a_row")]);
+}
+
+#[test]
+fn what_was_suppressed_is_not_done_while_nothing_is_measured() {
+    let mut play = Play::new(Policy::Consecutive);
+    play.maintenance.push("maintenance/1".to_owned());
+    play.minutes(3, "2", 6, 100);
+    assert_eq!(play.last_reason(), "suppressed_by_maintenance_window");
+    play.maintenance.clear();
+    play.unmeasured(60);
+    assert_eq!((play.last_reason(), play.acts()), ("inconclusive", vec![]));
 }
 
 #[test]

@@ -126,6 +126,9 @@ impl Rule {
     /// The answer to this evidence.
     pub fn judge(&self, evidence: &RollbackInputs) -> Answer {
         let hold = |reason| Answer { action: Action::Hold, reason };
+        if evidence.unmeasured {
+            return hold("inconclusive");
+        }
         let closed = evidence.minute.plus(Duration::from_millis(evidence.minute_ms));
         let Some((action, reason)) = self.breach(evidence) else {
             return hold(match evidence {
