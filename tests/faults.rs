@@ -16,6 +16,8 @@ mod enrichment;
 mod events;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/maintenance.rs"]
+mod maintenance;
 #[path = "faults/redrive.rs"]
 mod redrive;
 #[path = "faults/restarts.rs"]
@@ -25,6 +27,8 @@ mod rollback;
 #[cfg(feature = "failpoints")]
 #[path = "faults/rollback_crash_points.rs"]
 mod rollback_crash_points;
+#[path = "faults/rollback_failures.rs"]
+mod rollback_failures;
 #[path = "faults/rollback_scene.rs"]
 mod rollback_scene;
 #[path = "faults/routing.rs"]

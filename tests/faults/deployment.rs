@@ -168,6 +168,10 @@ pub struct Instance {
 }
 
 impl Instance {
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// Status and body of a GET; `None` while nothing listens.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let reply = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await.ok()?;

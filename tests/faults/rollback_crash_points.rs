@@ -12,6 +12,31 @@ use crate::support::within;
 
 const SLOW_MS: u64 = 300;
 
+/// Decisions without an outcome.
+const OPEN: &str = "SELECT count(*) FROM audit.explained WHERE status IS NULL";
+
+impl RollbackScene {
+    /// Until every decision has its outcome, by the audit.
+    async fn nothing_open(&self) {
+        within(PATIENCE, "every decision to have an outcome", async || {
+            (self.count(OPEN).await == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for the decision to take this flow back; decisions before it that are open.
+    async fn open_until_rollback(&self, flow: &str) -> i64 {
+        let sql = "SELECT count(*) FROM audit.decisions WHERE action = 'rollback' AND key = $1";
+        within(PATIENCE, "the rollback to be decided", async || {
+            let asked = sqlx::query_scalar(sql).bind(flow).fetch_one(&self.deployment.scene.owner).await;
+            let decided: i64 = asked.expect(sql);
+            (decided == 1).then_some(())
+        })
+        .await;
+        self.count(OPEN).await - 1
+    }
+}
+
 /// The instance dies at each point of a rollback, and is started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn death_at_any_point_of_a_rollback_leaves_exactly_one_activation() {
