@@ -115,3 +115,26 @@ fn every_topic_has_two_examples_that_follow_its_schema_and_one_that_does_not_wou
         assert!(!validator.is_valid(&serde_json::json!({})), "{}: an empty object passes", topic.name);
     }
 }
+
+/// Figures of the table rows in a text: each number as it is written, without its zeros.
+fn figures(text: &str) -> Vec<Vec<String>> {
+    let rows = text.lines().map(|line| line.trim().trim_matches('|')).filter(|line| {
+        line.contains('|') && line.trim_start().starts_with(|letter: char| letter.is_ascii_digit())
+    });
+    // The document says once per row how many runs there were, the command in every cell.
+    let figure = |cell: &str| cell.trim().replace(".0 %", " %").replace(" of 200", "");
+    rows.map(|row| row.split('|').map(figure).collect()).collect()
+}
+
+#[test]
+fn the_table_of_the_rollback_rule_is_what_the_command_beside_it_prints() {
+    let document = fs::read_to_string(root().join("docs/rollback.md")).expect("the document");
+    let command = document.split('`').find(|text| text.starts_with("trunkline evaluate rollback"));
+    let arguments = command.expect("the command").split(' ').skip(1);
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_trunkline")).args(arguments).output();
+    let ran = ran.expect("it runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let printed = figures(&String::from_utf8(ran.stdout).expect("text"));
+    assert!(printed.len() > 20, "{printed:?}");
+    assert_eq!(figures(&document), printed);
+}
