@@ -194,8 +194,9 @@ impl RollbackScene {
     }
 
     pub async fn left_behind(&self) -> RollbackRun {
-        let decisions = self.read("trunkline.rollback-decisions.v1").await;
+        // First what comes last: whatever is new in between is not missed in the other.
         let outcomes = self.read("trunkline.outcomes.v1").await;
+        let decisions = self.read("trunkline.rollback-decisions.v1").await;
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let owner = &self.deployment.scene.owner;
         let texts = |sql: &'static str| sqlx::query_scalar(sql).fetch_all(owner);
