@@ -93,7 +93,7 @@ keys! {
     ENRICHMENT_MODE = "enrichment.mode", Kind::OneOf(&["on", "off"]), Some("on"),
         "`on` asks the platform's analytics about every conversation that has events; nothing is changed there.";
     ENRICHMENT_QUIET = "enrichment.quiet", Kind::Duration { least: MILLISECOND, greatest: DAY }, Some("60s"),
-        "A conversation that goes on is asked about once it had no event for so long; one whose agent has not finished the work after the call, five times as long.";
+        "A conversation that goes on is asked about once it had no event for so long; one whose agent has not finished the work after the call, five times as long; one that is in a flow, in a queue or with an agent, fifteen times as long.";
     ENRICHMENT_SETTLE = "enrichment.settle", Kind::Duration { least: Duration::ZERO, greatest: HOUR }, Some("5s"),
         "A conversation that is over is asked about once it had no event for so long: its last ones may be on their way.";
     ENRICHMENT_PATIENCE = "enrichment.patience", Kind::Duration { least: MILLISECOND.saturating_mul(120), greatest: DAY.saturating_mul(7) }, Some("2h"),

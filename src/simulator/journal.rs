@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::model::Timestamp;
 
-/// Bytes of a request body the log keeps.
-pub const MAX_BODY_BYTES: usize = 2_048;
+/// Bytes of a request body the log keeps: a details query of 50 conversations is whole.
+pub const MAX_BODY_BYTES: usize = 4_096;
 
 /// Who asked for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -94,7 +94,7 @@ pub struct Entry {
     /// With the query.
     pub path: String,
     pub if_match: Option<String>,
-    /// The first 2 KiB as text; absent for the token endpoint, whose bodies hold secrets.
+    /// The first 4 KiB as text; absent for the token endpoint, whose bodies hold secrets.
     pub body: Option<String>,
     /// Absent where the connection was closed instead.
     pub status: Option<u16>,

@@ -2,9 +2,12 @@
 //! rows, and the platform's log of requests; never trunkline's counters. Knows nothing of
 //! the code under test: minutes are counted anew from the events on the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::checker::Violation;
+
+/// Conversations in a full query.
+const FULL: usize = 50;
 
 /// Everything a run left behind. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,14 @@ pub struct EventRun {
     pub requests: Vec<Request>,
     /// Requests that may be on their way when the platform asks to wait.
     pub on_their_way: usize,
+    /// When analytics knew each conversation.
+    pub known_from: HashMap<String, i64>,
+    /// One that is due waits so long for others.
+    pub linger_ms: i64,
+    /// So few came that queries could not fill within the linger.
+    pub few: bool,
+    /// Queries whose answer may be lost: with processes that were killed.
+    pub lost_answers: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +76,60 @@ pub struct Request {
     pub at_ms: i64,
     /// How long the reply asks to wait, with status 429.
     pub wait_ms: Option<i64>,
+    pub answered: bool,
+    /// Whom a query of conversations names; nobody in any other request.
+    pub asked: Vec<String>,
+    /// A further page of a query's answer.
+    pub is_page: bool,
+}
+
+/// How the conversations were asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Economy {
+    /// Queries that were answered, further pages not counted.
+    pub queries: usize,
+    /// Queries that were refused, failed or not answered at all.
+    pub failed: usize,
+    /// Conversations asked about.
+    pub conversations: usize,
+    /// Times one was asked about again after analytics had not known it.
+    pub in_vain: usize,
+    /// Times one was asked about again after it had been found: something newer came, or the
+    /// answer was lost.
+    pub repeated: usize,
+    /// Queries that were not full because nothing was asked for a linger before.
+    pub idle: usize,
+    /// Further pages that failed, and the whole answer with each.
+    pub failed_pages: usize,
+}
+
+impl Economy {
+    pub fn of(run: &EventRun) -> Self {
+        let mut economy = Self::default();
+        let mut asked_at: HashMap<&str, i64> = HashMap::new();
+        let mut last_at = i64::MIN / 2;
+        for request in &run.requests {
+            economy.failed_pages += usize::from(request.is_page && !request.answered);
+            if request.asked.is_empty() {
+                continue;
+            }
+            let rested = request.at_ms - std::mem::replace(&mut last_at, request.at_ms);
+            if !request.answered {
+                economy.failed += 1;
+                continue;
+            }
+            economy.queries += 1;
+            economy.idle += usize::from(request.asked.len() < FULL && rested >= run.linger_ms * 9 / 10);
+            for id in request.asked.iter().collect::<HashSet<_>>() {
+                if let Some(before) = asked_at.insert(id, request.at_ms) {
+                    let was_known = run.known_from.get(id).is_some_and(|known_from| before >= *known_from);
+                    *(if was_known { &mut economy.repeated } else { &mut economy.in_vain }) += 1;
+                }
+            }
+        }
+        economy.conversations = asked_at.len();
+        economy
+    }
 }
 
 /// Everything that is wrong; empty when all holds.
@@ -139,7 +204,25 @@ pub fn violations(run: &EventRun) -> Vec<Violation> {
             );
         }
     }
+    wasted(run, &mut broken);
     found
+}
+
+/// Queries are full but for a tenth, and few conversations are asked about more than once.
+fn wasted(run: &EventRun, broken: &mut impl FnMut(&'static str, String)) {
+    let economy = Economy::of(run);
+    let Economy { queries, conversations, in_vain, repeated, idle, .. } = economy;
+    let again = (in_vain + repeated).div_ceil(FULL) + if run.few { idle } else { 0 };
+    let needed = conversations.div_ceil(FULL);
+    if queries > needed + needed.div_ceil(10) + again {
+        broken("I7", format!("{queries} queries for {needed} times {FULL} conversations: {economy:?}"));
+    }
+    if in_vain > conversations / 5 {
+        broken("I7", format!("too many were asked about before analytics knew them: {economy:?}"));
+    }
+    if repeated > conversations / 20 + FULL * (economy.failed_pages + run.lost_answers) {
+        broken("I7", format!("too many were asked about after they had been found: {economy:?}"));
+    }
 }
 
 /// What is in the list more than once.
@@ -210,13 +293,20 @@ mod tests {
             rows: vec![("c".into(), true)],
             published: BTreeSet::from(["c".into()]),
             requests: vec![
-                Request { at_ms: 0, wait_ms: Some(2_000) },
-                Request { at_ms: 5, wait_ms: None },
-                Request { at_ms: 2_000, wait_ms: None },
+                Request { wait_ms: Some(2_000), ..query(0, false, 0..50) },
+                query(5, true, 50..100),
+                query(2_000, true, 0..50),
             ],
             on_their_way: 1,
+            linger_ms: 1_000,
+            known_from: (0..100).map(|number| (number.to_string(), 0)).collect(),
             ..EventRun::default()
         }
+    }
+
+    fn query(at_ms: i64, answered: bool, ids: std::ops::Range<usize>) -> Request {
+        let asked = ids.map(|id| id.to_string()).collect();
+        Request { at_ms, wait_ms: None, answered, asked, is_page: false }
     }
 
     fn found(doctor: impl FnOnce(&mut EventRun)) -> Vec<String> {
@@ -275,7 +365,52 @@ mod tests {
 
     #[test]
     fn planted_impatience_is_found() {
-        let early = Request { at_ms: 6, wait_ms: None };
-        only(|run| run.requests.insert(2, early), "before the Retry-After");
+        only(|run| run.requests.insert(2, query(6, true, 100..150)), "before the Retry-After");
+    }
+
+    #[test]
+    fn planted_waste_is_found() {
+        // Two full queries are all that a hundred conversations need; a tenth more is rounded up.
+        let singly = |run: &mut EventRun, pause_ms: i64| {
+            let alone = (0..50).map(|id: usize| query(3_000 + id as i64 * pause_ms, true, id..id + 1));
+            run.requests.splice(2..3, alone).for_each(drop);
+        };
+        only(|run| singly(run, 1_000), "queries for 2 times 50 conversations");
+        let few = |run: &mut EventRun| run.few = true;
+        only(
+            |run| {
+                few(run);
+                singly(run, 100);
+            },
+            "queries for 2 times 50 conversations",
+        );
+        assert_eq!(
+            found(|run| {
+                few(run);
+                singly(run, 1_000);
+            }),
+            [""; 0],
+            "one in a second is all right where fewer come"
+        );
+        let again = |run: &mut EventRun, times| {
+            for _ in 0..times {
+                run.requests.push(query(3_000, true, 0..50));
+            }
+        };
+        only(|run| again(run, 1), "after they had been found");
+        assert_eq!(
+            found(|run| {
+                again(run, 1);
+                run.lost_answers = 1;
+            }),
+            [""; 0]
+        );
+        only(
+            |run| {
+                again(run, 1);
+                run.known_from.clear();
+            },
+            "before analytics knew them",
+        );
     }
 }

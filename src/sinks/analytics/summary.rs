@@ -77,6 +77,8 @@ pub struct Facts<'s> {
 const CUSTOMER_END: &str = "customer.end";
 /// Nothing follows: what the seed's consumers were promised.
 const CONVERSATION_END: &str = "ConversationEnded";
+/// Of a part whose end is told as well.
+const BEGINNING: &str = ".start";
 /// Of an agent's part in the conversation.
 const AGENT_PREFIX: &str = "user.";
 const WRAPPED_UP: &[&str] = &["acw", "wrapup"];
@@ -84,7 +86,10 @@ const WRAPPED_UP: &[&str] = &["acw", "wrapup"];
 /// How far a conversation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Between two parts: the next one may begin at once, or somebody's events are lost.
     GoesOn,
+    /// In a flow, in a queue or with an agent: its end is told.
+    Inside,
     /// The customer is gone, the agent is still busy with it.
     WrappingUp,
     Over,
@@ -133,6 +138,7 @@ impl Summary {
 
     pub fn phase(&self) -> Phase {
         match (self.ended, self.answered && !self.wrapped_up) {
+            (false, _) if self.last_event_type.ends_with(BEGINNING) => Phase::Inside,
             (false, _) => Phase::GoesOn,
             (true, true) => Phase::WrappingUp,
             (true, false) => Phase::Over,
@@ -247,9 +253,11 @@ pub mod tests {
             summed(&kinds.iter().map(|kind| event(0, 10, kind)).collect::<Vec<_>>()).phase()
         };
         assert_eq!(phase(&["customer.start", "flow.end"]), Phase::GoesOn);
+        assert_eq!(phase(&["customer.start", "flow.start"]), Phase::Inside);
+        assert_eq!(phase(&["acd.end", "user.start"]), Phase::Inside);
         assert_eq!(phase(&["customer.end", "flow.end"]), Phase::Over);
         assert_eq!(phase(&["user.start", "customer.end"]), Phase::WrappingUp);
-        assert_eq!(phase(&["acw", "user.start"]), Phase::GoesOn);
+        assert_eq!(phase(&["acw", "user.start"]), Phase::Inside);
         assert_eq!(phase(&["acw", "user.start", "customer.end"]), Phase::Over);
         assert_eq!(phase(&["user.end", "ConversationEnded"]), Phase::Over);
     }

@@ -18,6 +18,10 @@ pub const ATTEMPTS: u32 = RETRY_120THS.len() as u32 + 1;
 /// Asked before it ends, the answer would lack it and be asked for again.
 const WRAP_UP_QUIETS: u32 = 5;
 
+/// Talks last for minutes, and an answer from the middle of one has to be asked for again.
+/// Times the quiet; only a conversation whose end is never told waits as long.
+const INSIDE_QUIETS: u32 = 15;
+
 /// How long things wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
@@ -33,6 +37,7 @@ impl Waits {
     fn after_event(&self, summary: &Summary) -> Duration {
         match summary.phase() {
             Phase::GoesOn => self.quiet,
+            Phase::Inside => self.quiet.saturating_mul(INSIDE_QUIETS),
             Phase::WrappingUp => self.quiet.saturating_mul(WRAP_UP_QUIETS),
             Phase::Over => self.settle,
         }
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_conversation_that_ended_is_asked_about_sooner() {
-        let (mut work, effect) = Work::begin(&event(0, 10, "customer.start"), &WAITS);
+        let (mut work, effect) = Work::begin(&event(0, 10, "flow.end"), &WAITS);
         assert_eq!(effect.ask_in, Some(WAITS.quiet));
         let effect = work.hear(&event(1, 20, "customer.end"), false, &WAITS);
         assert_eq!(effect.ask_in, Some(WAITS.settle));
@@ -197,6 +202,16 @@ mod tests {
         assert_eq!(work.hear(&event(0, 10, "customer.start"), false, &WAITS).ask_in, None);
         let (mut work, _) = Work::begin(&event(0, 30, "wrapup"), &WAITS);
         assert_eq!(work.hear(&event(1, 20, "customer.end"), false, &WAITS).ask_in, Some(WAITS.settle));
+    }
+
+    #[test]
+    fn whoever_is_in_a_flow_in_a_queue_or_with_an_agent_is_let_finish() {
+        let (mut work, effect) = Work::begin(&event(0, 10, "flow.start"), &WAITS);
+        assert_eq!(effect.ask_in, Some(WAITS.quiet * 15));
+        let ask_in = |work: &mut Work, at_ms, kind| work.hear(&event(1, at_ms, kind), false, &WAITS).ask_in;
+        assert_eq!(ask_in(&mut work, 20, "flow.end"), Some(WAITS.quiet));
+        assert_eq!(ask_in(&mut work, 21, "acd.start"), Some(WAITS.quiet * 15));
+        assert_eq!(ask_in(&mut work, 90, "customer.end"), Some(WAITS.settle));
     }
 
     #[test]
