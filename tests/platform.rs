@@ -23,6 +23,8 @@ mod drift;
 mod enrichment;
 #[path = "platform/flow_poller.rs"]
 mod flow_poller;
+#[path = "platform/outage.rs"]
+mod outage;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
 #[path = "platform/rollback.rs"]

@@ -15,6 +15,7 @@ use trunkline::health::Health;
 use trunkline::model::Timestamp;
 use trunkline::postgres::{self, Database};
 use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::simulator;
 use trunkline::sinks::analytics::{self, Waits};
 use trunkline::topics;
 
@@ -72,12 +73,17 @@ pub struct Stand {
 
 impl Stand {
     pub async fn new() -> Self {
+        Self::at(settings()).await
+    }
+
+    /// With an organisation set up so.
+    pub async fn at(platform: simulator::Settings) -> Self {
         let kafka = kafka::settings();
         let used = [&topics::CONVERSATION_EVENTS, &topics::CONVERSATIONS, &topics::DEAD_LETTERS];
         kafka::create_topics(&kafka, &used, PARTITIONS).await;
         kafka::create_topics(&kafka, &[&topics::OUTBOX_PROGRESS], 1).await;
         let (own, database) = TestDatabase::migrated().await;
-        let organization = Organization::start(settings()).await;
+        let organization = Organization::start(platform).await;
         Self { kafka, own, database, organization, http: reqwest::Client::new() }
     }
 
@@ -155,13 +161,23 @@ impl Stand {
     }
 
     pub fn start_with(&self, name: &str, settings: analytics::Settings, to: &PgConnectOptions) -> Instance {
+        self.start_as(name, settings, to, &self.client_settings())
+    }
+
+    pub fn start_as(
+        &self,
+        name: &str,
+        settings: analytics::Settings,
+        to: &PgConnectOptions,
+        caller: &genesys::Settings,
+    ) -> Instance {
         let kafka = KafkaSettings { instance: name.to_owned(), ..self.kafka.clone() };
         let database = Database::connect(&postgres::Settings {
             url: to.to_url_lossy().to_string().into(),
             ..postgres::Settings::default()
         })
         .expect("a good URL");
-        let client = client(&self.client_settings());
+        let client = client(caller);
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let running = tokio::spawn({
             let (health, shutdown) = (health.clone(), shutdown.clone());
