@@ -1,6 +1,7 @@
 //! What was set aside, once its cause is gone, goes through exactly once: whoever is
 //! killed on the way.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt;
@@ -33,10 +34,10 @@ fn fact(campaign: usize, observed_at: Timestamp) -> (String, Vec<u8>) {
     (key, value.to_string().into_bytes())
 }
 
-fn produce(deployment: &Deployment, records: &[(String, Vec<u8>)]) {
+fn produce(deployment: &Deployment, topic: &str, records: &[(String, Vec<u8>)]) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", &deployment.scene.brokers).create().expect("a producer");
-    let topic = format!("{}{FACTS}", deployment.scene.topic_prefix);
+    let topic = format!("{}{topic}", deployment.scene.topic_prefix);
     for (key, value) in records {
         producer
             .send(BaseRecord::to(&topic).key(key).payload(value))
@@ -75,8 +76,8 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
     // Too far ahead now; in a few seconds they are not.
     let observed_at = now().plus(Duration::from_secs(70));
     let facts: Vec<_> = (0..LETTERS).map(|campaign| fact(campaign, observed_at)).collect();
-    produce(&deployment, &facts);
-    produce(&deployment, &[("campaign-x".to_owned(), b"\xff{\x1b[31m".to_vec())]);
+    produce(&deployment, FACTS, &facts);
+    produce(&deployment, FACTS, &[("campaign-x".to_owned(), b"\xff{\x1b[31m".to_vec())]);
     let found = within(PATIENCE, "all to be in the ledger", async || {
         let found = letters(&deployment, &[]);
         (found.len() == LETTERS + 1).then_some(found)
@@ -170,6 +171,115 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
             .expect("the reader reads");
     assert_eq!(readable, 1);
 
+    instance.process.signal(rustix::process::Signal::TERM);
+    assert!(instance.process.wait(ENDED).success());
+}
+
+const EVENTS: &str = "genesys.conversation-events.v1";
+const CONVERSATIONS: &str = "trunkline.conversations.v1";
+
+fn conversation(number: usize) -> String {
+    format!("c0ffee00-0000-4000-8000-{number:012}")
+}
+
+fn conversation_event(number: usize, kind: &str, at: Timestamp) -> (String, Vec<u8>) {
+    let id = conversation(number);
+    let value = json!({
+        "eventId": format!("{number}-{kind}"), "eventType": kind, "occurredAt": at, "conversationId": id,
+    });
+    (id, value.to_string().into_bytes())
+}
+
+/// The conversations on their compacted topic, every word of each in order.
+async fn published(deployment: &Deployment) -> BTreeMap<String, Vec<Value>> {
+    let mut published: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for record in read(deployment, CONVERSATIONS).await {
+        let key = String::from_utf8(record.key.clone().expect("a key")).expect("text");
+        published.entry(key).or_default().push(record.json());
+    }
+    published
+}
+
+/// Conversations by state, and how many of them have details of their own.
+async fn conversations(deployment: &Deployment) -> Vec<(String, i64, i64)> {
+    let sql = "SELECT state, count(*), count(*) FILTER (WHERE details ->> 'conversationId' = conversation_id)
+         FROM audit.conversations GROUP BY state";
+    sqlx::query_as(sql).fetch_all(&deployment.scene.owner).await.expect("the owner reads")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_that_was_given_up_is_enriched_and_told_of_once_when_it_is_redriven() {
+    const GIVEN_UP: usize = 6;
+    let (seed, mut chance) = chance();
+    let deployment = Deployment::prepare().await;
+    let roles = ["--stages", "enrichment,outbox,audit"];
+    let setting = |name: &'static str, value: &str| (name, value.to_owned());
+    let settings = [
+        setting("TRUNKLINE_ENRICHMENT__SETTLE", "100ms"),
+        setting("TRUNKLINE_ENRICHMENT__QUIET", "1s"),
+        setting("TRUNKLINE_ENRICHMENT__PATIENCE", "1200ms"),
+    ];
+    let mut instance = deployment.instance_with("a", &roles, &settings);
+    let ended = now().minus(Duration::from_secs(60));
+    let events: Vec<_> = (0..GIVEN_UP)
+        .flat_map(|number| {
+            let began = conversation_event(number, "customer.start", ended.minus(Duration::from_secs(60)));
+            [conversation_event(number, "customer.end", ended), began]
+        })
+        .collect();
+    produce(&deployment, EVENTS, &events);
+    let of_them = ["--topic", EVENTS, "--reason", "not_available", "--stage", "enrichment"];
+    within(PATIENCE, "all to be given up", async || {
+        (letters(&deployment, &of_them).len() == GIVEN_UP).then_some(())
+    })
+    .await;
+    assert_eq!(conversations(&deployment).await, [("not_available".to_owned(), GIVEN_UP as i64, 0)]);
+    assert!(published(&deployment).await.is_empty());
+
+    // The platform knows them after all.
+    let known: Vec<Value> = (0..GIVEN_UP)
+        .map(|number| {
+            json!({
+                "conversationId": conversation(number), "conversationEnd": ended,
+                "conversationStart": ended.minus(Duration::from_secs(60)),
+            })
+        })
+        .collect();
+    let register = format!("{}/simulator/conversations", deployment.scene.simulator);
+    let reply = reqwest::Client::new().post(register).json(&known).send().await.expect("a reply");
+    reply.error_for_status().expect("accepted");
+    let all = [&["dead-letters", "redrive", "--all", "--yes"], &of_them[..]].concat();
+    let (told, sent) = output(&deployment, &all);
+    assert!(sent && told.contains(&format!("{GIVEN_UP} redriven, 0 refused")), "{told}");
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(chance.random_range(0..400))).await;
+        instance.process.kill();
+        instance = deployment.instance_with("a", &roles, &settings);
+    }
+    within(PATIENCE, "all to be enriched and told of", async || {
+        let done = [("done".to_owned(), GIVEN_UP as i64, GIVEN_UP as i64)];
+        (conversations(&deployment).await == done && published(&deployment).await.len() == GIVEN_UP)
+            .then_some(())
+    })
+    .await;
+    let (told, sent) = output(&deployment, &all);
+    assert!(sent && told.contains("0 redriven, 0 refused"), "{told}");
+
+    // What happens to one of them from now on is told behind anything that was told twice.
+    produce(&deployment, EVENTS, &[conversation_event(0, "wrapup", ended.plus(Duration::from_secs(5)))]);
+    let published = within(PATIENCE, "the newer event to be told of", async || {
+        let published = published(&deployment).await;
+        (published[&conversation(0)].len() > 1).then_some(published)
+    })
+    .await;
+    for number in 0..GIVEN_UP {
+        let id = conversation(number);
+        let told = &published[&id];
+        assert_eq!(told.len(), if number == 0 { 2 } else { 1 }, "seed {seed}: {told:?}");
+        assert!(told.iter().all(|word| word["details"]["conversationId"] == *id), "{told:?}");
+    }
+    assert_eq!(letters(&deployment, &of_them).len(), GIVEN_UP, "none came back");
+    assert_eq!(read(&deployment, EVENTS).await.len(), events.len() + GIVEN_UP + 1);
     instance.process.signal(rustix::process::Signal::TERM);
     assert!(instance.process.wait(ENDED).success());
 }
