@@ -363,6 +363,9 @@ pub mod headers {
     pub const SCHEMA: &str = "trunkline-schema";
     /// W3C Trace Context, handed on from cause to effect.
     pub const TRACEPARENT: &str = "traceparent";
+    /// Of a body that was too large: how much of it was read, and that part's digest.
+    pub const BODY_READ_BYTES: &str = "trunkline-body-read-bytes";
+    pub const BODY_READ_SHA256: &str = "trunkline-body-read-sha256";
     /// How the names of the following begin: why a record was set aside.
     pub const ERROR_PREFIX: &str = "trunkline-error-";
     pub const ERROR_STAGE: &str = "trunkline-error-stage";

@@ -5,11 +5,11 @@ use std::pin::Pin;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 
 use super::Shared;
+use super::body::{self, Read};
 use super::problem::{Kind, Problem};
 use super::routes::{Answer, Content, RequestBody};
 use crate::model::ingest::{Receipt, Refusal};
@@ -18,7 +18,14 @@ use crate::model::ingest::{Receipt, Refusal};
 pub trait EventIntake: Send + Sync + 'static {
     /// Answers once all replicas have every event that is accepted.
     fn take<'a>(&'a self, headers: &'a HeaderMap, body: Bytes) -> Taking<'a>;
+
+    /// Keeps that there was a body over `limit` bytes, of which this much was `read`, and says
+    /// what its sender is told.
+    fn refuse_too_large<'a>(&'a self, headers: &'a HeaderMap, read: Bytes, limit: usize) -> Refusing<'a>;
 }
+
+/// The answer of [`EventIntake::refuse_too_large`], on its way.
+pub type Refusing<'a> = Pin<Box<dyn Future<Output = Refusal> + Send + 'a>>;
 
 /// The answer of [`EventIntake::take`], on its way.
 pub type Taking<'a> = Pin<Box<dyn Future<Output = Result<Receipt, Refusal>> + Send + 'a>>;
@@ -45,7 +52,8 @@ pub(super) const ANSWERS: &[Answer] = &[
     Answer { status: 408, description: "The body came too slowly", content: Content::Problem },
     Answer {
         status: 413,
-        description: "More bytes or events than one request may bring",
+        description: "More bytes or events than one request may bring; a body of too many bytes leaves a dead letter \
+                      without a value",
         content: Content::Problem,
     },
     Answer { status: 415, description: "The body is of another type", content: Content::Problem },
@@ -56,35 +64,25 @@ pub(super) const ANSWERS: &[Answer] = &[
     },
 ];
 
-pub(super) async fn take(
-    State(shared): State<Shared>,
-    mut request: Request,
-) -> Result<Json<Receipt>, Problem> {
+pub(super) async fn take(State(shared): State<Shared>, request: Request) -> Result<Json<Receipt>, Problem> {
     let Some(intake) = &shared.intake else {
         let remedy = "ask another instance, or start this one with the role `ingest`";
         return Err(Problem::new(Kind::Unavailable, "this instance takes no events in", remedy));
     };
-    let headers = request.headers().clone();
+    let (head, body) = request.into_parts();
     let limit = shared.events.max_body_bytes;
-    DefaultBodyLimit::max(limit).apply(&mut request);
-    let reading = Bytes::from_request(request, &());
-    let body = match tokio::time::timeout(shared.events.read_timeout, reading).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => return Err(unreadable(&error, limit)),
+    match tokio::time::timeout(shared.events.read_timeout, body::read(body, limit)).await {
+        Ok(Ok(Read::Whole(body))) => intake.take(&head.headers, body).await.map(Json).map_err(Problem::from),
+        Ok(Ok(Read::TooLarge(read))) => Err(intake.refuse_too_large(&head.headers, read, limit).await.into()),
+        Ok(Err(error)) => {
+            Err(Problem::new(Kind::BadBody, format!("the body broke off: {error}"), "send it again"))
+        }
         Err(_) => {
             let detail =
                 format!("the body was not complete after {} ms", shared.events.read_timeout.as_millis());
-            return Err(Problem::new(Kind::BodyTooSlow, detail, "send less at once, or faster"));
+            Err(Problem::new(Kind::BodyTooSlow, detail, "send less at once, or faster"))
         }
-    };
-    intake.take(&headers, body).await.map(Json).map_err(Problem::from)
-}
-
-fn unreadable(error: &BytesRejection, limit: usize) -> Problem {
-    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return Problem::body_too_large(limit);
     }
-    Problem::new(Kind::BadBody, format!("the body broke off: {error}"), "send it again")
 }
 
 impl From<Refusal> for Problem {
@@ -97,6 +95,7 @@ impl From<Refusal> for Problem {
             Refusal::Malformed(_) => {
                 Problem::new(Kind::BadBody, detail, "see /openapi.json for what is read here")
             }
+            Refusal::BodyTooLarge { limit } => Problem::body_too_large(limit),
             Refusal::TooMany { .. } => Problem::new(Kind::BodyTooLarge, detail, "send fewer at once"),
             Refusal::Busy(_) => {
                 Problem::new(Kind::Overloaded, detail, "send all events again after `Retry-After` seconds")

@@ -1,6 +1,7 @@
 //! The HTTP interface: one listener for events coming in, the ledger, readiness and metrics.
 
 mod access;
+mod body;
 mod decisions;
 mod events;
 mod lag;
@@ -12,19 +13,16 @@ mod server;
 mod settings;
 mod status;
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http_body::Body as _;
 use moka::future::Cache;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -35,7 +33,7 @@ use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 
 pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
-pub use events::{EventIntake, Taking};
+pub use events::{EventIntake, Refusing, Taking};
 pub use openapi::document as openapi_document;
 pub use routes::{Method, ROUTES, Route};
 pub use routing::{NotPublished, RouteDecisions, Routing};
@@ -299,31 +297,14 @@ async fn door(
     response
 }
 
-/// Reads what is refused, up to a bound: whoever is still sending would find the
-/// connection closed instead of an answer.
-async fn pass_over(mut body: Body) {
-    const MOST_BYTES: usize = 16 * 1_024 * 1_024;
-    const LONGEST: Duration = Duration::from_secs(2);
-    let reading = async {
-        let mut left = MOST_BYTES;
-        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            let bytes = frame.data_ref().map_or(0, |data| data.len());
-            left = left.saturating_sub(bytes);
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // However it ends, the answer is the same.
-    let _ = tokio::time::timeout(LONGEST, reading).await;
-}
-
 async fn answer(shared: &Shared, access: Option<Access>, request: Request, next: Next) -> Response {
     let lane = shared.lane(access);
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > lane.max_body_bytes as u64) {
-        pass_over(request.into_body()).await;
+    // The route of events wants to see what it refuses.
+    let looks_itself = access == Some(Access::Needs(Role::Publish));
+    if !looks_itself && announced.is_some_and(|length| length > lane.max_body_bytes as u64) {
+        body::pass_over(request.into_body()).await;
         return Problem::body_too_large(lane.max_body_bytes).into_response();
     }
     // Whether we live must be told even when we are busy.

@@ -35,6 +35,8 @@ pub enum Refusal {
     /// There is nothing in the body that could be an event.
     #[error("{0}")]
     Malformed(String),
+    #[error("the body is over {limit} bytes")]
+    BodyTooLarge { limit: usize },
     #[error("{events} events, the limit is {limit}")]
     TooMany { events: usize, limit: usize },
     /// Too much is under way.

@@ -1,9 +1,13 @@
 //! What cannot be used is named, kept, and stops nothing.
 
+use std::time::Instant;
+
 use rdkafka::message::Message;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use trunkline::topics::{CONVERSATION_EVENTS, DEAD_LETTERS};
 
+use super::limits::chunked;
 use super::support::kafka::{self, create_topics, read_all};
 use super::{Running, TOPICS, envelope, header, problem, receipt, value};
 
@@ -123,14 +127,71 @@ async fn a_binary_cloud_event_keeps_its_attributes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_megabytes_and_bodies_of_other_kinds_are_refused_whole() {
+async fn ten_megabytes_are_refused_whole_and_leave_a_dead_letter_without_a_value() {
+    const LIMIT: usize = 1_048_576;
     let kafka = kafka::settings();
     create_topics(&kafka, TOPICS, 1).await;
     let edge = Running::start(&kafka).await;
-    problem(edge.send(vec![b' '; 10 * 1_024 * 1_024]).await, 413, "body-too-large").await;
+    let mut event = envelope("large", "c");
+    event["detail"]["padding"] = json!("x".repeat(10 * LIMIT));
+    let body = event.to_string();
+    let sent = edge.post("application/json").header("user-agent", "a sender/1.0").body(body.clone());
+    problem(sent.send().await.unwrap(), 413, "body-too-large").await;
+    // How much is coming need not be announced.
+    let chunks = body.as_bytes().chunks(100_000).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    assert_eq!(chunked(&edge, &chunks, true).await, 413);
+    assert_eq!(edge.take(envelope("e", "c").to_string()).await["accepted"], 1);
+
+    let letters = read_all(&kafka, &DEAD_LETTERS);
+    assert_eq!(letters.len(), 2, "one for each request");
+    let digest: String =
+        Sha256::digest(&body.as_bytes()[..LIMIT]).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (letter, bytes, agent) in
+        [(&letters[0], body.len(), Some("a sender/1.0")), (&letters[1], LIMIT + 1, None)]
+    {
+        assert_eq!((letter.payload(), letter.key()), (None, None));
+        let header = |name: &str| header(letter, name);
+        let reason = format!("too_large: {bytes} bytes, the limit is {LIMIT}");
+        assert_eq!(header("trunkline-error-reason"), Some(reason));
+        assert_eq!(header("trunkline-error-topic").as_deref(), Some("POST /v1/events"));
+        assert_eq!(header("trunkline-error-offset").as_deref(), Some("0"));
+        assert_eq!(header("trunkline-error-stage").as_deref(), Some("ingest"));
+        assert_eq!(header("trunkline-body-read-bytes"), Some(LIMIT.to_string()));
+        assert_eq!(header("trunkline-body-read-sha256").as_ref(), Some(&digest));
+        assert_eq!(header("user-agent").as_deref(), agent);
+    }
+    assert_eq!(read_all(&kafka, &CONVERSATION_EVENTS).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_large_bodies_is_refused_and_floods_nothing() {
+    const REQUESTS: usize = 200;
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    // The brokers are found before the clock runs.
+    edge.take(envelope("e", "c").to_string()).await;
+    let began = Instant::now();
+    for _ in 0..REQUESTS {
+        problem(edge.send(vec![b' '; 1_048_577]).await, 413, "body-too-large").await;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let kept = read_all(&kafka, &DEAD_LETTERS).len();
+    let most = 10.0 * (seconds + 1.0);
+    assert!(kept > 0 && kept as f64 <= most, "{kept} dead letters in {seconds:.1} s");
+    assert!(kept < REQUESTS, "this machine was too slow for a flood: {seconds:.1} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_other_kinds_are_refused_whole() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
     problem(edge.send("").await, 400, "bad-body").await;
     let form = edge.post("application/x-www-form-urlencoded").body("a=1").send().await.unwrap();
     problem(form, 415, "unsupported-media-type").await;
+    let large = edge.post("application/x-www-form-urlencoded").body(vec![b'a'; 2 * 1_024 * 1_024]);
+    problem(large.send().await.unwrap(), 415, "unsupported-media-type").await;
     let zipped =
         edge.post("application/json").header("content-encoding", "gzip").body("x").send().await.unwrap();
     problem(zipped, 415, "unsupported-media-type").await;

@@ -9,6 +9,7 @@
 mod body;
 mod event;
 mod identity;
+mod oversized;
 mod pace;
 mod parcel;
 mod producer;
@@ -66,6 +67,7 @@ pub struct Edge {
     events_topic: String,
     dead_letters_topic: String,
     rate: Mutex<Option<Rate>>,
+    oversized_rate: Mutex<Rate>,
     gate: Mutex<Gate>,
     /// Whether the last thing heard from the brokers was good.
     brokers_answer: AtomicBool,
@@ -92,6 +94,7 @@ impl Edge {
             events_topic: kafka.topic(&topics::CONVERSATION_EVENTS),
             dead_letters_topic: kafka.topic(&topics::DEAD_LETTERS),
             rate: Mutex::new(rate),
+            oversized_rate: Mutex::new(Rate::new(oversized::PER_SECOND, Instant::now())),
             gate: Mutex::default(),
             brokers_answer: AtomicBool::new(false),
             part: health.part(ROLE),
@@ -135,20 +138,43 @@ impl Edge {
     pub async fn take(&self, headers: &HeaderMap, body: &[u8]) -> Result<Receipt, Refusal> {
         let begun = Instant::now();
         let result = self.bring(headers, body).await;
-        let told = match &result {
+        match &result {
             Ok(receipt) => {
                 self.counts.accepted.increment(receipt.accepted);
                 self.counts.duplicates.increment(receipt.duplicates);
                 self.counts.rejected.increment(receipt.rejected.len() as u64);
-                "taken"
+                table::INGEST_REQUESTS.counter(&["taken"]).increment(1);
             }
-            Err(Refusal::Busy(_)) => "busy",
-            Err(Refusal::NotDelivered(_)) => "not_delivered",
-            Err(_) => "refused",
-        };
-        table::INGEST_REQUESTS.counter(&[told]).increment(1);
+            Err(refusal) => count_refused(refusal),
+        }
         self.counts.seconds.record(begun.elapsed().as_secs_f64());
         result
+    }
+
+    /// Refuses a body over `limit` bytes, of which this much was `read`. Once all replicas have
+    /// the dead letter that says so; what is beyond the rate for these leaves none.
+    pub async fn refuse_too_large(&self, headers: &HeaderMap, read: &[u8], limit: usize) -> Refusal {
+        let kept = self.keep_oversized(headers, read, limit).await;
+        let refusal = kept.err().unwrap_or(Refusal::BodyTooLarge { limit });
+        count_refused(&refusal);
+        refusal
+    }
+
+    async fn keep_oversized(&self, headers: &HeaderMap, read: &[u8], limit: usize) -> Result<(), Refusal> {
+        Form::of(headers)?;
+        let now = Instant::now();
+        if self.oversized_rate.lock().unwrap_or_else(PoisonError::into_inner).take(1, now).is_err() {
+            tracing::warn!(limit, "a body was too large and left no dead letter: there are too many");
+            return Ok(());
+        }
+        self.gate_admits(now)?;
+        let batch = self.producer.batch();
+        let kept = oversized::letter_headers(headers, read, limit, clock::now());
+        let letter = kept.iter().fold(base_headers(&traceparent(headers)), |letter, (key, value)| {
+            letter.insert(Header { key, value: Some(value.as_str()) })
+        });
+        let sent = batch.send(&self.dead_letters_topic, None, None, letter);
+        self.deliver(sent, batch).await
     }
 
     async fn bring(&self, headers: &HeaderMap, body: &[u8]) -> Result<Receipt, Refusal> {
@@ -169,6 +195,12 @@ impl Edge {
         let batch = self.producer.batch();
         let sent = self.send(&parcel, attributes, headers, &batch);
         drop(parcel);
+        self.deliver(sent, batch).await?;
+        Ok(receipt)
+    }
+
+    /// Waits for the records of a request.
+    async fn deliver(&self, sent: Result<(), NotDelivered>, batch: Batch<'_>) -> Result<(), Refusal> {
         let delivered = match sent {
             Ok(()) => batch.delivered().await,
             Err(error) => Err(error),
@@ -176,7 +208,7 @@ impl Edge {
         match delivered {
             Ok(()) => {
                 self.worked();
-                Ok(receipt)
+                Ok(())
             }
             Err(NotDelivered::QueueFull) => {
                 Err(Refusal::Busy("more events are on their way than fit".to_owned()))
@@ -188,12 +220,17 @@ impl Edge {
         }
     }
 
+    fn gate_admits(&self, now: Instant) -> Result<(), Refusal> {
+        match self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(now, PAUSE) {
+            true => Ok(()),
+            false => Err(Refusal::Busy("the brokers do not take records at the moment".to_owned())),
+        }
+    }
+
     /// Before anything is sent: the limits of this instance.
     fn admit(&self, events: usize) -> Result<(), Refusal> {
         let now = Instant::now();
-        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(now, PAUSE) {
-            return Err(Refusal::Busy("the brokers do not take records at the moment".to_owned()));
-        }
+        self.gate_admits(now)?;
         match self
             .rate
             .lock()
@@ -219,7 +256,7 @@ impl Edge {
         let traceparent = traceparent(headers);
         let event_headers = base_headers(&traceparent).insert(schema(&topics::CONVERSATION_EVENTS));
         for (key, value) in parcel.events() {
-            batch.send(&self.events_topic, Some(key), value, event_headers.clone())?;
+            batch.send(&self.events_topic, Some(key), Some(value), event_headers.clone())?;
         }
         for (value, errors) in parcel.dead_letters() {
             let mut headers = base_headers(&traceparent);
@@ -229,7 +266,7 @@ impl Edge {
             for (name, value) in errors.iter() {
                 headers = headers.insert(Header { key: name, value: Some(value) });
             }
-            batch.send(&self.dead_letters_topic, None, value, headers)?;
+            batch.send(&self.dead_letters_topic, None, Some(value), headers)?;
         }
         Ok(())
     }
@@ -248,6 +285,15 @@ impl Edge {
         self.part.not_ready(error.to_string());
         self.brokers_answer.store(false, Ordering::Release);
     }
+}
+
+fn count_refused(refusal: &Refusal) {
+    let told = match refusal {
+        Refusal::Busy(_) => "busy",
+        Refusal::NotDelivered(_) => "not_delivered",
+        _ => "refused",
+    };
+    table::INGEST_REQUESTS.counter(&[told]).increment(1);
 }
 
 fn base_headers(traceparent: &str) -> OwnedHeaders {

@@ -14,7 +14,7 @@ use crate::topics::CONVERSATION_EVENTS;
 /// Where dead letters of the edge say they come from; their offset is the place in the request.
 pub const ORIGIN: &str = "POST /v1/events";
 /// There is no partition.
-const NO_PARTITION: i32 = -1;
+pub const NO_PARTITION: i32 = -1;
 
 /// Keys and values in one piece of memory, and what the sender is told.
 pub struct Parcel {

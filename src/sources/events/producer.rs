@@ -152,14 +152,17 @@ impl Batch<'_> {
         &self,
         topic: &str,
         key: Option<&[u8]>,
-        value: &[u8],
+        value: Option<&[u8]>,
         headers: OwnedHeaders,
     ) -> Result<(), NotDelivered> {
         self.deliveries.missing.fetch_add(1, Ordering::AcqRel);
         let mut record: BaseRecord<'_, [u8], [u8], Arc<Deliveries>> =
-            BaseRecord::with_opaque_to(topic, self.deliveries.clone()).payload(value).headers(headers);
+            BaseRecord::with_opaque_to(topic, self.deliveries.clone()).headers(headers);
         if let Some(key) = key {
             record = record.key(key);
+        }
+        if let Some(value) = value {
+            record = record.payload(value);
         }
         self.producer.send(record).map_err(|(error, _)| {
             self.deliveries.one_less();
