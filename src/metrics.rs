@@ -147,7 +147,7 @@ metrics_table! {
     OUTBOX_OLDEST_SECONDS = "trunkline_outbox_oldest_seconds", Kind::Gauge, [],
         "Age of the oldest message waiting in the outbox, by the instance that publishes.";
     ENRICHMENT_EVENTS = "trunkline_enrichment_events_total", Kind::Counter, ["result"],
-        "Conversation events by what they brought: told (something new), known (duplicates and older ones), unreadable (set aside elsewhere).";
+        "Conversation events by what they brought: told (something new), known (duplicates and older ones), unreadable (set aside elsewhere), refused (by Postgres: dead letters).";
     ENRICHMENT_CONVERSATIONS = "trunkline_enrichment_conversations_total", Kind::Counter, ["result"],
         "Conversations asked about by the answer: enriched, missing (asked about again later), not_available (given up), outdated (answered elsewhere); and pruned ones.";
     ENRICHMENT_BATCH = "trunkline_enrichment_batch_conversations", Kind::Histogram(&[1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 49.0, 50.0]), [],

@@ -294,6 +294,71 @@ async fn poison_is_passed_over_and_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_postgres_refuses_is_one_dead_letter_and_holds_nothing_up() {
+    const CONVERSATIONS: usize = 40;
+    const POISONED: [usize; 3] = [0, 17, 39];
+    let stand = Stand::new().await;
+    stand.register(0..CONVERSATIONS).await;
+    // What is valid for us and no row for Postgres: a constraint stands for all that it may refuse.
+    let refusing = "ALTER TABLE trunkline.conversations ADD CHECK (summary ->> 'lastEventType' <> 'poison')";
+    sqlx::query(refusing).execute(&stand.own.owner().await).await.unwrap();
+    let events: Vec<Value> = (0..CONVERSATIONS)
+        .flat_map(|number| {
+            let mut events = disordered(number);
+            // The last by event time: what comes behind it must not hide it.
+            events.extend(POISONED.contains(&number).then(|| event(number, "poison", 9_000)));
+            events
+        })
+        .collect();
+    stand.produce_with(&events, &[("traceparent", "00-a-b-01")]).await;
+    let instance = stand.start("one");
+    stand.all_done(CONVERSATIONS as i64).await;
+    instance.ready().await;
+    // One that comes while it runs, from a conversation that is known.
+    stand.produce(&[event(5, "poison", 9_000), event(6, "wrapup", 9_000)]).await;
+    within(PATIENCE, "the newer event to be told of", async || {
+        (stand.appended(&topics::CONVERSATIONS).await.len() > CONVERSATIONS).then_some(())
+    })
+    .await;
+    within(PATIENCE, "all dead letters", async || {
+        (stand.appended(&topics::DEAD_LETTERS).await.len() > POISONED.len()).then_some(())
+    })
+    .await;
+    instance.stop().await;
+
+    let letters = stand.appended(&topics::DEAD_LETTERS).await;
+    let keys: BTreeSet<&String> = letters.iter().map(|(key, _)| key).collect();
+    let expected: Vec<String> = POISONED.into_iter().chain([5]).map(id).collect();
+    assert_eq!((letters.len(), keys), (4, expected.iter().collect()), "each once");
+    assert!(letters.iter().all(|(_, value)| value.as_ref().unwrap()["eventType"] == "poison"));
+    let headers: Vec<Value> =
+        sqlx::query_scalar("SELECT headers FROM trunkline.outbox WHERE topic = $1 ORDER BY id")
+            .bind(topics::DEAD_LETTERS.name)
+            .fetch_all(stand.database.pool())
+            .await
+            .unwrap();
+    let on_topic = kafka::read_all(&stand.kafka, &topics::CONVERSATION_EVENTS);
+    for (headers, (_, value)) in headers.iter().zip(&letters) {
+        let header = |name: &str| {
+            let found = headers.as_array().unwrap().iter().find(|header| header[0] == name);
+            found.unwrap_or_else(|| panic!("{name} in {headers}"))[1].as_str().unwrap().to_owned()
+        };
+        assert!(header("trunkline-error-reason").starts_with("rejected: "), "{headers}");
+        assert_eq!(header("trunkline-error-stage"), "enrichment");
+        assert_eq!(header("trunkline-error-topic"), stand.kafka.topic(&topics::CONVERSATION_EVENTS));
+        let (partition, offset) = (header("trunkline-error-partition"), header("trunkline-error-offset"));
+        let origin = on_topic.iter().find(|record| {
+            (record.partition().to_string(), record.offset().to_string())
+                == (partition.clone(), offset.clone())
+        });
+        let origin: Value = serde_json::from_slice(origin.unwrap().payload().unwrap()).unwrap();
+        assert_eq!(Some(&origin), value.as_ref(), "it names its place");
+    }
+    assert_eq!(headers.iter().filter(|headers| headers.to_string().contains("00-a-b-01")).count(), 3);
+    stand.all_done(CONVERSATIONS as i64).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_query_the_platform_will_not_take_is_made_smaller_until_it_does() {
     let stand = Stand::new().await;
     stand.register(0..40).await;

@@ -11,6 +11,7 @@ use crate::postgres::dead_letters::REDRIVEN_FROM;
 use crate::postgres::enrichment::{Row, State};
 use crate::postgres::ledger::Advance;
 use crate::postgres::{Database, Error};
+use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, Start, TopicPartition};
 use crate::runtime::watermark::is_from_the_future;
@@ -38,8 +39,21 @@ pub struct Taken {
     pub known: u64,
     /// Records that are no valid events: the stage that counts events sets them aside.
     pub unreadable: u64,
+    /// Events whose row Postgres refuses: dead letters.
+    pub refused: u64,
     /// Offset of the next record, per partition.
     pub next: Vec<(TopicPartition, i64)>,
+}
+
+impl Taken {
+    fn add(&mut self, more: Taken) {
+        self.told += more.told;
+        self.known += more.known;
+        self.unreadable += more.unreadable;
+        self.refused += more.refused;
+        // The later one of a partition comes last, as its reader wants it.
+        self.next.extend(more.next);
+    }
 }
 
 /// Why records are not taken in yet.
@@ -88,11 +102,42 @@ impl Intake {
         self.positions.retain(|partition, _| !partitions.contains(partition));
     }
 
-    /// Takes in what of `records` has not been yet, in one transaction.
+    /// Takes in what of `records` has not been yet: in one transaction, or where Postgres
+    /// refuses a row for what is in it in halves, down to the one event that becomes a dead letter.
     ///
     /// # Errors
-    /// See [`TakeError`].
+    /// See [`TakeError`]. Some of the records may be taken in; they are not taken in again.
     pub async fn take(&mut self, records: &[InboundRecord]) -> Result<Taken, TakeError> {
+        let mut taken = Taken::default();
+        let mut parts = vec![records];
+        while let Some(part) = parts.pop() {
+            match (self.take_whole(part, None).await, part) {
+                (Ok(more), _) => taken.add(more),
+                (Err(TakeError::Unavailable(error)), [record]) if error.is_about_data() => {
+                    tracing::error!(
+                        partition = record.partition,
+                        offset = record.offset,
+                        %error,
+                        "Postgres refuses an event: it goes to the dead letters"
+                    );
+                    taken.add(self.take_whole(part, Some(&error.to_string())).await?);
+                }
+                (Err(TakeError::Unavailable(error)), _) if error.is_about_data() => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// All of the records in one transaction, or all of them set aside for this reason.
+    async fn take_whole(
+        &mut self,
+        records: &[InboundRecord],
+        refused: Option<&str>,
+    ) -> Result<Taken, TakeError> {
         loop {
             if self.stale {
                 self.read_again(records).await?;
@@ -101,7 +146,11 @@ impl Intake {
             if plan.next.is_empty() {
                 return Ok(Taken::default());
             }
-            match self.write(plan).await {
+            let written = match refused {
+                None => self.write(plan).await,
+                Some(reason) => self.set_aside(plan, records, reason).await,
+            };
+            match written {
                 Ok(Some(taken)) => {
                     let next = taken.next.iter().map(|(partition, next)| (*partition, Some(*next)));
                     self.positions.extend(next);
@@ -115,6 +164,24 @@ impl Intake {
                 }
             }
         }
+    }
+
+    /// The position moves past the records in the transaction that has them published.
+    async fn set_aside(
+        &self,
+        plan: Plan<'_>,
+        records: &[InboundRecord],
+        reason: &str,
+    ) -> Result<Option<Taken>, TakeError> {
+        let mut enrichment = self.database.enrichment().await?;
+        if !enrichment.advance(&self.consumer, &self.advances(&plan.next)).await? {
+            return Ok(None);
+        }
+        let letter = |record| Publication::refused(record, reason.to_owned(), &self.topic, clock::now());
+        let letters: Vec<Publication> = records.iter().map(letter).collect();
+        enrichment.publish(&letters.iter().map(Publication::message).collect::<Vec<_>>()).await?;
+        enrichment.commit().await?;
+        Ok(Some(Taken { refused: letters.len() as u64, next: plan.next, ..Taken::default() }))
     }
 
     async fn write(&self, plan: Plan<'_>) -> Result<Option<Taken>, TakeError> {

@@ -294,9 +294,12 @@ impl Member {
     }
 
     fn count(&mut self, taken: Taken) {
-        for (result, number) in
-            [("told", taken.told), ("known", taken.known), ("unreadable", taken.unreadable)]
-        {
+        for (result, number) in [
+            ("told", taken.told),
+            ("known", taken.known),
+            ("unreadable", taken.unreadable),
+            ("refused", taken.refused),
+        ] {
             metrics::ENRICHMENT_EVENTS.counter(&[result]).increment(number);
         }
         if self.uncommitted.is_empty() {

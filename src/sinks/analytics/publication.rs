@@ -14,6 +14,7 @@ use crate::model::enriched::EnrichedConversation;
 use crate::postgres::enrichment::{Change, Row};
 use crate::postgres::outbox::Message;
 use crate::runtime::dead_letter::{ErrorHeaders, PER_RECORD, Reason};
+use crate::runtime::subscription::InboundRecord;
 use crate::topics::{self, Topic, headers};
 
 /// Room for what is added to a value when it is published: headers, framing.
@@ -46,10 +47,11 @@ pub fn row_of(conversation_id: &str, position: (i32, i64), work: &Work) -> Row {
 
 /// What is to be published of one conversation.
 pub struct Publication {
-    conversation_id: String,
-    value: Vec<u8>,
-    /// The reason's headers, for a dead letter.
-    errors: Option<ErrorHeaders>,
+    topic: &'static Topic,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    /// Of a dead letter: as it would stand on the topic it came from, and the reason.
+    headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Publication {
@@ -90,7 +92,12 @@ impl Publication {
             conversation.details = None;
             value = json(&conversation);
         }
-        Some(Self { conversation_id: conversation_id.to_owned(), value, errors: None })
+        Some(Self {
+            topic: &topics::CONVERSATIONS,
+            key: Some(conversation_id.as_bytes().to_vec()),
+            value: Some(value),
+            headers: Vec::new(),
+        })
     }
 
     /// A conversation that the platform does not know, as an event of the topic it came
@@ -112,27 +119,51 @@ impl Publication {
         };
         let position = Position { topic: events_topic, partition: row.position.0, offset: row.position.1 };
         let reason = Reason::NotAvailable { answers: ATTEMPTS };
+        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        let described = vec![
+            header(headers::CONTENT_TYPE, headers::CONTENT_TYPE_JSON),
+            header(headers::SCHEMA, topics::CONVERSATION_EVENTS.schema_id()),
+        ];
         Self {
-            conversation_id: row.conversation_id.clone(),
-            value: serde_json::to_vec(&event).expect("an event has text keys only"),
-            errors: Some(ErrorHeaders::new(ROLE, &reason, position, at)),
+            topic: &topics::DEAD_LETTERS,
+            key: Some(row.conversation_id.as_bytes().to_vec()),
+            value: Some(serde_json::to_vec(&event).expect("an event has text keys only")),
+            headers: with_reason(described, &reason, position, at),
+        }
+    }
+
+    /// A record whose row Postgres refuses, byte for byte.
+    pub fn refused(record: &InboundRecord, reason: String, events_topic: &str, at: Timestamp) -> Self {
+        let position = Position { topic: events_topic, partition: record.partition, offset: record.offset };
+        Self {
+            topic: &topics::DEAD_LETTERS,
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: with_reason(record.headers.clone(), &Reason::Rejected(reason), position, at),
         }
     }
 
     /// As the outbox takes it.
     pub fn message(&self) -> Message<'_> {
-        let of =
-            |topic: &'static Topic| Message::new(topic.name, self.conversation_id.as_bytes(), &self.value);
-        let Some(errors) = &self.errors else { return of(&topics::CONVERSATIONS) };
-        // As it would stand on the topic it came from.
-        let mut message = Message { described: false, ..of(&topics::DEAD_LETTERS) }
-            .with_header(headers::CONTENT_TYPE, headers::CONTENT_TYPE_JSON.as_bytes())
-            .with_header(headers::SCHEMA, topics::CONVERSATION_EVENTS.schema_id().as_bytes());
-        for (name, value) in errors.iter() {
-            message = message.with_header(name, value.as_bytes());
-        }
-        message
+        let message = Message {
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            described: self.topic != &topics::DEAD_LETTERS,
+            ..Message::new(self.topic.name, &[], &[])
+        };
+        self.headers.iter().fold(message, |message, (name, value)| message.with_header(name, value))
     }
+}
+
+fn with_reason(
+    mut headers: Vec<(String, Vec<u8>)>,
+    reason: &Reason,
+    position: Position<'_>,
+    at: Timestamp,
+) -> Vec<(String, Vec<u8>)> {
+    let errors = ErrorHeaders::new(ROLE, reason, position, at);
+    headers.extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
+    headers
 }
 
 /// A row to be written, without new details.
