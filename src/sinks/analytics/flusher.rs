@@ -14,14 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Settings;
 use super::batching::{Appetite, Batch, Due, Limits, batches};
 use super::finish::{Finished, finish};
-use super::{Backoff, Settings};
 use crate::genesys::{CallError, CallErrorKind, Client, DetailsQuery, Priority, Scope};
 use crate::health::Part;
 use crate::metrics;
 use crate::postgres::{Database, Error};
 use crate::runtime::clock;
+use crate::sinks::backoff::Backoff;
 use crate::topics;
 
 /// Conversations deleted with one transaction at most.

@@ -5,29 +5,24 @@ use std::time::Duration;
 
 use super::publication::{Publication, change, row_of, work_of};
 use super::work::{Waits, Work};
+use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::conversation::ConversationEvent;
 use crate::postgres::dead_letters::REDRIVEN_FROM;
 use crate::postgres::enrichment::{Row, State};
-use crate::postgres::ledger::Advance;
 use crate::postgres::{Database, Error};
 use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Start, TopicPartition};
+use crate::runtime::subscription::{InboundRecord, TopicPartition};
 use crate::runtime::watermark::is_from_the_future;
+use crate::sinks::positioned::{PositionError, Positions};
 use crate::topics;
 
 /// Takes events in and knows how far each partition has been read.
 pub struct Intake {
     database: Database,
-    consumer: String,
-    /// The events' topic by its full name.
-    topic: String,
     waits: Waits,
-    /// Stored position of each assigned partition; `None` before its first row.
-    positions: HashMap<TopicPartition, Option<i64>>,
-    /// An attempt failed: what is stored may differ from what we know.
-    stale: bool,
+    pub positions: Positions,
 }
 
 /// What one call of [`Intake::take`] brought.
@@ -46,6 +41,17 @@ pub struct Taken {
 }
 
 impl Taken {
+    pub fn count(&self) {
+        for (result, number) in [
+            ("told", self.told),
+            ("known", self.known),
+            ("unreadable", self.unreadable),
+            ("refused", self.refused),
+        ] {
+            metrics::ENRICHMENT_EVENTS.counter(&[result]).increment(number);
+        }
+    }
+
     fn add(&mut self, more: Taken) {
         self.told += more.told;
         self.known += more.known;
@@ -59,9 +65,8 @@ impl Taken {
 /// Why records are not taken in yet.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// The stored position is before one that was stored earlier: reading must begin anew.
-    #[error("the stored position of {partition} went back")]
-    Rewound { partition: TopicPartition },
+    #[error(transparent)]
+    Position(PositionError),
     #[error(
         "the row of conversation {conversation_id} cannot be read: {error}; run the newer trunkline that wrote it"
     )]
@@ -71,35 +76,18 @@ pub enum TakeError {
     Unavailable(#[from] Error),
 }
 
-impl Intake {
-    pub fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
-        Self {
-            database,
-            consumer: kafka.group(super::ROLE),
-            topic: kafka.topic(&topics::CONVERSATION_EVENTS),
-            waits,
-            positions: HashMap::new(),
-            stale: false,
+impl From<PositionError> for TakeError {
+    fn from(error: PositionError) -> Self {
+        match error {
+            PositionError::Unavailable(error) => Self::Unavailable(error),
+            rewound => Self::Position(rewound),
         }
     }
+}
 
-    /// Reads where newly assigned partitions go on.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn positions(
-        &mut self,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<(TopicPartition, Start)>, Error> {
-        let stored = self.stored(partitions).await?;
-        self.positions.extend(stored.iter().copied());
-        let start = |position: Option<i64>| position.map_or(Start::Earliest, Start::At);
-        Ok(stored.into_iter().map(|(partition, position)| (partition, start(position))).collect())
-    }
-
-    /// These partitions are no longer ours.
-    pub fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.positions.retain(|partition, _| !partitions.contains(partition));
+impl Intake {
+    pub fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
+        Self { positions: Positions::new(database.clone(), kafka, super::ROLE), database, waits }
     }
 
     /// Takes in what of `records` has not been yet: in one transaction, or where Postgres
@@ -139,9 +127,7 @@ impl Intake {
         refused: Option<&str>,
     ) -> Result<Taken, TakeError> {
         loop {
-            if self.stale {
-                self.read_again(records).await?;
-            }
+            self.positions.make_sure(records).await?;
             let plan = Plan::new(&self.positions, records);
             if plan.next.is_empty() {
                 return Ok(Taken::default());
@@ -152,14 +138,13 @@ impl Intake {
             };
             match written {
                 Ok(Some(taken)) => {
-                    let next = taken.next.iter().map(|(partition, next)| (*partition, Some(*next)));
-                    self.positions.extend(next);
+                    self.positions.moved(&taken.next);
                     return Ok(taken);
                 }
                 // Another writer was there: with what it left behind it works out.
-                Ok(None) => self.stale = true,
+                Ok(None) => self.positions.doubt(),
                 Err(error) => {
-                    self.stale = true;
+                    self.positions.doubt();
                     return Err(error);
                 }
             }
@@ -174,10 +159,11 @@ impl Intake {
         reason: &str,
     ) -> Result<Option<Taken>, TakeError> {
         let mut enrichment = self.database.enrichment().await?;
-        if !enrichment.advance(&self.consumer, &self.advances(&plan.next)).await? {
+        if !enrichment.advance(self.positions.consumer(), &self.positions.advances(&plan.next)).await? {
             return Ok(None);
         }
-        let letter = |record| Publication::refused(record, reason.to_owned(), &self.topic, clock::now());
+        let topic = self.positions.name(&topics::CONVERSATION_EVENTS);
+        let letter = |record| Publication::refused(record, reason.to_owned(), topic, clock::now());
         let letters: Vec<Publication> = records.iter().map(letter).collect();
         enrichment.publish(&letters.iter().map(Publication::message).collect::<Vec<_>>()).await?;
         enrichment.commit().await?;
@@ -187,7 +173,7 @@ impl Intake {
     async fn write(&self, plan: Plan<'_>) -> Result<Option<Taken>, TakeError> {
         let mut enrichment = self.database.enrichment().await?;
         // Positions first: a second writer waits here, then sees that they moved.
-        if !enrichment.advance(&self.consumer, &self.advances(&plan.next)).await? {
+        if !enrichment.advance(self.positions.consumer(), &self.positions.advances(&plan.next)).await? {
             return Ok(None);
         }
         let ids: Vec<&str> = plan.heard.keys().map(String::as_str).collect();
@@ -229,44 +215,6 @@ impl Intake {
         fail::fail_point!("enrichment-after-intake-commit", |_| std::process::abort());
         Ok(Some(taken))
     }
-
-    fn advances(&self, next: &[(TopicPartition, i64)]) -> Vec<Advance> {
-        let advance = |(partition, next): &(TopicPartition, i64)| Advance {
-            topic: self.topic.clone(),
-            partition: partition.partition,
-            expected: self.positions.get(partition).copied().flatten(),
-            next: *next,
-        };
-        next.iter().map(advance).collect()
-    }
-
-    async fn stored(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<(TopicPartition, Option<i64>)>, Error> {
-        let names: Vec<_> = partitions.iter().map(|p| (self.topic.clone(), p.partition)).collect();
-        let stored = self.database.positions(&self.consumer, &names).await?;
-        Ok(partitions.iter().copied().zip(stored).collect())
-    }
-
-    /// After a failure: what was committed, by us without our knowing or by another
-    /// writer, is taken over.
-    async fn read_again(&mut self, records: &[InboundRecord]) -> Result<(), TakeError> {
-        let mut partitions: Vec<TopicPartition> = self.positions.keys().copied().collect();
-        for record in records {
-            if !partitions.contains(&record.topic_partition()) {
-                partitions.push(record.topic_partition());
-            }
-        }
-        for (partition, position) in self.stored(&partitions).await? {
-            let known = self.positions.insert(partition, position).flatten();
-            if position < known {
-                return Err(TakeError::Rewound { partition });
-            }
-        }
-        self.stale = false;
-        Ok(())
-    }
 }
 
 /// An event with what is known about its record.
@@ -286,18 +234,11 @@ struct Plan<'r> {
 }
 
 impl<'r> Plan<'r> {
-    fn new(positions: &HashMap<TopicPartition, Option<i64>>, records: &'r [InboundRecord]) -> Self {
-        let mut plan = Self { heard: BTreeMap::new(), next: Vec::new(), taken: Taken::default() };
-        for record in records {
-            let partition = record.topic_partition();
-            let position = positions.get(&partition).copied().flatten();
-            if position.is_some_and(|position| record.offset < position) {
-                continue;
-            }
-            match plan.next.iter_mut().find(|(known, _)| *known == partition) {
-                Some((_, reached)) => *reached = (record.offset + 1).max(*reached),
-                None => plan.next.push((partition, record.offset + 1)),
-            }
+    fn new(positions: &Positions, records: &'r [InboundRecord]) -> Self {
+        let (ahead, next) = positions.ahead(records);
+        let taken = Taken { next: next.clone(), ..Taken::default() };
+        let mut plan = Self { heard: BTreeMap::new(), next, taken };
+        for record in ahead {
             match read(record) {
                 Ok(event) => {
                     let heard = Heard {
@@ -312,11 +253,11 @@ impl<'r> Plan<'r> {
                 }
                 Err(reason) => {
                     plan.taken.unreadable += 1;
-                    tracing::debug!(%partition, offset = record.offset, reason, "no event: passed over");
+                    let partition = record.partition;
+                    tracing::debug!(partition, offset = record.offset, reason, "no event: passed over");
                 }
             }
         }
-        plan.taken.next = plan.next.clone();
         plan
     }
 }

@@ -14,26 +14,22 @@ mod publication;
 mod summary;
 mod work;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::positioned::{self, Keeper, NotKept, PositionError, Positions, Reading};
 use crate::genesys::Client;
 use crate::health::{Health, Part};
-use crate::metrics;
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{
-    Event, InboundRecord, Subscription, SubscriptionError, SubscriptionOptions, TopicPartition,
-};
+use crate::runtime::subscription::{InboundRecord, Offsets, Subscription, SubscriptionError, TopicPartition};
 use crate::topics;
 
 use flusher::{Asking, Flusher};
-use intake::{Intake, TakeError, Taken};
+use intake::{Intake, TakeError};
 pub use work::{ATTEMPTS, Waits};
 
 /// Name of the role: `--stages`, consumer group, metrics.
@@ -87,10 +83,6 @@ impl Default for Settings {
     }
 }
 
-/// Work in progress may take this long once shutdown has begun. What is cut off is
-/// either committed as a whole or done again.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// Runs enrichment until `shutdown`.
 ///
 /// # Errors
@@ -104,44 +96,28 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), SubscriptionError> {
-    let part = health.part(ROLE);
+    let reading = Reading {
+        role: ROLE,
+        topics: vec![&topics::CONVERSATION_EVENTS],
+        publishes: false,
+        batch_records: settings.batch_records,
+        retry: settings.retry,
+        commit_interval: settings.commit_interval,
+    };
+    let waits = settings.waits;
     let asking = Arc::new(Asking {
-        settings: settings.clone(),
+        settings,
         client,
         database: database.clone(),
         events_topic: kafka.topic(&topics::CONVERSATION_EVENTS),
         part: ready(health, "enrichment queries"),
     });
-    let mut pause = Backoff::new(settings.retry);
-    while !shutdown.is_cancelled() {
-        let options = SubscriptionOptions {
-            batch_records: settings.batch_records,
-            buffered_records: settings.batch_records * 4,
-            health: Some(health.part("enrichment consumer")),
-            ..SubscriptionOptions::default()
-        };
-        let read = [&topics::CONVERSATION_EVENTS];
-        let subscription = Subscription::open(kafka, ROLE, &read, options, shutdown.clone())?;
-        let mut member = Member {
-            intake: Intake::new(database.clone(), kafka, settings.waits),
-            subscription,
-            part: part.clone(),
-            commit_interval: settings.commit_interval,
-            uncommitted: HashMap::new(),
-            commit_at: Instant::now(),
-            asking: Arc::clone(&asking),
-            flusher: None,
-        };
-        let ended = member.run(&shutdown, &mut pause).await;
-        member.stop_asking().await;
-        member.subscription.close().await;
-        if let Ended::Again(reason) = ended {
-            tracing::error!(reason, "enrichment begins anew at its stored positions");
-            part.not_ready(reason);
-            pause.wait(&shutdown).await;
-        }
-    }
-    Ok(())
+    let enrichment = || Enrichment {
+        intake: Intake::new(database.clone(), kafka, waits),
+        asking: Arc::clone(&asking),
+        flusher: None,
+    };
+    positioned::run(reading, kafka, health, shutdown, enrichment).await
 }
 
 /// A part that works until something says otherwise.
@@ -151,234 +127,72 @@ fn ready(health: &Health, name: &str) -> Part {
     part
 }
 
-/// Why one membership in the group ended.
-enum Ended {
-    Shutdown,
-    /// A new one may go on, for this reason the old one could not.
-    Again(String),
-}
-
-struct Member {
+struct Enrichment {
     intake: Intake,
-    subscription: Subscription,
-    part: Part,
-    commit_interval: Duration,
-    uncommitted: HashMap<TopicPartition, i64>,
-    commit_at: Instant,
     asking: Arc<Asking>,
     /// While partition 0 is ours.
     flusher: Option<(CancellationToken, AbortOnDropHandle<()>)>,
 }
 
-impl Member {
-    async fn run(&mut self, shutdown: &CancellationToken, pause: &mut Backoff) -> Ended {
-        loop {
-            let event = tokio::select! {
-                event = self.subscription.next() => event,
-                () = tokio::time::sleep_until(self.commit_at), if !self.uncommitted.is_empty() => {
-                    self.commit().await;
-                    continue;
-                }
-                () = asking_ended(&mut self.flusher) => {
-                    self.flusher = None;
-                    if shutdown.is_cancelled() {
-                        continue;
-                    }
-                    return Ended::Again("asking the platform ended by itself, which is a bug".to_owned());
-                }
-            };
-            let patience = async {
-                shutdown.cancelled().await;
-                tokio::time::sleep(GRACE).await;
-            };
-            let ended = tokio::select! {
-                ended = self.handle(event, shutdown, pause) => ended,
-                () = patience => Some(Ended::Shutdown),
-            };
-            if let Some(ended) = ended {
-                return ended;
+fn has_first(partitions: &[TopicPartition]) -> bool {
+    partitions.iter().any(|partition| partition.partition == 0)
+}
+
+impl Keeper for Enrichment {
+    fn positions(&mut self) -> &mut Positions {
+        &mut self.intake.positions
+    }
+
+    async fn keep(&mut self, records: &[InboundRecord], _: &Subscription) -> Result<Offsets, NotKept> {
+        match self.intake.take(records).await {
+            Ok(taken) => {
+                taken.count();
+                Ok(taken.next)
             }
+            Err(TakeError::Position(PositionError::Rewound { partition })) => {
+                Err(NotKept::Rewound { partition })
+            }
+            Err(error) => Err(NotKept::Yet(error.to_string())),
         }
     }
 
-    async fn handle(
-        &mut self,
-        event: Event,
-        shutdown: &CancellationToken,
-        pause: &mut Backoff,
-    ) -> Option<Ended> {
-        match event {
-            Event::Assigned(partitions) => self.begin(&partitions, shutdown, pause).await,
-            Event::Revoked(partitions) => {
-                self.commit().await;
-                self.forget(&partitions).await;
-                self.subscription.acknowledge_revocation().await;
-                None
-            }
-            Event::Lost(partitions) => {
-                self.forget(&partitions).await;
-                None
-            }
-            Event::Records(records) => self.take(&records, shutdown, pause).await,
-            Event::Failed(SubscriptionError::PositionLost { partition, reason, .. }) => {
-                Some(Ended::Again(format!(
-                    "{partition} no longer has the records from the stored position on ({reason}): some were \
-                     removed before they could be read; to go on with the earliest that are left, delete the \
-                     partition's row from audit.positions"
-                )))
-            }
-            Event::Failed(error) => Some(Ended::Again(error.to_string())),
-            Event::Closed => {
-                self.commit().await;
-                Some(Ended::Shutdown)
-            }
+    async fn gained(&mut self, partitions: &[TopicPartition], shutdown: &CancellationToken) {
+        if has_first(partitions) {
+            self.stop_asking().await;
+            let stop = shutdown.child_token();
+            let flusher = Flusher::new(Arc::clone(&self.asking));
+            tracing::info!("this instance asks the platform about conversations");
+            self.flusher = Some((stop.clone(), AbortOnDropHandle::new(tokio::spawn(flusher.run(stop)))));
         }
     }
 
-    /// Delivery of new partitions begins at their stored positions, once they can be read.
-    async fn begin(
-        &mut self,
-        partitions: &[TopicPartition],
-        shutdown: &CancellationToken,
-        pause: &mut Backoff,
-    ) -> Option<Ended> {
-        if partitions.iter().any(|partition| partition.partition == 0) {
-            self.start_asking(shutdown).await;
-        }
-        loop {
-            match self.intake.positions(partitions).await {
-                Ok(starts) => {
-                    self.part.ready();
-                    pause.reset();
-                    self.subscription.start(starts).await;
-                    return None;
-                }
-                Err(error) if self.wait_for_postgres(error.to_string(), shutdown, pause).await => {}
-                Err(_) => return Some(Ended::Shutdown),
-            }
+    async fn lost(&mut self, partitions: &[TopicPartition]) {
+        if has_first(partitions) {
+            self.stop_asking().await;
         }
     }
 
-    /// Takes records in, however long it takes.
-    async fn take(
-        &mut self,
-        records: &[InboundRecord],
-        shutdown: &CancellationToken,
-        pause: &mut Backoff,
-    ) -> Option<Ended> {
-        loop {
-            match self.intake.take(records).await {
-                Ok(taken) => {
-                    self.part.ready();
-                    pause.reset();
-                    self.count(taken);
-                    return None;
-                }
-                Err(error @ TakeError::Rewound { .. }) => return Some(Ended::Again(error.to_string())),
-                Err(error) if self.wait_for_postgres(error.to_string(), shutdown, pause).await => {}
-                Err(_) => return Some(Ended::Shutdown),
-            }
-        }
-    }
-
-    /// `false` when the process stops.
-    async fn wait_for_postgres(
-        &self,
-        reason: String,
-        shutdown: &CancellationToken,
-        pause: &mut Backoff,
-    ) -> bool {
-        tracing::warn!(reason, "enrichment waits for Postgres");
-        self.part.not_ready(reason);
-        pause.wait(shutdown).await
-    }
-
-    fn count(&mut self, taken: Taken) {
-        for (result, number) in [
-            ("told", taken.told),
-            ("known", taken.known),
-            ("unreadable", taken.unreadable),
-            ("refused", taken.refused),
-        ] {
-            metrics::ENRICHMENT_EVENTS.counter(&[result]).increment(number);
-        }
-        if self.uncommitted.is_empty() {
-            self.commit_at = Instant::now() + self.commit_interval;
-        }
-        self.uncommitted.extend(taken.next);
-    }
-
-    async fn start_asking(&mut self, shutdown: &CancellationToken) {
+    async fn end(&mut self) {
         self.stop_asking().await;
-        let stop = shutdown.child_token();
-        let flusher = Flusher::new(Arc::clone(&self.asking));
-        tracing::info!("this instance asks the platform about conversations");
-        self.flusher = Some((stop.clone(), AbortOnDropHandle::new(tokio::spawn(flusher.run(stop)))));
     }
 
+    async fn broken(&mut self) -> String {
+        if let Some((stop, running)) = &mut self.flusher {
+            drop(running.await);
+            let was_to_end = stop.is_cancelled();
+            self.flusher = None;
+            if !was_to_end {
+                return "asking the platform ended by itself, which is a bug".to_owned();
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Enrichment {
     async fn stop_asking(&mut self) {
         let Some((stop, running)) = self.flusher.take() else { return };
         stop.cancel();
         let _ = running.await;
-    }
-
-    /// Shows the group how far we are. The positions that count are in Postgres, so
-    /// a failure changes nothing.
-    async fn commit(&mut self) {
-        if self.uncommitted.is_empty() {
-            return;
-        }
-        let offsets = self.uncommitted.drain().collect();
-        if let Err(error) = self.subscription.commit(offsets).await {
-            tracing::debug!(%error, "the group's offsets fall behind the stored positions");
-        }
-    }
-
-    async fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.intake.forget(partitions);
-        self.uncommitted.retain(|partition, _| !partitions.contains(partition));
-        if partitions.iter().any(|partition| partition.partition == 0) {
-            self.stop_asking().await;
-        }
-    }
-}
-
-/// Never, while it goes on as it should.
-async fn asking_ended(flusher: &mut Option<(CancellationToken, AbortOnDropHandle<()>)>) {
-    match flusher {
-        Some((_, running)) => drop(running.await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Pauses that double.
-struct Backoff {
-    shortest: Duration,
-    longest: Duration,
-    next: Duration,
-}
-
-impl Backoff {
-    fn new((shortest, longest): (Duration, Duration)) -> Self {
-        Self { shortest, longest, next: shortest }
-    }
-
-    fn reset(&mut self) {
-        self.next = self.shortest;
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (self.next * 2).min(self.longest);
-        pause
-    }
-
-    /// `false` when shutdown ended the wait.
-    async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
-        let pause = self.next();
-        tokio::select! {
-            () = shutdown.cancelled() => false,
-            () = tokio::time::sleep(pause) => true,
-        }
     }
 }

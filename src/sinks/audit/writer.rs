@@ -1,27 +1,21 @@
 //! From records to one transaction in the ledger.
 
-use std::collections::HashMap;
-
 use super::set_aside;
 use crate::metrics;
 use crate::model::decision::Position;
-use crate::postgres::ledger::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
+use crate::postgres::ledger::{Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
 use crate::postgres::{Database, Error};
 use crate::runtime::clock;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, OutboundRecord, Start, TopicPartition};
-use crate::topics::{self, Topic};
+use crate::sinks::positioned::{PositionError, Positions};
+use crate::topics;
 
 /// Writes batches and knows how far each partition has been read.
 pub struct AuditWriter {
     database: Database,
-    names: Names,
-    consumer: String,
-    /// Stored position of each assigned partition; `None` before its first row.
-    positions: HashMap<TopicPartition, Option<i64>>,
-    /// An attempt failed: what is stored may differ from what we know.
-    stale: bool,
+    positions: Positions,
 }
 
 /// A record that does not go into the ledger, and why.
@@ -73,13 +67,7 @@ pub enum WriteError {
 
 impl AuditWriter {
     pub fn new(database: Database, kafka: &KafkaSettings) -> Self {
-        Self {
-            database,
-            names: Names::new(kafka),
-            consumer: kafka.group(super::ROLE),
-            positions: HashMap::new(),
-            stale: false,
-        }
+        Self { positions: Positions::new(database.clone(), kafka, super::ROLE), database }
     }
 
     /// Reads where newly assigned partitions go on.
@@ -90,17 +78,11 @@ impl AuditWriter {
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<(TopicPartition, Start)>, Error> {
-        let stored = self.stored(partitions).await?;
-        self.positions.extend(stored.iter().copied());
-        Ok(stored
-            .into_iter()
-            .map(|(partition, position)| (partition, position.map_or(Start::Earliest, Start::At)))
-            .collect())
+        self.positions.begin(partitions).await
     }
 
-    /// These partitions are no longer ours.
-    pub fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.positions.retain(|partition, _| !partitions.contains(partition));
+    pub(super) fn stored_positions(&mut self) -> &mut Positions {
+        &mut self.positions
     }
 
     /// Writes what of `records` is not in the ledger yet, in one transaction. Records
@@ -114,27 +96,24 @@ impl AuditWriter {
         set_aside: &[SetAside],
     ) -> Result<Stored, WriteError> {
         loop {
-            if self.stale {
-                self.read_again(records).await?;
-            }
-            let plan = Plan::new(&self.names, &self.positions, records, set_aside)?;
+            self.positions.make_sure(records).await?;
+            let plan = Plan::new(&self.positions, records, set_aside)?;
             if plan.next.is_empty() {
                 return Ok(Stored::default());
             }
-            match self.database.record(&self.consumer, &plan.batch).await {
+            match self.database.record(self.positions.consumer(), &plan.batch).await {
                 Ok(written) => {
                     let stored = Stored { written, set_aside: plan.set_aside, next: plan.next };
-                    self.positions
-                        .extend(stored.next.iter().map(|(partition, next)| (*partition, Some(*next))));
+                    self.positions.moved(&stored.next);
                     return Ok(stored);
                 }
                 Err(RecordError::Moved) => {
                     metrics::AUDIT_RETRIES.counter(&["moved"]).increment(1);
-                    self.stale = true;
+                    self.positions.doubt();
                 }
                 Err(RecordError::Unavailable(error)) => {
                     metrics::AUDIT_RETRIES.counter(&["unavailable"]).increment(1);
-                    self.stale = true;
+                    self.positions.doubt();
                     return Err(WriteError::Unavailable(error));
                 }
                 Err(RecordError::Refused(error)) => {
@@ -151,7 +130,7 @@ impl AuditWriter {
             record.topic_partition() == set_aside.partition && record.offset == set_aside.offset
         })?;
         let position = Position {
-            topic: self.names.of(record.topic),
+            topic: self.positions.name(record.topic),
             partition: record.partition,
             offset: record.offset,
         };
@@ -166,38 +145,6 @@ impl AuditWriter {
         })
     }
 
-    async fn stored(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<(TopicPartition, Option<i64>)>, Error> {
-        let names: Vec<_> = partitions
-            .iter()
-            .map(|partition| (self.names.of(partition.topic).to_owned(), partition.partition))
-            .collect();
-        let stored = self.database.positions(&self.consumer, &names).await?;
-        Ok(partitions.iter().copied().zip(stored).collect())
-    }
-
-    /// After a failure: what was committed, by us without our knowing or by another
-    /// writer, is taken over.
-    async fn read_again(&mut self, records: &[InboundRecord]) -> Result<(), WriteError> {
-        let mut partitions: Vec<TopicPartition> = self.positions.keys().copied().collect();
-        for record in records {
-            if !partitions.contains(&record.topic_partition()) {
-                partitions.push(record.topic_partition());
-            }
-        }
-        let stored = self.stored(&partitions).await.map_err(WriteError::Unavailable)?;
-        for (partition, position) in stored {
-            let known = self.positions.insert(partition, position).flatten();
-            if position < known {
-                return Err(WriteError::Rewound { partition });
-            }
-        }
-        self.stale = false;
-        Ok(())
-    }
-
     async fn find_refused(&self, plan: &Plan<'_>, error: Error) -> WriteError {
         match self.database.refusals(&plan.batch).await {
             Err(error) => WriteError::Unavailable(error),
@@ -209,7 +156,7 @@ impl AuditWriter {
                     .filter_map(|refusal| {
                         let is_this = |partition: &&TopicPartition| {
                             partition.partition == refusal.partition
-                                && self.names.of(partition.topic) == refusal.topic
+                                && self.positions.name(partition.topic) == refusal.topic
                         };
                         let partition = *plan.next.iter().map(|(partition, _)| partition).find(is_this)?;
                         Some(SetAside {
@@ -224,17 +171,12 @@ impl AuditWriter {
     }
 }
 
-/// The audited topics' full names, made once.
-struct Names(Vec<(&'static Topic, String)>);
-
-impl Names {
-    fn new(kafka: &KafkaSettings) -> Self {
-        Self(topics::ALL.iter().map(|topic| (*topic, kafka.topic(topic))).collect())
-    }
-
-    fn of(&self, topic: &Topic) -> &str {
-        let found = self.0.iter().find(|(known, _)| *known == topic);
-        found.map(|(_, name)| name.as_str()).expect("every topic is declared in topics::ALL")
+impl From<PositionError> for WriteError {
+    fn from(error: PositionError) -> Self {
+        match error {
+            PositionError::Rewound { partition } => Self::Rewound { partition },
+            PositionError::Unavailable(error) => Self::Unavailable(error),
+        }
     }
 }
 
@@ -249,51 +191,30 @@ struct Plan<'r> {
 impl<'r> Plan<'r> {
     /// Decodes what is not stored yet and says how far each partition moves.
     fn new(
-        names: &'r Names,
-        positions: &HashMap<TopicPartition, Option<i64>>,
+        positions: &'r Positions,
         records: &'r [InboundRecord],
         set_aside: &[SetAside],
     ) -> Result<Self, WriteError> {
-        let mut plan = Self::default();
+        let (ahead, next) = positions.ahead(records);
+        let mut plan = Self { next, ..Self::default() };
         let mut refused = Vec::new();
-        for record in records {
-            let partition = record.topic_partition();
-            let position = positions.get(&partition).copied().flatten();
-            if position.is_some_and(|position| record.offset < position) {
-                continue;
-            }
-            plan.reach(partition, record.offset + 1);
-            if set_aside.iter().any(|other| other.partition == partition && other.offset == record.offset) {
+        for record in ahead {
+            let (partition, offset) = (record.topic_partition(), record.offset);
+            if set_aside.iter().any(|other| other.partition == partition && other.offset == offset) {
                 plan.set_aside += 1;
-            } else if let Err(reason) = plan.decode(record, names) {
-                refused.push(SetAside { partition, offset: record.offset, reason });
+            } else if let Err(reason) = plan.decode(record, positions) {
+                refused.push(SetAside { partition, offset, reason });
             }
         }
         if !refused.is_empty() {
             return Err(WriteError::Refused(refused));
         }
-        plan.batch.advances = plan
-            .next
-            .iter()
-            .map(|(partition, next)| Advance {
-                topic: names.of(partition.topic).to_owned(),
-                partition: partition.partition,
-                expected: positions.get(partition).copied().flatten(),
-                next: *next,
-            })
-            .collect();
+        plan.batch.advances = positions.advances(&plan.next);
         Ok(plan)
     }
 
-    fn reach(&mut self, partition: TopicPartition, next: i64) {
-        match self.next.iter_mut().find(|(known, _)| *known == partition) {
-            Some((_, reached)) => *reached = next.max(*reached),
-            None => self.next.push((partition, next)),
-        }
-    }
-
-    fn decode(&mut self, record: &'r InboundRecord, names: &'r Names) -> Result<(), Reason> {
-        let (topic, partition, offset) = (names.of(record.topic), record.partition, record.offset);
+    fn decode(&mut self, record: &'r InboundRecord, positions: &'r Positions) -> Result<(), Reason> {
+        let (topic, partition, offset) = (positions.name(record.topic), record.partition, record.offset);
         if record.topic == &topics::DEAD_LETTERS {
             let value = set_aside::letter(record);
             self.batch.dead_letters.push(Logged { topic, partition, offset, value });
