@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Timestamp;
 use super::campaign::DialParameters;
-use super::decision::{DecisionId, Loop};
+use super::decision::{Decision, DecisionId, Loop};
 use super::rollback::VersionChange;
 
 /// How a decision ended. Every decision ends in exactly one of these; a rollback that
@@ -76,6 +76,31 @@ pub struct Outcome {
     /// What was in force before and after, where something was `applied`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
+}
+
+impl Outcome {
+    /// How a decision ended before anything was sent for it.
+    pub fn of<I, P, C>(
+        decision: &Decision<'_, I, P, C>,
+        status: OutcomeStatus,
+        reason: String,
+        finished_at: Timestamp,
+    ) -> Self {
+        Self {
+            decision_id: decision.decision_id,
+            r#loop: decision.r#loop,
+            key: decision.key.clone().into_owned(),
+            sequence: decision.sequence,
+            status,
+            reason,
+            attempts: 0,
+            request: None,
+            response: None,
+            requested_at: None,
+            finished_at,
+            effect: None,
+        }
+    }
 }
 
 /// What a decision changed on the platform.

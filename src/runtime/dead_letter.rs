@@ -144,6 +144,19 @@ pub const PER_HEADER: usize = 10;
 /// Bytes a record takes beside key, value and headers, at most, with its batch's own.
 pub const PER_RECORD: usize = 128;
 
+/// The most that our own headers and the record's frame add to key and value, in bytes.
+pub fn overhead(topic: &Topic) -> usize {
+    const TRACEPARENT_LEN: usize = 55;
+    headers::CONTENT_TYPE.len()
+        + headers::CONTENT_TYPE_JSON.len()
+        + headers::SCHEMA.len()
+        + topic.schema_id().len()
+        + headers::TRACEPARENT.len()
+        + TRACEPARENT_LEN
+        + 3 * PER_HEADER
+        + PER_RECORD
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

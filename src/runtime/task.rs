@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use memchr::memmem::Finder;
 
-use super::dead_letter::{ErrorHeaders, MAX_DEPTH, PER_HEADER, PER_RECORD, Reason};
+use super::dead_letter::{ErrorHeaders, MAX_DEPTH, PER_RECORD, Reason, overhead};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{FUTURE_TOLERANCE, Watermark, is_from_the_future};
 use crate::flow::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
-use crate::topics::{Topic, headers};
+use crate::topics::Topic;
 
 /// A record as it was read from the input topic.
 #[derive(Clone, Copy, Debug)]
@@ -461,22 +461,9 @@ fn state_too_large(changelog: &Topic, bytes: usize) -> Option<Reason> {
 
 /// The bytes of an output and the limit that it is over.
 fn output_too_large(output: &Output<'_>) -> Option<(usize, usize)> {
-    let bytes = output.key.len() + output.value.len() + output_overhead(output.topic);
+    let bytes = output.key.len() + output.value.len() + overhead(output.topic);
     let limit = output.topic.max_message_bytes;
     (bytes > limit).then_some((bytes, limit))
-}
-
-/// The most that our own headers and the record's frame add to an output.
-fn output_overhead(topic: &Topic) -> usize {
-    const TRACEPARENT_LEN: usize = 55;
-    headers::CONTENT_TYPE.len()
-        + headers::CONTENT_TYPE_JSON.len()
-        + headers::SCHEMA.len()
-        + topic.schema_id().len()
-        + headers::TRACEPARENT.len()
-        + TRACEPARENT_LEN
-        + 3 * PER_HEADER
-        + PER_RECORD
 }
 
 /// The input, the key, and the JSON that the input was read from.

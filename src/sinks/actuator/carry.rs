@@ -50,24 +50,7 @@ pub fn end_at_once(decision: &Read<'_>, now: Timestamp) -> Option<Outcome> {
         (Mode::Live, Action::SetDialRate) => return None,
         (Mode::Live, _) => (OutcomeStatus::Failed, "not_a_dial_action"),
     };
-    Some(outcome(decision, status, reason.to_owned(), now))
-}
-
-fn outcome(decision: &Read<'_>, status: OutcomeStatus, reason: String, finished_at: Timestamp) -> Outcome {
-    Outcome {
-        decision_id: decision.decision_id,
-        r#loop: decision.r#loop,
-        key: decision.key.clone().into_owned(),
-        sequence: decision.sequence,
-        status,
-        reason,
-        attempts: 0,
-        request: None,
-        response: None,
-        requested_at: None,
-        finished_at,
-        effect: None,
-    }
+    Some(Outcome::of(decision, status, reason.to_owned(), now))
 }
 
 /// An attempt that was, or may have been, sent.
@@ -454,7 +437,7 @@ impl<'a, P: Platform, L: Ledger> Carrying<'a, P, L> {
     }
 
     async fn settle(&mut self, status: OutcomeStatus, reason: String) -> Result<Outcome, Interrupted> {
-        let mut outcome = outcome(self.decision, status, reason, self.actuator.now());
+        let mut outcome = Outcome::of(self.decision, status, reason, self.actuator.now());
         outcome.attempts = self.attempts;
         if let Some(last) = &self.last {
             outcome.request = Some(last.request.clone());

@@ -4,11 +4,10 @@ use std::collections::HashSet;
 
 use super::ROLE;
 use super::event::Found;
-use super::producer::overhead;
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::model::ingest::{Receipt, Refusal, Rejected};
-use crate::runtime::dead_letter::{ErrorHeaders, Reason};
+use crate::runtime::dead_letter::{ErrorHeaders, Reason, overhead};
 use crate::topics::CONVERSATION_EVENTS;
 
 /// Where dead letters of the edge say they come from; their offset is the place in the request.

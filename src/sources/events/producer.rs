@@ -13,7 +13,6 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use tokio::sync::Notify;
 
 use crate::runtime::kafka::KafkaSettings;
-use crate::topics::Topic;
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Records and bytes the producer holds at most.
@@ -192,19 +191,4 @@ impl Batch<'_> {
         self.of.replace_if_broken(&self.producer);
         NotDelivered::Refused { brokers: self.of.brokers.clone(), source }
     }
-}
-
-/// The most that our headers and the record's frame add to key and value, in bytes.
-pub fn overhead(topic: &Topic) -> usize {
-    use crate::runtime::dead_letter::{PER_HEADER, PER_RECORD};
-    use crate::topics::headers;
-    const TRACEPARENT_LEN: usize = 55;
-    headers::CONTENT_TYPE.len()
-        + headers::CONTENT_TYPE_JSON.len()
-        + headers::SCHEMA.len()
-        + topic.schema_id().len()
-        + headers::TRACEPARENT.len()
-        + TRACEPARENT_LEN
-        + 3 * PER_HEADER
-        + PER_RECORD
 }
