@@ -150,8 +150,9 @@ async fn killed_instances_give_every_conversation_one_destination_and_count_it_o
         conversations.len(),
         slowest.as_millis()
     );
-    if std::env::var("TRUNKLINE_FAULTS").is_ok_and(|form| form == "long") {
-        assert!(late * 1_000 <= told.len(), "{late} of {} answers came late", told.len());
+    // The promise is a release build's.
+    if std::env::var_os("TRUNKLINE_TEST_BINARY").is_some() {
+        assert_eq!(late, 0, "answers came late");
     }
     let mut exact: HashMap<&str, &str> = HashMap::new();
     for told in told.iter().filter(|told| told.exact) {
