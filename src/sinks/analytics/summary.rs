@@ -250,7 +250,8 @@ pub mod tests {
     #[test]
     fn a_conversation_is_over_when_its_agent_is_done_with_it() {
         let phase = |kinds: &[&'static str]| {
-            summed(&kinds.iter().map(|kind| event(0, 10, kind)).collect::<Vec<_>>()).phase()
+            let events = (10..).zip(kinds).map(|(at_ms, kind)| event(at_ms as u32, at_ms, kind));
+            summed(&events.collect::<Vec<_>>()).phase()
         };
         assert_eq!(phase(&["customer.start", "flow.end"]), Phase::GoesOn);
         assert_eq!(phase(&["customer.start", "flow.start"]), Phase::Inside);
