@@ -74,6 +74,8 @@ impl Deployment {
             ("DIAL__MODE", "live".to_owned()),
             ("DIAL__INTERVAL", "1s".to_owned()),
             ("DIAL__CAMPAIGNS", campaigns.join(",")),
+            // It would watch the groups of all other tests as well.
+            ("LAG__MODE", "off".to_owned()),
         ]
         .into_iter()
         .map(|(name, value)| (format!("TRUNKLINE_{name}"), value))
@@ -155,8 +157,7 @@ impl Deployment {
 
     /// Campaigns that have a decision in the audit younger than `since`, in milliseconds.
     async fn campaigns_decided_since(&self, since_ms: i64) -> i64 {
-        let sql =
-            "SELECT count(DISTINCT key) FROM audit.decisions WHERE decided_at > to_timestamp($1 / 1000.0)";
+        let sql = "SELECT count(DISTINCT key) FROM audit.decisions WHERE loop = 'dial' AND decided_at > to_timestamp($1 / 1000.0)";
         let counted = sqlx::query_scalar(sql).bind(since_ms as f64).fetch_one(&self.scene.owner).await;
         counted.expect("the audit can be asked")
     }
