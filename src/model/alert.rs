@@ -27,6 +27,11 @@ pub struct Alert {
     pub details: Map<String, Value>,
 }
 
+/// What receivers are sent, by name.
+pub fn details<const N: usize>(details: [(&str, Value); N]) -> Map<String, Value> {
+    details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 impl Alert {
     /// Identifies it to receivers: a UUID of version 8 made from what there is one alert per.
     pub fn id(&self) -> Uuid {

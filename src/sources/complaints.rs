@@ -21,6 +21,7 @@ impl Complaints {
     }
 
     pub fn file(&self, key: &str, reason: String) {
+        tracing::warn!(key, reason, "{} not observed", self.one);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(key.to_owned(), reason);
         self.tell(&open);

@@ -114,15 +114,9 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
         }
     }
 
-    let mut sequences: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-    for decision in &evidence.decisions {
-        sequences.entry(&decision.campaign).or_default().insert(decision.sequence);
-    }
-    for (campaign, sequence) in sequences {
-        let expected: BTreeSet<u64> = (1..=sequence.len() as u64).collect();
-        for missing in expected.difference(&sequence) {
-            broken("I4", format!("{campaign} has no decision {missing}"));
-        }
+    let sequences = evidence.decisions.iter().map(|decision| (decision.campaign.as_str(), decision.sequence));
+    for (campaign, missing) in holes(sequences) {
+        broken("I4", format!("{campaign} has no decision {missing}"));
     }
     let audited: BTreeSet<&String> = evidence.audited_decisions.iter().collect();
     let audited_outcomes: BTreeSet<&String> = evidence.audited_outcomes.iter().collect();
@@ -175,7 +169,21 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
     found
 }
 
-fn repeated<T: Ord + Clone>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+/// Numbers that a key's sequence leaves out: each begins at 1.
+pub fn holes<'a>(sequences: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<(&'a str, u64)> {
+    let mut by_key: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    for (key, number) in sequences {
+        by_key.entry(key).or_default().insert(number);
+    }
+    let missing = |(key, numbers): (&'a str, BTreeSet<u64>)| {
+        let expected = 1..=numbers.len() as u64;
+        expected.filter(|number| !numbers.contains(number)).map(|number| (key, number)).collect::<Vec<_>>()
+    };
+    by_key.into_iter().flat_map(missing).collect()
+}
+
+/// What stands there more than once.
+pub fn repeated<T: Ord + Clone>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
     let mut seen = BTreeSet::new();
     items.into_iter().filter(|item| !seen.insert(item.clone())).collect()
 }

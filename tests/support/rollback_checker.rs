@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checker::Violation;
+use super::checker::{Violation, holes, repeated};
 
 /// Everything a run left behind.
 #[derive(Clone, Debug, Default)]
@@ -70,15 +70,9 @@ pub fn violations(run: &RollbackRun) -> Vec<Violation> {
         broken("I2", format!("decision {id} twice in the audit"));
     }
 
-    let mut sequences: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-    for decision in &run.decisions {
-        sequences.entry(&decision.flow).or_default().insert(decision.sequence);
-    }
-    for (flow, sequence) in sequences {
-        let expected: BTreeSet<u64> = (1..=sequence.len() as u64).collect();
-        for missing in expected.difference(&sequence) {
-            broken("I4", format!("{flow} has no decision {missing}"));
-        }
+    let sequences = run.decisions.iter().map(|decision| (decision.flow.as_str(), decision.sequence));
+    for (flow, missing) in holes(sequences) {
+        broken("I4", format!("{flow} has no decision {missing}"));
     }
     let decided: BTreeSet<&String> = run.decisions.iter().map(|decision| &decision.id).collect();
     let audited: BTreeSet<&String> = run.audited_decisions.iter().collect();
@@ -137,11 +131,6 @@ pub fn violations(run: &RollbackRun) -> Vec<Violation> {
     }
     found.sort();
     found
-}
-
-fn repeated<T: Ord + Clone>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
-    let mut seen = BTreeSet::new();
-    items.into_iter().filter(|item| !seen.insert(item.clone())).collect()
 }
 
 #[cfg(test)]

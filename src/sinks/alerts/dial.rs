@@ -1,8 +1,8 @@
 //! Dial rates that could not be set.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::model::alert::Alert;
+use crate::model::alert::{Alert, details};
 use crate::model::decision::Loop;
 use crate::model::outcome::{Outcome, OutcomeStatus};
 
@@ -16,12 +16,12 @@ pub fn outcome(value: &[u8]) -> Option<Alert> {
         return None;
     }
     let status = outcome.response.as_ref().and_then(|response| response.status);
-    let details = [
+    let details = details([
         ("campaign_id", outcome.key.as_str().into()),
         ("reason", outcome.reason.into()),
         ("attempts", outcome.attempts.into()),
         ("http_status", status.map_or(Value::Null, Value::from)),
-    ];
+    ]);
     Some(Alert {
         incident_type: CHANGE_FAILED,
         decision_id: outcome.decision_id,
@@ -29,7 +29,7 @@ pub fn outcome(value: &[u8]) -> Option<Alert> {
         key: outcome.key.clone(),
         occurred_at: outcome.finished_at,
         once_per: None,
-        details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>(),
+        details,
     })
 }
 

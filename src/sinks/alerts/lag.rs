@@ -1,8 +1,8 @@
 //! Consumer groups that need help.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use crate::model::alert::Alert;
+use crate::model::alert::{Alert, details};
 use crate::model::decision::{Action, Mode};
 use crate::topics::LagDecision;
 
@@ -16,7 +16,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         return None;
     }
     let evaluation = &decision.inputs.evaluation;
-    let details = [
+    let details = details([
         ("group", json!(decision.key)),
         ("status", json!(decision.parameters.status)),
         ("reason", json!(decision.reason)),
@@ -29,7 +29,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         ("catch_up_seconds", json!(evaluation.catch_up_seconds)),
         ("members", json!(evaluation.members)),
         ("worst", json!(evaluation.reasons.first().and_then(|reason| reason.example.as_deref()))),
-    ];
+    ]);
     Some(Alert {
         incident_type: THRESHOLD_EXCEEDED,
         decision_id: decision.decision_id,
@@ -37,16 +37,14 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         key: decision.key.into_owned(),
         occurred_at: decision.event_time,
         once_per: None,
-        details: details
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect::<Map<String, Value>>(),
+        details,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn example(mode: &str, name: &str) -> Vec<u8> {
         let text = match name {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::alert::Alert;
+use crate::model::alert::{Alert, details};
 use crate::model::decision::{Action, Loop, Mode};
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus};
 use crate::model::rollback::{RollbackInputs, RollbackParameters};
@@ -25,14 +25,14 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
     }
     let (RollbackParameters { error_rate, threshold, .. }, RollbackInputs { flow_version, .. }) =
         (&decision.parameters, &decision.inputs);
-    let details = [
+    let details = details([
         ("flow_id", json!(decision.key)),
         ("flow_version", json!(flow_version)),
         ("error_rate_breach", json!(error_rate)),
         ("threshold_breach", json!(threshold)),
         ("action_taken", json!("NONE")),
         ("reason", json!(decision.reason)),
-    ];
+    ]);
     Some(Alert {
         incident_type: ALERT_ONLY,
         decision_id: decision.decision_id,
@@ -40,7 +40,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         key: decision.key.into_owned(),
         occurred_at: decision.decided_at,
         once_per: None,
-        details: map(details),
+        details,
     })
 }
 
@@ -53,7 +53,7 @@ pub fn outcome(value: &[u8]) -> Option<Alert> {
     let (incident_type, details) = match (outcome.status, &outcome.effect) {
         (OutcomeStatus::Applied, Some(Effect::FlowVersion(change))) => (
             TRIGGERED,
-            map([
+            details([
                 ("flow_id", json!(outcome.key)),
                 ("error_rate_breach", json!(change.error_rate)),
                 ("threshold_breach", json!(change.threshold)),
@@ -80,16 +80,12 @@ pub fn outcome(value: &[u8]) -> Option<Alert> {
 }
 
 fn unhelped(outcome: &Outcome) -> Map<String, Value> {
-    map([
+    details([
         ("flow_id", json!(outcome.key)),
         ("action_taken", json!("NONE")),
         ("reason", json!(outcome.reason)),
         ("attempts", json!(outcome.attempts)),
     ])
-}
-
-fn map<const N: usize>(details: [(&str, Value); N]) -> Map<String, Value> {
-    details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use crate::model::alert::Alert;
+use crate::model::alert::{Alert, details};
 use crate::model::routing::{RouteReason, RouteSource};
 use crate::topics::RouteDecision;
 
@@ -28,12 +28,12 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
     } else {
         return None;
     };
-    let details = [
+    let details = details([
         ("configuration_id", json!(decision.key)),
         ("destination_id", json!(decision.parameters.destination_id)),
         ("reason", json!(decision.reason)),
         ("source", json!(source)),
-    ];
+    ]);
     Some(Alert {
         incident_type,
         decision_id: decision.decision_id,
@@ -41,10 +41,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
         key: decision.key.into_owned(),
         occurred_at: decision.decided_at,
         once_per: Some(AGAIN_AFTER),
-        details: details
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect::<Map<String, Value>>(),
+        details,
     })
 }
 

@@ -250,7 +250,7 @@ pub mod tests {
     #[test]
     fn a_conversation_is_over_when_its_agent_is_done_with_it() {
         let phase = |kinds: &[&'static str]| {
-            let events = (10..).zip(kinds).map(|(at_ms, kind)| event(at_ms as u32, at_ms, kind));
+            let events = (10u32..).zip(kinds).map(|(at, kind)| event(at, i64::from(at), kind));
             summed(&events.collect::<Vec<_>>()).phase()
         };
         assert_eq!(phase(&["customer.start", "flow.end"]), Phase::GoesOn);
