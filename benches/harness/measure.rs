@@ -1,4 +1,4 @@
-//! What this process has used, and percentiles.
+//! What a process has used, and percentiles.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ pub struct Usage {
 
 impl Usage {
     pub fn now() -> Self {
-        Self { at: Instant::now(), cpu_seconds: cpu_seconds() }
+        Self { at: Instant::now(), cpu_seconds: cpu_seconds("self") }
     }
 
     /// One line for `records` handled since.
@@ -19,23 +19,24 @@ impl Usage {
         println!(
             "{what:<28}{:>12.0}{:>16.2}{:>12.0}",
             records / self.at.elapsed().as_secs_f64(),
-            (cpu_seconds() - self.cpu_seconds) * 1e6 / records,
-            peak_megabytes()
+            (cpu_seconds("self") - self.cpu_seconds) * 1e6 / records,
+            peak_megabytes("self")
         );
     }
 }
 
-/// User and system time of all threads; `/proc` counts it in hundredths on Linux.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+/// User and system time of all threads of a process (its id, or `self`); `/proc` counts it in
+/// hundredths on Linux.
+pub fn cpu_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("Linux");
     // The name in parentheses may hold blanks: fields are counted from behind it.
     let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
     let ticks = |field: usize| fields[field].parse::<f64>().expect("a number");
     (ticks(11) + ticks(12)) / 100.0
 }
 
-fn peak_megabytes() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+pub fn peak_megabytes(process: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
     line.split_whitespace().nth(1).and_then(|text| text.parse::<f64>().ok()).expect("kB") / 1_024.0
 }

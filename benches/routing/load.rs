@@ -15,15 +15,6 @@ pub struct Measured {
     pub not_exact: usize,
 }
 
-impl Measured {
-    /// The latency below which `share` of all lie.
-    pub fn at(&self, share: f64) -> Duration {
-        let index =
-            ((self.latencies.len() as f64 * share).ceil() as usize).clamp(1, self.latencies.len()) - 1;
-        self.latencies[index]
-    }
-}
-
 /// Asks about a new conversation with every request.
 pub async fn run(
     address: SocketAddr,

@@ -1,17 +1,21 @@
 //! Routing decisions over HTTP: rate and latency of the service with its durable counters,
 //! beside the same server answering a constant and beside the naive design, one SQL update
-//! per call. Each server is a process of its own; this one is the load.
+//! per call, with the CPU of the server alone. Each server is a process of its own; this one is
+//! the load.
 //!
 //! `TRUNKLINE_BENCH_SECONDS` (10) and `TRUNKLINE_BENCH_CONNECTIONS` (64) change its size.
 
 mod load;
+#[path = "../harness/measure.rs"]
+#[allow(dead_code)] // other benches use the rest
+mod measure;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
@@ -25,8 +29,10 @@ use trunkline::model::routing::{
 };
 use trunkline::postgres::routing::{Patience, RouteCounters};
 use trunkline::postgres::{self, Database};
-use trunkline::routing::{Publisher, Service, Unchanging};
+use trunkline::routing::{Publisher, Service, Unchanging, recorder};
 use trunkline::topology::Routed;
+
+use measure::{cpu_seconds, peak_megabytes, percentile};
 
 const CONFIGURATION: &str = "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f";
 
@@ -52,7 +58,10 @@ async fn orchestrate() {
     let (seconds, connections) =
         (number("TRUNKLINE_BENCH_SECONDS", 10), number("TRUNKLINE_BENCH_CONNECTIONS", 64));
     println!("{connections} connections, {seconds} s each");
-    println!("{:<34}{:>14}{:>10}{:>12}{:>12}", "", "decisions/s", "ratio", "p50 ms", "p99 ms");
+    println!(
+        "{:<34}{:>14}{:>10}{:>12}{:>12}{:>18}{:>10}",
+        "", "decisions/s", "ratio", "p50 ms", "p99 ms", "CPU µs/decision", "peak MB"
+    );
     let mut constant = None;
     for (part, what) in [
         ("constant", "the same server, a constant"),
@@ -62,19 +71,53 @@ async fn orchestrate() {
         let database = scratch(&url).await;
         let (mut server, address) = start(part, &database.url);
         load::run(address, CONFIGURATION, "warm", connections, Duration::from_secs(2)).await;
+        let process = server.id().to_string();
+        let cpu_before = cpu_seconds(&process);
         let measured =
             load::run(address, CONFIGURATION, "v", connections, Duration::from_secs(seconds as u64)).await;
+        let (cpu, memory) = (cpu_seconds(&process) - cpu_before, peak_megabytes(&process));
         server.kill().expect("killed");
         server.wait().expect("reaped");
-        let rate = measured.latencies.len() as f64 / measured.elapsed.as_secs_f64();
+        let decisions = measured.latencies.len() as f64;
+        let rate = decisions / measured.elapsed.as_secs_f64();
         let ratio = rate / *constant.get_or_insert(rate);
-        let at = |share| measured.at(share).as_secs_f64() * 1e3;
-        println!("{what:<34}{rate:>14.0}{ratio:>10.2}{:>12.2}{:>12.2}", at(0.5), at(0.99));
+        let at = |share| percentile(&measured.latencies, share).as_secs_f64() * 1e3;
+        println!(
+            "{what:<34}{rate:>14.0}{ratio:>10.2}{:>12.2}{:>12.2}{:>18.1}{memory:>10.0}",
+            at(0.5),
+            at(0.99),
+            cpu * 1e6 / decisions
+        );
         if measured.not_exact > 0 {
             println!("{:<34}{} answers were not exact", "", measured.not_exact);
         }
+        if part == "service" {
+            let (answers, took) = record(&connect(&database.url)).await;
+            let rate = answers as f64 / took.as_secs_f64();
+            println!("{:<34}{rate:>14.0}", "  afterwards into the outbox");
+        }
         database.remove().await;
     }
+}
+
+/// Turns the answers that are in the database into decisions for the audit; how many, and how long.
+async fn record(database: &Database) -> (i64, Duration) {
+    let shutdown = CancellationToken::new();
+    let part = Health::default().part("routing-decisions");
+    let begun = Instant::now();
+    let week = Duration::from_secs(7 * 86_400);
+    let recorder = tokio::spawn(recorder::run(database.clone(), Mode::Live, week, part, shutdown.clone()));
+    let answers: i64 = sqlx::query_scalar("SELECT sum(decisions)::bigint FROM trunkline.route_counters")
+        .fetch_one(database.pool())
+        .await
+        .expect("counted");
+    while database.recordable_routes().await.expect("asked").iter().any(|of| of.recorded < answers) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = begun.elapsed();
+    shutdown.cancel();
+    recorder.await.expect("ends");
+    (answers, took)
 }
 
 /// The server of one part, once it listens.
@@ -160,9 +203,9 @@ async fn serve(part: &str) {
 
 fn answer(conversation_id: &str, destination_id: &str, sequence: u64) -> Arc<RouteAnswer> {
     Arc::new(RouteAnswer {
-        conversation_id: conversation_id.to_owned(),
-        configuration_id: CONFIGURATION.to_owned(),
-        destination_id: destination_id.to_owned(),
+        conversation_id: conversation_id.into(),
+        configuration_id: CONFIGURATION.into(),
+        destination_id: destination_id.into(),
         revision: 1,
         sequence: Some(sequence),
         source: RouteSource::Exact,

@@ -102,7 +102,7 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<String>) -
             allowed: "a decision's id, a UUID".to_owned(),
         }])
     })?;
-    if let Some(finished) = shared.finished.get(&id).await {
+    if let Some(finished) = shared.finished.get(&id) {
         return Ok(as_json(finished));
     }
     let _turn = shared.ledger_reads.acquire().await;
@@ -115,7 +115,7 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<String>) -
         Problem::new(Kind::Internal, "the decision cannot be shown", "look into the log of this instance")
     })?;
     if entry.is_closed() {
-        shared.finished.insert(id, text.clone()).await;
+        shared.finished.insert(id, text.clone());
     }
     Ok(as_json(text))
 }

@@ -1,6 +1,7 @@
 //! Weighted distribution: which group gets a conversation (`algorithms.md` §2).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -155,9 +156,9 @@ impl RouteReason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteAnswer {
-    pub conversation_id: String,
-    pub configuration_id: String,
-    pub destination_id: String,
+    pub conversation_id: Arc<str>,
+    pub configuration_id: Arc<str>,
+    pub destination_id: Arc<str>,
     /// Revision of the configuration it was given under.
     pub revision: u64,
     /// Its number among the configuration's decisions; null until a `cached` or `fallback`

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::metrics::{Counter, Histogram};
-use moka::future::Cache;
+use hashbrown::DefaultHashBuilder;
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
 
 use super::journal::Journal;
 use super::weights::{Plan, Unusable};
@@ -81,7 +83,8 @@ pub struct Kit {
     pub counters: RouteCounters,
     pub view: Arc<dyn View>,
     pub board: Board,
-    answers: Cache<String, Arc<RouteAnswer>>,
+    /// By [`key`]: the cache moves keys about as it grows, and need not follow pointers for it.
+    answers: Cache<u128, Arc<RouteAnswer>, DefaultHashBuilder>,
 }
 
 impl Kit {
@@ -89,17 +92,17 @@ impl Kit {
         let answers = Cache::builder()
             .max_capacity(settings.cache_answers)
             .time_to_live(settings.cache_life.min(settings.retention))
-            .build();
+            .build_with_hasher(DefaultHashBuilder::default());
         Self { settings, counters, view, board: Board::new(part), answers }
     }
 
     /// An answer given or met before.
-    pub async fn cached(&self, configuration_id: &str, conversation_id: &str) -> Option<Arc<RouteAnswer>> {
-        self.answers.get(&cache_key(configuration_id, conversation_id)).await
+    pub fn cached(&self, configuration_id: &str, conversation_id: &str) -> Option<Arc<RouteAnswer>> {
+        self.answers.get(&key(configuration_id, conversation_id))
     }
 
-    pub async fn remember(&self, configuration_id: &str, conversation_id: &str, answer: Arc<RouteAnswer>) {
-        self.answers.insert(cache_key(configuration_id, conversation_id), answer).await;
+    pub fn remember(&self, answer: &Arc<RouteAnswer>) {
+        self.answers.insert(key(&answer.configuration_id, &answer.conversation_id), Arc::clone(answer));
     }
 
     /// What to decide by: the configuration with the weights set at run time, and their revision.
@@ -144,13 +147,12 @@ impl Kit {
     }
 }
 
-fn cache_key(configuration_id: &str, conversation_id: &str) -> String {
-    let mut key = String::with_capacity(configuration_id.len() + 1 + conversation_id.len());
-    key.push_str(configuration_id);
+/// What an answer is kept under; nobody can find two conversations with the same.
+fn key(configuration_id: &str, conversation_id: &str) -> u128 {
     // Ids hold no control characters.
-    key.push('\0');
-    key.push_str(conversation_id);
-    key
+    let digest =
+        Sha256::new().chain_update(configuration_id).chain_update(b"\0").chain_update(conversation_id);
+    u128::from_le_bytes(digest.finalize()[..16].try_into().expect("16 bytes"))
 }
 
 /// Which configurations are not answered exactly and why, as one line of readiness; and

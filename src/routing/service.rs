@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,8 +22,6 @@ pub const ROLE: &str = "routing";
 const WAITING: usize = 16_384;
 /// Look-ups of ids this instance has not met at the same time.
 const LOOK_UPS: usize = 2;
-/// Beyond the patience with the counters: a desk answers by then unless it is stopped.
-const MARGIN: Duration = Duration::from_secs(2);
 
 /// Clones share everything.
 #[derive(Clone)]
@@ -84,10 +81,6 @@ impl Service {
         if !is_id(conversation_id) {
             return Err(Refusal::BadConversation);
         }
-        let kit = &self.inner.kit;
-        if let Some(answer) = kit.cached(configuration_id, conversation_id).await {
-            return Ok(answer);
-        }
         let desk = match self.open_desk(configuration_id) {
             Some(desk) => desk,
             None => self.look_up(configuration_id).await?,
@@ -98,11 +91,7 @@ impl Service {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Refusal::Stopping,
         })?;
-        match timeout(kit.settings.patience + MARGIN, answered).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(Refusal::Stopping),
-            Err(_) => Err(Refusal::Overloaded),
-        }
+        answered.await.map_err(|_| Refusal::Stopping)
     }
 
     /// Something may have changed: weights set at run time, a publication.

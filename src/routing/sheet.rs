@@ -20,7 +20,7 @@ pub struct Terms<'a> {
 /// A block and how everybody stands after it.
 #[derive(Clone, Debug)]
 pub struct Sheet {
-    pub block: Block,
+    pub block: Arc<Block>,
     pub after: Tally,
 }
 
@@ -51,7 +51,7 @@ pub fn draw_up(
     }
     let groups = tally.groups(terms.plan);
     let block = Block { answers, settings_revision: terms.settings_revision, taken_from, groups };
-    Sheet { block, after: tally }
+    Sheet { block: Arc::new(block), after: tally }
 }
 
 /// Takes one decision and books it.

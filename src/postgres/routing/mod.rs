@@ -106,9 +106,9 @@ pub struct LockedTurn {
 const WRITE: &str = "WITH moved AS (
         UPDATE trunkline.route_counters SET turn = turn + 1, decisions = decisions + $3, groups = $4
         WHERE configuration = $1 AND turn = $2
-          AND NOT EXISTS (SELECT FROM unnest($7::text[]) AS asked(id), LATERAL (
+          AND ($13 OR NOT EXISTS (SELECT FROM unnest($7::text[]) AS asked(id), LATERAL (
                 SELECT FROM trunkline.route_answers AS a
-                WHERE a.configuration = $1 AND a.conversation_id = asked.id LIMIT 1) AS known)
+                WHERE a.configuration = $1 AND a.conversation_id = asked.id LIMIT 1) AS known))
         RETURNING decisions - $3 AS before, revision
     ), taken AS (
         INSERT INTO trunkline.route_turns (configuration, first_sequence, revision, settings_revision, groups)
@@ -150,7 +150,7 @@ impl RouteCounters {
     /// # Errors
     /// When the database cannot be asked; the block may have been written.
     pub async fn write(&self, counter: &Counter, block: &Block) -> Result<bool, Error> {
-        let written = write(self.database.pool(), counter, block).await;
+        let written = write(self.database.pool(), counter, block, false).await;
         written.map_err(|error| self.database.explain(error))
     }
 
@@ -232,7 +232,7 @@ impl LockedTurn {
     pub async fn write(mut self, block: &Block) -> Result<(), Error> {
         let explain = |error| self.target.explain(error);
         if !block.answers.is_empty() {
-            let written = write(&mut *self.transaction, &self.counter, block).await.map_err(explain)?;
+            let written = write(&mut *self.transaction, &self.counter, block, true).await.map_err(explain)?;
             if !written {
                 let protocol = "the locked counter moved all the same".to_owned();
                 return Err(explain(sqlx::Error::Protocol(protocol)));
@@ -242,10 +242,13 @@ impl LockedTurn {
     }
 }
 
+/// `all_new`: none of the conversations was answered before, as was just looked up under the
+/// lock.
 async fn write<'c>(
     executor: impl Executor<'c, Database = Postgres>,
     counter: &Counter,
     block: &Block,
+    all_new: bool,
 ) -> Result<bool, sqlx::Error> {
     let answers = || block.answers.iter();
     let done = sqlx::query(WRITE)
@@ -261,6 +264,7 @@ async fn write<'c>(
         .bind(answers().map(|answer| answer.source.name()).collect::<Vec<_>>())
         .bind(answers().map(|answer| answer.reason.name()).collect::<Vec<_>>())
         .bind(answers().map(|answer| answer.decided_at.as_millis()).collect::<Vec<_>>())
+        .bind(all_new)
         .execute(executor)
         .await?;
     Ok(done.rows_affected() > 0)

@@ -16,37 +16,37 @@ const MAX_LATE: usize = 200_000;
 
 impl Desk {
     /// What is on its way takes too long: everybody who waits is answered now.
-    pub(super) async fn fall_behind(&mut self) {
+    pub(super) fn fall_behind(&mut self) {
         self.overdue = true;
         self.fail("no answer in time".to_owned(), "overdue");
-        self.hand_out_sheet().await;
-        self.give_queue().await;
+        self.hand_out_sheet();
+        self.give_queue();
     }
 
     /// Callers of the block on its way get what it says; whether it is recorded shows later.
-    pub(super) async fn hand_out_sheet(&mut self) {
+    pub(super) fn hand_out_sheet(&mut self) {
         let source = self.source();
-        let answers = match &self.step {
-            Step::Writing(sheet) | Step::LockedWriting(sheet) => sheet.block.answers.clone(),
+        let block = match &self.step {
+            Step::Writing(sheet) | Step::LockedWriting(sheet) => Arc::clone(&sheet.block),
             Step::Idle | Step::Locking(_) => return,
         };
-        for mut answer in answers {
+        for answer in &block.answers {
             if self.callers.contains_key(&answer.conversation_id) {
-                answer.source = source;
+                let answer = NewAnswer { source, ..answer.clone() };
                 self.write_down(&answer);
-                self.hand_out(&answer, None, source).await;
+                self.hand_out(&answer, None, source);
             }
         }
     }
 
-    pub(super) async fn give_queue(&mut self) {
+    pub(super) fn give_queue(&mut self) {
         while let Some(conversation_id) = self.queue.pop_front() {
-            self.give(conversation_id).await;
+            self.give(conversation_id);
         }
     }
 
     /// Answers from what is known here.
-    pub(super) async fn give(&mut self, conversation_id: Arc<str>) {
+    pub(super) fn give(&mut self, conversation_id: Arc<str>) {
         let source = self.source();
         let shares = self.shares();
         self.local.set_shares(&shares);
@@ -61,7 +61,7 @@ impl Desk {
         let (revision, decided_at) = (self.counter.revision, clock::now());
         let answer = NewAnswer { conversation_id, destination_id, revision, source, reason, decided_at };
         self.write_down(&answer);
-        self.hand_out(&answer, None, source).await;
+        self.hand_out(&answer, None, source);
         self.keep_late(answer);
     }
 

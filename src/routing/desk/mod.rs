@@ -9,10 +9,11 @@
 mod degraded;
 mod turns;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -149,21 +150,17 @@ impl Desk {
             tokio::select! {
                 biased;
                 done = async { work.as_mut().expect("guarded").await }, if work.is_some() => {
-                    work = None;
-                    let next = self.finish(done).await;
-                    if next.is_some() {
-                        work = next;
-                    }
+                    work = self.finish(done);
                 }
                 count = messages.recv_many(&mut received, 256), if end.is_none() => {
                     if count == 0 {
                         end = Some(Instant::now() + GRACE);
                     }
                     for message in received.drain(..) {
-                        self.take(message).await;
+                        self.take(message);
                     }
                 }
-                () = sleep_until(deadline.unwrap_or(self.began_at)), if deadline.is_some() => self.fall_behind().await,
+                () = sleep_until(deadline.unwrap_or(self.began_at)), if deadline.is_some() => self.fall_behind(),
                 () = sleep_until(wake.unwrap_or(self.began_at)), if wake.is_some() => {}
                 () = shutdown.cancelled(), if end.is_none() => {
                     messages.close();
@@ -175,16 +172,13 @@ impl Desk {
         self.kit.board.withdraw(&self.id);
     }
 
-    async fn take(&mut self, message: Message) {
+    fn take(&mut self, message: Message) {
         let Message::Ask(Ask { conversation_id, asked_at, reply }) = message else {
             self.look_again = true;
             return;
         };
-        let known = match self.kit.cached(&self.id, &conversation_id).await {
-            Some(answer) => Some(answer),
-            None => self.unrecorded.get(&conversation_id).cloned(),
-        };
-        if let Some(answer) = known {
+        let known = self.kit.cached(&self.id, &conversation_id);
+        if let Some(answer) = known.or_else(|| self.unrecorded.get(&conversation_id).cloned()) {
             // Whoever asked may have gone.
             let _ = reply.send(answer);
             return;
@@ -196,7 +190,7 @@ impl Desk {
         let callers = Callers { asked_at, replies: vec![reply] };
         self.callers.insert(Arc::clone(&conversation_id), callers);
         if self.breaker.is_open() || self.overdue {
-            self.give(conversation_id).await;
+            self.give(conversation_id);
         } else {
             self.queue.push_back(conversation_id);
         }
@@ -256,9 +250,9 @@ impl Desk {
 
     fn answer(&self, answer: &NewAnswer, sequence: Option<i64>, source: RouteSource) -> RouteAnswer {
         RouteAnswer {
-            conversation_id: answer.conversation_id.to_string(),
-            configuration_id: self.id.to_string(),
-            destination_id: answer.destination_id.to_string(),
+            conversation_id: Arc::clone(&answer.conversation_id),
+            configuration_id: Arc::clone(&self.id),
+            destination_id: Arc::clone(&answer.destination_id),
             revision: answer.revision.unsigned_abs(),
             sequence: sequence.map(i64::unsigned_abs),
             source,
@@ -267,21 +261,21 @@ impl Desk {
     }
 
     /// Tells everybody who asked, and remembers.
-    async fn hand_out(&mut self, answer: &NewAnswer, sequence: Option<i64>, source: RouteSource) {
+    fn hand_out(&mut self, answer: &NewAnswer, sequence: Option<i64>, source: RouteSource) {
         let told = Arc::new(self.answer(answer, sequence, source));
         if sequence.is_none() {
             self.unrecorded.insert(Arc::clone(&answer.conversation_id), Arc::clone(&told));
         }
-        self.tell(&answer.conversation_id, told).await;
+        self.tell(told);
     }
 
-    async fn tell(&mut self, conversation_id: &Arc<str>, told: Arc<RouteAnswer>) {
-        if let Some(callers) = self.callers.remove(conversation_id) {
+    fn tell(&mut self, told: Arc<RouteAnswer>) {
+        if let Some(callers) = self.callers.remove(&told.conversation_id) {
             self.meters.answered(told.source, callers.replies.len(), callers.asked_at.elapsed());
             for reply in callers.replies {
                 let _ = reply.send(Arc::clone(&told));
             }
         }
-        self.kit.remember(&self.id, conversation_id, told).await;
+        self.kit.remember(&told);
     }
 }

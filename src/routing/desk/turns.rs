@@ -40,7 +40,7 @@ impl Desk {
         let conversations: Vec<_> = self.queue.drain(..self.queue.len().min(MAX_BLOCK)).collect();
         let sheet = self.sheet(Vec::new(), &conversations);
         let (counters, counter, block) =
-            (self.kit.counters.clone(), self.counter.clone(), sheet.block.clone());
+            (self.kit.counters.clone(), self.counter.clone(), Arc::clone(&sheet.block));
         self.step = Step::Writing(sheet);
         let limit = self.kit.settings.give_up;
         Some(Box::pin(async move {
@@ -86,11 +86,11 @@ impl Desk {
     }
 
     /// Takes in what came of a step; answers the next one where it follows at once.
-    pub(super) async fn finish(&mut self, done: Done) -> Option<BoxFuture<'static, Done>> {
+    pub(super) fn finish(&mut self, done: Done) -> Option<BoxFuture<'static, Done>> {
         let step = std::mem::replace(&mut self.step, Step::Idle);
         match (step, done) {
-            (Step::Writing(sheet), Done::Written(Ok(true))) => self.written(sheet).await,
-            (Step::LockedWriting(sheet), Done::LockedWritten(Ok(()))) => self.written(sheet).await,
+            (Step::Writing(sheet), Done::Written(Ok(true))) => self.written(sheet),
+            (Step::LockedWriting(sheet), Done::LockedWritten(Ok(()))) => self.written(sheet),
             (Step::Writing(sheet), Done::Written(Ok(false))) => {
                 metrics::ROUTE_BLOCKS.counter(&["lost_turn"]).increment(1);
                 self.contended = true;
@@ -98,20 +98,20 @@ impl Desk {
                 self.overdue = false;
             }
             (Step::Locking(asked), Done::Locked(Ok(Some(locked)))) => {
-                return self.locked(asked, locked).await;
+                return self.locked(asked, locked);
             }
             (Step::Writing(sheet), Done::Written(Err(error))) => {
                 self.step = Step::Writing(sheet);
-                self.failed(error.to_string()).await;
+                self.failed(error.to_string());
             }
             (Step::LockedWriting(sheet), Done::LockedWritten(Err(error))) => {
                 self.step = Step::LockedWriting(sheet);
-                self.failed(error.to_string()).await;
+                self.failed(error.to_string());
             }
-            (Step::Locking(_), Done::Locked(Err(error))) => self.failed(error.to_string()).await,
+            (Step::Locking(_), Done::Locked(Err(error))) => self.failed(error.to_string()),
             (Step::Locking(_), Done::Locked(Ok(None))) => {
                 let reason = "the database no longer has this configuration; publish it again";
-                self.failed(reason.to_owned()).await;
+                self.failed(reason.to_owned());
             }
             _ => unreachable!("each step has its own end"),
         }
@@ -119,13 +119,13 @@ impl Desk {
     }
 
     /// A step failed: what its outcome is will show when it is recorded again.
-    pub(super) async fn failed(&mut self, reason: String) {
+    pub(super) fn failed(&mut self, reason: String) {
         if self.overdue {
             tracing::debug!(configuration = &*self.id, reason, "what was overdue has failed");
         } else {
             self.fail(reason, "failed");
         }
-        self.hand_out_sheet().await;
+        self.hand_out_sheet();
         if let Step::Writing(sheet) | Step::LockedWriting(sheet) =
             std::mem::replace(&mut self.step, Step::Idle)
         {
@@ -134,12 +134,12 @@ impl Desk {
         self.overdue = false;
         self.contended = true;
         // Nobody waits for an attempt that is not due, nor for one that just failed.
-        self.give_queue().await;
+        self.give_queue();
     }
 
     /// A block that was not written: answers that were handed out are late, the others wait again.
     pub(super) fn put_back(&mut self, sheet: Sheet) {
-        for mut answer in sheet.block.answers.into_iter().rev() {
+        for mut answer in Arc::unwrap_or_clone(sheet.block).answers.into_iter().rev() {
             if let Some(given) = self.unrecorded.get(&answer.conversation_id) {
                 answer.source = given.source;
                 self.late.push_front(answer);
@@ -149,7 +149,7 @@ impl Desk {
         }
     }
 
-    pub(super) async fn written(&mut self, sheet: Sheet) {
+    pub(super) fn written(&mut self, sheet: Sheet) {
         let first = self.counter.decisions + 1;
         metrics::ROUTE_BLOCKS.counter(&["written"]).increment(1);
         metrics::ROUTE_BLOCK_SIZE.histogram(&[]).record(sheet.block.answers.len() as f64);
@@ -157,7 +157,7 @@ impl Desk {
             self.counter.turn += 1;
         }
         self.counter.decisions += sheet.block.answers.len() as i64;
-        self.counter.groups = sheet.block.groups;
+        self.counter.groups.clone_from(&sheet.block.groups);
         self.succeed();
         for (sequence, answer) in (first..).zip(&sheet.block.answers) {
             let source = match self.unrecorded.remove(&answer.conversation_id) {
@@ -167,14 +167,14 @@ impl Desk {
                 }
                 None => answer.source,
             };
-            self.hand_out(answer, Some(sequence), source).await;
+            self.hand_out(answer, Some(sequence), source);
         }
         self.rebase(sheet.after);
         self.forget_journal();
     }
 
     /// The counter is ours until the block is written.
-    pub(super) async fn locked(
+    pub(super) fn locked(
         &mut self,
         asked: Vec<Arc<str>>,
         locked: Box<LockedTurn>,
@@ -193,7 +193,7 @@ impl Desk {
         self.late.retain(|answer| !known.contains(&*answer.conversation_id));
         self.queue.retain(|id| !known.contains(&**id));
         for known in &locked.known {
-            self.already_known(known).await;
+            self.already_known(known);
             asked.remove(known.conversation_id.as_str());
         }
         let take = |answer: &NewAnswer| asked.contains(&answer.conversation_id);
@@ -204,7 +204,7 @@ impl Desk {
         self.queue = queue;
         let given: VecDeque<NewAnswer> = given;
         let sheet = self.sheet(given.into(), &Vec::from(fresh));
-        let (counters, block) = (self.kit.counters.clone(), sheet.block.clone());
+        let (counters, block) = (self.kit.counters.clone(), Arc::clone(&sheet.block));
         self.step = Step::LockedWriting(sheet);
         let limit = self.kit.settings.give_up;
         Some(Box::pin(
@@ -226,32 +226,32 @@ impl Desk {
     }
 
     /// Somebody recorded an answer for this conversation before.
-    pub(super) async fn already_known(&mut self, known: &KnownAnswer) {
+    pub(super) fn already_known(&mut self, known: &KnownAnswer) {
         let id: Arc<str> = known.conversation_id.as_str().into();
         if let Some(given) = self.unrecorded.remove(&id) {
             // Given here while another instance, or our own lost commit, recorded it.
-            let same = given.destination_id == known.destination_id;
+            let same = *given.destination_id == *known.destination_id;
             metrics::ROUTE_LATE.counter(&[if same { "recorded" } else { "conflict" }]).increment(1);
             if !same {
                 tracing::warn!(
                     configuration = &*self.id,
                     conversation = &*id,
-                    given = given.destination_id,
+                    given = &*given.destination_id,
                     recorded = known.destination_id,
                     "two instances answered a conversation while the counters were away; the recorded one stands"
                 );
             }
         }
         let told = RouteAnswer {
-            conversation_id: known.conversation_id.clone(),
-            configuration_id: self.id.to_string(),
-            destination_id: known.destination_id.clone(),
+            conversation_id: Arc::clone(&id),
+            configuration_id: Arc::clone(&self.id),
+            destination_id: known.destination_id.as_str().into(),
             revision: known.revision.unsigned_abs(),
             sequence: Some(known.sequence.unsigned_abs()),
             source: RouteSource::of(&known.source).unwrap_or(RouteSource::Exact),
             decided_at: known.decided_at,
         };
-        self.tell(&id, Arc::new(told)).await;
+        self.tell(Arc::new(told));
     }
 }
 

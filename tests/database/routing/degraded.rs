@@ -12,7 +12,7 @@ struct Caller<'i> {
 impl Caller<'_> {
     async fn ask(&mut self, conversation: &str) -> &'static str {
         let answer = self.instance.decide("c", conversation).await;
-        self.told.insert(conversation.to_owned(), answer.destination_id);
+        self.told.insert(conversation.to_owned(), answer.destination_id.to_string());
         answer.source.name()
     }
 
@@ -110,7 +110,7 @@ async fn a_block_whose_fate_is_unknown_is_recorded_once_as_it_was_answered() {
     .await;
     expect_whole(&owner, "c", told.len()).await;
     for (_, conversation, destination, _) in kept(&owner, "c").await {
-        assert_eq!(told[&conversation], destination);
+        assert_eq!(*told[&*conversation], *destination);
     }
     one.stop().await;
     other.stop().await;
@@ -135,7 +135,7 @@ async fn an_instance_that_is_killed_while_the_database_is_away_records_what_it_s
         let answer = instance.decide("c", &format!("v{number}")).await;
         assert_ne!(answer.source.name(), "exact");
         if answer.source.name() == "fallback" {
-            assert_eq!(answer.destination_id, "default");
+            assert_eq!(&*answer.destination_id, "default");
         }
         told.insert(answer.conversation_id, answer.destination_id);
     }
