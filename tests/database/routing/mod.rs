@@ -4,11 +4,13 @@
 mod degraded;
 mod exact;
 mod recorded;
+mod weight_sets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::task::JoinHandle;
@@ -125,6 +127,16 @@ async fn counted(owner: &PgPool, configuration: &str) -> (i64, BTreeMap<String, 
         decisions,
         groups.0.into_iter().map(|(id, (_, count))| (id, count)).filter(|(_, count)| *count > 0).collect(),
     )
+}
+
+/// What waits in the outbox: key and value, in order.
+async fn waiting(owner: &PgPool) -> Vec<(String, Value)> {
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("SELECT key, value FROM trunkline.outbox ORDER BY id").fetch_all(owner).await.unwrap();
+    let read = |(key, value): (Vec<u8>, Vec<u8>)| {
+        (String::from_utf8(key).unwrap(), serde_json::from_slice(&value).unwrap())
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// The rows are dense, each conversation is there once, and the counter is their fold.

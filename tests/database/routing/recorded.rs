@@ -1,6 +1,5 @@
 //! From answers to the outbox, once and in order.
 
-use serde_json::Value;
 use trunkline::model::decision::Mode;
 use trunkline::routing::recorder;
 
@@ -25,25 +24,15 @@ async fn every_answer_goes_to_the_outbox_once_and_in_order_whoever_records() {
     for number in 0..200 {
         instance.decide(if number % 4 == 0 { "d" } else { "c" }, &format!("v{number}")).await;
     }
-    let waiting = async || -> Vec<(String, Value)> {
-        let rows: Vec<(Vec<u8>, Vec<u8>)> =
-            sqlx::query_as("SELECT key, value FROM trunkline.outbox ORDER BY id")
-                .fetch_all(&owner)
-                .await
-                .unwrap();
-        let read = |(key, value): (Vec<u8>, Vec<u8>)| {
-            (String::from_utf8(key).unwrap(), serde_json::from_slice(&value).unwrap())
-        };
-        rows.into_iter().map(read).collect()
-    };
-    until("all answers to be in the outbox", || async { (waiting().await.len() >= 200).then_some(()) }).await;
+    until("all answers to be in the outbox", || async { (waiting(&owner).await.len() >= 200).then_some(()) })
+        .await;
     shutdown.cancel();
     for recorder in recorders {
         recorder.await.unwrap();
     }
     for (id, count) in [("c", 150), ("d", 50)] {
         let mine: Vec<Value> =
-            waiting().await.into_iter().filter(|(key, _)| key == id).map(|(_, value)| value).collect();
+            waiting(&owner).await.into_iter().filter(|(key, _)| key == id).map(|(_, value)| value).collect();
         let sequences: Vec<_> = mine.iter().map(|value| value["sequence"].as_i64().unwrap()).collect();
         assert_eq!(sequences, (1..=count).collect::<Vec<i64>>());
         let kept = kept(&owner, id).await;
