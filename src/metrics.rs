@@ -1,5 +1,5 @@
-//! Every metric, declared once: the `/metrics` page's help texts and the README's
-//! table are made from this file.
+//! Every metric, declared once: the `/metrics` page's help texts and
+//! `docs/reference/metrics.md` are made from this file.
 
 use metrics::{Counter, Gauge, Histogram, Label};
 

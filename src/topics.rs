@@ -1,5 +1,5 @@
 //! Every topic, declared once: code, `trunkline topics`, the JSON Schemas, the
-//! AsyncAPI document and the README's table are made from this file.
+//! AsyncAPI document and `docs/reference/topics.md` are made from this file.
 
 use std::time::Duration;
 

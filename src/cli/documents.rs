@@ -12,24 +12,12 @@ use crate::topics::{self, Cleanup, Topic, Values};
 /// A file below the project's root and what it must hold.
 pub struct Document {
     pub path: String,
-    pub content: Content,
-}
-
-/// How much of a file is made from the code.
-pub enum Content {
-    Whole(String),
-    /// What stands between `<!-- NAME -->` and `<!-- /NAME -->`.
-    Section {
-        name: &'static str,
-        text: String,
-    },
+    pub text: String,
 }
 
 /// Every document that is made from the code.
 pub fn all() -> Vec<Document> {
-    let whole = |path: String, text: String| Document { path, content: Content::Whole(text) };
-    let section =
-        |name, text| Document { path: "README.md".into(), content: Content::Section { name, text } };
+    let whole = |path: String, text: String| Document { path, text };
     let mut documents: Vec<Document> = topics::ALL
         .iter()
         .filter_map(|topic| {
@@ -42,14 +30,50 @@ pub fn all() -> Vec<Document> {
     let openapi = serde_json::to_string_pretty(&console::openapi_document()).expect("plain data") + "\n";
     documents.push(whole("schemas/openapi.json".into(), openapi));
     documents.push(whole("trunkline.example.toml".into(), Config::example()));
-    documents.push(section("commands", commands_table()));
-    documents.push(section("routes", routes_table()));
-    documents.push(section("topics", topics_table()));
-    documents.push(section("outcomes", outcomes_table()));
-    documents.push(section("configuration", configuration_table()));
-    documents.push(section("metrics", metrics_table()));
+    documents.extend(reference());
     documents
 }
+
+/// The tables under `docs/reference/`.
+fn reference() -> impl Iterator<Item = Document> {
+    let pages = [
+        ("commands", "Commands", COMMANDS_HEAD, commands_table()),
+        ("configuration", "Configuration", CONFIGURATION_HEAD, configuration_table()),
+        ("http", "HTTP", HTTP_HEAD, routes_table()),
+        ("metrics", "Metrics", METRICS_HEAD, metrics_table()),
+        ("outcomes", "Outcomes of flows", OUTCOMES_HEAD, outcomes_table()),
+        ("topics", "Topics", TOPICS_HEAD, topics_table()),
+    ];
+    pages.into_iter().map(|(name, title, head, table)| Document {
+        path: format!("docs/reference/{name}.md"),
+        text: format!("# {title}\n\n{head}\n\nMade from the code; `make test` checks it.\n\n{table}"),
+    })
+}
+
+const COMMANDS_HEAD: &str = "`trunkline COMMAND --help` has the options of each.";
+
+const CONFIGURATION_HEAD: &str = "\
+A file (`trunkline.toml` here, or `--config FILE`), overridden by the environment. Any key can be read from a file with
+`…_FILE`. In `[kafka]` every librdkafka property is welcome by its own name, such as `security.protocol`; in the environment
+as `TRUNKLINE_KAFKA__SECURITY_PROTOCOL`.
+
+Logs go to stderr, as lines on a terminal and JSON elsewhere; `RUST_LOG` chooses what. Spans go to the collector that
+`OTEL_EXPORTER_OTLP_ENDPOINT` names.";
+
+const HTTP_HEAD: &str = "\
+HTTP listens on loopback as long as no `http.api_keys` are configured; with keys, requests carry `Authorization: Bearer KEY`.
+Errors are RFC 9457 problem documents. `schemas/openapi.json` is what `/openapi.json` answers.";
+
+const METRICS_HEAD: &str = "`GET /metrics` in Prometheus' text format.";
+
+const OUTCOMES_HEAD: &str = "\
+Each `flow.end` and `flow.outcome` event counts as one interaction with its flow. Upper and lower case and underscores do not
+matter; words that are not listed count as `other`. Only `error` counts as an error of the flow.";
+
+const TOPICS_HEAD: &str = "\
+Values are JSON with a schema and examples under `schemas/`; an AsyncAPI document there describes all of them. Read with
+`isolation.level=read_committed`. Headers: `traceparent`, `content-type`, `trunkline-schema`; dead letters and late events keep
+key, value, headers and time byte for byte and add `trunkline-error-*`.";
 
 fn commands_table() -> String {
     use clap::CommandFactory;

@@ -1,5 +1,5 @@
-//! Every key, declared once: the loader, the README's table and the example file
-//! are made from this table.
+//! Every key, declared once: the loader, `docs/reference/configuration.md` and the example
+//! file are made from this table.
 
 use std::time::Duration;
 

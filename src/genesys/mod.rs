@@ -1,5 +1,5 @@
 //! The one client for Genesys Cloud: every call of every instance goes through
-//! it, under one budget (`algorithms.md` §6).
+//! it, under one budget (`docs/platform.md`).
 //!
 //! A call makes one attempt at its effect and says precisely what is known about
 //! it afterwards; whether to try again is the caller's decision. Only a rejected

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 use super::borrow::borrowed;
 
-/// Samples a sliding window holds at most (`algorithms.md` §1: the last 10).
+/// Samples a sliding window holds at most (`docs/dial.md`).
 pub const WINDOW_SAMPLES: usize = 10;
 
 /// One observation of one campaign. Text borrows from the record it was read from.

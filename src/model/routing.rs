@@ -1,4 +1,4 @@
-//! Weighted distribution: which group gets a conversation (`algorithms.md` §2).
+//! Weighted distribution: which group gets a conversation (`docs/routing.md`).
 
 use std::borrow::Cow;
 use std::sync::Arc;

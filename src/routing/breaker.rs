@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// More failures in a row than this open the breaker (`algorithms.md` §2).
+/// More failures in a row than this open the breaker (`docs/routing.md`).
 const TOLERATED: u32 = 3;
 /// Pauses between attempts double from here.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

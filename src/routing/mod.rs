@@ -1,4 +1,4 @@
-//! The weighted decision service: which group gets a conversation (`algorithms.md` §2).
+//! The weighted decision service: which group gets a conversation (`docs/routing.md`).
 //!
 //! A [service](Service) has one [desk] per configuration. A desk gathers the conversations
 //! that wait, applies the [rule] once for each to the counter that all instances share, and

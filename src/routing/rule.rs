@@ -1,5 +1,5 @@
 //! Policy `quota`: R. Tijdeman's quota rule ("The chairman assignment problem", 1980),
-//! in whole numbers (`algorithms.md` §2). No clock, no I/O, no randomness.
+//! in whole numbers (`docs/routing.md`). No clock, no I/O, no randomness.
 //!
 //! With k groups each prefix of the sequence is within 1 − 1/(2k − 2) interactions of
 //! every group's exact share. The rule looks at deficits only: how far each group is

@@ -3,7 +3,7 @@
 use super::chance::Chance;
 use super::scenario::Answering;
 
-/// Ring time of a call that is answered, seconds (`algorithms.md` §1).
+/// Ring time of a call that is answered, seconds (`docs/platform.md`).
 pub const RING_ANSWERED_SECONDS: std::ops::RangeInclusive<u64> = 6..=18;
 /// Ring time after which the dialer gives up, seconds.
 pub const RING_UNANSWERED_SECONDS: u64 = 22;

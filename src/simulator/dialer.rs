@@ -1,4 +1,4 @@
-//! The dialer of one campaign (`algorithms.md` §1): it keeps lines ringing for idle
+//! The dialer of one campaign (`docs/platform.md`): it keeps lines ringing for idle
 //! agents and hands answered calls to them, or loses them.
 
 use std::cmp::Reverse;

@@ -1,4 +1,4 @@
-//! What the simulated platform answers, and its error bodies (`genesys-api.md` §5).
+//! What the simulated platform answers, and its error bodies (`docs/platform.md`).
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What a client may do, as the seed documents name it (`genesys-api.md` §1).
+//! What a client may do, as the seed documents name it (`docs/platform.md`).
 
 /// Reading campaigns and their statistics.
 pub const SCOPE_READ: &str = "outbound:campaign:read";

@@ -87,37 +87,34 @@ fn source_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Names after `crate::`, one by one or in braces.
-fn rooms_known(source: &str) -> BTreeSet<String> {
-    let mut known = BTreeSet::new();
-    let mut rest = source;
-    while let Some(at) = rest.find("crate::") {
-        rest = &rest[at + "crate::".len()..];
-        let name = |text: &str| -> String {
-            text.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
-        };
-        match rest.strip_prefix('{') {
-            Some(list) => {
-                let mut depth = 0;
-                let mut item_starts = true;
-                for (index, letter) in list.char_indices() {
-                    match letter {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => item_starts = true,
-                        letter if item_starts && letter.is_ascii_alphabetic() => {
-                            known.insert(name(&list[index..]));
-                            item_starts = false;
-                        }
-                        _ => {}
-                    }
-                }
+/// The name a path goes on with, or those in its braces.
+fn names_at(path: &str) -> BTreeSet<String> {
+    let name = |text: &str| -> String {
+        text.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
+    };
+    let Some(list) = path.strip_prefix('{') else { return BTreeSet::from([name(path)]) };
+    let mut names = BTreeSet::new();
+    let mut depth = 0;
+    let mut item_starts = true;
+    for (index, letter) in list.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => item_starts = true,
+            letter if item_starts && letter.is_ascii_alphabetic() => {
+                names.insert(name(&list[index..]));
+                item_starts = false;
             }
-            None => drop(known.insert(name(rest))),
+            _ => {}
         }
     }
-    known
+    names
+}
+
+/// Names after `crate::`, one by one or in braces.
+fn rooms_known(source: &str) -> BTreeSet<String> {
+    source.match_indices("crate::").flat_map(|(at, found)| names_at(&source[at + found.len()..])).collect()
 }
 
 #[test]
@@ -144,8 +141,45 @@ fn rooms_know_only_what_stands_left_of_them() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
-/// What siblings stand on: private to their room, and knowing none of them.
-const FOUNDATIONS: &[&str] = &["sinks::backoff", "sinks::positioned"];
+/// The path of a file's module below `src`, its room first.
+fn module_of(file: &Path) -> Vec<String> {
+    let below = file.strip_prefix(source_root()).expect("below src").with_extension("");
+    let mut path: Vec<String> =
+        below.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    path.pop_if(|last| last == "mod");
+    path
+}
+
+/// What a module at `path` names by way of `super::`, as `room::name`.
+fn siblings_known(path: &[String], source: &str) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    let mut rest = source;
+    while let Some(at) = rest.find("super::") {
+        rest = &rest[at..];
+        let mut up = 0;
+        while let Some(after) = rest.strip_prefix("super::") {
+            (rest, up) = (after, up + 1);
+        }
+        let Some(above) = path.len().checked_sub(up) else { continue };
+        for name in names_at(rest) {
+            let full: Vec<&str> =
+                path[..above].iter().map(String::as_str).chain([name.as_str()]).take(2).collect();
+            known.insert(full.join("::"));
+        }
+    }
+    known
+}
+
+/// What siblings stand on: private to their room, and knowing none of them but each other.
+const FOUNDATIONS: &[&str] = &[
+    "sinks::backoff",
+    "sinks::positioned",
+    "sources::complaints",
+    "sources::facts",
+    "sources::ownership",
+    "sources::schedule",
+    "sources::watch",
+];
 
 #[test]
 fn stages_and_sinks_do_not_know_their_siblings() {
@@ -171,9 +205,10 @@ fn stages_and_sinks_do_not_know_their_siblings() {
             for file in files {
                 let source = fs::read_to_string(&file).expect("UTF-8 source");
                 let is_foundation = |name: &str| FOUNDATIONS.contains(&format!("{room}::{name}").as_str());
+                let known = siblings_known(&module_of(&file), &source);
                 for other in siblings.iter().filter(|other| *other != sibling && !is_foundation(other)) {
                     if source.contains(&format!("{room}::{other}"))
-                        || source.contains(&format!("super::super::{other}"))
+                        || known.contains(&format!("{room}::{other}"))
                     {
                         broken.push(format!("{}: `{sibling}` must not know `{other}`", file.display()));
                     }
@@ -189,4 +224,46 @@ fn the_reader_of_imports_sees_every_form() {
     let source = "use crate::model::Timestamp;\nuse crate::{flow::{Stage, Step}, topics, genesys as g};\nfn f() { crate::sinks::x() }";
     let known: Vec<_> = rooms_known(source).into_iter().collect();
     assert_eq!(known, ["flow", "genesys", "model", "sinks", "topics"]);
+}
+
+#[test]
+fn the_reader_of_siblings_sees_every_form() {
+    let path = ["sinks", "drift", "line"].map(str::to_owned);
+    let source =
+        "use super::super::audit;\nuse super::{Point, server};\nuse super::super::{outbox::Row, alerts};";
+    let known: Vec<_> = siblings_known(&path, source).into_iter().collect();
+    assert_eq!(known, ["sinks::alerts", "sinks::audit", "sinks::drift", "sinks::outbox"]);
+    let known: Vec<_> = siblings_known(&path[..2], "use super::audit::Writer;").into_iter().collect();
+    assert_eq!(known, ["sinks::audit"]);
+}
+
+/// Names in a text that look like documents.
+fn documents_named(text: &str) -> BTreeSet<String> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    let words = text.split(|letter: char| !is_part(letter));
+    words.filter(|word| word.ends_with(".md") && word.len() > 3).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_document_that_is_named_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    source_files(&source_root(), &mut files);
+    source_files(&root.join("tests"), &mut files);
+    source_files(&root.join("benches"), &mut files);
+    for folder in ["", "docs", "docs/reference"] {
+        for entry in fs::read_dir(root.join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            files.extend(path.extension().is_some_and(|extension| extension == "md").then_some(path));
+        }
+    }
+    let mut missing = Vec::new();
+    for file in files.iter().filter(|file| !file.ends_with("tests/rules/architecture.rs")) {
+        for name in documents_named(&fs::read_to_string(file).expect("UTF-8")) {
+            if !root.join(&name).is_file() {
+                missing.push(format!("{}: names {name}", file.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "named from the project's root, and not there:\n{}", missing.join("\n"));
 }

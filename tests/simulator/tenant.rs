@@ -144,7 +144,7 @@ pub async fn demo_token(http: &reqwest::Client, login_url: &str) -> String {
     body["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Checks an error of the API: status, code, JSON body and correlation id (`genesys-api.md` §5).
+/// Checks an error of the API: status, code, JSON body and correlation id (`docs/platform.md`).
 pub async fn assert_refused(reply: Response, status: u16, code: &str) -> Value {
     assert_eq!(reply.status().as_u16(), status);
     let correlation_id = reply.headers()["inin-correlation-id"].to_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! An event as EventBridge delivers it (`genesys-api.md` §2.6).
+//! An event as EventBridge delivers it (`docs/platform.md`).
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The seed dialect (`genesys-api.md` §1): paths as the project was asked for.
+//! The seed dialect (`docs/platform.md`): paths as the project was asked for.
 
 mod campaigns;
 mod details;

@@ -1,4 +1,4 @@
-//! The token endpoint (`genesys-api.md` §4).
+//! The token endpoint (`docs/platform.md`).
 
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::json;

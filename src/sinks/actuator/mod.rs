@@ -3,7 +3,7 @@
 //! Decisions come from [`DIAL_DECISIONS`](crate::topics::DIAL_DECISIONS), outcomes go to
 //! [`OUTCOMES`](crate::topics::OUTCOMES) in one transaction with the offsets. In between every
 //! step that changes something outside is on record before it is taken, under a lease
-//! of the decision's partition (`design.md` points 6 and 7; the paths of one decision
+//! of the decision's partition (`docs/architecture.md`; the paths of one decision
 //! are in [`carry`]).
 
 mod carry;

@@ -26,7 +26,7 @@ pub static DECLARATION: Declaration = Declaration {
 };
 
 /// Ticks after which a decision must not be applied any more, and statistics
-/// are too old to dial up on (`algorithms.md` §1 "Applying", §7).
+/// are too old to dial up on (`docs/dial.md`).
 const TICKS_OF_LIFE: u32 = 2;
 
 /// See [`DECLARATION`].

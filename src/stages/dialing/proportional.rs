@@ -1,4 +1,4 @@
-//! Policy `proportional`, the rule the project was asked for (`algorithms.md` §1).
+//! Policy `proportional`, the rule the project was asked for (`docs/dial.md`).
 //!
 //! Known limit: the answer rate does not depend on the dial rate, so the rule has
 //! no fixed point. It walks to the greatest rate while the mean is below the

@@ -1,4 +1,4 @@
-//! The rules, numbered, worst first (`algorithms.md` §4): what a partition's, or an
+//! The rules, numbered, worst first (`docs/lag.md`): what a partition's, or an
 //! event type's, evidence says.
 
 use arrayvec::ArrayVec;

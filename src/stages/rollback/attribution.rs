@@ -1,4 +1,4 @@
-//! Is this version worse than the one before? (`algorithms.md` §3, points 3 and 4)
+//! Is this version worse than the one before? (`docs/rollback.md`, points 3 and 4)
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! From evidence to an answer (`algorithms.md` §3). What is asked with is recorded in the
+//! From evidence to an answer (`docs/rollback.md`). What is asked with is recorded in the
 //! decision, so that it can be asked again.
 
 use std::time::Duration;
