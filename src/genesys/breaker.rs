@@ -1,12 +1,12 @@
-//! Stops calling an endpoint group that is down: after some failures in a row it
-//! pauses, then lets a single probe through. Pure; time is passed in.
+//! Stops calling what is down: after some failures in a row it pauses, then lets a
+//! single probe through. Pure; time is passed in.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// One endpoint group's breaker.
-#[derive(Debug)]
+/// The breaker of one resource, or of all resources together.
+#[derive(Clone, Debug)]
 pub struct Breaker {
     failures_allowed: u32,
     pause: Duration,
@@ -32,6 +32,9 @@ pub enum Verdict {
     Answered,
     /// 5xx, or no usable reply.
     Failed,
+    /// The API answered with something about the resource that cannot be: a failure of the
+    /// resource, and no evidence about others.
+    Odd,
     /// Nothing was learnt: the call was given up on our side.
     Unknown,
 }
@@ -72,11 +75,11 @@ impl Breaker {
     pub fn settle(&mut self, admission: Admission, verdict: Verdict, now: Instant) {
         self.state = match (admission, self.state, verdict) {
             (Admission::Probe, _, Verdict::Answered) => State::Closed { failures: 0 },
-            (Admission::Probe, _, Verdict::Failed) => State::Open { until: now + self.pause },
+            (Admission::Probe, _, Verdict::Failed | Verdict::Odd) => State::Open { until: now + self.pause },
             // The next call probes again, at once.
             (Admission::Probe, _, Verdict::Unknown) => State::Open { until: now },
             (Admission::Usual, State::Closed { .. }, Verdict::Answered) => State::Closed { failures: 0 },
-            (Admission::Usual, State::Closed { failures }, Verdict::Failed) => {
+            (Admission::Usual, State::Closed { failures }, Verdict::Failed | Verdict::Odd) => {
                 let failures = failures + 1;
                 if failures >= self.failures_allowed {
                     State::Open { until: now + self.pause }
@@ -91,6 +94,11 @@ impl Breaker {
 
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
+    }
+
+    /// Whether nothing is held against what it guards.
+    pub fn is_clean(&self) -> bool {
+        self.state == State::Closed { failures: 0 }
     }
 }
 

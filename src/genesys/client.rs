@@ -16,7 +16,7 @@ use super::auth::{AuthError, Token, Tokens, authorize};
 use super::breaker::Verdict;
 use super::budget::{BucketShape, Permit, PermitStore, Priority};
 use super::details::{self, DetailsQuery};
-use super::endpoints::Endpoints;
+use super::endpoints::{Endpoints, Subject};
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
 use super::event_lag::{self, EventLagAnswer, EventLagQuery};
 use super::flows::{self, Measured, PlatformVersion};
@@ -78,6 +78,22 @@ struct Inner {
 
 /// How long a write on its way is waited for when the process stops.
 const STOPPING_GRACE: Duration = Duration::from_millis(1_500);
+
+/// One call on its way through permit, breakers and exchange.
+struct Call<'a> {
+    endpoints: &'a Endpoints,
+    subject: Subject<'a>,
+    request: &'a SentRequest,
+    scope: &'a Scope,
+}
+
+/// Why a call failed, and what the breakers are to make of it.
+struct Fault {
+    kind: Kind,
+    reason: String,
+    verdict: Verdict,
+}
+
 impl Client {
     /// Starts getting a token at once. Registers `genesys.*` with `health`.
     /// Needs a running tokio runtime; its tasks end with the last clone.
@@ -127,7 +143,7 @@ impl Client {
     pub async fn campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
         let request = read_request(seed::campaign_path(id));
         self.inner
-            .read(&self.inner.campaigns, &request, scope, |reply, body| {
+            .read(&self.inner.campaigns, id, &request, scope, |reply, body| {
                 seed::read_campaign(id, bounded_header(reply, "etag"), body)
             })
             .await
@@ -141,7 +157,7 @@ impl Client {
     ) -> Result<CampaignStatistics, CallError> {
         let request = read_request(seed::campaign_statistics_path(id));
         self.inner
-            .read(&self.inner.statistics, &request, scope, |_, body| seed::read_campaign_statistics(body))
+            .read(&self.inner.statistics, id, &request, scope, |_, body| seed::read_campaign_statistics(body))
             .await
     }
 
@@ -157,7 +173,7 @@ impl Client {
         let mut request = details::query_request(query);
         loop {
             let read = |_: &RawReply, body: &[u8]| details::read_page(&self.inner.base_url, body);
-            let page = self.inner.read(&self.inner.conversation_details, &request, scope, read).await?;
+            let page = self.inner.read(&self.inner.conversation_details, "", &request, scope, read).await?;
             found.extend(page.conversations.into_iter().filter_map(|(id, details)| {
                 // Ids are in hexadecimal, which is spelled in two ways.
                 let asked = query.conversation_ids.iter().find(|asked| asked.eq_ignore_ascii_case(&id))?;
@@ -182,7 +198,7 @@ impl Client {
     pub async fn flow_versions(&self, id: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
         let request = read_request(flows::versions_path(id));
         self.inner
-            .read(&self.inner.flow_versions, &request, scope, |_, body| flows::read_versions(body))
+            .read(&self.inner.flow_versions, id, &request, scope, |_, body| flows::read_versions(body))
             .await
     }
 
@@ -196,7 +212,7 @@ impl Client {
     ) -> Result<Measured, CallError> {
         let request = flows::measures_request(id, from, until);
         self.inner
-            .read(&self.inner.flow_measures, &request, scope, |_, body| flows::read_measures(body))
+            .read(&self.inner.flow_measures, id, &request, scope, |_, body| flows::read_measures(body))
             .await
     }
 
@@ -223,7 +239,7 @@ impl Client {
             let reason = format!("not sent: this is no possible activation of a version of flow {id}");
             return Err(CallError::without_reply(Kind::Rejected, reason));
         }
-        self.inner.write(&self.inner.flow_activations, request, scope).await
+        self.inner.write(&self.inner.flow_activations, id, request, scope).await
     }
 
     /// How far behind the platform's consumer groups are: all pages of the answer, or an error.
@@ -240,7 +256,7 @@ impl Client {
                 CallError::without_reply(Kind::Rejected, format!("not sent: {problem}"))
             })?;
             let read = |_: &RawReply, body: &[u8]| event_lag::read_page(body);
-            let page = self.inner.read(&self.inner.event_lag, &request, scope, read).await?;
+            let page = self.inner.read(&self.inner.event_lag, "", &request, scope, read).await?;
             found.rows.extend(page.answer.rows);
             let number = tokens.len() + 1;
             let problems = page.answer.problems;
@@ -263,7 +279,9 @@ impl Client {
     pub async fn queue_availability(&self, id: &str, scope: &Scope) -> Result<Available, CallError> {
         let request = read_request(routing::availability_path(id));
         self.inner
-            .read(&self.inner.queue_availability, &request, scope, |_, body| routing::read_availability(body))
+            .read(&self.inner.queue_availability, id, &request, scope, |_, body| {
+                routing::read_availability(body)
+            })
             .await
     }
 
@@ -284,7 +302,7 @@ impl Client {
             let reason = format!("not sent: this is no possible publication of routing configuration {id}");
             return Err(CallError::without_reply(Kind::Rejected, reason));
         }
-        self.inner.write(&self.inner.routing, request, scope).await
+        self.inner.write(&self.inner.routing, id, request, scope).await
     }
 
     /// The request that gives the campaign this dial rate, provided that it is
@@ -312,7 +330,7 @@ impl Client {
             let reason = format!("not sent: this is no possible change of campaign {id}'s dial rate");
             return Err(CallError::without_reply(Kind::Rejected, reason));
         }
-        self.inner.write(&self.inner.campaigns, request, scope).await
+        self.inner.write(&self.inner.campaigns, id, request, scope).await
     }
 }
 
@@ -321,65 +339,73 @@ impl Inner {
     async fn read<T>(
         &self,
         endpoints: &Endpoints,
+        resource: &str,
         request: &SentRequest,
         scope: &Scope,
         read: impl Fn(&RawReply, &[u8]) -> Result<T, String>,
     ) -> Result<T, CallError> {
+        let failed = |kind, reason| Err(Fault { kind, reason, verdict: Verdict::Failed });
         let judge = |reply: &RawReply| {
             if reply.status != StatusCode::OK {
-                return Err((Kind::Malformed, format!("HTTP {} where 200 was due", reply.status.as_u16())));
+                let reason = format!("HTTP {} where 200 was due", reply.status.as_u16());
+                return failed(Kind::Malformed, reason);
             }
             let body = match &reply.body {
                 Ok(body) => body,
-                Err(problem @ BodyProblem::Broken(_)) => return Err((Kind::NoReply, problem.to_string())),
+                Err(problem @ BodyProblem::Broken(_)) => return failed(Kind::NoReply, problem.to_string()),
                 Err(problem @ BodyProblem::TooLarge(_)) => {
-                    return Err((Kind::Malformed, problem.to_string()));
+                    return failed(Kind::Malformed, problem.to_string());
                 }
             };
             if !reply.is_json() {
-                return Err((Kind::Malformed, "the reply is not JSON".to_owned()));
+                return failed(Kind::Malformed, "the reply is not JSON".to_owned());
             }
-            read(reply, body)
-                .map_err(|problem| (Kind::Malformed, format!("the reply makes no sense: {problem}")))
+            read(reply, body).map_err(|problem| Fault {
+                kind: Kind::Malformed,
+                reason: format!("the reply makes no sense: {problem}"),
+                verdict: Verdict::Odd,
+            })
         };
-        self.call(endpoints, request, false, scope, judge).await.map(|(value, _)| value)
+        let call = Call { endpoints, subject: Subject { resource, writes: false }, request, scope };
+        self.call(&call, judge).await.map(|(value, _)| value)
     }
 
     /// A call that may change something.
     async fn write(
         &self,
         endpoints: &Endpoints,
+        resource: &str,
         request: &SentRequest,
         scope: &Scope,
     ) -> Result<Reply, CallError> {
+        let failed = |reason: String| Err(Fault { kind: Kind::NoReply, reason, verdict: Verdict::Failed });
         let judge = |reply: &RawReply| match &reply.body {
-            Err(problem) => Err((Kind::NoReply, problem.to_string())),
+            Err(problem) => failed(problem.to_string()),
             Ok(body) if body.is_empty() => Ok(bounded_header(reply, "etag")),
             Ok(body) if reply.is_json() && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() => {
                 Ok(bounded_header(reply, "etag"))
             }
-            Ok(_) => Err((Kind::NoReply, "the reply is not the API's: neither empty nor JSON".to_owned())),
+            Ok(_) => failed("the reply is not the API's: neither empty nor JSON".to_owned()),
         };
-        let (revision, response) = self.call(endpoints, request, true, scope, judge).await?;
+        let call = Call { endpoints, subject: Subject { resource, writes: true }, request, scope };
+        let (revision, response) = self.call(&call, judge).await?;
         Ok(Reply { response, revision })
     }
 
     /// Measures a call and makes it, once more where only the token was at fault.
     async fn call<T>(
         &self,
-        endpoints: &Endpoints,
-        request: &SentRequest,
-        changes: bool,
-        scope: &Scope,
-        judge: impl Fn(&RawReply) -> Result<T, (Kind, String)>,
+        call: &Call<'_>,
+        judge: impl Fn(&RawReply) -> Result<T, Fault>,
     ) -> Result<(T, ReceivedResponse), CallError> {
+        let Call { endpoints, request, scope, .. } = call;
         let mut renewed = false;
         let result = loop {
             let token = match self.token(scope).await {
                 Ok(token) => token,
                 Err(error) => break Err(error),
             };
-            let result = self.attempt(endpoints, request, changes, scope, &token, &judge).await;
+            let result = self.attempt(call, &token, &judge).await;
             match result {
                 Err(error) if error.kind == Kind::Unauthorized && !renewed => {
                     self.tokens.reject(token.generation);
@@ -399,27 +425,24 @@ impl Inner {
     /// One request: permit, breaker, exchange, verdict.
     async fn attempt<T>(
         &self,
-        endpoints: &Endpoints,
-        request: &SentRequest,
-        changes: bool,
-        scope: &Scope,
+        call: &Call<'_>,
         token: &Token,
-        judge: &impl Fn(&RawReply) -> Result<T, (Kind, String)>,
+        judge: &impl Fn(&RawReply) -> Result<T, Fault>,
     ) -> Result<(T, ReceivedResponse), CallError> {
+        let Call { endpoints, subject, request, scope } = call;
         let http_request = self.http_request(request, token)?;
-        // No permit is spent on a call that the breaker would stop.
-        endpoints.check()?;
+        // No permit is spent on a call that the breakers would stop.
+        endpoints.check(*subject)?;
         let permit = self.permit(scope).await?;
-        let admitted = endpoints.admit()?;
+        let admitted = endpoints.admit(*subject)?;
         let sent_at = Instant::now();
-        let exchanged = self.exchange(http_request, changes, scope).await;
+        let exchanged = self.exchange(http_request, subject.writes, scope).await;
         metrics::GENESYS_CALL_SECONDS.histogram(&[endpoints.name]).record(sent_at.elapsed());
         let reply = match exchanged {
             Ok(reply) => reply,
-            Err(error) => {
-                let given_up = error.kind == Kind::Cancelled;
-                admitted.settle(if given_up { Verdict::Unknown } else { Verdict::Failed });
-                return Err(error);
+            Err(Fault { kind, reason, verdict }) => {
+                admitted.settle(verdict);
+                return Err(CallError::without_reply(kind, reason));
             }
         };
         let mut response = self.record(&reply, token);
@@ -427,21 +450,23 @@ impl Inner {
             judge(&reply)
         } else {
             let wait = self.told_wait(&reply);
-            Err(match judge_status(reply.status, &response) {
+            let (kind, reason) = match judge_status(reply.status, &response) {
                 (Kind::RateLimited { .. }, reason) => {
                     (Kind::RateLimited { until: self.budget.refused(wait).await }, reason)
                 }
                 other => other,
-            })
+            };
+            // A refusal is an answer, and about this request alone.
+            let failed = matches!(kind, Kind::Server { .. });
+            Err(Fault { kind, reason, verdict: if failed { Verdict::Failed } else { Verdict::Answered } })
         };
         if reply.status != StatusCode::TOO_MANY_REQUESTS {
             self.budget.accepted(permit, limits(&reply));
         }
-        let failed = matches!(judged, Err((Kind::Server { .. } | Kind::NoReply | Kind::Malformed, _)));
-        admitted.settle(if failed { Verdict::Failed } else { Verdict::Answered });
+        admitted.settle(judged.as_ref().map_or_else(|fault| fault.verdict, |_| Verdict::Answered));
         match judged {
             Ok(value) => Ok((value, response)),
-            Err((kind, reason)) => {
+            Err(Fault { kind, reason, .. }) => {
                 response.error = Some(reason.clone());
                 Err(CallError { kind, reason, response: Box::new(response) })
             }
@@ -496,40 +521,40 @@ impl Inner {
         Ok(built)
     }
 
-    /// The exchange itself. Once a write is on its way, giving up means not knowing.
-    async fn exchange(&self, request: Request, changes: bool, scope: &Scope) -> Result<RawReply, CallError> {
+    /// The exchange itself. Once a write is on its way, giving up means not knowing. That it
+    /// took longer than we had time for says nothing about the platform.
+    async fn exchange(&self, request: Request, changes: bool, scope: &Scope) -> Result<RawReply, Fault> {
         let exchange = self.transport.exchange(request);
         tokio::pin!(exchange);
         let late = if changes { Kind::NoReply } else { Kind::DeadlinePassed };
+        let given_up =
+            |kind, reason: &str| Err(Fault { kind, reason: reason.to_owned(), verdict: Verdict::Unknown });
         // A process that was stopped on the way here must not send what it no longer may.
         if Instant::now() >= scope.deadline {
-            let reason = "not sent: the deadline has passed";
-            return Err(CallError::without_reply(Kind::DeadlinePassed, reason));
+            return given_up(Kind::DeadlinePassed, "not sent: the deadline has passed");
         }
         let finished = tokio::select! {
             finished = &mut exchange => finished,
             () = sleep_until(scope.deadline) => {
-                return Err(CallError::without_reply(late, "no reply before the call's deadline"));
+                return given_up(late, "no reply before the call's deadline");
             }
             () = scope.cancelled.cancelled() => {
+                const STOPPED: &str = "stopped while waiting for the reply";
                 if !changes {
-                    return Err(CallError::without_reply(Kind::Cancelled, "stopped while waiting for the reply"));
+                    return given_up(Kind::Cancelled, STOPPED);
                 }
                 tokio::select! {
                     finished = &mut exchange => finished,
-                    () = sleep(STOPPING_GRACE) => {
-                        return Err(CallError::without_reply(Kind::NoReply, "stopped while waiting for the reply"));
-                    }
+                    () = sleep(STOPPING_GRACE) => return given_up(Kind::NoReply, STOPPED),
                 }
             }
         };
-        finished.map_err(|silence| match silence {
-            Silence::NotSent(problem) => {
-                CallError::without_reply(Kind::NotSent, format!("not sent: {problem}"))
-            }
-            Silence::NoReply(problem) => {
-                CallError::without_reply(Kind::NoReply, format!("no reply: {problem}"))
-            }
+        finished.map_err(|silence| {
+            let (kind, reason) = match silence {
+                Silence::NotSent(problem) => (Kind::NotSent, format!("not sent: {problem}")),
+                Silence::NoReply(problem) => (Kind::NoReply, format!("no reply: {problem}")),
+            };
+            Fault { kind, reason, verdict: Verdict::Failed }
         })
     }
 

@@ -1,23 +1,35 @@
-//! A group of endpoints behind one breaker, and what readiness says of it.
+//! A group of endpoints behind its breakers, and what readiness says of it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::Settings;
-use super::breaker::{Admission, Breaker, Open, Verdict};
+use super::breaker::Verdict;
+use super::breakers::{Admission, Breakers, Paused, Standing};
 use super::error::{CallError, CallErrorKind as Kind};
 use crate::health::{Health, Part};
 use crate::metrics;
 
-/// Endpoints that fail together.
+/// Endpoints for resources of one kind. Reading and writing fail apart: that a campaign can
+/// be read does not say that it can be changed.
 pub struct Endpoints {
     /// For metrics, readiness and reasons.
     pub name: &'static str,
-    breaker: Mutex<Breaker>,
+    reads: Mutex<Breakers>,
+    writes: Mutex<Breakers>,
     health: Part,
     /// Without it the instance cannot do its work.
     vital: bool,
+}
+
+/// What a call is about, for the breakers.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Id of the resource; empty where there is only one.
+    pub resource: &'a str,
+    /// Whether it may change something.
+    pub writes: bool,
 }
 
 impl Endpoints {
@@ -26,58 +38,99 @@ impl Endpoints {
         let part = health.part(&format!("genesys.{name}"));
         part.ready();
         metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
-        let breaker = Breaker::new(settings.breaker_failures, settings.breaker_pause);
-        Self { name, breaker: Mutex::new(breaker), health: part, vital }
+        let breakers = || Mutex::new(Breakers::new(settings.breaker_failures, settings.breaker_pause));
+        Self { name, reads: breakers(), writes: breakers(), health: part, vital }
     }
 
     /// Whether a call would be let through.
-    pub fn check(&self) -> Result<(), CallError> {
-        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        breaker.check(Instant::now()).map_err(|open| self.paused(open))
+    pub fn check(&self, subject: Subject<'_>) -> Result<(), CallError> {
+        let checked = self.breakers(subject.writes).check(subject.resource, Instant::now());
+        checked.map_err(|paused| self.paused(subject, paused))
     }
 
     /// Lets a call through.
-    pub fn admit(&self) -> Result<Admitted<'_>, CallError> {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let admission = breaker.admit(Instant::now()).map_err(|open| self.paused(open))?;
-        Ok(Admitted { endpoints: self, admission, settled: false })
+    pub fn admit<'a>(&'a self, subject: Subject<'a>) -> Result<Admitted<'a>, CallError> {
+        let admitted = self.breakers(subject.writes).admit(subject.resource, Instant::now());
+        let admission = admitted.map_err(|paused| self.paused(subject, paused))?;
+        Ok(Admitted { endpoints: self, subject, admission, settled: false })
     }
 
-    fn paused(&self, open: Open) -> CallError {
+    fn breakers(&self, writes: bool) -> MutexGuard<'_, Breakers> {
+        let breakers = if writes { &self.writes } else { &self.reads };
+        breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn paused(&self, subject: Subject<'_>, paused: Paused) -> CallError {
+        let (open, who) = match paused {
+            Paused::Resource(open) if !subject.resource.is_empty() => {
+                (open, format!("{} of {}", self.name, subject.resource))
+            }
+            Paused::Group(open) | Paused::Resource(open) => (open, self.name.to_owned()),
+        };
         let reason = match open.until {
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
-                format!("not sent: {} failed repeatedly and pauses for another {left:.1} s", self.name)
+                format!("not sent: {who} failed repeatedly and pauses for another {left:.1} s")
             }
-            None => format!("not sent: {} failed repeatedly and is being probed", self.name),
+            None => format!("not sent: {who} failed repeatedly and is being probed"),
         };
         CallError::without_reply(Kind::Paused { until: open.until }, reason)
     }
 
-    fn settle(&self, admission: Admission, verdict: Verdict) {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_closed = breaker.is_closed();
-        breaker.settle(admission, verdict, Instant::now());
-        let is_closed = breaker.is_closed();
-        drop(breaker);
-        if was_closed == is_closed {
-            return;
+    fn settle(&self, subject: Subject<'_>, admission: Admission, verdict: Verdict) {
+        let mut breakers = self.breakers(subject.writes);
+        let before = breakers.standing();
+        breakers.settle(admission, subject.resource, verdict, Instant::now());
+        let after = breakers.standing();
+        drop(breakers);
+        if before != after {
+            self.tell(subject.writes);
         }
-        metrics::GENESYS_BREAKER_OPEN.gauge(&[self.name]).set(if is_closed { 0.0 } else { 1.0 });
-        if is_closed {
-            tracing::info!(endpoints = self.name, "answers again");
-            self.health.ready();
-        } else {
-            tracing::warn!(endpoints = self.name, "failed repeatedly: pausing, then probing");
-            const REASON: &str = "Genesys Cloud failed repeatedly here: paused, then probed";
-            if self.vital { self.health.not_ready(REASON) } else { self.health.impaired(REASON) }
+    }
+
+    fn tell(&self, writes: bool) {
+        // Read anew: reads and writes share one line.
+        let standings = [false, true].map(|writes| self.breakers(writes).standing());
+        let open = standings.iter().any(|standing| *standing != Standing::Closed);
+        metrics::GENESYS_BREAKER_OPEN.gauge(&[self.name]).set(if open { 1.0 } else { 0.0 });
+        match &standings[usize::from(writes)] {
+            Standing::Closed => tracing::info!(endpoints = self.name, writes, "answers again"),
+            standing => {
+                tracing::warn!(
+                    endpoints = self.name,
+                    writes,
+                    ?standing,
+                    "failed repeatedly: pausing, then probing"
+                );
+            }
+        }
+        const REASON: &str = "Genesys Cloud failed repeatedly here: paused, then probed";
+        let alone = |first: &str| first.is_empty();
+        let all = standings.iter().any(|standing| match standing {
+            Standing::Group => true,
+            Standing::Resources { first, .. } => alone(first),
+            Standing::Closed => false,
+        });
+        let some = standings.iter().find_map(|standing| match standing {
+            Standing::Resources { count, first } => Some((count, first)),
+            Standing::Group | Standing::Closed => None,
+        });
+        match some {
+            _ if all && self.vital => self.health.not_ready(REASON),
+            _ if all => self.health.impaired(REASON),
+            Some((1, first)) => self.health.impaired(format!("{first}: {REASON}")),
+            Some((count, first)) => {
+                self.health.impaired(format!("{count} of them, among them {first}: {REASON}"))
+            }
+            None => self.health.ready(),
         }
     }
 }
 
-/// A call that the breaker let through; giving it up tells the breaker so.
+/// A call that the breakers let through; giving it up tells them so.
 pub struct Admitted<'a> {
     endpoints: &'a Endpoints,
+    subject: Subject<'a>,
     admission: Admission,
     settled: bool,
 }
@@ -85,14 +138,14 @@ pub struct Admitted<'a> {
 impl Admitted<'_> {
     pub fn settle(mut self, verdict: Verdict) {
         self.settled = true;
-        self.endpoints.settle(self.admission, verdict);
+        self.endpoints.settle(self.subject, self.admission, verdict);
     }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.endpoints.settle(self.admission, Verdict::Unknown);
+            self.endpoints.settle(self.subject, self.admission, Verdict::Unknown);
         }
     }
 }

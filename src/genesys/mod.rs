@@ -14,6 +14,7 @@ use secrecy::SecretString;
 
 mod auth;
 mod breaker;
+mod breakers;
 mod budget;
 mod client;
 mod details;
@@ -29,7 +30,8 @@ mod seed;
 mod transport;
 
 pub use budget::{
-    BucketShape, InProcessPermits, Limits, Permit, PermitStore, Priority, StoreError, Take, untold_wait,
+    BucketShape, InProcessPermits, Limits, PROBE_LIFE, PROBE_NAP, Permit, PermitStore, Priority, StoreError,
+    Take, untold_wait,
 };
 pub use client::{Client, Reply, Scope};
 pub use details::DetailsQuery;
@@ -64,9 +66,10 @@ pub struct Settings {
     pub total_timeout: Duration,
     /// Largest reply in bytes, after decompression.
     pub body_limit: usize,
-    /// Failures in a row that make an endpoint group pause.
+    /// Failures in a row that make a resource pause; as many different resources that fail
+    /// in a row make their endpoint group pause.
     pub breaker_failures: u32,
-    /// How long an endpoint group pauses before it is probed.
+    /// How long a resource or a group pauses before it is probed.
     pub breaker_pause: Duration,
     /// Longest wait that a `Retry-After` can ask for; more is taken for nonsense and cut.
     pub retry_after_limit: Duration,

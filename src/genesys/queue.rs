@@ -120,22 +120,26 @@ impl Budget {
     pub fn accepted(&self, permit: Permit, limits: Option<Limits>) {
         // A token or two of difference are calls on their way.
         let limits = limits.filter(|limits| self.inner.shape.ceiling(*limits) < permit.left - 2.0);
-        if (permit.refusals == 0 && limits.is_none()) || self.inner.correcting.swap(true, Atomic::AcqRel) {
+        if permit.refusals > 0 {
+            // All others wait for this.
+            let inner = self.inner.clone();
+            tokio::spawn(async move {
+                log_failure("accepted", bounded(inner.store.accepted()).await);
+                inner.changed.notify_one();
+            });
+        }
+        let Some(limits) = limits else { return };
+        if self.inner.correcting.swap(true, Atomic::AcqRel) {
             return;
         }
         let inner = self.inner.clone();
         tokio::spawn(async move {
-            if permit.refusals > 0 {
-                log_failure("accepted", bounded(inner.store.accepted()).await);
-            }
-            if let Some(limits) = limits {
-                tracing::info!(
-                    remaining = limits.remaining,
-                    reset_seconds = limits.reset_seconds,
-                    "the platform has counted more calls than this budget: lowered"
-                );
-                log_failure("correct", bounded(inner.store.correct(limits)).await);
-            }
+            tracing::info!(
+                remaining = limits.remaining,
+                reset_seconds = limits.reset_seconds,
+                "the platform has counted more calls than this budget: lowered"
+            );
+            log_failure("correct", bounded(inner.store.correct(limits)).await);
             inner.correcting.store(false, Atomic::Release);
         });
     }
@@ -292,8 +296,9 @@ mod tests {
         for (name, priority) in asked {
             let (budget, served) = (budget.clone(), served.clone());
             calls.push(tokio::spawn(async move {
-                budget.permit(priority).await.unwrap();
+                let permit = budget.permit(priority).await.unwrap();
                 served.lock().unwrap().push(name);
+                budget.accepted(permit, None);
             }));
             tokio::task::yield_now().await;
         }

@@ -16,6 +16,16 @@ pub struct PlatformBudget {
     client: Vec<u8>,
     capacity: f64,
     refill_per_second: f64,
+    probing: Probing,
+}
+
+/// How it goes on after 429 replies: one call, and others when it was let through.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing {
+    /// How long the others wait for it: its process may have died.
+    pub life: Duration,
+    /// How often they ask.
+    pub nap: Duration,
 }
 
 /// The answer to asking for a permit.
@@ -41,13 +51,20 @@ const REFILLED_AT: &str = "CASE WHEN refilled_at > now() + interval '5 seconds' 
 
 impl PlatformBudget {
     /// `capacity` permits at once at most, `refill_per_second` more each second.
-    pub fn new(database: Database, client_id: &str, capacity: f64, refill_per_second: f64) -> Self {
+    pub fn new(
+        database: Database,
+        client_id: &str,
+        capacity: f64,
+        refill_per_second: f64,
+        probing: Probing,
+    ) -> Self {
         let client = Sha256::digest(client_id).to_vec();
-        Self { database, client, capacity, refill_per_second }
+        Self { database, client, capacity, refill_per_second, probing }
     }
 
-    /// Takes one permit where at least `needed` are there and no 429 is being
-    /// waited out: one statement when it is granted.
+    /// Takes one permit where at least `needed` are there, no 429 is being waited out and
+    /// after one nobody else is finding out whether they have ended: one statement when it
+    /// is granted.
     ///
     /// # Errors
     /// When the database cannot be asked. The permit may then be lost, never doubled.
@@ -60,9 +77,13 @@ impl PlatformBudget {
                 &format!(
                     "SELECT GREATEST(CASE WHEN blocked_until > now() \
                                           THEN extract(epoch FROM blocked_until - now())::float8 ELSE 0 END, \
+                                     CASE WHEN refusals > 0 AND probe_until > now() \
+                                          THEN LEAST({nap}, extract(epoch FROM probe_until - now()))::float8 \
+                                          ELSE 0 END, \
                                      ($4 - {FILLED}) / $3), \
                             {AHEAD} \
-                     FROM trunkline.platform_budget WHERE client = $1"
+                     FROM trunkline.platform_budget WHERE client = $1",
+                    nap = self.probing.nap.as_secs_f64(),
                 ),
                 needed,
             )
@@ -79,9 +100,13 @@ impl PlatformBudget {
         let taken: Option<(f64, i32)> = self
             .fetch(
                 &format!(
-                    "UPDATE trunkline.platform_budget SET tokens = {FILLED} - 1, refilled_at = {REFILLED_AT} \
+                    "UPDATE trunkline.platform_budget SET tokens = {FILLED} - 1, refilled_at = {REFILLED_AT}, \
+                         probe_until = CASE WHEN refusals > 0 THEN now() + {life} * interval '1 second' \
+                                            ELSE probe_until END \
                      WHERE client = $1 AND blocked_until <= now() AND {FILLED} >= $4 \
-                     RETURNING tokens, refusals"
+                         AND (refusals = 0 OR probe_until <= now()) \
+                     RETURNING tokens, refusals",
+                    life = self.probing.life.as_secs_f64(),
                 ),
                 needed,
             )
@@ -135,6 +160,7 @@ impl PlatformBudget {
         let blocked: Option<(f64,)> = sqlx::query_as(
             "UPDATE trunkline.platform_budget SET \
                  refusals = CASE WHEN blocked_until > now() THEN refusals ELSE refusals + 1 END, \
+                 probe_until = '-infinity', \
                  blocked_until = GREATEST(blocked_until, CASE \
                      WHEN $2::float8 IS NOT NULL THEN now() + $2 * interval '1 second' \
                      WHEN blocked_until > now() THEN blocked_until \
@@ -152,7 +178,7 @@ impl PlatformBudget {
         Ok(blocked.map(|(seconds,)| seconds_or_zero(seconds)))
     }
 
-    /// A call was let through: 429 replies in a row are counted anew.
+    /// A call was let through: 429 replies in a row are counted anew, and others may call.
     ///
     /// # Errors
     /// When the database cannot be asked.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use crate::genesys::{
-    BoxFuture, BucketShape, Limits, Permit, PermitStore, Priority, Settings, StoreError, Take, untold_wait,
+    BoxFuture, BucketShape, Limits, PROBE_LIFE, PROBE_NAP, Permit, PermitStore, Priority, Settings,
+    StoreError, Take, untold_wait,
 };
 use crate::postgres::Database;
-use crate::postgres::budget::{PlatformBudget, Taken};
+use crate::postgres::budget::{PlatformBudget, Probing, Taken};
 
 /// Permits from the database, for every instance with the same OAuth client.
 #[derive(Clone, Debug)]
@@ -21,7 +22,9 @@ impl SharedBudget {
     /// Does not connect yet.
     pub fn new(database: Database, settings: &Settings) -> Self {
         let shape = BucketShape::new(settings.requests_per_minute, settings.budget_window);
-        let row = PlatformBudget::new(database, &settings.client_id, shape.capacity, shape.refill_per_second);
+        let probing = Probing { life: PROBE_LIFE, nap: PROBE_NAP };
+        let (capacity, refill) = (shape.capacity, shape.refill_per_second);
+        let row = PlatformBudget::new(database, &settings.client_id, capacity, refill, probing);
         Self { row, shape }
     }
 }

@@ -194,40 +194,110 @@ async fn a_platform_that_is_not_there_was_surely_not_reached() {
     assert!(!error.effect_is_unknown());
 }
 
-#[tokio::test]
-async fn three_failures_pause_an_endpoint_group_and_one_probe_ends_the_pause() {
-    let organization = Organization::start(settings()).await;
-    let pause = Duration::from_millis(400);
+/// A client whose breakers pause this long, and its health.
+fn breaking(organization: &Organization, pause: Duration) -> (Client, Health) {
     let health = Health::default();
     let settings = genesys::Settings { breaker_pause: pause, ..organization.client_settings() };
     let permits =
         InProcessPermits::new(BucketShape::new(settings.requests_per_minute, settings.budget_window));
-    let client = client_with(&settings, Arc::new(permits), &health);
+    (client_with(&settings, Arc::new(permits), &health), health)
+}
+
+#[tokio::test]
+async fn a_campaign_that_fails_pauses_itself_and_one_probe_ends_the_pause() {
+    let organization = Organization::start(settings()).await;
+    let pause = Duration::from_millis(400);
+    let (client, health) = breaking(&organization, pause);
     client.campaign(CAMPAIGN, &scope()).await.unwrap();
     assert!(health.reasons().is_empty(), "{:?}", health.reasons());
 
-    organization.fault("GET", &format!("{CAMPAIGNS}{CAMPAIGN}"), json!({"type":"status","code":503})).await;
-    let before = organization.requests_of("GET", CAMPAIGNS).await.len();
+    let path = format!("{CAMPAIGNS}{CAMPAIGN}");
+    organization.fault("GET", &path, json!({"type":"status","code":503})).await;
+    let before = organization.requests_of("GET", &path).await.len();
     for _ in 0..3 {
         let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
         assert_eq!(error.kind, Kind::Server { status: 503 });
+        client.campaign(OTHER, &scope()).await.expect("its neighbour is well");
     }
     let paused_at = Instant::now();
-    let Kind::Paused { until: Some(until) } = client.campaign(CAMPAIGN, &scope()).await.unwrap_err().kind
-    else {
-        panic!("paused")
-    };
+    let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
+    let Kind::Paused { until: Some(until) } = error.kind else { panic!("{error}") };
     assert!(until <= paused_at + pause);
-    assert_eq!(organization.requests_of("GET", CAMPAIGNS).await.len(), before + 3, "nothing sent");
+    assert!(error.reason.contains(&format!("campaigns of {CAMPAIGN}")), "{error}");
+    assert_eq!(organization.requests_of("GET", &path).await.len(), before + 3, "nothing sent");
+    client.campaign(OTHER, &scope()).await.expect("nor does it pay for the other's pause");
+    assert!(health.reasons().is_empty(), "the others go on: {:?}", health.reasons());
+    let impaired = health.impairments();
+    assert!(impaired[0].0 == "genesys.campaigns" && impaired[0].1.contains(CAMPAIGN), "{impaired:?}");
+
+    organization.faults(json!([])).await;
+    tokio::time::sleep_until(until).await;
+    client.campaign(CAMPAIGN, &scope()).await.expect("the probe");
+    client.campaign(CAMPAIGN, &scope()).await.expect("closed again");
+    assert!(health.impairments().is_empty());
+}
+
+#[tokio::test]
+async fn all_campaigns_pause_when_several_of_them_fail() {
+    let organization = Organization::start(settings()).await;
+    let pause = Duration::from_millis(400);
+    let (client, health) = breaking(&organization, pause);
+    organization.fault("GET", CAMPAIGNS, json!({"type":"status","code":503})).await;
+    for campaign in [CAMPAIGN, OTHER, "a third"] {
+        let error = client.campaign(campaign, &scope()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Server { status: 503 }, "{campaign}");
+    }
+    let sent = organization.requests_of("GET", CAMPAIGNS).await.len();
+    let error = client.campaign("a fourth", &scope()).await.unwrap_err();
+    let Kind::Paused { until: Some(until) } = error.kind else { panic!("{error}") };
+    assert_eq!(organization.requests_of("GET", CAMPAIGNS).await.len(), sent, "nothing sent");
     let reasons = health.reasons();
     assert_eq!(reasons.iter().map(|(part, _)| part.as_str()).collect::<Vec<_>>(), ["genesys.campaigns"]);
-    assert!(client.campaign("another", &scope()).await.is_err(), "the group pauses, not the campaign");
+    let error = client.campaign_statistics(CAMPAIGN, &scope()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Server { status: 503 }, "other endpoints have pauses of their own");
 
     organization.faults(json!([])).await;
     tokio::time::sleep_until(until).await;
     client.campaign(CAMPAIGN, &scope()).await.expect("the probe");
     client.campaign(OTHER, &scope()).await.expect("closed again");
     assert!(health.reasons().is_empty());
+}
+
+#[tokio::test]
+async fn reading_a_campaign_does_not_reopen_the_way_for_writes_that_fail() {
+    let organization = Organization::start(settings()).await;
+    let (client, _) = breaking(&organization, Duration::from_secs(600));
+    organization.fault("PUT", CAMPAIGNS, json!({"type":"status","code":503})).await;
+    for _ in 0..3 {
+        let error = set_rate(&client, 2.0).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Server { status: 503 });
+        client.campaign(CAMPAIGN, &scope()).await.expect("reading back works");
+    }
+    let error = set_rate(&client, 2.0).await.unwrap_err();
+    assert!(matches!(error.kind, Kind::Paused { .. }), "{error}");
+    assert_eq!(organization.requests_of("PUT", CAMPAIGNS).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_platform_that_is_slower_than_we_have_time_for_is_not_taken_for_a_failing_one() {
+    let organization = Organization::start(settings()).await;
+    let (client, health) = breaking(&organization, Duration::from_secs(600));
+    let campaign = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    let slow = json!([{ "match": { "path": CAMPAIGNS }, "fault": { "type": "delay", "ms": 700 } }]);
+    organization.faults(slow).await;
+    let hasty = || Scope { deadline: Instant::now() + Duration::from_millis(150), ..scope() };
+    let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+    for _ in 0..4 {
+        let error = client.send_dial_rate(&request, CAMPAIGN, &hasty()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::NoReply, "{error}");
+        let error = client.campaign(CAMPAIGN, &hasty()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::DeadlinePassed, "{error}");
+    }
+    assert!(health.reasons().is_empty() && health.impairments().is_empty());
+    let campaign = client.campaign(CAMPAIGN, &scope()).await.expect("slow, not away");
+    let request = Client::prepare_dial_rate(CAMPAIGN, 3.0, &campaign.revision);
+    let sent = client.send_dial_rate(&request, CAMPAIGN, &scope()).await;
+    sent.expect("no pause for any campaign");
 }
 
 #[tokio::test]

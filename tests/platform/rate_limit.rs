@@ -86,6 +86,48 @@ async fn two_instances_stay_within_the_platforms_budget() {
     assert!(calls.iter().all(|entry| entry["status"] == 200));
 }
 
+/// Every reply is a 429 that does not say how long to wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_refusals_are_asked_about_one_call_at_a_time_over_three_instances() {
+    let organization = Organization::start(settings()).await;
+    let (own, _) = TestDatabase::migrated().await;
+    let settings = genesys::Settings { requests_per_minute: 300, ..organization.client_settings() };
+    let refusing = json!([{ "match": { "path": "/api" }, "fault": { "type": "status", "code": 429, "retryAfter": "missing" } }]);
+    organization.faults(refusing).await;
+    let instance = || {
+        let database = Database::connect(&own.settings()).expect("a good URL");
+        client_with(&settings, Arc::new(SharedBudget::new(database, &settings)), &Health::default())
+    };
+    let clients: Vec<_> = (0..3).map(|_| instance()).collect();
+    let end = Instant::now() + Duration::from_secs(8);
+    let mut calls = JoinSet::new();
+    for client in clients.iter().flat_map(|client| std::iter::repeat_n(client, 8)).cloned() {
+        calls.spawn(async move {
+            // As pollers do: each again and again.
+            while Instant::now() < end {
+                let patient = genesys::Scope { deadline: end, ..scope() };
+                let _ = client.campaign(CAMPAIGN, &patient).await;
+            }
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+    let asked = organization.requests_of("GET", "/api").await;
+    let began = at(&asked[0]);
+    let probes: Vec<i64> =
+        asked.iter().map(|entry| at(entry).millis_since(began)).filter(|after| *after > 1_500).collect();
+    assert!(!probes.is_empty(), "nobody asked again");
+    // The first pause lasts 2 to 4 s, the second 4 to 8 s, and so on.
+    for pair in probes.windows(2) {
+        assert!(pair[1] - pair[0] >= 3_500, "a burst after a pause: {probes:?}");
+    }
+    organization.faults(json!([])).await;
+    for client in clients {
+        client.campaign(CAMPAIGN, &scope()).await.expect("let through again");
+    }
+}
+
 /// Somebody else uses the same OAuth client: the headers tell, before a 429 has to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_platforms_headers_slow_us_down_before_it_refuses() {

@@ -102,6 +102,43 @@ async fn a_429_that_does_not_say_how_long_waits_longer_each_time_over_all_instan
     assert!(one.refused(None).await.unwrap().as_secs_f64() <= 4.0, "counted anew");
 }
 
+/// Whose turn it is after a pause must not depend on how many wait for its end.
+#[tokio::test]
+async fn after_each_pause_one_call_of_all_instances_goes_out_and_more_when_it_was_let_through() {
+    let settings = settings(300, Duration::from_secs(60));
+    let (own, one, other) = two_instances(&settings).await;
+    let third = SharedBudget::new(Database::connect(&own.settings()).expect("a good URL"), &settings);
+    let owner = own.owner().await;
+    let all_at_once = async || {
+        let asking = [&one, &other, &third].map(|budget| async {
+            let mut granted = 0;
+            for _ in 0..6 {
+                granted +=
+                    usize::from(matches!(budget.take(Priority::Read).await.unwrap(), Take::Granted(_)));
+            }
+            granted
+        });
+        let [first, second, last] = asking;
+        let (first, second, last) = tokio::join!(first, second, last);
+        first + second + last
+    };
+    assert_eq!(all_at_once().await, 18, "nothing was refused yet");
+    for round in 0..3 {
+        other.refused(None).await.unwrap();
+        assert_eq!(all_at_once().await, 0, "round {round}: the pause");
+        sqlx::query("UPDATE trunkline.platform_budget SET blocked_until = now(), tokens = 30")
+            .execute(&owner)
+            .await
+            .unwrap();
+        assert_eq!(all_at_once().await, 1, "round {round}: one call, no burst");
+    }
+    // The process that made it died.
+    sqlx::query("UPDATE trunkline.platform_budget SET probe_until = now()").execute(&owner).await.unwrap();
+    assert_eq!(all_at_once().await, 1);
+    third.accepted().await.unwrap();
+    assert_eq!(all_at_once().await, 18);
+}
+
 #[tokio::test]
 async fn the_platforms_count_and_the_reserves_hold_for_all_instances() {
     let (_own, one, other) = two_instances(&settings(300, Duration::from_secs(60))).await;
