@@ -27,6 +27,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (8, "lag", include_str!("../../sql/0008_lag.sql")),
     (9, "routing", include_str!("../../sql/0009_routing.sql")),
     (10, "rollback", include_str!("../../sql/0010_rollback.sql")),
+    (11, "actuation", include_str!("../../sql/0011_actuation.sql")),
     (15, "budget_probe", include_str!("../../sql/0015_budget_probe.sql")),
 ];
 

@@ -15,7 +15,6 @@ pub mod maintenance;
 pub mod migrations;
 pub mod outbox;
 mod overview;
-pub mod rollbacks;
 pub mod routing;
 pub mod settings;
 

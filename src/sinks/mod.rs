@@ -1,5 +1,6 @@
 //! From topics to the outside.
 
+pub mod actuation;
 pub mod actuator;
 pub mod alerts;
 pub mod analytics;

@@ -11,7 +11,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::{genesys, postgres};
 
 use crate::model::flow::MinuteSource;
-use crate::sinks::{alerts, analytics, drift, rollback as rollback_actuator};
+use crate::sinks::{alerts, analytics, drift};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::lag::Intervals;
 use crate::stages::lag::rules::Thresholds;
@@ -152,12 +152,10 @@ pub fn rollback_sources(config: &Config) -> Sources {
     }
 }
 
-pub fn rollback_actuator(config: &Config) -> rollback_actuator::Settings {
+/// How long a rollback locks its flow.
+pub fn rollback_lockout(config: &Config) -> Duration {
     let rule = rollback_rule(config);
-    rollback_actuator::Settings {
-        cooldown: rule.minutes(rule.cooldown_minutes),
-        ..rollback_actuator::Settings::default()
-    }
+    rule.minutes(rule.cooldown_minutes)
 }
 
 pub fn flow_poller(config: &Config) -> flow_poller::Settings {

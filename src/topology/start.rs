@@ -27,7 +27,7 @@ use crate::routing;
 use crate::runtime::global_table::GlobalTable;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::{StageHandle, run_stage};
-use crate::sinks::rollback::RollbackActuator;
+use crate::sinks::rollback::{FlowVersionChange, RollbackActuator};
 use crate::sinks::{actuator, alerts, analytics, audit, drift, lag_status, outbox};
 use crate::sources::events::Edge;
 use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller, queue_poller};
@@ -241,9 +241,9 @@ impl Starting<'_> {
     }
 
     fn actuator(&mut self) -> anyhow::Result<()> {
-        let settings = actuator::Settings::new(redecide::by(self.rule()));
-        let actuator =
-            actuator::Actuator::new(self.kafka.clone(), settings, self.client()?, self.database.clone());
+        let change = actuator::DialChange::new(self.client()?, redecide::by(self.rule()));
+        let (kafka, settings) = (self.kafka.clone(), actuator::Settings::default());
+        let actuator = actuator::Actuator::new(kafka, settings, change, self.database.clone());
         let (health, stop) = (self.health.clone(), self.running.stop.clone());
         self.task(roles::ACTUATOR, async move { actuator.run(&health, stop).await });
         Ok(())
@@ -279,9 +279,9 @@ impl Starting<'_> {
                 });
             }
             _ => {
-                let settings = settings::rollback_actuator(self.config);
-                let (client, database) = (self.client()?, self.database.clone());
-                let actuator = RollbackActuator::new(kafka, settings, client, database);
+                let change = FlowVersionChange::new(self.client()?, settings::rollback_lockout(self.config));
+                let (settings, database) = (Default::default(), self.database.clone());
+                let actuator = RollbackActuator::new(kafka, settings, change, database);
                 self.task(name, async move { actuator.run(&health, stop).await });
             }
         }

@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 use trunkline::model::campaign::DialParameters;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::model::outcome::{Effect, OutcomeStatus};
-use trunkline::postgres::intents::{Claim, Intent, Settlement};
+use trunkline::postgres::intents::{Claim, FlowChange, FlowTerms, Intent, Settlement, Terms};
 use trunkline::simulator::Settings;
 
 use crate::actuator_stand::{Hook, Moment, Stand, assert_ended, campaign, decision, nothing, now, with};
+use crate::support::postgres::TestDatabase;
 use crate::support::until;
 
 /// Stays for ever at the first such moment, and says when it is there.
@@ -118,8 +119,10 @@ async fn a_former_holder_of_a_lease_claims_and_settles_nothing() {
         parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 },
     };
     let before = intent(1);
-    assert_eq!(database.claim(&before, &former).await.expect("answers"), Claim::Granted);
-    assert_eq!(database.claim(&before, &former).await.expect("answers"), Claim::Taken);
+    let terms = Terms { expires_at: now().plus(Duration::from_secs(60)), renewed_within: None, flow: None };
+    let claim = async |intent: &Intent, lease| database.claim(intent, lease, &terms).await.expect("answers");
+    assert_eq!(claim(&before, &former).await, Claim::Granted);
+    assert_eq!(claim(&before, &former).await, Claim::Taken);
 
     // Taken while the former holder's claim waits for it: the claim is refused.
     let mut taking = stand.own_database.owner().await.begin().await.expect("begins");
@@ -129,7 +132,7 @@ async fn a_former_holder_of_a_lease_claims_and_settles_nothing() {
         .expect("updates");
     let claiming = tokio::spawn({
         let (database, former, intent) = (database.clone(), former.clone(), intent(2));
-        async move { database.claim(&intent, &former).await }
+        async move { database.claim(&intent, &former, &terms).await }
     });
     until("the claim to wait for the lease", || async {
         let waiting: i64 = sqlx::query_scalar(
@@ -146,8 +149,8 @@ async fn a_former_holder_of_a_lease_claims_and_settles_nothing() {
 
     let present = database.take_lease("actuator/dial/t/0", "two").await.expect("taken");
     assert_eq!(present.token, former.token + 2);
-    assert_eq!(database.claim(&intent(3), &former).await.expect("answers"), Claim::LeaseLost);
-    let history = database.history(before.decision_id).await.expect("answers");
+    assert_eq!(claim(&intent(3), &former).await, Claim::LeaseLost);
+    let history = database.history::<DialParameters>(before.decision_id).await.expect("answers");
     assert_eq!(history.intents.iter().map(|claimed| &claimed.intent).collect::<Vec<_>>(), [&before]);
 
     let outcome = serde_json::from_value(json!({
@@ -155,11 +158,52 @@ async fn a_former_holder_of_a_lease_claims_and_settles_nothing() {
         "reason": "older than its expiry", "attempts": 1, "finishedAt": now()
     }))
     .expect("an outcome");
-    assert_eq!(database.settle(&outcome, &former).await.expect("answers"), Settlement::LeaseLost);
+    assert_eq!(database.settle(&outcome, None, &former).await.expect("answers"), Settlement::LeaseLost);
     let stands = Settlement::Stands(Box::new(outcome.clone()));
-    assert_eq!(database.settle(&outcome, &present).await.expect("answers"), stands);
+    assert_eq!(database.settle(&outcome, None, &present).await.expect("answers"), stands);
     // Even a former holder is told what stands.
-    assert_eq!(database.settle(&outcome, &former).await.expect("answers"), stands);
+    assert_eq!(database.settle(&outcome, None, &former).await.expect("answers"), stands);
+}
+
+/// Expiry and the lockout of a flow are asked by the very statement that claims, the one by
+/// the database's clock, the other by the event times that the deciding stage goes by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_asks_expiry_and_lockout_itself() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let lease = database.take_lease("rollback-actuator/t", "one").await.expect("taken");
+    let at = now();
+    let id = |sequence| DecisionId::derive(Loop::Rollback, "f", sequence, at);
+    let intent = |sequence| Intent {
+        decision_id: id(sequence),
+        attempt: 1,
+        request: trunkline::genesys::Client::prepare_activation("f", "11", "why"),
+        parameters: json!({}),
+    };
+    let flow = |version, event_time| FlowTerms {
+        flow_id: "f",
+        version,
+        event_time,
+        lockout: Duration::from_secs(900),
+    };
+    let claim = async |sequence, expires_at, flow| {
+        let terms = Terms { expires_at, renewed_within: None, flow: Some(flow) };
+        database.claim(&intent(sequence), &lease, &terms).await.expect("answers")
+    };
+    let later = at.plus(Duration::from_secs(600));
+    assert_eq!(claim(1, at.minus(Duration::from_secs(1)), flow("11", at)).await, Claim::Expired);
+    assert_eq!(claim(1, later, flow("11", at)).await, Claim::Granted);
+    let outcome = serde_json::from_value(json!({
+        "decisionId": id(1), "loop": "rollback", "key": "f", "sequence": 1, "status": "applied",
+        "reason": "confirmed_by_reading_back", "attempts": 1, "finishedAt": later
+    }))
+    .expect("an outcome");
+    let change = FlowChange { flow_id: "f", bad_version: "12", version: "11", event_time: at };
+    database.settle(&outcome, Some(&change), &lease).await.expect("answers");
+    let over = at.plus(Duration::from_secs(900));
+    let within = over.minus(Duration::from_millis(1));
+    assert_eq!(claim(2, later, flow("10", within)).await, Claim::LockedOut(over));
+    assert_eq!(claim(2, later, flow("12", over)).await, Claim::TakenBack);
+    assert_eq!(claim(2, later, flow("10", over)).await, Claim::Granted);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,8 +20,9 @@ use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::simulator::{
     Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
 };
-use trunkline::sinks::actuator::{self, Actuator, ActuatorError, Platform, Redecision};
-use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, OUTCOMES};
+use trunkline::sinks::actuator::Settings as ActuationSettings;
+use trunkline::sinks::actuator::{ActuationError, Actuator, DialChange, Platform, Redecision};
+use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, DialDecision, OUTCOMES};
 
 use crate::support::postgres::TestDatabase;
 use crate::support::{kafka, until};
@@ -66,7 +67,7 @@ pub fn nothing() -> Hook {
 
 /// A running actuator.
 pub struct Instance {
-    pub task: JoinHandle<Result<(), ActuatorError>>,
+    pub task: JoinHandle<Result<(), ActuationError>>,
     pub stop: CancellationToken,
     pub health: Health,
 }
@@ -140,10 +141,13 @@ impl Stand {
         };
         let permits = Arc::new(InProcessPermits::new(BucketShape::new(60_000, settings.budget_window)));
         let client = Client::new(&settings, permits, &health).expect("a client");
-        let rule =
-            actuator::Settings::new(Arc::new(|decision, _| Redecision::Set(decision.parameters.dial_rate)));
+        let rule = Arc::new(|decision: &DialDecision<'_, Vec<String>>, _: &Campaign| {
+            Redecision::Set(decision.parameters.dial_rate)
+        });
+        let change = DialChange::new(Hooked { client, hook }, rule);
+        let settings = ActuationSettings { in_flight_time: Duration::from_secs(3), ..Default::default() };
         let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
-        let actuator = Actuator::new(kafka, rule, Hooked { client, hook }, self.database.clone());
+        let actuator = Actuator::new(kafka, settings, change, self.database.clone());
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (health, stop) = (health.clone(), stop.clone());

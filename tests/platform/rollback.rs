@@ -11,6 +11,7 @@ use crate::rollback_stand::{Stand, flow, settings};
 
 /// Reading versions takes a moment too: whoever wanted to overlap could.
 const SLOW: u64 = 150;
+const LOCKOUT: Duration = Duration::from_secs(900);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_flows_at_once_on_three_instances_are_changed_one_at_a_time() {
@@ -87,7 +88,8 @@ async fn whoever_lost_the_lease_cannot_act() {
     let stand = Stand::with(1).await;
     let versions = json!({"method": "GET", "path": "/api/v2/architect/flows/*/versions"});
     stand.faults(json!([{ "match": versions, "fault": {"type": "delay", "ms": 700}, "times": 1 }])).await;
-    let instance = stand.start_with("a", Settings { lease_idle: Duration::from_secs(6), ..settings() });
+    let instance =
+        stand.start_with("a", LOCKOUT, Settings { lease_idle: Duration::from_secs(6), ..settings() });
     stand.decide(&[flow(0)], "12.0", 1).await;
     let name = format!("rollback-actuator/{}", stand.kafka.topic_prefix);
     let owner = stand.own_database.owner().await;
@@ -113,7 +115,7 @@ async fn whoever_lost_the_lease_cannot_act() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_versions_are_not_gone_back_to_and_people_are_left_when_none_is() {
     let stand = Stand::with(1).await;
-    let instance = stand.start_with("a", Settings { cooldown: Duration::ZERO, ..settings() });
+    let instance = stand.start_with("a", Duration::ZERO, settings());
     let ends = [("12.0", "11.0"), ("11.0", "10.0")];
     for (sequence, (bad, target)) in (1..).zip(ends) {
         stand.decide(&[flow(0)], bad, sequence).await;

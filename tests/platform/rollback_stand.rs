@@ -18,7 +18,9 @@ use trunkline::simulator::{
     CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, FlowScenario, Running, Scenario, Settings,
     Simulator, VersionScenario, VersionStatus,
 };
-use trunkline::sinks::rollback::{self, RollbackActuator, RollbackError};
+use trunkline::sinks::rollback::{
+    ActuationError, FlowVersionChange, RollbackActuator, Settings as ActuationSettings,
+};
 use trunkline::topics::{DEAD_LETTERS, OUTCOMES, ROLLBACK_DECISIONS};
 
 use crate::support::postgres::TestDatabase;
@@ -26,7 +28,7 @@ use crate::support::{kafka, within};
 
 /// A running actuator.
 pub struct Instance {
-    pub task: JoinHandle<Result<(), RollbackError>>,
+    pub task: JoinHandle<Result<(), ActuationError>>,
     pub stop: CancellationToken,
 }
 
@@ -93,7 +95,11 @@ impl Stand {
     }
 
     pub fn start(&self, instance: &str) -> Instance {
-        self.start_with(instance, rollback::Settings { lease_idle: Duration::from_secs(12), ..settings() })
+        self.start_with(
+            instance,
+            Duration::from_secs(900),
+            ActuationSettings { lease_idle: Duration::from_secs(12), ..settings() },
+        )
     }
 
     /// A client with a budget nobody reaches.
@@ -111,10 +117,10 @@ impl Stand {
         Client::new(&platform, permits, &Health::default()).expect("a client")
     }
 
-    pub fn start_with(&self, instance: &str, settings: rollback::Settings) -> Instance {
-        let client = self.client();
+    pub fn start_with(&self, instance: &str, lockout: Duration, settings: ActuationSettings) -> Instance {
+        let change = FlowVersionChange::new(self.client(), lockout);
         let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
-        let actuator = RollbackActuator::new(kafka, settings, client, self.database.clone());
+        let actuator = RollbackActuator::new(kafka, settings, change, self.database.clone());
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let stop = stop.clone();
@@ -174,12 +180,12 @@ impl Stand {
 }
 
 /// Quick ones, for tests.
-pub fn settings() -> rollback::Settings {
-    rollback::Settings {
+pub fn settings() -> ActuationSettings {
+    ActuationSettings {
         lease_poll: Duration::from_millis(50),
         claim_lifetime: Duration::from_secs(5),
         in_flight_time: Duration::from_secs(1),
-        ..rollback::Settings::default()
+        ..ActuationSettings::default()
     }
 }
 

@@ -1,36 +1,29 @@
-//! Carries dial decisions out on the platform, each at most once.
+//! Changes dial rates on the platform, each at most once, by the protocol of
+//! [`actuation`](super::actuation).
 //!
-//! Decisions come from [`DIAL_DECISIONS`](crate::topics::DIAL_DECISIONS), outcomes go to
-//! [`OUTCOMES`](crate::topics::OUTCOMES) in one transaction with the offsets. In between every
-//! step that changes something outside is on record before it is taken, under a lease
-//! of the decision's partition (`docs/architecture.md`; the paths of one decision
-//! are in [`carry`]).
+//! The platform takes a change only for the state it names (an entity tag), so campaigns are
+//! changed beside each other and a newer decision takes the place of an older one.
 
-mod carry;
-mod lanes;
-mod leases;
-mod member;
-mod platform;
 #[cfg(test)]
-mod played;
-mod publication;
-mod tracker;
-mod verdict;
+pub(in crate::sinks) mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use super::actuation::{
+    Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, Point, Read, Refused,
+};
+use crate::genesys::{CallError, Campaign, Client, Priority, Reply, Scope};
+use crate::metrics;
+use crate::model::campaign::{CampaignWindow, DialParameters};
+use crate::model::decision::Action;
+use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::topics::{DIAL_DECISIONS, DialDecision};
 
-use crate::genesys::Campaign;
-use crate::health::Health;
-use crate::model::Timestamp;
-use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
-use crate::topics::DialDecision;
+pub use super::actuation::{ActuationError, Ledger, LedgerError, Settings};
 
-pub use platform::{Ledger, LedgerError, Platform};
+/// Binary fractions come this close to the hundredth they stand for.
+const HUNDREDTH_SLACK: f64 = 1e-6;
 
 /// What the rule says about a campaign as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,88 +38,154 @@ pub enum Redecision {
 /// just read. Must depend on nothing else.
 pub type Redecide = Arc<dyn Fn(&DialDecision<'_, Vec<String>>, &Campaign) -> Redecision + Send + Sync>;
 
-/// How decisions are carried out.
-#[derive(Clone)]
-pub struct Settings {
-    /// The rule, to be asked again when the campaign was just read.
-    pub redecide: Redecide,
-    /// The time of day. Expiries are compared with it.
-    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Decisions read and not published yet, before reading pauses. Default 512.
-    pub in_flight_limit: usize,
-    /// Conflicts in a row until a decision ends `conflicted`. Default 5.
-    pub conflicts_limit: u32,
-    /// Intents of one decision until it ends `failed`. Default 20.
-    pub attempts_limit: u32,
-    /// How long after its claim a request may be sent: a process that was stopped for
-    /// longer looks again first. Default 10 s.
-    pub claim_lifetime: Duration,
-    /// How long one read-back may take after a decision's expiry. Default 20 s.
-    pub settling_time: Duration,
-    /// How long a request without a reply may still be on its way: until then nothing is
-    /// concluded from its having had no effect yet. Default 5 s.
-    pub in_flight_time: Duration,
-    /// How long after its expiry it is tried to read an unknown effect back. Default 15 min.
-    pub settling_limit: Duration,
-    /// After how long a lease that somebody else took is taken back, while Kafka still
-    /// says that the partition is ours. Longer than a consumer session. Default 10 s.
-    pub retake_after: Duration,
+/// Where dial rates are in force.
+pub trait Platform: Send + Sync + 'static {
+    /// The campaign as it is now.
+    fn campaign(&self, id: &str, scope: &Scope) -> impl Future<Output = Result<Campaign, CallError>> + Send;
+
+    /// The request that gives the campaign this rate if it is still at `revision`.
+    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest;
+
+    /// Sends it; one attempt at its effect.
+    fn send(
+        &self,
+        request: &SentRequest,
+        id: &str,
+        scope: &Scope,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send;
 }
 
-impl Settings {
-    /// The defaults with this rule.
-    pub fn new(redecide: Redecide) -> Self {
-        Self {
-            redecide,
-            clock: Arc::new(clock::now),
-            in_flight_limit: 512,
-            conflicts_limit: 5,
-            attempts_limit: 20,
-            claim_lifetime: Duration::from_secs(10),
-            settling_time: Duration::from_secs(20),
-            in_flight_time: Duration::from_secs(5),
-            settling_limit: Duration::from_secs(900),
-            retake_after: Duration::from_secs(10),
+impl Platform for Client {
+    async fn campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        Client::campaign(self, id, scope).await
+    }
+
+    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
+        Client::prepare_dial_rate(id, rate, revision)
+    }
+
+    async fn send(&self, request: &SentRequest, id: &str, scope: &Scope) -> Result<Reply, CallError> {
+        self.send_dial_rate(request, id, scope).await
+    }
+}
+
+/// A campaign's dial rate.
+pub struct DialChange<P> {
+    platform: P,
+    redecide: Redecide,
+}
+
+impl<P: Platform> DialChange<P> {
+    /// `redecide` is the rule, to be asked again when the campaign was just read.
+    pub fn new(platform: P, redecide: Redecide) -> Self {
+        Self { platform, redecide }
+    }
+}
+
+/// Carries out dial decisions.
+pub type Actuator<P, L> = Actuation<DialChange<P>, L>;
+
+impl<P: Platform> Change for DialChange<P> {
+    type Inputs<'a> = CampaignWindow<'a>;
+    type Parameters = DialParameters;
+    type Plan = DialParameters;
+    type Seen = Campaign;
+
+    const DECLARATION: Declaration = Declaration {
+        role: "actuator",
+        decisions: &DIAL_DECISIONS,
+        action: Action::SetDialRate,
+        foreign_action: "not_a_dial_action",
+        missing: "campaign_not_found",
+        lease: "actuator/dial",
+        exclusivity: Exclusivity::Key,
+        conditional: true,
+        reply_confirms: true,
+        conflicting: Refused::Ends(OutcomeStatus::Conflicted),
+        not_found: Refused::Ends(OutcomeStatus::Failed),
+        outcomes: &metrics::ACTUATOR_OUTCOMES,
+        attempts: &metrics::ACTUATOR_ATTEMPTS,
+        read_backs: &metrics::ACTUATOR_READ_BACKS,
+        in_flight: Some(&metrics::ACTUATOR_IN_FLIGHT),
+    };
+
+    async fn read(&self, key: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        self.platform.campaign(key, scope).await
+    }
+
+    /// The limits just read always win.
+    fn plan(
+        &self,
+        decision: &Read<'_, Self>,
+        campaign: &Campaign,
+        _: &[DialParameters],
+    ) -> Result<DialParameters, End> {
+        let min = (campaign.min_dial_rate * 100.0 - HUNDREDTH_SLACK).ceil();
+        let max = (campaign.max_dial_rate * 100.0 + HUNDREDTH_SLACK).floor();
+        if min > max {
+            let reason = format!(
+                "limits_contradict: the least rate {} is over the greatest {}",
+                campaign.min_dial_rate, campaign.max_dial_rate
+            );
+            return Err(End(OutcomeStatus::Failed, reason));
+        }
+        let wanted = match (self.redecide)(decision, campaign) {
+            Redecision::Set(rate) => rate,
+            Redecision::Hold(reason) => return Err(End(OutcomeStatus::Unchanged, reason)),
+        };
+        let dial_rate = (wanted * 100.0).round().clamp(min, max) / 100.0;
+        if !dial_rate.is_finite() {
+            return Err(End(OutcomeStatus::Failed, format!("not_a_rate: {wanted}")));
+        }
+        if same_rate(dial_rate, campaign.dial_rate) {
+            return Err(End(OutcomeStatus::Unchanged, "already_at_rate".to_owned()));
+        }
+        Ok(DialParameters { previous_dial_rate: campaign.dial_rate, dial_rate })
+    }
+
+    fn request(&self, decision: &Read<'_, Self>, campaign: &Campaign, plan: &DialParameters) -> SentRequest {
+        self.platform.prepare(&decision.key, plan.dial_rate, &campaign.revision)
+    }
+
+    async fn send(&self, request: &SentRequest, key: &str, scope: &Scope) -> Result<Reply, CallError> {
+        self.platform.send(request, key, scope).await
+    }
+
+    /// The entity tag has moved and the rate is ours, then it was applied.
+    fn compare(&self, attempt: &Attempt<DialParameters>, campaign: &Campaign) -> Found {
+        if Some(&campaign.revision) == attempt.request.if_match.as_ref() {
+            return Found::Former;
+        }
+        if same_rate(campaign.dial_rate, attempt.plan.dial_rate) {
+            return Found::Ours;
+        }
+        Found::Other(format!(
+            "another writer set the rate to {:.2} before {:.2} was confirmed",
+            campaign.dial_rate, attempt.plan.dial_rate
+        ))
+    }
+
+    fn priority(&self, decision: &Read<'_, Self>, plan: Option<&DialParameters>) -> Priority {
+        let change = plan.unwrap_or(&decision.parameters);
+        let size = (change.dial_rate - change.previous_dial_rate).abs() * 100.0;
+        Priority::DialChange { size_hundredths: size.round().min(f64::from(u32::MAX)) as u32 }
+    }
+
+    fn effect(plan: DialParameters) -> Effect {
+        Effect::DialRate(plan)
+    }
+
+    fn reached(point: Point) {
+        match point {
+            Point::Claimed => fail::fail_point!("actuator-after-claim", |_| std::process::abort()),
+            Point::Called => fail::fail_point!("actuator-after-call", |_| std::process::abort()),
+            Point::Settled => fail::fail_point!("actuator-after-settlement", |_| std::process::abort()),
+            Point::Publishing => fail::fail_point!("actuator-before-publish", |_| std::process::abort()),
         }
     }
 }
 
-/// Why the actuator cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ActuatorError {
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-    #[error("an outcome cannot be published: {0}")]
-    Unpublishable(String),
-}
-
-/// The role's name: consumer group, transactional id, leases, metrics.
-pub const ROLE: &str = "actuator";
-
-/// Carries out the decisions of the partitions that the consumer group gives it.
-pub struct Actuator<P, L> {
-    kafka: KafkaSettings,
-    settings: Settings,
-    platform: P,
-    ledger: L,
-}
-
-impl<P: Platform, L: Ledger> Actuator<P, L> {
-    pub fn new(kafka: KafkaSettings, settings: Settings, platform: P, ledger: L) -> Self {
-        Self { kafka, settings, platform, ledger }
-    }
-
-    /// Works until `shutdown`, which ends every wait within 2 s; decisions whose outcomes
-    /// are not published then are taken up by the next start. Registers `actuator` and
-    /// `actuator.leases` with `health`.
-    ///
-    /// # Errors
-    /// See [`ActuatorError`]; a restart goes on from the committed offsets.
-    pub async fn run(self, health: &Health, shutdown: CancellationToken) -> Result<(), ActuatorError> {
-        member::run(Arc::new(self), health, shutdown).await
-    }
-
-    fn now(&self) -> Timestamp {
-        (self.settings.clock)()
-    }
+/// Equal in hundredths.
+fn same_rate(one: f64, other: f64) -> bool {
+    (one - other).abs() < 0.005
 }

@@ -1,105 +1,198 @@
-//! Carries rollbacks out on the platform: one at a time over all flows and instances.
+//! Rolls flow versions back on the platform, one at a time over all flows and instances, by
+//! the protocol of [`actuation`](super::actuation).
 //!
-//! Decisions come from [`ROLLBACK_DECISIONS`](crate::topics::ROLLBACK_DECISIONS), outcomes go
-//! to [`OUTCOMES`](crate::topics::OUTCOMES) in one transaction with the offsets. Whoever acts
-//! holds one lease for all of them, renewed while it acts; the statement that records an
-//! intent checks it (the paths of one decision are in [`carry`]).
+//! An activation is for whatever is in force: whoever acts holds one lease for all flows, and
+//! while one may be under way nothing else is sent. Cooldown, maintenance windows and versions
+//! that were taken back before are asked in the statement that claims.
 
-mod carry;
-mod lease;
-mod member;
 mod target;
+#[cfg(test)]
+pub(in crate::sinks) mod tests;
 
-use std::sync::Arc;
+use std::future::Future;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
-use crate::genesys::Client;
-use crate::health::Health;
-use crate::model::Timestamp;
+use super::actuation::{
+    Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, Point, Read, Refused,
+};
+use crate::genesys::{CallError, Client, PlatformVersion, Priority, Reply, Scope};
+use crate::metrics;
+use crate::model::decision::Action;
+use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::model::rollback::{RollbackInputs, RollbackParameters, VersionChange};
 use crate::postgres::Database;
-use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
+use crate::postgres::intents::{FlowChange, FlowTerms};
+use crate::topics::ROLLBACK_DECISIONS;
 
-/// The role's name: consumer group, transactional id, lease, metrics.
-pub const ROLE: &str = "rollback-actuator";
+pub use super::actuation::{ActuationError, Settings};
 
-/// How rollbacks are carried out.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Time after a rollback of a flow without another one.
-    pub cooldown: Duration,
-    /// After how long without renewal somebody else may take the lease. Longer than a
-    /// request can take from its claim to its effect. Default 30 s.
-    pub lease_idle: Duration,
-    /// How often it is tried to get the lease. Default 500 ms.
-    pub lease_poll: Duration,
-    /// How long after its claim a request may be sent, and how old the lease's renewal may
-    /// be. Default 10 s.
-    pub claim_lifetime: Duration,
-    /// How long a request without a reply may still be on its way: until then nothing is
-    /// concluded from its having had no effect yet. Default 5 s.
-    pub in_flight_time: Duration,
-    /// How long one read-back may take after a decision's expiry. Default 20 s.
-    pub settling_time: Duration,
-    /// How long after its expiry it is tried to read an effect back. Default 15 min.
-    pub settling_limit: Duration,
-    /// Intents of one decision until it ends `failed`. Default 20.
-    pub attempts_limit: u32,
-    /// The time of day. Expiries are compared with it.
-    pub clock: fn() -> Timestamp,
+/// Where flow versions are in force.
+pub trait Platform: Send + Sync + 'static {
+    /// The flow's versions as they are now.
+    fn versions(
+        &self,
+        flow_id: &str,
+        scope: &Scope,
+    ) -> impl Future<Output = Result<Vec<PlatformVersion>, CallError>> + Send;
+
+    /// Sends the activation of a version; one attempt at its effect.
+    fn send(
+        &self,
+        request: &SentRequest,
+        flow_id: &str,
+        scope: &Scope,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send;
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            cooldown: Duration::from_secs(900),
-            lease_idle: Duration::from_secs(30),
-            lease_poll: Duration::from_millis(500),
-            claim_lifetime: Duration::from_secs(10),
-            in_flight_time: Duration::from_secs(5),
-            settling_time: Duration::from_secs(20),
-            settling_limit: Duration::from_secs(900),
-            attempts_limit: 20,
-            clock: clock::now,
+impl Platform for Client {
+    async fn versions(&self, flow_id: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
+        self.flow_versions(flow_id, scope).await
+    }
+
+    async fn send(&self, request: &SentRequest, flow_id: &str, scope: &Scope) -> Result<Reply, CallError> {
+        self.send_activation(request, flow_id, scope).await
+    }
+}
+
+/// The version of a flow that is in force.
+pub struct FlowVersionChange<P> {
+    platform: P,
+    lockout: Duration,
+}
+
+impl<P: Platform> FlowVersionChange<P> {
+    /// A rollback locks its flow for `lockout`, from the event time of its decision on.
+    pub fn new(platform: P, lockout: Duration) -> Self {
+        Self { platform, lockout }
+    }
+}
+
+/// Carries out rollback decisions.
+pub type RollbackActuator = Actuation<FlowVersionChange<Client>, Database>;
+
+impl<P: Platform> Change for FlowVersionChange<P> {
+    type Inputs<'a> = RollbackInputs;
+    type Parameters = RollbackParameters;
+    type Plan = VersionChange;
+    type Seen = Vec<PlatformVersion>;
+
+    const DECLARATION: Declaration = Declaration {
+        role: "rollback-actuator",
+        decisions: &ROLLBACK_DECISIONS,
+        action: Action::Rollback,
+        foreign_action: "not_a_rollback_action",
+        missing: "flow_not_found",
+        lease: "rollback-actuator",
+        exclusivity: Exclusivity::Everything,
+        conditional: false,
+        reply_confirms: false,
+        conflicting: Refused::Unfit,
+        not_found: Refused::Unfit,
+        outcomes: &metrics::ROLLBACK_OUTCOMES,
+        attempts: &metrics::ROLLBACK_ATTEMPTS,
+        read_backs: &metrics::ROLLBACK_READ_BACKS,
+        in_flight: None,
+    };
+
+    async fn read(&self, key: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
+        self.platform.versions(key, scope).await
+    }
+
+    fn plan(
+        &self,
+        decision: &Read<'_, Self>,
+        versions: &Vec<PlatformVersion>,
+        unfit: &[VersionChange],
+    ) -> Result<VersionChange, End> {
+        let parameters = &decision.parameters;
+        let in_force = target::in_force(versions, &parameters.flow_version).map_err(|problem| {
+            let status = problem.status();
+            End(status, problem.to_string())
+        })?;
+        let unfit: Vec<&str> = unfit.iter().map(|change| &*change.version).collect();
+        let Some(target) = target::choose(versions, in_force, &unfit) else {
+            let reason = "no_eligible_version: no published version is left that is not marked bad";
+            return Err(End(OutcomeStatus::Failed, reason.to_owned()));
+        };
+        Ok(VersionChange {
+            previous_version: in_force.to_owned(),
+            version: target.id.clone(),
+            error_rate: parameters.error_rate,
+            threshold: parameters.threshold,
+        })
+    }
+
+    fn request(
+        &self,
+        decision: &Read<'_, Self>,
+        _: &Vec<PlatformVersion>,
+        plan: &VersionChange,
+    ) -> SentRequest {
+        let description = format!(
+            "rolled back from {} by trunkline: {:.1} % errors, {:.1} % are allowed; decision {}",
+            plan.previous_version,
+            plan.error_rate * 100.0,
+            plan.threshold * 100.0,
+            decision.decision_id
+        );
+        Client::prepare_activation(&decision.key, &plan.version, &description)
+    }
+
+    async fn send(&self, request: &SentRequest, key: &str, scope: &Scope) -> Result<Reply, CallError> {
+        self.platform.send(request, key, scope).await
+    }
+
+    fn compare(&self, attempt: &Attempt<VersionChange>, versions: &Vec<PlatformVersion>) -> Found {
+        let VersionChange { previous_version, version, .. } = &attempt.plan;
+        let active: Vec<&str> =
+            versions.iter().filter(|version| version.is_active()).map(|version| &*version.id).collect();
+        match active[..] {
+            [] => Found::Untold,
+            // While it changes over, both may be named.
+            _ if active.contains(&&**previous_version) => Found::Former,
+            _ if active.contains(&&**version) => Found::Ours,
+            [other, ..] => {
+                Found::Other(format!("{other} is in force, neither {previous_version} nor {version}"))
+            }
         }
     }
-}
 
-/// Why the actuator cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum RollbackError {
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-    #[error("an outcome cannot be published: {0}")]
-    Unpublishable(String),
-}
-
-/// Carries out the rollback decisions of the partitions that the consumer group gives it.
-pub struct RollbackActuator {
-    kafka: KafkaSettings,
-    settings: Settings,
-    platform: Client,
-    ledger: Database,
-}
-
-impl RollbackActuator {
-    pub fn new(kafka: KafkaSettings, settings: Settings, platform: Client, ledger: Database) -> Self {
-        Self { kafka, settings, platform, ledger }
+    fn priority(&self, _: &Read<'_, Self>, _: Option<&VersionChange>) -> Priority {
+        Priority::Rollback
     }
 
-    /// Works until `shutdown`, which ends every wait within 2 s; decisions whose outcomes
-    /// are not published then are taken up by the next start.
-    ///
-    /// # Errors
-    /// See [`RollbackError`]; a restart goes on from the committed offsets.
-    pub async fn run(self, health: &Health, shutdown: CancellationToken) -> Result<(), RollbackError> {
-        member::run(Arc::new(self), health, shutdown).await
+    fn flow_terms<'t>(&self, decision: &'t Read<'_, Self>, plan: &'t VersionChange) -> Option<FlowTerms<'t>> {
+        Some(FlowTerms {
+            flow_id: &decision.key,
+            version: &plan.version,
+            event_time: decision.event_time,
+            lockout: self.lockout,
+        })
     }
 
-    fn now(&self) -> Timestamp {
-        (self.settings.clock)()
+    fn remembered<'t>(
+        &self,
+        decision: &'t Read<'_, Self>,
+        plan: &'t VersionChange,
+    ) -> Option<FlowChange<'t>> {
+        Some(FlowChange {
+            flow_id: &decision.key,
+            bad_version: &plan.previous_version,
+            version: &plan.version,
+            event_time: decision.event_time,
+        })
+    }
+
+    fn effect(plan: VersionChange) -> Effect {
+        Effect::FlowVersion(plan)
+    }
+
+    fn reached(point: Point) {
+        match point {
+            Point::Claimed => fail::fail_point!("rollback-after-claim", |_| std::process::abort()),
+            Point::Called => fail::fail_point!("rollback-after-call", |_| std::process::abort()),
+            Point::Settled => fail::fail_point!("rollback-after-settlement", |_| std::process::abort()),
+            Point::Publishing => fail::fail_point!("rollback-before-publish", |_| std::process::abort()),
+        }
     }
 }

@@ -1,14 +1,54 @@
-//! Which version to go back to, chosen when acting.
+//! Which version is in force, and which one to go back to.
 
 use std::cmp::Ordering;
 
 use crate::genesys::PlatformVersion;
+use crate::model::outcome::OutcomeStatus;
 
-/// The newest published version that is not active and not among `unfit`: those marked
-/// bad by earlier rollbacks, and those the platform refused.
-pub fn choose<'v>(versions: &'v [PlatformVersion], unfit: &[String]) -> Option<&'v PlatformVersion> {
-    let fit = versions.iter().filter(|version| version.is_published() && !unfit.contains(&version.id));
-    fit.max_by(|one, other| newer(one, other))
+/// Why nothing can be gone back from.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum NotInForce {
+    #[error("no_active_version: nothing to go back from")]
+    Unknown,
+    #[error("version_not_active: {active} is in force, not {bad}")]
+    Another { active: String, bad: String },
+}
+
+impl NotInForce {
+    pub fn status(&self) -> OutcomeStatus {
+        match self {
+            NotInForce::Unknown => OutcomeStatus::Failed,
+            NotInForce::Another { .. } => OutcomeStatus::Unchanged,
+        }
+    }
+}
+
+/// The version in force: the one decided about, unless the platform names others as active.
+/// It may name none, or the same version twice with different labels. `bad` is empty where the
+/// source of the evidence does not tell versions apart.
+pub fn in_force<'v>(versions: &'v [PlatformVersion], bad: &'v str) -> Result<&'v str, NotInForce> {
+    let mut active = versions.iter().filter(|version| version.is_active()).map(|version| &*version.id);
+    if bad.is_empty() {
+        return active.next_back().ok_or(NotInForce::Unknown);
+    }
+    match active.clone().next_back() {
+        None if versions.iter().any(|version| version.id == bad) => Ok(bad),
+        None => Err(NotInForce::Unknown),
+        Some(_) if active.any(|active| active == bad) => Ok(bad),
+        Some(active) => Err(NotInForce::Another { active: active.to_owned(), bad: bad.to_owned() }),
+    }
+}
+
+/// The newest published version that is neither `in_force`, under whatever label, nor among `unfit`.
+pub fn choose<'v>(
+    versions: &'v [PlatformVersion],
+    in_force: &str,
+    unfit: &[&str],
+) -> Option<&'v PlatformVersion> {
+    let fit = |version: &&PlatformVersion| {
+        version.is_published() && version.id != in_force && !unfit.contains(&&*version.id)
+    };
+    versions.iter().filter(fit).max_by(|one, other| newer(one, other))
 }
 
 /// By number where both have one, else by the time of publishing; versions that cannot be
@@ -25,6 +65,7 @@ fn newer(one: &PlatformVersion, other: &PlatformVersion) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::*;
     use crate::model::Timestamp;
 
     fn version(id: &str, status: &str, published_at: Option<i64>) -> PlatformVersion {
@@ -33,8 +74,7 @@ mod tests {
     }
 
     fn chosen(versions: &[PlatformVersion], unfit: &[&str]) -> Option<String> {
-        let unfit: Vec<String> = unfit.iter().map(|id| (*id).to_owned()).collect();
-        choose(versions, &unfit).map(|version| version.id.clone())
+        choose(versions, "12", unfit).map(|version| version.id.clone())
     }
 
     #[test]

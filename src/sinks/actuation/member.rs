@@ -12,23 +12,24 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::carry::{Carrying, Interrupted, end_at_once};
-use super::lanes::{Lanes, Turn};
-use super::leases::{Held, Leases};
-use super::platform::{Ledger, Platform};
+use super::execution::{Execution, Interrupted, end_at_once};
+use super::leases::{PartitionLease, PartitionLeases, Source};
+use super::ledger::Ledger;
 use super::publication::{Batch, Finished};
+use super::queues::{KeyQueues, Turn};
 use super::tracker::Tracker;
-use super::{Actuator, ActuatorError, ROLE};
-use crate::health::Health;
-use crate::metrics;
+use super::{Actuation, ActuationError, Change, Exclusivity, Point};
+use crate::health::{Health, Part};
 use crate::postgres::leases::Lease;
+use crate::runtime::clock;
 use crate::runtime::decided::{self, Ending};
 use crate::runtime::subscription::{
     Event, InboundRecord, PublishError, Start, Subscription, SubscriptionHandle, SubscriptionOptions,
     TopicPartition,
 };
+use crate::sinks::backoff::Backoff;
 use crate::telemetry;
-use crate::topics::{DIAL_DECISIONS, headers};
+use crate::topics::headers;
 
 /// Records in one transaction at most.
 const BATCH_LIMIT: usize = 500;
@@ -38,84 +39,94 @@ const WIND_UP: Duration = Duration::from_millis(2_000);
 /// How long the last outcomes may take to leave after that.
 const LAST_WORD: Duration = Duration::from_millis(1_500);
 
+/// Pauses between tries to publish.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(3_200));
+
 /// A decision and where it stands.
 struct Job {
     partition: TopicPartition,
     epoch: u64,
     record: InboundRecord,
-    lease: Held,
+    lease: Source,
     stop: CancellationToken,
 }
 
 /// A job that has ended.
 struct Ended {
-    lane: Lane,
+    queue: Queue,
     partition: TopicPartition,
     epoch: u64,
     record: InboundRecord,
     result: Result<Ending, Interrupted>,
 }
 
-type Lane = (TopicPartition, String);
+/// What waits for each other: decisions of one key in one partition, or all.
+type Queue = Option<(TopicPartition, String)>;
 
 struct Partition {
     /// Tells a partition that came back from the one that went.
     epoch: u64,
     tracker: Tracker<Finished>,
     running: usize,
-    lease: Held,
+    /// Where partitions have leases.
+    lease: Option<PartitionLease>,
     stop: CancellationToken,
 }
 
 type Publishing = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
 
-struct Member<P, L> {
-    actuator: Arc<Actuator<P, L>>,
+struct Member<C, L> {
+    actuation: Arc<Actuation<C, L>>,
     handle: SubscriptionHandle,
     shutdown: CancellationToken,
-    leases: Leases<P, L>,
+    leases: PartitionLeases<C, L>,
+    lease_health: Part,
     lost_leases: mpsc::UnboundedSender<(TopicPartition, Lease)>,
     partitions: HashMap<TopicPartition, Partition>,
     next_epoch: u64,
-    lanes: Lanes<Lane, Job>,
+    queues: KeyQueues<Queue, Job>,
     jobs: JoinSet<Ended>,
     publishing: Option<(Publishing, Batch)>,
     publish_after: Instant,
-    failed_publications: u32,
+    pauses: Backoff,
     /// Partitions on their way out, and until when they are waited for.
     leaving: Option<(Vec<TopicPartition>, Instant)>,
     paused: bool,
 }
 
-/// See [`Actuator::run`].
-pub async fn run<P: Platform, L: Ledger>(
-    actuator: Arc<Actuator<P, L>>,
+/// See [`Actuation::run`].
+pub async fn run<C: Change, L: Ledger>(
+    actuation: Arc<Actuation<C, L>>,
     health: &Health,
     shutdown: CancellationToken,
-) -> Result<(), ActuatorError> {
+) -> Result<(), ActuationError> {
+    let role = C::DECLARATION.role;
     let options = SubscriptionOptions {
         buffered_records: 256,
         batch_records: 128,
         publishes: true,
-        health: Some(health.part(ROLE)),
+        health: Some(health.part(C::DECLARATION.role)),
         ..SubscriptionOptions::default()
     };
     let mut subscription =
-        Subscription::open(&actuator.kafka, ROLE, &[&DIAL_DECISIONS], options, shutdown.clone())?;
+        Subscription::open(&actuation.kafka, role, &[C::DECLARATION.decisions], options, shutdown.clone())?;
     let (lost_leases, mut leases_lost) = mpsc::unbounded_channel();
+    let lease_health = health.part(&format!("{role}.leases"));
+    lease_health.ready();
     let mut member = Member {
-        leases: Leases::new(Arc::clone(&actuator), health.part("actuator.leases")),
-        actuator,
+        leases: PartitionLeases::new(Arc::clone(&actuation), lease_health.clone()),
+        lease_health,
+        actuation,
         handle: subscription.handle(),
         shutdown,
         lost_leases,
         partitions: HashMap::new(),
         next_epoch: 0,
-        lanes: Lanes::default(),
+        queues: KeyQueues::default(),
         jobs: JoinSet::new(),
         publishing: None,
         publish_after: Instant::now(),
-        failed_publications: 0,
+        pauses: Backoff::new(PAUSES),
         leaving: None,
         paused: false,
     };
@@ -152,7 +163,7 @@ async fn published(publishing: &mut Option<(Publishing, Batch)>) -> Result<(), P
     }
 }
 
-impl<P: Platform, L: Ledger> Member<P, L> {
+impl<C: Change, L: Ledger> Member<C, L> {
     async fn on_event(&mut self, event: Event) {
         match event {
             Event::Assigned(partitions) => self.on_assigned(partitions).await,
@@ -180,21 +191,11 @@ impl<P: Platform, L: Ledger> Member<P, L> {
         for partition in partitions {
             self.next_epoch += 1;
             let stop = self.shutdown.child_token();
-            let lease = self.leases.begin(partition, stop.clone());
-            let (mut taken, handle, ended) = (lease.clone(), self.handle.clone(), stop.clone());
-            // Nothing is read before the lease is ours: what a former holder had
-            // begun is on record by then.
-            tokio::spawn(async move {
-                tokio::select! {
-                    held = taken.wait_for(Option::is_some) => {
-                        if held.is_err() {
-                            return;
-                        }
-                    }
-                    () = ended.cancelled() => return,
-                }
-                handle.start(vec![(partition, Start::Committed)]).await;
-            });
+            let lease = match C::DECLARATION.exclusivity {
+                Exclusivity::Key => Some(self.leases.begin(partition, stop.clone())),
+                Exclusivity::Everything => None,
+            };
+            start_under(lease.clone(), partition, self.handle.clone(), stop.clone());
             let epoch = self.next_epoch;
             let partition_here = Partition { epoch, tracker: Tracker::default(), running: 0, lease, stop };
             self.partitions.insert(partition, partition_here);
@@ -207,65 +208,67 @@ impl<P: Platform, L: Ledger> Member<P, L> {
         if here.stop.is_cancelled() || !here.tracker.begin(record.offset) {
             return;
         }
-        let now = self.actuator.now();
-        let (lane, at_once) = match decided::read(&record) {
+        let now = clock::now();
+        let (key, at_once) = match decided::read(&record) {
             Err(reason) => {
                 tracing::error!(%partition, offset = record.offset, %reason, "a decision cannot be read; set aside");
                 (None, Some(Ending::DeadLetter { reason, at: now }))
             }
             Ok(decision) => {
-                let ending = end_at_once(&decision, now).map(|outcome| Ending::Outcome(Box::new(outcome)));
-                (Some((partition, decision.key.clone().into_owned())), ending)
+                let ending =
+                    end_at_once::<C>(&decision, now).map(|outcome| Ending::Outcome(Box::new(outcome)));
+                (Some(decision.key.clone().into_owned()), ending)
             }
         };
-        match (lane, at_once) {
-            (lane, Some(ending)) => {
-                if let Some(lane) = lane {
-                    self.lanes.supersede(&lane);
-                }
-                self.finish(partition, &record, &ending);
+        let queue = match C::DECLARATION.exclusivity {
+            Exclusivity::Key => key.map(|key| (partition, key)),
+            Exclusivity::Everything => None,
+        };
+        // Whether it needs a turn of its own or not, it takes the place of those before it.
+        if queue.is_some() {
+            self.queues.supersede(&queue);
+        }
+        if let Some(ending) = at_once {
+            return self.finish(partition, &record, &ending);
+        }
+        let lease = match &here.lease {
+            Some(lease) => {
+                let (lease, lost) = (lease.clone(), self.lost_leases.clone());
+                Source::Partition { partition, lease, last: None, lost }
             }
-            (Some(lane), None) => {
-                let job = Job {
-                    partition,
-                    epoch: here.epoch,
-                    record,
-                    lease: here.lease.clone(),
-                    stop: here.stop.clone(),
-                };
-                if let Some(turn) = self.lanes.arrive(&lane, job) {
-                    self.launch(lane, turn);
-                }
-            }
-            (None, None) => unreachable!("what cannot be read ends at once"),
+            None => Source::Everything,
+        };
+        let job = Job { partition, epoch: here.epoch, record, lease, stop: here.stop.clone() };
+        if let Some(turn) = self.queues.arrive(&queue, job) {
+            self.launch(queue, turn);
         }
     }
 
-    fn launch(&mut self, lane: Lane, turn: Turn<Job>) {
+    fn launch(&mut self, queue: Queue, turn: Turn<Job>) {
         if let Some(here) = self.partitions.get_mut(&turn.work.partition) {
             here.running += 1;
         }
-        let (actuator, lost) = (Arc::clone(&self.actuator), self.lost_leases.clone());
-        self.jobs.spawn(carry_out(actuator, lost, lane, turn));
+        let (actuation, health) = (Arc::clone(&self.actuation), self.lease_health.clone());
+        self.jobs.spawn(execute(actuation, health, queue, turn));
     }
 
     fn on_end(&mut self, ended: Ended) {
         let current = self.partitions.get_mut(&ended.partition).filter(|here| here.epoch == ended.epoch);
-        let Some(here) = current else { return };
-        here.running -= 1;
-        if let Ok(ending) = &ended.result {
-            self.finish(ended.partition, &ended.record, ending);
+        if let Some(here) = current {
+            here.running -= 1;
+            if let Ok(ending) = &ended.result {
+                self.finish(ended.partition, &ended.record, ending);
+            }
         }
-        if let Some(turn) = self.lanes.leave(&ended.lane)
-            && !turn.work.stop.is_cancelled()
-        {
-            self.launch(ended.lane, turn);
+        // Those of partitions that went are read elsewhere.
+        if let Some(turn) = self.queues.leave(&ended.queue, |job| !job.stop.is_cancelled()) {
+            self.launch(ended.queue, turn);
         }
     }
 
     fn finish(&mut self, partition: TopicPartition, record: &InboundRecord, ending: &Ending) {
-        let topic = self.actuator.kafka.topic(record.topic);
-        let outbound = decided::outbound(ROLE, record, &topic, ending);
+        let topic = self.actuation.kafka.topic(record.topic);
+        let outbound = decided::outbound(C::DECLARATION.role, record, &topic, ending);
         let status = match ending {
             Ending::Outcome(outcome) => outcome.status.name(),
             Ending::DeadLetter { .. } => "dead_letter",
@@ -285,35 +288,35 @@ impl<P: Platform, L: Ledger> Member<P, L> {
         if batch.is_empty() {
             return;
         }
-        fail::fail_point!("actuator-before-publish", |_| std::process::abort());
+        // One after the other, as tests count them.
+        batch.records.iter().for_each(|_| C::reached(Point::Publishing));
         let (records, offsets, handle) =
             (std::mem::take(&mut batch.records), batch.offsets.clone(), self.handle.clone());
         let publication = Box::pin(async move { handle.publish(records, offsets).await });
         self.publishing = Some((publication, batch));
     }
 
-    fn on_published(&mut self, result: Result<(), PublishError>) -> Result<(), ActuatorError> {
+    fn on_published(&mut self, result: Result<(), PublishError>) -> Result<(), ActuationError> {
         let Some((_, batch)) = self.publishing.take() else { return Ok(()) };
         match result {
             Ok(()) => {
-                self.failed_publications = 0;
+                self.pauses.reset();
                 for (partition, next) in batch.offsets {
                     if let Some(here) = self.partitions.get_mut(&partition) {
                         here.tracker.published(next);
                     }
                 }
                 for status in batch.statuses {
-                    metrics::ACTUATOR_OUTCOMES.counter(&[status]).increment(1);
+                    C::DECLARATION.outcomes.counter(&[status]).increment(1);
                 }
             }
             Err(PublishError::TooLarge { topic, bytes, limit }) => {
                 let reason = PublishError::TooLarge { topic, bytes, limit }.to_string();
-                return Err(ActuatorError::Unpublishable(reason));
+                return Err(ActuationError::Unpublishable(reason));
             }
             // The event that says so is on its way.
             Err(error @ (PublishError::Retry(_) | PublishError::Gone(_) | PublishError::Closed)) => {
-                let pause = Duration::from_millis(50 << self.failed_publications.min(6));
-                self.failed_publications += 1;
+                let pause = self.pauses.next();
                 self.publish_after = Instant::now() + pause;
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "outcomes wait to be published");
             }
@@ -343,7 +346,6 @@ impl<P: Platform, L: Ledger> Member<P, L> {
 
     fn drop_partition(&mut self, partition: &TopicPartition) {
         self.partitions.remove(partition);
-        self.lanes.forget(|(lane, _)| lane == partition);
     }
 
     /// Whether nothing of these partitions is under way any more.
@@ -379,8 +381,10 @@ impl<P: Platform, L: Ledger> Member<P, L> {
     /// Reading pauses while too many decisions are under way.
     async fn regulate(&mut self) {
         let in_flight: usize = self.partitions.values().map(|here| here.tracker.len()).sum();
-        metrics::ACTUATOR_IN_FLIGHT.gauge(&[]).set(in_flight as f64);
-        let limit = self.actuator.settings.in_flight_limit;
+        if let Some(metric) = C::DECLARATION.in_flight {
+            metric.gauge(&[]).set(in_flight as f64);
+        }
+        let limit = self.actuation.settings.in_flight_limit;
         let pause = if self.paused { in_flight > limit / 2 } else { in_flight >= limit };
         if pause != self.paused {
             self.paused = pause;
@@ -417,45 +421,61 @@ impl<P: Platform, L: Ledger> Member<P, L> {
     }
 }
 
-/// Carries one decision out, under whatever lease stands, until it ends.
-async fn carry_out<P: Platform, L: Ledger>(
-    actuator: Arc<Actuator<P, L>>,
-    lost: mpsc::UnboundedSender<(TopicPartition, Lease)>,
-    lane: Lane,
+/// Starts reading a partition, where it has a lease once that is ours: what a former holder
+/// had begun is on record by then.
+fn start_under(
+    lease: Option<PartitionLease>,
+    partition: TopicPartition,
+    handle: SubscriptionHandle,
+    stop: CancellationToken,
+) {
+    tokio::spawn(async move {
+        if let Some(mut lease) = lease {
+            tokio::select! {
+                held = lease.wait_for(Option::is_some) => {
+                    if held.is_err() {
+                        return;
+                    }
+                }
+                () = stop.cancelled() => return,
+            }
+        }
+        handle.start(vec![(partition, Start::Committed)]).await;
+    });
+}
+
+/// Executes one decision, under whatever lease stands, until it ends.
+async fn execute<C: Change, L: Ledger>(
+    actuation: Arc<Actuation<C, L>>,
+    health: Part,
+    queue: Queue,
     turn: Turn<Job>,
 ) -> Ended {
     let Turn { work: Job { partition, epoch, record, mut lease, stop }, superseded } = turn;
-    let span = tracing::info_span!("carry_out", partition = record.partition, offset = record.offset);
+    let role = C::DECLARATION.role;
+    let span = tracing::info_span!("execute", role, partition = record.partition, offset = record.offset);
     if let Some((_, traceparent)) = record.headers.iter().find(|(name, _)| name == headers::TRACEPARENT) {
         telemetry::continue_trace(&span, traceparent);
     }
     let result = async {
         let decision = match decided::read(&record) {
             Ok(decision) => decision,
-            Err(reason) => return Ok(Ending::DeadLetter { reason, at: actuator.now() }),
+            Err(reason) => return Ok(Ending::DeadLetter { reason, at: clock::now() }),
         };
-        let mut last: Option<Lease> = None;
         loop {
-            let held = tokio::select! {
-                held = lease.wait_for(|held| held.is_some() && *held != last) => {
-                    held.ok().and_then(|held| held.clone())
-                }
-                () = stop.cancelled() => None,
+            let interrupt = stop.child_token();
+            let Some(tenure) = lease.next(&actuation, &health, &interrupt, &stop).await else {
+                return Err(Interrupted::Stopped);
             };
-            let Some(held) = held else { return Err(Interrupted::Stopped) };
-            let carrying =
-                Carrying::new(&actuator, &decision, held.clone(), superseded.clone(), stop.clone());
-            match carrying.run().await {
-                Err(Interrupted::LeaseLost) => {
-                    let _ = lost.send((partition, held.clone()));
-                    last = Some(held);
-                }
+            let execution = Execution::new(&actuation, &decision, &tenure, superseded.clone(), interrupt);
+            match execution.run().await {
                 Ok(outcome) => return Ok(Ending::Outcome(Box::new(outcome))),
-                Err(interrupted) => return Err(interrupted),
+                Err(Interrupted::LeaseLost) => lease.lost(tenure),
+                Err(Interrupted::Stopped) => return Err(Interrupted::Stopped),
             }
         }
     }
     .instrument(span)
     .await;
-    Ended { lane, partition, epoch, record, result }
+    Ended { queue, partition, epoch, record, result }
 }

@@ -1,0 +1,242 @@
+//! What is the dial change's own, on the stand of the protocol.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{DialChange, Ledger, Platform, Redecision};
+use crate::genesys::{CallError, CallErrorKind, Campaign, Reply, Scope};
+use crate::model::Timestamp;
+use crate::model::campaign::{CampaignWindow, DialParameters};
+use crate::model::decision::{Action, DecisionId, Loop, Mode, Policy};
+use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::postgres::intents::{Claim, Intent, Terms};
+use crate::sinks::actuation::Read;
+use crate::sinks::actuation::stand::{Act, Object, Refusal, START_MS, Scripted, Staged, Stand, plain};
+
+pub type Dial = DialChange<Scripted<Campaign>>;
+
+/// How long the decision may be carried out.
+const LIFE: Duration = Duration::from_secs(60);
+
+fn set(campaign: &mut Campaign, rate: f64) {
+    let version: u64 = campaign.revision.trim_matches('"').parse().expect("a number");
+    campaign.dial_rate = rate;
+    campaign.revision = format!("\"{}\"", version + 1);
+}
+
+fn limit(campaign: &mut Campaign, max: f64) {
+    let rate = campaign.dial_rate;
+    set(campaign, rate);
+    campaign.max_dial_rate = max;
+}
+
+impl Object for Campaign {
+    fn apply(&mut self, request: &SentRequest) -> Result<(), CallErrorKind> {
+        if request.if_match.as_deref() != Some(&self.revision) {
+            return Err(CallErrorKind::Conflict);
+        }
+        set(self, request.body["rate"].as_f64().expect("a rate"));
+        Ok(())
+    }
+}
+
+impl Platform for Scripted<Campaign> {
+    async fn campaign(&self, _: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        self.look(scope).await
+    }
+
+    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
+        SentRequest {
+            method: "PUT".to_owned(),
+            path: format!("/{id}"),
+            if_match: Some(revision.to_owned()),
+            body: json!({ "rate": rate }),
+        }
+    }
+
+    async fn send(&self, request: &SentRequest, _: &str, scope: &Scope) -> Result<Reply, CallError> {
+        self.write(request, scope).await
+    }
+}
+
+impl Staged for Dial {
+    type Object = Campaign;
+    const LIFE: Duration = LIFE;
+
+    /// At 2.00 within 1 to 5; it is to have 3.00.
+    fn object() -> Campaign {
+        Campaign {
+            id: "c".to_owned(),
+            name: None,
+            dial_rate: 2.0,
+            min_dial_rate: 1.0,
+            max_dial_rate: 5.0,
+            revision: "\"0\"".to_owned(),
+        }
+    }
+
+    fn change(platform: Scripted<Campaign>) -> Self {
+        let rule = |decision: &Read<'_, Self>, _: &Campaign| Redecision::Set(decision.parameters.dial_rate);
+        Self::new(platform, Arc::new(rule))
+    }
+
+    fn decision() -> Read<'static, Self> {
+        let at = Timestamp::from_millis(START_MS);
+        Read::<Self> {
+            decision_id: DecisionId::derive(Loop::Dial, "c", 7, at),
+            sequence: 7,
+            r#loop: Loop::Dial,
+            key: Cow::Borrowed("c"),
+            mode: Mode::Live,
+            decided_at: at,
+            event_time: at,
+            action: Action::SetDialRate,
+            reason: Cow::Borrowed("towards_target"),
+            parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 },
+            inputs: CampaignWindow {
+                campaign_id: Cow::Borrowed("c"),
+                organization_id: None,
+                region: None,
+                first_observed_at: at,
+                observed_at: at,
+                answer_rates: [0.5].into_iter().collect(),
+                mean_answer_rate: 0.5,
+                answered: None,
+                abandoned: None,
+                agents_idle: 1,
+                agents_busy: 1,
+                dial_rate: 2.0,
+                min_dial_rate: 1.0,
+                max_dial_rate: 5.0,
+                revision: Cow::Borrowed("\"0\""),
+            },
+            policy: Policy { name: Cow::Borrowed("proportional"), version: 1, hash: Cow::Borrowed("0") },
+            settings_revision: 0,
+            cause_ids: Vec::new(),
+            expires_at: at.plus(LIFE),
+        }
+    }
+
+    fn is_changed(campaign: &Campaign) -> bool {
+        campaign.dial_rate == 3.0
+    }
+}
+
+/// Rates set by our requests.
+fn rates(stand: &Stand<Dial>) -> Vec<f64> {
+    let world = stand.world.lock().unwrap();
+    world.effects.iter().map(|request| request.body["rate"].as_f64().expect("a rate")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_rate_already_nothing_is_sent() {
+    let stand = Stand::<Dial>::new().await.with(|campaign| campaign.dial_rate = 3.001);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Unchanged, "already_at_rate"));
+    assert_eq!((stand.sent(), stand.intents()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_just_read_win() {
+    let stand = Stand::<Dial>::new().await.with(|campaign| campaign.max_dial_rate = 2.5);
+    assert_eq!(stand.outcome().await.effect.unwrap().dial_rate().unwrap().dial_rate, 2.5);
+    let stand = Stand::<Dial>::new().await.with(|campaign| campaign.max_dial_rate = 0.5);
+    let outcome = stand.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Failed);
+    assert!(outcome.reason.starts_with("limits_contradict"), "{}", outcome.reason);
+    assert_eq!(stand.intents(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rule_may_hold_on_what_it_sees_now() {
+    let mut stand = Stand::<Dial>::new().await;
+    stand.actuation.change.redecide =
+        Arc::new(|_, campaign| Redecision::Hold(format!("r={}", campaign.dial_rate)));
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Unchanged, "r=2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_decides_again_on_the_new_limits() {
+    let stand = Stand::<Dial>::new()
+        .await
+        .writes(&[Act::After(|it| limit(it, 2.8)), Act::After(|it| limit(it, 2.4))]);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 3));
+    assert_eq!(
+        outcome.effect,
+        Some(Effect::DialRate(DialParameters { previous_dial_rate: 2.0, dial_rate: 2.4 }))
+    );
+    assert_eq!(rates(&stand), [2.4]);
+    assert_eq!(stand.intents(), 3, "each attempt is on record");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_never_rests_wins() {
+    let writers: Vec<Act<Campaign>> = (0..20)
+        .map(|n| if n % 2 == 0 { Act::After(|it| set(it, 2.0)) } else { Act::After(|it| set(it, 3.0)) })
+        .collect();
+    let mut stand = Stand::<Dial>::new().await.writes(&writers);
+    stand.decision.parameters.dial_rate = 4.0;
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Conflicted, 5));
+    assert_eq!(stand.effects(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_decision_ends_a_wait() {
+    for act in [Act::Refuse(Refusal::RateLimited(LIFE / 2)), Act::Refuse(Refusal::Paused(LIFE / 2))] {
+        let stand = Stand::<Dial>::new().await.writes(&[act]);
+        let newer = stand.superseded.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            newer.cancel();
+        });
+        let began = Instant::now();
+        assert_eq!(stand.outcome().await.status, OutcomeStatus::Superseded);
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(stand.effects(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn superseded_before_its_turn_it_is_not_sent() {
+    let stand = Stand::<Dial>::new().await;
+    stand.superseded.cancel();
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, stand.sent()), (OutcomeStatus::Superseded, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_effect_under_another_writers_change_is_not_repeated() {
+    let stand = Stand::<Dial>::new().await.writes(&[Act::Before(|it| set(it, 4.5))]);
+    let outcome = stand.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Conflicted);
+    assert!(outcome.reason.starts_with("effect_unknown"), "{}", outcome.reason);
+    assert_eq!((rates(&stand), stand.sent()), (vec![3.0], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_arrives_late_is_waited_for_before_the_end_is_told() {
+    let stand = Stand::<Dial>::new().await.writes(&[plain(CallErrorKind::NoReply)]);
+    let (world, newer) = (Arc::clone(&stand.world), stand.superseded.clone());
+    newer.cancel();
+    // Sent before the newer decision came, as after a crash.
+    let request = stand.actuation.change.platform.prepare("c", 3.0, "\"0\"");
+    let parameters = stand.decision.parameters;
+    let intent =
+        Intent { decision_id: stand.decision.decision_id, attempt: 1, request: request.clone(), parameters };
+    let terms = Terms { expires_at: stand.decision.expires_at, renewed_within: None, flow: None };
+    assert_eq!(stand.memory.claim(&intent, &stand.lease, &terms).await.unwrap(), Claim::Granted);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.lock().unwrap().write(&request).unwrap();
+    });
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed_by_reading_back"));
+    assert_eq!((rates(&stand), stand.sent()), (vec![3.0], 0));
+}
