@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 use super::flow::MinuteSource;
 
-/// What is asked of the platform. The version to go back to is looked up when
-/// acting: the newest published one that is neither this one nor marked bad.
+/// Candidates a decision names at most.
+pub const CANDIDATES_LIMIT: usize = 16;
+
+/// What is asked of the platform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RollbackParameters {
@@ -17,6 +19,38 @@ pub struct RollbackParameters {
     pub error_rate: f64,
     /// What it was held against.
     pub threshold: f64,
+    /// Versions to go back to, best first: the first that the platform still has is taken.
+    /// Where none is left nothing is changed and people are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub candidates: Vec<Candidate>,
+}
+
+/// A version to go back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    pub flow_version: String,
+    pub reason: CandidateReason,
+}
+
+/// Why a version may be gone back to. The last two are doubtful and come last; one that a
+/// rollback took back is never a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CandidateReason {
+    /// The decision's own baseline.
+    Baseline,
+    /// It was in force before, for as long as a publish can be taken back, without a breach.
+    Proven,
+    /// It was in force before, not for so long, and without a breach.
+    InForceBefore,
+    /// It was published before by the platform's timeline; how it did is not known.
+    PublishedBefore,
+    /// People went back from it to an older one.
+    LeftForOlder,
+    /// It was replaced while it failed.
+    ReplacedWhileFailing,
 }
 
 /// Evidence about one version of one flow: what the rule is asked with.

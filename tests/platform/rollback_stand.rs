@@ -196,7 +196,9 @@ fn decision(flow: &str, version: &str, sequence: u64) -> Vec<u8> {
     decision["decisionId"] = json!(uuid::Uuid::now_v7());
     decision["sequence"] = json!(sequence);
     decision["key"] = json!(flow);
+    let candidates = ["11.0", "10.0"].map(|id| json!({"flowVersion": id, "reason": "in_force_before"}));
     decision["parameters"]["flowVersion"] = json!(version);
+    decision["parameters"]["candidates"] = json!(candidates);
     decision["decidedAt"] = json!(now);
     decision["expiresAt"] = json!(now.plus(Duration::from_secs(600)));
     decision.to_string().into_bytes()

@@ -110,13 +110,16 @@ impl<P: Platform> Change for FlowVersionChange<P> {
             End(status, problem.to_string())
         })?;
         let unfit: Vec<&str> = unfit.iter().map(|change| &*change.version).collect();
-        let Some(target) = target::choose(versions, in_force, &unfit) else {
-            let reason = "no_eligible_version: no published version is left that is not marked bad";
-            return Err(End(OutcomeStatus::Failed, reason.to_owned()));
+        let Some(target) = target::choose(versions, &parameters.candidates, in_force, &unfit) else {
+            let reason = format!(
+                "no_eligible_version: none of the decision's {} candidates is left",
+                parameters.candidates.len()
+            );
+            return Err(End(OutcomeStatus::Failed, reason));
         };
         Ok(VersionChange {
             previous_version: in_force.to_owned(),
-            version: target.id.clone(),
+            version: target.to_owned(),
             error_rate: parameters.error_rate,
             threshold: parameters.threshold,
         })

@@ -1,9 +1,8 @@
 //! Which version is in force, and which one to go back to.
 
-use std::cmp::Ordering;
-
 use crate::genesys::PlatformVersion;
 use crate::model::outcome::OutcomeStatus;
+use crate::model::rollback::Candidate;
 
 /// Why nothing can be gone back from.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -39,64 +38,55 @@ pub fn in_force<'v>(versions: &'v [PlatformVersion], bad: &'v str) -> Result<&'v
     }
 }
 
-/// The newest published version that is neither `in_force`, under whatever label, nor among `unfit`.
-pub fn choose<'v>(
-    versions: &'v [PlatformVersion],
+/// The first candidate that is still published at the platform and neither `in_force`, under
+/// whatever label, nor among `unfit`.
+pub fn choose<'c>(
+    versions: &[PlatformVersion],
+    candidates: &'c [Candidate],
     in_force: &str,
     unfit: &[&str],
-) -> Option<&'v PlatformVersion> {
-    let fit = |version: &&PlatformVersion| {
-        version.is_published() && version.id != in_force && !unfit.contains(&&*version.id)
-    };
-    versions.iter().filter(fit).max_by(|one, other| newer(one, other))
-}
-
-/// By number where both have one, else by the time of publishing; versions that cannot be
-/// told apart so stand in the platform's order, newest last.
-fn newer(one: &PlatformVersion, other: &PlatformVersion) -> Ordering {
-    let number =
-        |version: &PlatformVersion| version.id.parse::<f64>().ok().filter(|number| number.is_finite());
-    match (number(one), number(other)) {
-        (Some(one), Some(other)) => one.total_cmp(&other),
-        _ => one.published_at.cmp(&other.published_at),
-    }
+) -> Option<&'c str> {
+    let exists = |id: &str| versions.iter().any(|version| version.id == id && version.is_published());
+    let mut ids = candidates.iter().map(|candidate| &*candidate.flow_version);
+    ids.find(|id| *id != in_force && !unfit.contains(id) && exists(id))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use super::*;
-    use crate::model::Timestamp;
+    use crate::model::rollback::CandidateReason;
 
-    fn version(id: &str, status: &str, published_at: Option<i64>) -> PlatformVersion {
-        let published_at = published_at.map(Timestamp::from_millis);
-        PlatformVersion { id: id.to_owned(), status: status.to_owned(), published_at }
-    }
-
-    fn chosen(versions: &[PlatformVersion], unfit: &[&str]) -> Option<String> {
-        choose(versions, "12", unfit).map(|version| version.id.clone())
+    fn version(id: &str, status: &str) -> PlatformVersion {
+        PlatformVersion { id: id.to_owned(), status: status.to_owned(), published_at: None }
     }
 
     #[test]
-    fn the_newest_that_is_published_and_not_bad() {
+    fn the_first_candidate_that_still_exists() {
         let versions = [
-            version("9", "published", None),
-            version("10", "published", None),
-            version("11", "archived", None),
-            version("12", "active", None),
-            version("8", "deleted", None),
+            version("9", "published"),
+            version("10", "published"),
+            version("11", "archived"),
+            version("12", "active"),
+            version("12", "published"),
+            version("8", "deleted"),
         ];
-        assert_eq!(chosen(&versions, &[]).as_deref(), Some("10"), "as numbers, not as texts");
-        assert_eq!(chosen(&versions, &["10"]).as_deref(), Some("9"));
-        assert_eq!(chosen(&versions, &["10", "9"]), None);
-        assert_eq!(chosen(&[], &[]), None);
+        let candidates = ["11", "12", "9", "8", "10"]
+            .map(|id| Candidate { flow_version: id.to_owned(), reason: CandidateReason::InForceBefore });
+        assert_eq!(choose(&versions, &candidates, "12", &[]), Some("9"), "in the decision's order");
+        assert_eq!(choose(&versions, &candidates, "12", &["9"]), Some("10"));
+        assert_eq!(choose(&versions, &candidates, "12", &["9", "10"]), None);
+        assert_eq!(choose(&versions, &[], "12", &[]), None, "never one that nobody judged");
     }
 
     #[test]
-    fn names_that_are_no_numbers_go_by_time_and_then_by_place() {
-        let by_time = [version("b", "published", Some(2)), version("a", "published", Some(1))];
-        assert_eq!(chosen(&by_time, &[]).as_deref(), Some("b"));
-        let by_place = [version("b", "published", None), version("a", "published", None)];
-        assert_eq!(chosen(&by_place, &[]).as_deref(), Some("a"));
+    fn the_version_in_force_is_known_from_the_decision_too() {
+        let listed = [version("12", "active"), version("12", "published"), version("11", "published")];
+        assert_eq!(in_force(&listed, "12"), Ok("12"));
+        assert_eq!(in_force(&listed, ""), Ok("12"));
+        assert_eq!(in_force(&listed[1..], "12"), Ok("12"), "the platform labels none as active");
+        assert_eq!(in_force(&listed[1..], ""), Err(NotInForce::Unknown));
+        assert_eq!(in_force(&listed[1..], "13"), Err(NotInForce::Unknown));
+        let another = NotInForce::Another { active: "12".to_owned(), bad: "11".to_owned() };
+        assert_eq!(in_force(&listed, "11"), Err(another));
     }
 }

@@ -8,6 +8,7 @@ use crate::genesys::{CallError, CallErrorKind, PlatformVersion, Reply, Scope};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, DecisionId, Loop, Mode, Policy};
 use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::model::rollback::{Candidate, CandidateReason};
 use crate::sinks::actuation::Read;
 use crate::sinks::actuation::stand::{Act, Object, Refusal, START_MS, Scripted, Staged, Stand, plain};
 
@@ -87,6 +88,11 @@ impl Staged for Flow {
     fn is_changed(versions: &Versions) -> bool {
         versions.iter().any(|version| version.id == "11" && version.is_active())
     }
+}
+
+fn candidates(ids: &[&str]) -> Vec<Candidate> {
+    let reason = CandidateReason::InForceBefore;
+    ids.iter().map(|id| Candidate { flow_version: (*id).to_owned(), reason }).collect()
 }
 
 fn change(stand: &Stand<Flow>, outcome: &crate::model::outcome::Outcome) -> (String, String) {
@@ -171,10 +177,24 @@ async fn the_version_in_force_is_never_activated_however_it_is_listed() {
     for current in [&["active", "published"][..], &["published"][..]] {
         let mut listed: Versions = current.iter().map(|status| version("12", status)).collect();
         listed.extend([version("11", "deleted"), version("9", "archived"), version("8", "published")]);
-        let stand = Stand::<Flow>::new().await.with(|versions| *versions = listed);
+        let mut stand = Stand::<Flow>::new().await.with(|versions| *versions = listed);
+        stand.decision.parameters.candidates = candidates(&["12", "11", "9", "8"]);
         let outcome = stand.outcome().await;
         assert_eq!(change(&stand, &outcome), ("12".to_owned(), "8".to_owned()));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_back_to_what_was_decided_and_not_to_the_next_number() {
+    let mut stand = Stand::<Flow>::new().await;
+    stand.decision.parameters.candidates = candidates(&["10", "11"]);
+    let outcome = stand.outcome().await;
+    assert_eq!(change(&stand, &outcome), ("12".to_owned(), "10".to_owned()));
+    let mut stand = Stand::<Flow>::new().await;
+    stand.decision.parameters.candidates = candidates(&["9"]);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, stand.sent()), (OutcomeStatus::Failed, 0), "nobody is switched");
+    assert!(outcome.reason.starts_with("no_eligible_version"), "{}", outcome.reason);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,17 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use super::history::{History, Past, Tally};
 use super::rule::{Answer, BREACHES_IN_A_ROW, Rule};
+use super::timeline::{active_version, is_older, published_before};
 use super::watch::{Minute, Watch};
 use crate::model::Timestamp;
 use crate::model::decision::Action;
 use crate::model::flow::{FlowMinute, FlowVersions};
-use crate::model::rollback::{Baseline, RollbackInputs};
+use crate::model::rollback::{Baseline, CANDIDATES_LIMIT, Candidate, CandidateReason, RollbackInputs};
 
 /// A version that was in force before is so again once the present one has been silent
 /// for so many minutes: while a version drains, both have interactions.
 const SILENT_MINUTES: u32 = 3;
-/// The platform's label for the version in force.
-const ACTIVE: &str = "active";
 
 /// What surrounds a minute: read from tables, and recorded where it was used.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +40,8 @@ pub struct Judgement {
     pub answer: Answer,
     pub inputs: RollbackInputs,
     pub error_rate: f64,
+    /// Versions to go back to, where that is the answer.
+    pub candidates: Vec<Candidate>,
 }
 
 /// What a minute led to.
@@ -77,7 +78,7 @@ impl Guard {
         let read = Minute { from: minute.minute, total: minute.total, errors: minute.errors };
         watch.feed(rule, read, baseline.as_ref(), !around.maintenance.is_empty());
         let inputs = self.inputs(rule, minute, around, baseline);
-        self.conclude(rule, inputs)
+        self.conclude(rule, inputs, around)
     }
 
     /// Whether this minute, which is not complete, is so far after the last one that was that
@@ -95,7 +96,7 @@ impl Guard {
         let until = minute.minute.plus(rule.minute);
         let baseline = self.history.baseline(watch.since, until, rule.baseline_interactions);
         let inputs = RollbackInputs { unmeasured: true, ..self.inputs(rule, minute, around, baseline) };
-        self.conclude(rule, inputs)
+        self.conclude(rule, inputs, around)
     }
 
     /// What the rule is asked with about the version in force.
@@ -130,7 +131,7 @@ impl Guard {
     }
 
     /// Asks the rule and remembers what it said.
-    fn conclude(&mut self, rule: &Rule, inputs: RollbackInputs) -> Observation {
+    fn conclude(&mut self, rule: &Rule, inputs: RollbackInputs, around: Surroundings<'_>) -> Observation {
         let answer = rule.judge(&inputs);
         let Some(watch) = &mut self.watch else { return Observation::Same };
         if answer.action != Action::Hold {
@@ -148,7 +149,35 @@ impl Guard {
         }
         self.standing = Some(standing);
         let error_rate = watch.error_rate();
-        Observation::Changed(Box::new(Judgement { answer, inputs, error_rate }))
+        let candidates = match answer.action {
+            Action::Rollback => self.candidates(&inputs, around.versions),
+            _ => Vec::new(),
+        };
+        Observation::Changed(Box::new(Judgement { answer, inputs, error_rate, candidates }))
+    }
+
+    /// Versions to go back to, best first; doubtful ones come after those of which the timeline
+    /// alone knows.
+    fn candidates(&self, inputs: &RollbackInputs, versions: Option<&FlowVersions<'_>>) -> Vec<Candidate> {
+        let mut candidates = self.history.candidates(inputs.baseline.as_ref());
+        let told =
+            versions.map(|versions| published_before(versions, &inputs.flow_version)).unwrap_or_default();
+        let told = told.into_iter().filter(|version| !self.history.knows(version));
+        let reason = CandidateReason::PublishedBefore;
+        candidates.extend(told.map(|version| Candidate { flow_version: version.to_owned(), reason }));
+        candidates.sort_by_key(|candidate| candidate.reason);
+        candidates.retain(|candidate| candidate.flow_version != inputs.flow_version);
+        candidates.truncate(CANDIDATES_LIMIT);
+        candidates
+    }
+
+    /// The decision to take `version` back was refused: what stands against it is decided on
+    /// again, not before `not_before` where it was told.
+    pub fn refused(&mut self, version: &str, not_before: Option<Timestamp>) {
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.version == version) {
+            watch.refused();
+            self.cooldown_until = not_before;
+        }
     }
 
     /// Makes `version` the one in force if this minute says that it is. Returns what the
@@ -193,7 +222,7 @@ impl Guard {
             // Not a publish: it was in force before anything was heard of the flow.
             let mut tally = Tally::default();
             tally.add(at, minute.total, minute.errors);
-            self.history.push_older(Past { version: version.to_owned(), tally, minute: at, bad: false });
+            self.history.push_older(Past::unproven(version, tally, at));
             return Some(Observation::Aside);
         }
         self.enter(rule, version, at, versions);
@@ -208,32 +237,22 @@ impl Guard {
         // taken back. So a rollback is not followed by another one down the line.
         let before = self.history.take(version);
         if let Some(gone) = self.watch.take() {
-            self.history.push(Past {
-                version: gone.version,
-                tally: gone.tally,
-                minute: gone.minute,
-                // Unless it was worse than its own baseline, it is that of a publish that came
-                // instead of the rollback.
-                bad: gone.proven_worse || gone.bad && before.is_some(),
-            });
+            // Unless it was worse than its own baseline, it is that of a publish that came
+            // instead of the rollback.
+            let bad = gone.proven_worse || gone.bad && before.is_some();
+            let older = before.is_some() || is_older(version, &gone.version);
+            self.history.push(gone.into_past(rule, older, bad));
         }
-        let (armed_until, tally) = match before {
-            Some(past) => (at, past.tally),
-            None => (published.unwrap_or(at).plus(rule.minutes(rule.armed_minutes)), Tally::default()),
-        };
-        self.watch = Some(Watch::new(version.to_owned(), at, armed_until, tally));
+        self.watch = Some(match before {
+            Some(past) => {
+                let mut watch = Watch::new(version.to_owned(), at, at, past.tally.clone());
+                watch.remember(&past);
+                watch
+            }
+            None => {
+                let armed_until = published.unwrap_or(at).plus(rule.minutes(rule.armed_minutes));
+                Watch::new(version.to_owned(), at, armed_until, Tally::default())
+            }
+        });
     }
-}
-
-/// Whether both are numbers, as the platform's versions are, and the first is lower.
-fn is_older(version: &str, than: &str) -> bool {
-    let number = |text: &str| text.parse::<f64>().ok();
-    matches!((number(version), number(than)), (Some(one), Some(other)) if one < other)
-}
-
-fn active_version<'v>(versions: &'v FlowVersions<'_>) -> Option<&'v str> {
-    let is_active = |status: &str| status.eq_ignore_ascii_case(ACTIVE);
-    let mut active =
-        versions.versions.iter().filter(|version| version.status.as_deref().is_some_and(is_active));
-    active.next_back().map(|version| &*version.version)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attribution::granted_rate;
 use crate::model::Timestamp;
-use crate::model::rollback::Baseline;
+use crate::model::rollback::{Baseline, Candidate, CandidateReason};
 
 /// Versions remembered besides the one in force.
 const PAST_LIMIT: usize = 4;
@@ -57,6 +57,21 @@ fn hour_of(at: Timestamp) -> usize {
     usize::try_from(at.as_millis().div_euclid(HOUR_MS).rem_euclid(HOURS as i64)).unwrap_or(0)
 }
 
+/// How a version was when it ceased to be in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Nothing speaks against it, and it was not in force for long.
+    #[default]
+    Unproven,
+    /// It was in force without a breach for as long as a publish can be taken back.
+    Proven,
+    /// People went back from it to an older one.
+    LeftForOlder,
+    /// It was replaced while it failed.
+    Failing,
+}
+
 /// A version that was in force before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Past {
@@ -64,8 +79,32 @@ pub struct Past {
     pub tally: Tally,
     /// Newest minute counted.
     pub minute: Timestamp,
-    /// It was taken back: it is nobody's baseline.
+    /// It was taken back: it is nobody's baseline, and nobody goes back to it.
     pub bad: bool,
+    #[serde(default)]
+    pub standing: Standing,
+    /// It was in force for as long as a publish can be taken back, breach or not: what it did
+    /// is what the flow did.
+    #[serde(default)]
+    pub established: bool,
+}
+
+impl Past {
+    /// Of which nothing is known but its interactions.
+    pub fn unproven(version: &str, tally: Tally, minute: Timestamp) -> Self {
+        let standing = Standing::Unproven;
+        Self { version: version.to_owned(), tally, minute, bad: false, standing, established: false }
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.bad || matches!(self.standing, Standing::LeftForOlder | Standing::Failing)
+    }
+
+    /// Whether a newer version may be held against it: one that failed from its publish to its
+    /// end says nothing about what the flow is like.
+    fn is_comparable(&self) -> bool {
+        !self.bad && (self.established || self.standing != Standing::Failing)
+    }
 }
 
 /// The versions that were in force before, oldest first.
@@ -77,11 +116,12 @@ impl History {
         self.0.iter_mut().find(|past| past.version == version)
     }
 
-    /// Remembers a version that is no longer in force; the oldest is forgotten.
+    /// Remembers a version that is no longer in force; the oldest doubtful one is forgotten,
+    /// or the oldest of all.
     pub fn push(&mut self, past: Past) {
         self.0.retain(|other| other.version != past.version);
         if self.0.len() == PAST_LIMIT {
-            self.0.remove(0);
+            self.0.remove(self.0.iter().position(Past::is_doubtful).unwrap_or(0));
         }
         self.0.push(past);
     }
@@ -99,10 +139,33 @@ impl History {
         Some(self.0.remove(at))
     }
 
-    /// The newest version before that is not bad and had at least `least` interactions,
+    /// Versions to go back to from the one in force, best first: the baseline it was held
+    /// against, versions that proved good, those of which no ill is known, and doubtful ones;
+    /// each kind newest first.
+    pub fn candidates(&self, baseline: Option<&Baseline>) -> Vec<Candidate> {
+        let reason = |past: &Past| match past.standing {
+            Standing::LeftForOlder => CandidateReason::LeftForOlder,
+            Standing::Failing => CandidateReason::ReplacedWhileFailing,
+            _ if baseline.is_some_and(|it| it.flow_version == past.version) => CandidateReason::Baseline,
+            Standing::Proven => CandidateReason::Proven,
+            Standing::Unproven => CandidateReason::InForceBefore,
+        };
+        let fit = self.0.iter().rev().filter(|past| !past.bad && !past.version.is_empty());
+        let mut candidates: Vec<_> =
+            fit.map(|past| Candidate { flow_version: past.version.clone(), reason: reason(past) }).collect();
+        candidates.sort_by_key(|candidate| candidate.reason);
+        candidates
+    }
+
+    /// Whether anything is remembered of this version.
+    pub fn knows(&self, version: &str) -> bool {
+        self.0.iter().any(|past| past.version == version)
+    }
+
+    /// The newest version before that says something about the flow and had at least `least` interactions,
     /// over the hours of the day between these times or, where those hold fewer, over all.
     pub fn baseline(&self, from: Timestamp, until: Timestamp, least: u64) -> Option<Baseline> {
-        let past = self.0.iter().rev().find(|past| !past.bad)?;
+        let past = self.0.iter().rev().find(|past| past.is_comparable())?;
         let within = past.tally.between(from, until);
         let same_hours = within.0 >= least;
         let (total, errors) = if same_hours { within } else { past.tally.sum() };
@@ -125,7 +188,7 @@ mod tests {
     }
 
     fn past(version: &str) -> Past {
-        Past { version: version.to_owned(), tally: Tally::default(), minute: at(0), bad: false }
+        Past::unproven(version, Tally::default(), at(0))
     }
 
     #[test]
@@ -163,5 +226,15 @@ mod tests {
         }
         assert!(history.get_mut("1").is_none(), "the oldest is forgotten");
         assert_eq!(history.baseline(at(1), at(2), 200).unwrap().flow_version, "4");
+    }
+
+    #[test]
+    fn a_good_version_outlives_any_number_of_bad_ones() {
+        let mut history = History::default();
+        history.push(Past { standing: Standing::Proven, ..past("1") });
+        for number in 2..20 {
+            history.push(Past { standing: Standing::Failing, ..past(&number.to_string()) });
+        }
+        assert_eq!(history.candidates(None)[0].flow_version, "1");
     }
 }

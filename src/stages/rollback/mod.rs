@@ -6,6 +6,7 @@ pub mod history;
 #[cfg(test)]
 mod played;
 pub mod rule;
+mod timeline;
 pub mod verification;
 pub mod watch;
 
@@ -94,7 +95,7 @@ impl Rollback {
     }
 
     fn decide(&self, record: &Record<'_>, state: &mut State, judgement: Judgement, outputs: &mut Outputs) {
-        let Judgement { answer, inputs, error_rate } = judgement;
+        let Judgement { answer, inputs, error_rate, candidates } = judgement;
         state.sequence += 1;
         let event_time = inputs.minute.plus(self.rule.minute);
         let decision_id = DecisionId::derive(Loop::Rollback, record.key, state.sequence, event_time);
@@ -122,6 +123,7 @@ impl Rollback {
                     flow_version: inputs.flow_version.clone(),
                     error_rate,
                     threshold: self.rule.threshold,
+                    candidates,
                 },
                 inputs,
                 policy: self.policy.by_reference(),

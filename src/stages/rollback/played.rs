@@ -5,6 +5,7 @@ use super::rule::{Policy, Rule, WithoutBaseline};
 use crate::model::Timestamp;
 use crate::model::decision::Action;
 use crate::model::flow::{FlowMinute, FlowVersion, FlowVersions, MinuteSource};
+use crate::model::rollback::{Candidate, CandidateReason};
 
 const START: i64 = 1_767_323_040_000;
 
@@ -14,6 +15,7 @@ struct Play {
     guard: Guard,
     minute: i64,
     answers: Vec<(i64, Action, &'static str)>,
+    candidates: Vec<Candidate>,
     maintenance: Vec<String>,
 }
 
@@ -23,7 +25,14 @@ impl Play {
     }
 
     fn with(rule: Rule) -> Self {
-        Self { rule, guard: Guard::default(), minute: 0, answers: Vec::new(), maintenance: Vec::new() }
+        Self {
+            rule,
+            guard: Guard::default(),
+            minute: 0,
+            answers: Vec::new(),
+            candidates: Vec::new(),
+            maintenance: Vec::new(),
+        }
     }
 
     fn at(minute: i64) -> Timestamp {
@@ -73,6 +82,9 @@ impl Play {
         if let Observation::Changed(judgement) = &observation {
             assert_eq!(self.rule.judge(&judgement.inputs), judgement.answer, "asked again on its record");
             self.answers.push((self.minute, judgement.answer.action, judgement.answer.reason));
+            if judgement.answer.action == Action::Rollback {
+                self.candidates = judgement.candidates.clone();
+            }
         }
         observation
     }
@@ -92,6 +104,11 @@ impl Play {
             self.observe("", 0, 0, None, false);
             self.minute += 1;
         }
+    }
+
+    /// Of the last rollback.
+    fn candidates(&self) -> Vec<(&str, CandidateReason)> {
+        self.candidates.iter().map(|it| (&*it.flow_version, it.reason)).collect()
     }
 
     fn acts(&self) -> Vec<(i64, Action, &'static str)> {
@@ -371,4 +388,76 @@ fn severe_errors_are_found_at_low_traffic() {
     play.minutes(21, "2", 2, 3);
     let acts = play.acts();
     assert!(matches!(acts[..], [(minute, Action::Rollback, "severe")] if minute < 480 + 7), "{acts:?}");
+}
+
+#[test]
+fn a_version_replaced_while_it_failed_is_neither_baseline_nor_where_to_go_back_to() {
+    use CandidateReason::{Baseline, Proven, ReplacedWhileFailing};
+    let mut play = Play::new(Policy::Attributed);
+    play.minutes(90, "1.0", 1, 300);
+    play.minutes(90, "2.0", 1, 300);
+    // Replaced before anything was decided, with more interactions than a baseline needs.
+    play.minutes(2, "3.0", 120, 300);
+    assert_eq!(play.acts(), []);
+    play.minutes(3, "4.0", 120, 300);
+    assert_eq!(play.acts(), [(184, Action::Rollback, "worse_than_before")]);
+    assert_eq!(play.candidates(), [("2.0", Baseline), ("1.0", Proven), ("3.0", ReplacedWhileFailing)]);
+}
+
+#[test]
+fn one_high_minute_at_its_end_does_not_make_a_proven_version_doubtful() {
+    let mut play = Play::new(Policy::Attributed);
+    play.minutes(90, "1", 1, 100);
+    play.minutes(1, "1", 6, 100);
+    play.minutes(3, "2", 40, 100);
+    assert_eq!(play.candidates(), [("1", CandidateReason::Baseline)]);
+}
+
+#[test]
+fn a_version_people_left_for_an_older_one_comes_last_and_one_that_was_taken_back_never() {
+    use CandidateReason::{Baseline, LeftForOlder};
+    let mut play = Play::new(Policy::Attributed);
+    play.minutes(90, "1", 1, 100);
+    play.minutes(90, "2", 1, 100);
+    // People go back to 1, and later publish 3.
+    play.minutes(3, "2", 0, 0);
+    play.minutes(90, "1", 1, 100);
+    play.minutes(3, "3", 40, 100);
+    assert_eq!(play.candidates(), [("1", Baseline), ("2", LeftForOlder)]);
+    // 3 is taken back; 4 fails as well.
+    play.minutes(3, "3", 0, 0);
+    play.minutes(90, "1", 1, 100);
+    play.minutes(3, "4", 40, 100);
+    assert_eq!(play.candidates(), [("1", Baseline), ("2", LeftForOlder)]);
+}
+
+#[test]
+fn what_the_timeline_alone_knows_comes_before_what_is_doubtful() {
+    use CandidateReason::{PublishedBefore, ReplacedWhileFailing};
+    let mut play = Play::new(Policy::Attributed);
+    play.minutes(2, "8", 40, 100);
+    let version = |version: &'static str, status: &'static str| FlowVersion {
+        version: version.into(),
+        status: Some(status.into()),
+        published_at: None,
+    };
+    for _ in 0..3 {
+        let known = FlowVersions {
+            flow_id: "f".into(),
+            observed_at: Play::at(play.minute + 1),
+            versions: vec![
+                version("5", "published"),
+                version("6", "archived"),
+                version("7", "published"),
+                version("8", "published"),
+                version("9", "published"),
+                version("9", "active"),
+                version("10", "published"),
+            ],
+        };
+        play.tell("9", 40, 100, Some(&known));
+        play.minute += 1;
+    }
+    let expected = [("7", PublishedBefore), ("5", PublishedBefore), ("8", ReplacedWhileFailing)];
+    assert_eq!(play.candidates(), expected);
 }

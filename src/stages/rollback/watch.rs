@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attribution::ShiryaevRoberts;
-use super::history::Tally;
+use super::history::{Past, Standing, Tally};
 use super::rule::{Rule, exceeds};
 use crate::model::Timestamp;
 use crate::model::rollback::{Baseline, Bucket, Statistics};
@@ -48,11 +48,24 @@ pub struct Watch {
     /// And that because it is worse than the one before.
     pub proven_worse: bool,
     in_maintenance: bool,
+    /// Since when there was no row of breaches: its beginning, or the end of the last one.
+    #[serde(default = "never")]
+    clear_since: Timestamp,
+    /// It proved good when it was in force before.
+    #[serde(default)]
+    was_proven: bool,
+}
+
+/// For states from before: nothing is proven by them.
+fn never() -> Timestamp {
+    Timestamp::from_millis(i64::MAX)
 }
 
 impl Watch {
     pub fn new(version: String, since: Timestamp, armed_until: Timestamp, tally: Tally) -> Self {
         Self {
+            clear_since: since,
+            was_proven: false,
             version,
             since,
             armed_until,
@@ -147,6 +160,9 @@ impl Watch {
                 self.closed.clear();
             }
             self.breaches = self.breaches.saturating_add(1);
+            if self.breaches >= rule.breaches {
+                (self.clear_since, self.was_proven) = (bucket.until, false);
+            }
         } else {
             self.breaches = 0;
             self.closed.clear();
@@ -167,6 +183,37 @@ impl Watch {
             self.recoveries = 0;
             self.forget_statistics();
         }
+    }
+
+    /// It was in force before, and this is what is known of that.
+    pub fn remember(&mut self, before: &Past) {
+        self.was_proven = before.standing == Standing::Proven;
+    }
+
+    /// The version as it is remembered from now on, another one being in force; an `older` one,
+    /// where people went back.
+    pub fn into_past(self, rule: &Rule, older: bool, bad: bool) -> Past {
+        let (armed, until) = (rule.minutes(rule.armed_minutes), self.minute.plus(rule.minute));
+        let proven = self.was_proven || until >= self.clear_since.plus(armed);
+        // One high minute is no more than chance in a version that proved good.
+        let fails = self.breaches >= rule.breaches
+            || self.fired
+            || !proven
+                && (self.breaches > 0
+                    || self.open.is_some_and(|it| exceeds(it.errors, it.total, rule.threshold)));
+        let standing = match () {
+            () if older => Standing::LeftForOlder,
+            () if fails => Standing::Failing,
+            () if proven => Standing::Proven,
+            () => Standing::Unproven,
+        };
+        let established = self.was_proven || until >= self.since.plus(armed);
+        Past { version: self.version, tally: self.tally, minute: self.minute, bad, standing, established }
+    }
+
+    /// A decision to take it back was refused: it stands as if it had not been taken.
+    pub fn refused(&mut self) {
+        (self.fired, self.bad, self.proven_worse) = (false, false, false);
     }
 
     pub fn statistics(&self) -> Statistics {
