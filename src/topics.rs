@@ -216,6 +216,15 @@ pub static OUTCOMES: Topic = Topic {
     max_message_bytes: 256 * KIB,
 };
 
+pub static ROLLBACK_REFUSALS: Topic = Topic {
+    name: "trunkline.rollback-refusals.v1",
+    key: "flowId",
+    description: "the newest rollback of each flow that was refused for a while or came too late: it is decided again",
+    cleanup: Cleanup::Compact,
+    values: Values::Json(|| schemars::schema_for!(Outcome)),
+    max_message_bytes: 256 * KIB,
+};
+
 pub static CONVERSATIONS: Topic = Topic {
     name: "trunkline.conversations.v1",
     key: "conversationId",
@@ -343,6 +352,7 @@ pub static ALL: &[&Topic] = &[
     &CONVERSATIONS,
     &ROLLBACK_DECISIONS,
     &OUTCOMES,
+    &ROLLBACK_REFUSALS,
     &SETTINGS,
     &LATE_EVENTS,
     &DEAD_LETTERS,

@@ -76,6 +76,10 @@ pub struct Outcome {
     /// What was in force before and after, where something was `applied`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
+    /// Where it was refused for a while: what is decided on facts from before this is refused
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
 }
 
 impl Outcome {
@@ -99,7 +103,13 @@ impl Outcome {
             requested_at: None,
             finished_at,
             effect: None,
+            not_before: None,
         }
+    }
+
+    /// The reason without its details.
+    pub fn code(&self) -> &str {
+        self.reason.split_once(':').map_or(&*self.reason, |(code, _)| code)
     }
 }
 

@@ -8,7 +8,7 @@ use super::subscription::{InboundRecord, OutboundRecord};
 use crate::model::Timestamp;
 use crate::model::decision::{Decision, Position};
 use crate::model::outcome::Outcome;
-use crate::topics::{OUTCOMES, headers};
+use crate::topics::{OUTCOMES, Topic, headers};
 
 /// A decision as it was read.
 pub type Read<'a, I, P> = Decision<'a, I, P, Vec<String>>;
@@ -84,6 +84,16 @@ pub fn outbound(role: &str, record: &InboundRecord, topic_name: &str, ending: &E
             }
         }
     }
+}
+
+/// The same record on another topic of ours.
+pub fn on_topic(mut record: OutboundRecord, topic: &'static Topic) -> OutboundRecord {
+    record.topic = topic;
+    let schema = record.headers.iter_mut().find(|(name, _)| name == headers::SCHEMA);
+    if let Some((_, schema)) = schema {
+        *schema = topic.schema_id().as_bytes().to_vec();
+    }
+    record
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ pub fn roles() -> Vec<Role> {
             kind: Kind::Sink,
             description: "rolls flow versions back, one at a time over all flows and instances",
             reads: vec![&topics::ROLLBACK_DECISIONS],
-            writes: vec![&topics::OUTCOMES],
+            writes: vec![&topics::OUTCOMES, &topics::ROLLBACK_REFUSALS],
             keeps: vec![],
             outside: &[PLATFORM, POSTGRES],
         },

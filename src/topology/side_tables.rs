@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::model::flow::FlowVersions;
+use crate::model::outcome::Outcome;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
 use crate::runtime::global_table::GlobalTable;
 use crate::runtime::kafka::KafkaSettings;
@@ -16,15 +17,17 @@ use crate::topics;
 /// Settings and flows known at most.
 const ENTRIES_LIMIT: usize = 100_000;
 
-/// Publish timelines and settings; clones share them.
+/// Publish timelines, settings and refused rollbacks; clones share them.
 #[derive(Clone, Debug)]
 pub struct SideTables {
     versions: GlobalTable<FlowVersions<'static>>,
     settings: GlobalTable<Setting<'static>>,
+    refusals: GlobalTable<Outcome>,
 }
 
 impl SideTables {
-    /// Starts reading. Registers `rollback.versions` and `rollback.settings` with `health`.
+    /// Starts reading. Registers `rollback.versions`, `rollback.settings` and
+    /// `rollback.refusals` with `health`.
     pub fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
         let part = |name: &str| health.part(&format!("rollback.{name}"));
         Self {
@@ -36,12 +39,19 @@ impl SideTables {
                 shutdown,
             ),
             settings: GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part("settings"), shutdown),
+            refusals: GlobalTable::open(
+                kafka,
+                &topics::ROLLBACK_REFUSALS,
+                ENTRIES_LIMIT,
+                part("refusals"),
+                shutdown,
+            ),
         }
     }
 
-    /// Waits until both are read. `false` when the shutdown came first.
+    /// Waits until all are read. `false` when the shutdown came first.
     pub async fn caught_up(&self) -> bool {
-        self.versions.caught_up().await && self.settings.caught_up().await
+        self.versions.caught_up().await && self.settings.caught_up().await && self.refusals.caught_up().await
     }
 }
 
@@ -58,6 +68,10 @@ impl Lookup for SideTables {
             .filter(|(scope, setting)| scope.starts_with(MAINTENANCE) && !setting.value.is_null())
             .filter_map(|(scope, setting)| Some((scope.to_string(), read(setting)?)))
             .collect()
+    }
+
+    fn refusal(&self, flow_id: &str) -> Option<Arc<Outcome>> {
+        self.refusals.get(flow_id)
     }
 
     fn settings_revision(&self) -> u64 {

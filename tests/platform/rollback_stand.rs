@@ -21,7 +21,7 @@ use trunkline::simulator::{
 use trunkline::sinks::rollback::{
     ActuationError, FlowVersionChange, RollbackActuator, Settings as ActuationSettings,
 };
-use trunkline::topics::{DEAD_LETTERS, OUTCOMES, ROLLBACK_DECISIONS};
+use trunkline::topics::{DEAD_LETTERS, OUTCOMES, ROLLBACK_DECISIONS, ROLLBACK_REFUSALS};
 
 use crate::support::postgres::TestDatabase;
 use crate::support::{kafka, within};
@@ -63,7 +63,8 @@ impl Stand {
     pub async fn with(flows: usize) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kafka = kafka::settings();
-        kafka::create_topics(&kafka, &[&ROLLBACK_DECISIONS, &OUTCOMES, &DEAD_LETTERS], 3).await;
+        let topics = [&ROLLBACK_DECISIONS, &OUTCOMES, &ROLLBACK_REFUSALS, &DEAD_LETTERS];
+        kafka::create_topics(&kafka, &topics, 3).await;
         let (own_database, database) = TestDatabase::migrated().await;
         let version = |id: &str, status| VersionScenario { id: id.to_owned(), status, error_rate: 0.0 };
         let flows = (0..flows)

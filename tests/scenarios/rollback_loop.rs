@@ -1,7 +1,7 @@
 //! From flow minutes to rollback decisions and their verification, in memory, with crashes
 //! in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use trunkline::model::Timestamp;
 use trunkline::model::decision::Mode;
 use trunkline::model::flow::{FlowVersions, MinuteSource};
+use trunkline::model::outcome::Outcome;
 use trunkline::model::settings::MaintenanceWindow;
 use trunkline::runtime::driver::Driver;
 use trunkline::stages::rollback::rule::Rule;
@@ -22,6 +23,7 @@ const FLOWS: [&str; 3] = ["menu", "billing", "support"];
 #[derive(Default)]
 struct Tables {
     windows: Mutex<Vec<(String, MaintenanceWindow)>>,
+    refusals: Mutex<BTreeMap<String, Arc<Outcome>>>,
 }
 
 impl Lookup for Tables {
@@ -31,6 +33,10 @@ impl Lookup for Tables {
 
     fn windows(&self) -> Vec<(String, MaintenanceWindow)> {
         self.windows.lock().unwrap().clone()
+    }
+
+    fn refusal(&self, flow_id: &str) -> Option<Arc<Outcome>> {
+        self.refusals.lock().unwrap().get(flow_id).cloned()
     }
 
     fn settings_revision(&self) -> u64 {
@@ -165,4 +171,75 @@ fn an_open_window_suppresses_and_is_named() {
     assert_eq!(suppressed["reason"], "suppressed_by_maintenance_window");
     assert_eq!(suppressed["inputs"]["maintenance"], json!(["maintenance/1"]));
     assert_eq!(suppressed["settingsRevision"], 1);
+}
+
+/// What the actuator tells of the last rollback of "menu".
+fn refuse(
+    played: &Loop,
+    tables: &Tables,
+    status: &str,
+    reason: &str,
+    not_before: Option<Timestamp>,
+) -> Value {
+    let decided = played.records(&topics::ROLLBACK_DECISIONS, "menu");
+    let rollback = decided.iter().rfind(|decision| decision["action"] == "rollback").expect("a rollback");
+    let outcome = json!({
+        "decisionId": rollback["decisionId"], "loop": "rollback", "key": "menu", "sequence": rollback["sequence"],
+        "status": status, "reason": reason, "attempts": 0, "finishedAt": start(), "notBefore": not_before,
+    });
+    let told = Arc::new(serde_json::from_value(outcome).expect("an outcome"));
+    tables.refusals.lock().unwrap().insert("menu".to_owned(), told);
+    rollback.clone()
+}
+
+#[test]
+fn a_refused_rollback_is_decided_again_once_it_may_be() {
+    for (status, reason, wait) in [
+        ("unchanged", "maintenance_window: maintenance/1", None),
+        ("expired", "older than its expiry", None),
+        ("unchanged", "cooldown: rolled back before", Some(5)),
+    ] {
+        let tables = Arc::new(Tables::default());
+        let mut played = Loop::new(1, 0.0, Arc::clone(&tables));
+        played.minutes(30, "1", 1, 100);
+        played.minutes(4, "2", 20, 100);
+        let last = |played: &Loop| played.answers("menu").pop().expect("an answer");
+        assert_eq!(last(&played), ("hold".to_owned(), "already_decided".to_owned()));
+        let not_before = wait.map(|minutes| start().plus(MINUTE * (played.minute + minutes)));
+        let refused = refuse(&played, &tables, status, reason, not_before);
+        for _ in 1..wait.unwrap_or(1) {
+            played.minute("2", 20, 100);
+            assert_eq!(last(&played), ("hold".to_owned(), "cooldown".to_owned()));
+        }
+        played.minute("2", 20, 100);
+        assert_eq!(last(&played).0, "rollback", "{reason}");
+        // It is told back once: the next one is not taken for refused.
+        played.minutes(10, "2", 20, 100);
+        assert_eq!(last(&played), ("hold".to_owned(), "already_decided".to_owned()));
+        // Others were not refused.
+        assert_eq!(played.answers("billing").iter().filter(|(action, _)| action == "rollback").count(), 1);
+        let again = played.records(&topics::ROLLBACK_DECISIONS, "menu");
+        let again = again.iter().rfind(|decision| decision["action"] == "rollback").unwrap();
+        assert_ne!(again["decisionId"], refused["decisionId"]);
+        // What was not done is not verified.
+        played.minutes(3, "2", 0, 0);
+        played.minutes(14, "1", 1, 100);
+        let outcomes = played.records(&topics::OUTCOMES, "menu");
+        let verified: Vec<_> = outcomes.iter().map(|outcome| &outcome["decisionId"]).collect();
+        assert_eq!(verified, [&again["decisionId"]]);
+    }
+}
+
+#[test]
+fn a_rollback_names_its_candidates() {
+    let played = history(1, 0.0);
+    let decided = played.records(&topics::ROLLBACK_DECISIONS, "menu");
+    let rollback = decided.iter().find(|decision| decision["action"] == "rollback").expect("a rollback");
+    let expected = json!([{"flowVersion": "1", "reason": "baseline"}]);
+    assert_eq!(rollback["parameters"]["candidates"], expected);
+    let others = decided.iter().filter(|decision| decision["action"] != "rollback");
+    assert!(
+        others.clone().count() > 0
+            && others.into_iter().all(|it| it["parameters"].get("candidates").is_none())
+    );
 }

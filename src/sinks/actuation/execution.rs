@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::leases::Tenure;
 use super::ledger::{Ledger, LedgerError};
-use super::{Actuation, Change, End, Found, Point, Read, Refused};
+use super::{Actuation, COOLDOWN, Change, End, Found, MAINTENANCE_WINDOW, Point, Read, Refused};
 use crate::genesys::{CallError, CallErrorKind as Kind, Reply, Scope};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Mode};
@@ -122,6 +122,8 @@ pub struct Execution<'a, 'd, C: Change, L> {
     clock: DatabaseClock,
     /// The database has said so.
     expired: bool,
+    /// Facts from before this are refused.
+    not_before: Option<Timestamp>,
     /// Intents on record.
     claims: u32,
     /// Requests that were, or may have been, sent.
@@ -178,6 +180,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             stop,
             clock: DatabaseClock { asked_at: Instant::now(), told: clock::now() },
             expired: false,
+            not_before: None,
             claims: 0,
             attempts: 0,
             conflicts: 0,
@@ -395,12 +398,13 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
                 return Ok(Next::Again);
             }
             Ok(Claim::Maintenance(scope)) => {
-                return Ok(end(OutcomeStatus::Unchanged, format!("maintenance_window: {scope}")));
+                return Ok(end(OutcomeStatus::Unchanged, format!("{MAINTENANCE_WINDOW}: {scope}")));
             }
             Ok(Claim::LockedOut(until)) => {
+                self.not_before = Some(until);
                 return Ok(end(
                     OutcomeStatus::Unchanged,
-                    format!("cooldown: rolled back before; until {until}"),
+                    format!("{COOLDOWN}: rolled back before; until {until}"),
                 ));
             }
             Ok(Claim::TakenBack) => {
@@ -591,6 +595,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
     async fn settle(&mut self, status: OutcomeStatus, reason: String) -> Result<Outcome, Interrupted> {
         let mut outcome = Outcome::of(self.decision, status, reason, self.clock.now());
         outcome.attempts = self.attempts;
+        outcome.not_before = self.not_before;
         let applied = self.last.as_ref().filter(|_| status == OutcomeStatus::Applied);
         outcome.effect = applied.map(|last| C::effect(last.plan.clone()));
         if let Some(last) = &self.last {

@@ -31,7 +31,7 @@ use crate::sinks::backoff::Backoff;
 use crate::telemetry;
 use crate::topics::headers;
 
-/// Records in one transaction at most.
+/// Decisions in one transaction at most.
 const BATCH_LIMIT: usize = 500;
 /// How long decisions under way are waited for when their partition goes or the
 /// process stops: a write on its way gets 1.5 s for its reply, the ledger the rest.
@@ -268,7 +268,11 @@ impl<C: Change, L: Ledger> Member<C, L> {
 
     fn finish(&mut self, partition: TopicPartition, record: &InboundRecord, ending: &Ending) {
         let topic = self.actuation.kafka.topic(record.topic);
-        let outbound = decided::outbound(C::DECLARATION.role, record, &topic, ending);
+        let mut outbound = vec![decided::outbound(C::DECLARATION.role, record, &topic, ending)];
+        if let Ending::Outcome(outcome) = ending {
+            let told = C::tells_back(outcome).map(|topic| decided::on_topic(outbound[0].clone(), topic));
+            outbound.extend(told);
+        }
         let status = match ending {
             Ending::Outcome(outcome) => outcome.status.name(),
             Ending::DeadLetter { .. } => "dead_letter",
@@ -289,7 +293,7 @@ impl<C: Change, L: Ledger> Member<C, L> {
             return;
         }
         // One after the other, as tests count them.
-        batch.records.iter().for_each(|_| C::reached(Point::Publishing));
+        batch.statuses.iter().for_each(|_| C::reached(Point::Publishing));
         let (records, offsets, handle) =
             (std::mem::take(&mut batch.records), batch.offsets.clone(), self.handle.clone());
         let publication = Box::pin(async move { handle.publish(records, offsets).await });

@@ -32,7 +32,7 @@ use crate::genesys::{CallError, Priority, Reply, Scope};
 use crate::health::Health;
 use crate::metrics::Metric;
 use crate::model::decision::Action;
-use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::postgres::intents::{FlowChange, FlowTerms};
 use crate::runtime::decided;
 use crate::runtime::kafka::KafkaSettings;
@@ -41,6 +41,10 @@ use crate::topics::Topic;
 
 pub use execution::{Attempt, Interrupted};
 pub use ledger::{Ledger, LedgerError};
+
+/// Codes of the reasons with which a claim refuses for a while.
+pub const COOLDOWN: &str = "cooldown";
+pub const MAINTENANCE_WINDOW: &str = "maintenance_window";
 
 /// A decision of this kind as it was read.
 pub type Read<'a, C> = decided::Read<'a, <C as Change>::Inputs<'a>, <C as Change>::Parameters>;
@@ -178,6 +182,12 @@ pub trait Change: Sized + Send + Sync + 'static {
 
     /// The plan as it stands in the outcome.
     fn effect(plan: Self::Plan) -> Effect;
+
+    /// Where else an outcome goes: to those who have to decide again.
+    fn tells_back(outcome: &Outcome) -> Option<&'static Topic> {
+        let _ = outcome;
+        None
+    }
 
     /// Says that an execution has come to this point.
     fn reached(point: Point);

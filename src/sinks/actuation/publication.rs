@@ -6,7 +6,7 @@ use crate::runtime::subscription::{Offsets, OutboundRecord, TopicPartition};
 /// A record's ending as it will stand on its topic.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    pub outbound: OutboundRecord,
+    pub outbound: Vec<OutboundRecord>,
     /// For the metric: an outcome's status, or `dead_letter`.
     pub status: &'static str,
 }
@@ -20,16 +20,16 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// From each tracker the part without holes, `at_most` records in all.
+    /// From each tracker the part without holes, `at_most` decisions in all.
     pub fn collect<'a>(
         trackers: impl Iterator<Item = (TopicPartition, &'a Tracker<Finished>)>,
         at_most: usize,
     ) -> Self {
         let mut batch = Self::default();
         for (partition, tracker) in trackers {
-            let (ready, next) = tracker.publishable(at_most - batch.records.len());
+            let (ready, next) = tracker.publishable(at_most - batch.statuses.len());
             for finished in ready {
-                batch.records.push(finished.outbound.clone());
+                batch.records.extend(finished.outbound.iter().cloned());
                 batch.statuses.push(finished.status);
             }
             batch.offsets.extend(next.map(|next| (partition, next)));

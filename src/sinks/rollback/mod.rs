@@ -13,16 +13,17 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::actuation::{
-    Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, Point, Read, Refused,
+    Actuation, Attempt, COOLDOWN, Change, Declaration, End, Exclusivity, Found, MAINTENANCE_WINDOW, Point,
+    Read, Refused,
 };
 use crate::genesys::{CallError, Client, PlatformVersion, Priority, Reply, Scope};
 use crate::metrics;
 use crate::model::decision::Action;
-use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::model::rollback::{RollbackInputs, RollbackParameters, VersionChange};
 use crate::postgres::Database;
 use crate::postgres::intents::{FlowChange, FlowTerms};
-use crate::topics::ROLLBACK_DECISIONS;
+use crate::topics::{ROLLBACK_DECISIONS, ROLLBACK_REFUSALS, Topic};
 
 pub use super::actuation::{ActuationError, Settings};
 
@@ -184,6 +185,14 @@ impl<P: Platform> Change for FlowVersionChange<P> {
             version: &plan.version,
             event_time: decision.event_time,
         })
+    }
+
+    fn tells_back(outcome: &Outcome) -> Option<&'static Topic> {
+        let refused = match outcome.status {
+            OutcomeStatus::Unchanged => matches!(outcome.code(), COOLDOWN | MAINTENANCE_WINDOW),
+            status => status == OutcomeStatus::Expired,
+        };
+        refused.then_some(&ROLLBACK_REFUSALS)
     }
 
     fn effect(plan: VersionChange) -> Effect {

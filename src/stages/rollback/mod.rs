@@ -51,6 +51,9 @@ pub trait Lookup: Send + Sync + 'static {
     /// Every maintenance window with its scope.
     fn windows(&self) -> Vec<(String, MaintenanceWindow)>;
 
+    /// The newest decision about a flow that was refused or came too late, and how.
+    fn refusal(&self, flow_id: &str) -> Option<Arc<Outcome>>;
+
     /// Greatest revision among the settings that were read.
     fn settings_revision(&self) -> u64;
 }
@@ -152,8 +155,19 @@ impl Rollback {
                 requested_at: None,
                 finished_at: record.at,
                 effect: None,
+                not_before: None,
             },
         );
+    }
+
+    /// A rollback that was refused is no longer decided, and will not be verified.
+    fn hear(&self, flow_id: &str, state: &mut State) {
+        let Some(pending) = &state.pending else { return };
+        let refusal = self.lookup.refusal(flow_id);
+        if let Some(refusal) = refusal.filter(|refusal| refusal.decision_id == pending.decision_id) {
+            state.guard.refused(pending.bad_version(), refusal.not_before);
+            state.pending = None;
+        }
     }
 
     /// Whether a rollback decided before has helped.
@@ -220,6 +234,7 @@ impl Stage for Rollback {
         if !minute.complete && !state.guard.misses(&self.rule, &minute) {
             return Step::NoOp("minute_not_complete");
         }
+        self.hear(&minute.flow_id, state);
         let versions = self.lookup.versions(&minute.flow_id);
         let maintenance = self.maintenance(&minute, record.at);
         let around = Surroundings { versions: versions.as_deref(), maintenance: &maintenance };

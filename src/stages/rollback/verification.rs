@@ -32,6 +32,10 @@ impl Pending {
         Self { decision_id, sequence, bad_version, decided_at, switched_at: None, total: 0, errors: 0 }
     }
 
+    pub fn bad_version(&self) -> &str {
+        &self.bad_version
+    }
+
     /// After another minute, which ended at `until`, with the version that is in force
     /// since then. `counts` are of a minute of that version.
     pub fn observe(&mut self, in_force: (&str, Timestamp), until: Timestamp, counts: Option<(u64, u64)>) {
