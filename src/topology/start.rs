@@ -242,7 +242,7 @@ impl Starting<'_> {
 
     fn actuator(&mut self) -> anyhow::Result<()> {
         let change = actuator::DialChange::new(self.client()?, redecide::by(self.rule()));
-        let (kafka, settings) = (self.kafka.clone(), actuator::Settings::default());
+        let (kafka, settings) = (self.kafka.clone(), actuator::settings());
         let actuator = actuator::Actuator::new(kafka, settings, change, self.database.clone());
         let (health, stop) = (self.health.clone(), self.running.stop.clone());
         self.task(roles::ACTUATOR, async move { actuator.run(&health, stop).await });

@@ -160,6 +160,11 @@ async fn maintenance_and_cooldown_are_asked_in_the_statement_that_claims() {
     let outcomes = stand.outcomes(3).await;
     let last = outcomes.iter().find(|outcome| outcome.sequence == 2).unwrap();
     assert!(last.reason.starts_with("cooldown"), "{last:?}");
+    // Both refusals are told back, each as it is recorded.
+    let told = stand.refusals().await;
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|refusal| outcomes.contains(refusal)), "{told:?}");
+    assert!(last.not_before.is_some(), "{last:?}");
     assert_eq!(stand.activations(None).await.len(), 1);
     instance.stop().await;
 }

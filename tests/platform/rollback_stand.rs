@@ -21,7 +21,7 @@ use trunkline::simulator::{
 use trunkline::sinks::rollback::{
     ActuationError, FlowVersionChange, RollbackActuator, Settings as ActuationSettings,
 };
-use trunkline::topics::{DEAD_LETTERS, OUTCOMES, ROLLBACK_DECISIONS, ROLLBACK_REFUSALS};
+use trunkline::topics::{DEAD_LETTERS, OUTCOMES, ROLLBACK_DECISIONS, ROLLBACK_REFUSALS, Topic};
 
 use crate::support::postgres::TestDatabase;
 use crate::support::{kafka, within};
@@ -165,18 +165,25 @@ impl Stand {
     /// Waits for so many outcomes.
     pub async fn outcomes(&self, count: usize) -> Vec<Outcome> {
         within(Duration::from_secs(90), "outcomes", || async {
-            let kafka = self.kafka.clone();
-            let read = tokio::task::spawn_blocking(move || kafka::read_all(&kafka, &OUTCOMES)).await.unwrap();
-            let read: Vec<Outcome> = read
-                .iter()
-                .map(|record| {
-                    let value = rdkafka::Message::payload(record).expect("a value");
-                    serde_json::from_slice(value).expect("an outcome")
-                })
-                .collect();
+            let read = self.read(&OUTCOMES).await;
             (read.len() >= count).then_some(read)
         })
         .await
+    }
+
+    /// What was told back to the stage so far.
+    pub async fn refusals(&self) -> Vec<Outcome> {
+        self.read(&ROLLBACK_REFUSALS).await
+    }
+
+    async fn read(&self, topic: &'static Topic) -> Vec<Outcome> {
+        let kafka = self.kafka.clone();
+        let read = tokio::task::spawn_blocking(move || kafka::read_all(&kafka, topic)).await.unwrap();
+        let outcome = |record| {
+            let value = rdkafka::Message::payload(record).expect("a value");
+            serde_json::from_slice(value).expect("an outcome")
+        };
+        read.iter().map(outcome).collect()
     }
 }
 

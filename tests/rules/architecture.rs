@@ -172,6 +172,7 @@ fn siblings_known(path: &[String], source: &str) -> BTreeSet<String> {
 
 /// What siblings stand on: private to their room, and knowing none of them but each other.
 const FOUNDATIONS: &[&str] = &[
+    "sinks::actuation",
     "sinks::backoff",
     "sinks::positioned",
     "sources::complaints",

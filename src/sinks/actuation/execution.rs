@@ -80,13 +80,6 @@ pub struct Attempt<P> {
     under_way_until: Instant,
 }
 
-#[cfg(test)]
-impl<P> Attempt<P> {
-    pub(in crate::sinks) fn of(request: SentRequest, plan: P) -> Self {
-        Self { request, plan, at: Timestamp::MIN, under_way_until: Instant::now() }
-    }
-}
-
 /// An attempt whose effect is not known.
 #[derive(Clone, Debug)]
 struct Doubt<P> {
@@ -418,8 +411,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if self.superseded.is_cancelled() || self.clock.now() >= self.decision.expires_at {
             return Ok(Next::Again);
         }
-        let under_way_until = sendable + self.actuation.settings.in_flight_time;
-        let attempt = Attempt { request, plan, at: self.clock.now(), under_way_until };
+        let attempt = Attempt { request, plan, at: self.clock.now(), under_way_until: sendable };
         let scope = self.scope(Some(&attempt.plan), sendable.min(self.deadline()));
         let result = self.actuation.change.send(&attempt.request, key, &scope).await;
         C::reached(Point::Called);
@@ -431,6 +423,9 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         attempt: Attempt<C::Plan>,
         result: Result<Reply, CallError>,
     ) -> Result<Next, Interrupted> {
+        // Whatever was sent was sent before now.
+        let latest = Instant::now() + self.actuation.settings.in_flight_time;
+        let attempt = Attempt { under_way_until: latest, ..attempt };
         let name = result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
         C::DECLARATION.attempts.counter(&[name]).increment(1);
         let error = match result {

@@ -16,7 +16,7 @@ mod queues;
 #[cfg(test)]
 pub(in crate::sinks) mod stand;
 #[cfg(test)]
-mod tests;
+pub(in crate::sinks) mod tests;
 mod tracker;
 
 use std::fmt::Debug;

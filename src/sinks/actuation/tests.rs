@@ -9,56 +9,54 @@ use tokio::time::Instant;
 
 use super::execution::{Interrupted, end_at_once};
 use super::ledger::Ledger;
-use super::stand::{Act, DISTURBANCES, Refusal, SLOW, Staged, Stand, plain};
-use super::{Change, Read};
+use super::stand::{Act, DISTURBANCES, Disturbance, Refusal, SLOW, Staged, Stand, plain};
+use super::{Read, Settings};
 use crate::genesys::CallErrorKind;
 use crate::model::decision::{Action, Mode};
 use crate::model::outcome::OutcomeStatus;
 
-/// Each of these for dial rates and for flow versions.
-macro_rules! for_every_change {
-    ($($test:ident),* $(,)?) => {
-        mod dial_rates {
+/// Each of these for one kind of change; beside the change's own tests.
+macro_rules! protocol_tests {
+    ($change:ty) => {
+        $crate::sinks::actuation::tests::protocol_tests!(
+            $change:
+            a_change_is_claimed_sent_and_settled_once,
+            shadow_hold_and_what_is_not_its_action_touch_nothing,
+            too_old_is_never_sent,
+            how_old_it_is_goes_by_the_ledgers_clock,
+            a_429_is_waited_out,
+            a_429_beyond_the_expiry_expires_and_says_why,
+            server_errors_are_read_back_and_tried_again,
+            an_effect_whose_reply_was_lost_is_confirmed_by_reading_back,
+            a_slow_change_is_one_change_and_ours,
+            a_slow_change_is_ours_when_it_lands_after_the_expiry,
+            a_doubt_nobody_can_settle_ends_after_its_limit,
+            garbage_in_answer_to_a_read_is_tried_again_until_the_expiry,
+            refusals_that_no_retry_mends_fail_with_their_reason,
+            a_breaker_pause_is_waited_out_and_costs_no_attempt,
+            nothing_is_sent_while_the_ledger_is_away,
+            a_claim_without_an_answer_is_looked_up_and_leaves_no_doubt,
+            a_crash_after_the_effect_is_settled_without_a_second_one,
+            a_crash_before_the_effect_sends_it_again_and_has_one,
+            found_too_late_a_crashed_attempt_without_effect_expires,
+            who_lost_the_lease_sends_and_settles_nothing,
+            a_stop_ends_every_wait_within_two_seconds,
+            whatever_befalls_any_two_calls_there_is_one_effect_and_it_is_told,
+        );
+    };
+    ($change:ty: $($test:ident),* $(,)?) => {
+        mod protocol {
+            use super::*;
             $(#[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$test::<crate::sinks::actuator::tests::Dial>().await;
-            })*
-        }
-        mod flow_versions {
-            $(#[tokio::test(start_paused = true)]
-            async fn $test() {
-                super::$test::<crate::sinks::rollback::tests::Flow>().await;
+                $crate::sinks::actuation::tests::$test::<$change>().await;
             })*
         }
     };
 }
+pub(in crate::sinks) use protocol_tests;
 
-for_every_change!(
-    a_change_is_claimed_sent_and_settled_once,
-    shadow_hold_and_what_is_not_its_action_touch_nothing,
-    too_old_is_never_sent,
-    how_old_it_is_goes_by_the_ledgers_clock,
-    a_429_is_waited_out,
-    a_429_beyond_the_expiry_expires_and_says_why,
-    server_errors_are_read_back_and_tried_again,
-    an_effect_whose_reply_was_lost_is_confirmed_by_reading_back,
-    a_slow_change_is_one_change_and_ours,
-    a_slow_change_is_ours_when_it_lands_after_the_expiry,
-    a_doubt_nobody_can_settle_ends_after_its_limit,
-    garbage_in_answer_to_a_read_is_tried_again_until_the_expiry,
-    refusals_that_no_retry_mends_fail_with_their_reason,
-    a_breaker_pause_is_waited_out_and_costs_no_attempt,
-    nothing_is_sent_while_the_ledger_is_away,
-    a_claim_without_an_answer_is_looked_up_and_leaves_no_doubt,
-    a_crash_after_the_effect_is_settled_without_a_second_one,
-    a_crash_before_the_effect_sends_it_again_and_has_one,
-    found_too_late_a_crashed_attempt_without_effect_expires,
-    who_lost_the_lease_sends_and_settles_nothing,
-    a_stop_ends_every_wait_within_two_seconds,
-    whatever_befalls_any_two_calls_there_is_one_effect_and_it_is_told,
-);
-
-async fn a_change_is_claimed_sent_and_settled_once<C: Staged>() {
+pub(in crate::sinks) async fn a_change_is_claimed_sent_and_settled_once<C: Staged>() {
     let stand = Stand::<C>::new().await;
     let outcome = stand.outcome().await;
     assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1));
@@ -70,7 +68,7 @@ async fn a_change_is_claimed_sent_and_settled_once<C: Staged>() {
     assert_eq!((stand.effects(), stand.sent()), (1, 1));
 }
 
-async fn shadow_hold_and_what_is_not_its_action_touch_nothing<C: Staged>() {
+pub(in crate::sinks) async fn shadow_hold_and_what_is_not_its_action_touch_nothing<C: Staged>() {
     let stand = Stand::<C>::new().await;
     let ended = |mode, action| {
         let decision: Read<'_, C> = Read::<C> { mode, action, ..C::decision() };
@@ -89,7 +87,7 @@ async fn shadow_hold_and_what_is_not_its_action_touch_nothing<C: Staged>() {
     assert_eq!(ended(Mode::Live, Action::Route), foreign);
 }
 
-async fn too_old_is_never_sent<C: Staged>() {
+pub(in crate::sinks) async fn too_old_is_never_sent<C: Staged>() {
     let stand = Stand::<C>::new().await;
     tokio::time::advance(C::LIFE).await;
     let outcome = stand.outcome().await;
@@ -97,7 +95,7 @@ async fn too_old_is_never_sent<C: Staged>() {
     assert_eq!((stand.sent(), stand.intents()), (0, 0));
 }
 
-async fn how_old_it_is_goes_by_the_ledgers_clock<C: Staged>() {
+pub(in crate::sinks) async fn how_old_it_is_goes_by_the_ledgers_clock<C: Staged>() {
     // This process is far behind: by its own clock the decision has all its time yet.
     let stand = Stand::<C>::new().await;
     stand.memory.set_ahead(C::LIFE);
@@ -115,7 +113,7 @@ async fn how_old_it_is_goes_by_the_ledgers_clock<C: Staged>() {
     assert_eq!((outcome.status, stand.effects(), stand.intents()), (OutcomeStatus::Expired, 0, 1));
 }
 
-async fn a_429_is_waited_out<C: Staged>() {
+pub(in crate::sinks) async fn a_429_is_waited_out<C: Staged>() {
     let wait = Duration::from_secs(7);
     let stand = Stand::<C>::new().await.writes(&[Act::Refuse(Refusal::RateLimited(wait))]);
     let began = Instant::now();
@@ -124,7 +122,7 @@ async fn a_429_is_waited_out<C: Staged>() {
     assert_eq!(stand.effects(), 1);
 }
 
-async fn a_429_beyond_the_expiry_expires_and_says_why<C: Staged>() {
+pub(in crate::sinks) async fn a_429_beyond_the_expiry_expires_and_says_why<C: Staged>() {
     let stand = Stand::<C>::new().await.writes(&[Act::Refuse(Refusal::RateLimited(C::LIFE * 2))]);
     let began = Instant::now();
     let outcome = stand.outcome().await;
@@ -133,7 +131,7 @@ async fn a_429_beyond_the_expiry_expires_and_says_why<C: Staged>() {
     assert!(began.elapsed() <= C::LIFE + Duration::from_secs(1));
 }
 
-async fn server_errors_are_read_back_and_tried_again<C: Staged>() {
+pub(in crate::sinks) async fn server_errors_are_read_back_and_tried_again<C: Staged>() {
     let server = || plain(CallErrorKind::Server { status: 503 });
     let stand = Stand::<C>::new().await.writes(&[server(), server(), server()]);
     let outcome = stand.outcome().await;
@@ -143,7 +141,7 @@ async fn server_errors_are_read_back_and_tried_again<C: Staged>() {
     assert_eq!(world.effects.len(), 1);
 }
 
-async fn an_effect_whose_reply_was_lost_is_confirmed_by_reading_back<C: Staged>() {
+pub(in crate::sinks) async fn an_effect_whose_reply_was_lost_is_confirmed_by_reading_back<C: Staged>() {
     for kind in [CallErrorKind::NoReply, CallErrorKind::Server { status: 504 }] {
         let stand = Stand::<C>::new().await.writes(&[Act::WorkBut(kind)]);
         let outcome = stand.outcome().await;
@@ -155,7 +153,7 @@ async fn an_effect_whose_reply_was_lost_is_confirmed_by_reading_back<C: Staged>(
 }
 
 /// Twice as long as a request may wait for its reply; a second one would be refused.
-async fn a_slow_change_is_one_change_and_ours<C: Staged>() {
+pub(in crate::sinks) async fn a_slow_change_is_one_change_and_ours<C: Staged>() {
     for second in [plain(CallErrorKind::Conflict), Act::Refuse(Refusal::RateLimited(Duration::from_secs(5)))]
     {
         let stand = Stand::<C>::new().await.writes(&[Act::Late(SLOW), second]);
@@ -170,7 +168,7 @@ async fn a_slow_change_is_one_change_and_ours<C: Staged>() {
     }
 }
 
-async fn a_slow_change_is_ours_when_it_lands_after_the_expiry<C: Staged>() {
+pub(in crate::sinks) async fn a_slow_change_is_ours_when_it_lands_after_the_expiry<C: Staged>() {
     let late = [Act::Late(SLOW), plain(CallErrorKind::NoReply), plain(CallErrorKind::NoReply)];
     let stand = Stand::<C>::new().await.writes(&late);
     tokio::time::advance(C::LIFE - Duration::from_secs(5)).await;
@@ -179,7 +177,7 @@ async fn a_slow_change_is_ours_when_it_lands_after_the_expiry<C: Staged>() {
     assert!(stand.memory.now() >= stand.decision.expires_at);
 }
 
-async fn a_doubt_nobody_can_settle_ends_after_its_limit<C: Staged>() {
+pub(in crate::sinks) async fn a_doubt_nobody_can_settle_ends_after_its_limit<C: Staged>() {
     let mut reads = vec![Act::Work];
     reads.resize_with(10_000, || plain(CallErrorKind::NotSent));
     let stand = Stand::<C>::new().await.writes(&[Act::WorkBut(CallErrorKind::NoReply)]).reads(&reads);
@@ -189,7 +187,7 @@ async fn a_doubt_nobody_can_settle_ends_after_its_limit<C: Staged>() {
     assert!(stand.memory.now() >= stand.decision.expires_at.plus(stand.actuation.settings.settling_limit));
 }
 
-async fn garbage_in_answer_to_a_read_is_tried_again_until_the_expiry<C: Staged>() {
+pub(in crate::sinks) async fn garbage_in_answer_to_a_read_is_tried_again_until_the_expiry<C: Staged>() {
     let garbage = || plain(CallErrorKind::Malformed);
     let stand = Stand::<C>::new().await.reads(&[garbage()]);
     assert_eq!(stand.outcome().await.status, OutcomeStatus::Applied);
@@ -199,7 +197,7 @@ async fn garbage_in_answer_to_a_read_is_tried_again_until_the_expiry<C: Staged>(
     assert!(outcome.reason.contains("malformed"), "{}", outcome.reason);
 }
 
-async fn refusals_that_no_retry_mends_fail_with_their_reason<C: Staged>() {
+pub(in crate::sinks) async fn refusals_that_no_retry_mends_fail_with_their_reason<C: Staged>() {
     for (kind, code) in [
         (CallErrorKind::NotFound, C::DECLARATION.missing),
         (CallErrorKind::Forbidden, "forbidden"),
@@ -220,7 +218,7 @@ async fn refusals_that_no_retry_mends_fail_with_their_reason<C: Staged>() {
     }
 }
 
-async fn a_breaker_pause_is_waited_out_and_costs_no_attempt<C: Staged>() {
+pub(in crate::sinks) async fn a_breaker_pause_is_waited_out_and_costs_no_attempt<C: Staged>() {
     let pause = Duration::from_secs(10);
     let stand = Stand::<C>::new().await.writes(&[Act::Refuse(Refusal::Paused(pause))]);
     let began = Instant::now();
@@ -229,7 +227,7 @@ async fn a_breaker_pause_is_waited_out_and_costs_no_attempt<C: Staged>() {
     assert!(began.elapsed() >= pause);
 }
 
-async fn nothing_is_sent_while_the_ledger_is_away<C: Staged>() {
+pub(in crate::sinks) async fn nothing_is_sent_while_the_ledger_is_away<C: Staged>() {
     let stand = Stand::<C>::new().await;
     stand.memory.away.store(true, Ordering::Relaxed);
     let away = Arc::clone(&stand.memory.away);
@@ -242,10 +240,10 @@ async fn nothing_is_sent_while_the_ledger_is_away<C: Staged>() {
     assert!(stand.memory.now() >= stand.decision.expires_at.plus(C::LIFE));
 }
 
-async fn a_claim_without_an_answer_is_looked_up_and_leaves_no_doubt<C: Staged>() {
+pub(in crate::sinks) async fn a_claim_without_an_answer_is_looked_up_and_leaves_no_doubt<C: Staged>() {
     let stand = Stand::<C>::new().await;
     // History, read, claim.
-    stand.memory.trap.set([(2, super::stand::Disturbance::LostAfter)]);
+    stand.memory.trap.set([(2, Disturbance::LostAfter)]);
     let began = Instant::now();
     let outcome = stand.outcome().await;
     assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Applied, 1), "nothing was sent for it");
@@ -253,7 +251,7 @@ async fn a_claim_without_an_answer_is_looked_up_and_leaves_no_doubt<C: Staged>()
     assert_eq!((stand.intents(), stand.sent()), (2, 1));
 }
 
-async fn a_crash_after_the_effect_is_settled_without_a_second_one<C: Staged>() {
+pub(in crate::sinks) async fn a_crash_after_the_effect_is_settled_without_a_second_one<C: Staged>() {
     let stand = Stand::<C>::new().await.writes(&[Act::WorkAndHang]);
     // Dropped in the middle of the call: what a crash leaves behind.
     let crashed = tokio::time::timeout(Duration::from_secs(1), stand.run()).await;
@@ -263,7 +261,7 @@ async fn a_crash_after_the_effect_is_settled_without_a_second_one<C: Staged>() {
     assert_eq!((stand.effects(), stand.sent(), stand.intents()), (1, 1, 1));
 }
 
-async fn a_crash_before_the_effect_sends_it_again_and_has_one<C: Staged>() {
+pub(in crate::sinks) async fn a_crash_before_the_effect_sends_it_again_and_has_one<C: Staged>() {
     let stand = Stand::<C>::new().await.writes(&[Act::Hang]);
     assert!(tokio::time::timeout(Duration::from_secs(1), stand.run()).await.is_err());
     let outcome = stand.outcome().await;
@@ -273,7 +271,7 @@ async fn a_crash_before_the_effect_sends_it_again_and_has_one<C: Staged>() {
     assert_eq!(world.effects.len(), 1);
 }
 
-async fn found_too_late_a_crashed_attempt_without_effect_expires<C: Staged>() {
+pub(in crate::sinks) async fn found_too_late_a_crashed_attempt_without_effect_expires<C: Staged>() {
     let stand = Stand::<C>::new().await.writes(&[Act::Hang]);
     assert!(tokio::time::timeout(Duration::from_secs(1), stand.run()).await.is_err());
     tokio::time::advance(C::LIFE).await;
@@ -282,7 +280,7 @@ async fn found_too_late_a_crashed_attempt_without_effect_expires<C: Staged>() {
     assert_eq!(stand.effects(), 0);
 }
 
-async fn who_lost_the_lease_sends_and_settles_nothing<C: Staged>() {
+pub(in crate::sinks) async fn who_lost_the_lease_sends_and_settles_nothing<C: Staged>() {
     let stand = Stand::<C>::new().await;
     stand.memory.take_lease("l", "two").await.unwrap();
     assert_eq!(stand.run().await, Err(Interrupted::LeaseLost));
@@ -294,7 +292,7 @@ async fn who_lost_the_lease_sends_and_settles_nothing<C: Staged>() {
     assert!(late.memory.book.lock().unwrap().settlements.is_empty());
 }
 
-async fn a_stop_ends_every_wait_within_two_seconds<C: Staged>() {
+pub(in crate::sinks) async fn a_stop_ends_every_wait_within_two_seconds<C: Staged>() {
     let hour = Duration::from_secs(3_600);
     let mut stands = vec![
         Stand::<C>::new().await.writes(&[Act::Refuse(Refusal::RateLimited(hour))]),
@@ -321,37 +319,50 @@ async fn a_stop_ends_every_wait_within_two_seconds<C: Staged>() {
 
 /// A stop, a crash, a lost lease, an unknown reply, a slow call or a refusal at any call, and
 /// another one at any later call, those of the executions that take it up again included.
-async fn whatever_befalls_any_two_calls_there_is_one_effect_and_it_is_told<C: Staged>() {
+pub(in crate::sinks) async fn whatever_befalls_any_two_calls_there_is_one_effect_and_it_is_told<C: Staged>() {
     let undisturbed = Stand::<C>::new().await;
     undisturbed.outcome().await;
     let calls = undisturbed.memory.trap.calls();
     assert!(calls >= 4, "history, read, claim, call and settlement at least: {calls}");
+    let mut runs = 0;
     for (first, one) in cases(0..calls) {
-        let alone = once::<C>(&[(first, one)]).await;
+        let alone = once::<C>(&[(first, one)], Settings::default()).await.unwrap();
         // Those of the second execution come after those of the first.
         for (second, other) in cases(first + 1..alone) {
-            once::<C>(&[(first, one), (second, other)]).await;
+            once::<C>(&[(first, one), (second, other)], Settings::default()).await.unwrap();
+            runs += 1;
         }
     }
+    assert!(runs > 1_000, "{runs}");
 }
 
-fn cases(calls: std::ops::Range<usize>) -> impl Iterator<Item = (usize, super::stand::Disturbance)> {
+fn cases(calls: std::ops::Range<usize>) -> impl Iterator<Item = (usize, Disturbance)> {
     calls.flat_map(|call| DISTURBANCES.map(|disturbance| (call, disturbance)))
 }
 
-/// Returns how many calls there were.
-async fn once<C: Staged>(disturbances: &[(usize, super::stand::Disturbance)]) -> usize {
+/// Returns how many calls there were, or what went wrong.
+pub(in crate::sinks) async fn once<C: Staged>(
+    disturbances: &[(usize, Disturbance)],
+    settings: Settings,
+) -> Result<usize, String> {
     let mut stand = Stand::<C>::new().await;
+    stand.actuation.settings = settings;
     stand.memory.trap.set(disturbances.iter().copied());
     let outcome = stand.outcome_in_the_end().await;
     let calls = stand.memory.trap.calls();
     stand.all_has_landed().await;
     let told = outcome.effect.is_some();
-    assert_eq!(told, outcome.status == OutcomeStatus::Applied, "{disturbances:?}: {outcome:?}");
-    assert_eq!(stand.effects(), usize::from(told), "{disturbances:?}: {outcome:?}");
-    assert!(stand.intents() >= stand.sent(), "{disturbances:?}: every request has its intent");
     // Read again, it stands.
-    assert_eq!(stand.outcome_in_the_end().await, outcome, "{disturbances:?}");
-    assert_eq!(stand.effects(), usize::from(told), "{disturbances:?}");
-    calls
+    let again = stand.outcome_in_the_end().await;
+    let effects = stand.effects();
+    let right = told == (outcome.status == OutcomeStatus::Applied)
+        && effects == usize::from(told)
+        && stand.intents() >= stand.sent()
+        && again == outcome;
+    let (intents, sent) = (stand.intents(), stand.sent());
+    right.then_some(calls).ok_or_else(|| {
+        format!(
+            "{disturbances:?}: {effects} effects, {sent} sent, {intents} intents; {outcome:?}; then {again:?}"
+        )
+    })
 }

@@ -5,10 +5,11 @@
 //! changed beside each other and a newer decision takes the place of an older one.
 
 #[cfg(test)]
-pub(in crate::sinks) mod tests;
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::actuation::{
     Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, Point, Read, Refused,
@@ -21,6 +22,16 @@ use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
 use crate::topics::{DIAL_DECISIONS, DialDecision};
 
 pub use super::actuation::{ActuationError, Ledger, LedgerError, Settings};
+
+/// How long a change of which nothing is heard holds the next decision about its campaign up. Not
+/// for as long as it could take: it names the state it is for, and once a newer change has had
+/// its effect it will have none.
+const IN_FLIGHT_TIME: Duration = Duration::from_secs(10);
+
+/// How dial decisions are carried out.
+pub fn settings() -> Settings {
+    Settings { in_flight_time: IN_FLIGHT_TIME, ..Settings::default() }
+}
 
 /// Binary fractions come this close to the hundredth they stand for.
 const HUNDREDTH_SLACK: f64 = 1e-6;

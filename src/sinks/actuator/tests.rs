@@ -17,7 +17,9 @@ use crate::postgres::intents::{Claim, Intent, Terms};
 use crate::sinks::actuation::Read;
 use crate::sinks::actuation::stand::{Act, Object, Refusal, START_MS, Scripted, Staged, Stand, plain};
 
-pub type Dial = DialChange<Scripted<Campaign>>;
+type Dial = DialChange<Scripted<Campaign>>;
+
+crate::sinks::actuation::tests::protocol_tests!(Dial);
 
 /// How long the decision may be carried out.
 const LIFE: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@
 
 mod target;
 #[cfg(test)]
-pub(in crate::sinks) mod tests;
+mod tests;
 
 use std::future::Future;
 use std::time::Duration;

@@ -9,11 +9,16 @@ use crate::model::Timestamp;
 use crate::model::decision::{Action, DecisionId, Loop, Mode, Policy};
 use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
 use crate::model::rollback::{Candidate, CandidateReason};
-use crate::sinks::actuation::Read;
-use crate::sinks::actuation::stand::{Act, Object, Refusal, START_MS, Scripted, Staged, Stand, plain};
+use crate::sinks::actuation::stand::{
+    Act, Disturbance, Object, Refusal, START_MS, Scripted, Staged, Stand, plain,
+};
+use crate::sinks::actuation::tests::once;
+use crate::sinks::actuation::{Read, Settings};
 
 type Versions = Vec<PlatformVersion>;
-pub type Flow = FlowVersionChange<Scripted<Versions>>;
+type Flow = FlowVersionChange<Scripted<Versions>>;
+
+crate::sinks::actuation::tests::protocol_tests!(Flow);
 
 const LIFE: Duration = Duration::from_secs(600);
 const LOCKOUT: Duration = Duration::from_secs(900);
@@ -100,6 +105,18 @@ fn change(stand: &Stand<Flow>, outcome: &crate::model::outcome::Outcome) -> (Str
         panic!("{outcome:?}, {:?}", stand.sent())
     };
     (change.previous_version.clone(), change.version.clone())
+}
+
+/// The walk over all disturbances can find a second effect: here nobody waits for what may be
+/// under way.
+#[tokio::test(start_paused = true)]
+async fn without_patience_there_are_two_effects_and_the_walk_sees_them() {
+    let hasty = Settings { in_flight_time: Duration::ZERO, ..Settings::default() };
+    // History, read, claim, call.
+    let slow = [(3, Disturbance::Slow)];
+    let found = once::<Flow>(&slow, hasty).await.unwrap_err();
+    assert!(found.contains("2 effects"), "{found}");
+    once::<Flow>(&slow, Settings::default()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -172,11 +172,12 @@ impl Guard {
     }
 
     /// The decision to take `version` back was refused: what stands against it is decided on
-    /// again, not before `not_before` where it was told.
-    pub fn refused(&mut self, version: &str, not_before: Option<Timestamp>) {
+    /// again, not before `not_before` where it was told, or before the lockout of that decision
+    /// is over where that is `kept`.
+    pub fn refused(&mut self, version: &str, not_before: Option<Timestamp>, kept: bool) {
         if let Some(watch) = self.watch.as_mut().filter(|watch| watch.version == version) {
             watch.refused();
-            self.cooldown_until = not_before;
+            self.cooldown_until = not_before.or(self.cooldown_until.filter(|_| kept));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::flow::{Declaration, Outputs, Record, Stage, Step};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::flow::{FlowMinute, FlowVersions, MinuteSource};
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::model::rollback::RollbackParameters;
 use crate::model::settings::MaintenanceWindow;
 use crate::topics;
@@ -165,7 +165,9 @@ impl Rollback {
         let Some(pending) = &state.pending else { return };
         let refusal = self.lookup.refusal(flow_id);
         if let Some(refusal) = refusal.filter(|refusal| refusal.decision_id == pending.decision_id) {
-            state.guard.refused(pending.bad_version(), refusal.not_before);
+            // What came too late was locked out for as long as it could be carried out.
+            let locked = refusal.status == OutcomeStatus::Expired;
+            state.guard.refused(pending.bad_version(), refusal.not_before, locked);
             state.pending = None;
         }
     }
