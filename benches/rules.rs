@@ -5,7 +5,8 @@ use trunkline::flow::{Outputs, Record, Stage};
 use trunkline::model::Timestamp;
 use trunkline::model::campaign::CampaignWindow;
 use trunkline::model::decision::{Mode, Position};
-use trunkline::stages::dialing::proportional::{Limits, Proportional};
+use trunkline::stages::dialing::limits::Limits;
+use trunkline::stages::dialing::proportional::Proportional;
 use trunkline::stages::dialing::{self, Dialing};
 use trunkline::topics::partition_of;
 
@@ -16,7 +17,7 @@ const CAMPAIGN: &str = "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f";
 
 fn rule(criterion: &mut Criterion) {
     let rule = Proportional::default();
-    let limits = Limits { least: 0.5, greatest: 3.0 };
+    let limits = Limits { min: 0.5, max: 3.0 };
     criterion.bench_function("proportional", |bencher| {
         bencher.iter(|| rule.decide(std::hint::black_box(0.41), std::hint::black_box(1.0), limits));
     });

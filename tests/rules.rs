@@ -4,3 +4,5 @@
 mod architecture;
 #[path = "rules/documents.rs"]
 mod documents;
+#[path = "rules/pacing.rs"]
+mod pacing;

@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 use trunkline::model::campaign::{CampaignWindow, DialParameters};
 use trunkline::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::stages::dialing::proportional::{Answer, Limits, NAME, Proportional, VERSION};
+use trunkline::stages::dialing::limits::Limits;
+use trunkline::stages::dialing::proportional::{Answer, NAME, Proportional, VERSION};
 use trunkline::topics;
 
 use crate::harness::{PARTITIONS, Usage, now, records};
@@ -122,7 +123,7 @@ impl Maker {
             None => self.sequences.entry(key.to_owned()).or_default(),
         };
         *sequence += 1;
-        let limits = Limits { least: window.min_dial_rate, greatest: window.max_dial_rate };
+        let limits = Limits { min: window.min_dial_rate, max: window.max_dial_rate };
         let (action, reason, dial_rate) =
             match self.rule.decide(window.mean_answer_rate, window.dial_rate, limits) {
                 Answer::Set { dial_rate, reason } => (Action::SetDialRate, reason, dial_rate),

@@ -6,6 +6,7 @@
 pub mod alert;
 mod borrow;
 pub mod campaign;
+pub mod chain;
 pub mod conversation;
 pub mod decision;
 pub mod enriched;

@@ -73,7 +73,11 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     scenario: CampaignScenario,
-    chance: Chance,
+    /// Of calls, agents and the answer rate: the same people come to the same world
+    /// whatever is dialled.
+    calls_chance: Chance,
+    floor_chance: Chance,
+    drift_chance: Chance,
     floor: Floor,
     contacts: Contacts,
     dial_rate: f64,
@@ -91,9 +95,12 @@ pub struct Dialer {
 
 impl Dialer {
     pub fn new(scenario: CampaignScenario, seed: u64) -> Self {
-        let mut chance = Chance::new(seed, &scenario.id);
+        let mut floor_chance = Chance::new(seed, &format!("{}/floor", scenario.id));
         Self {
-            floor: Floor::new(&scenario, &mut chance),
+            floor: Floor::new(&scenario, &mut floor_chance),
+            floor_chance,
+            calls_chance: Chance::new(seed, &scenario.id),
+            drift_chance: Chance::new(seed, &format!("{}/drift", scenario.id)),
             contacts: Contacts::new(scenario.answering.clone()),
             dial_rate: scenario.dial_rate,
             ringing: BinaryHeap::new(),
@@ -102,7 +109,6 @@ impl Dialer {
             settled: Vec::new(),
             recent: VecDeque::new(),
             recent_answers: 0,
-            chance,
             scenario,
         }
     }
@@ -116,8 +122,8 @@ impl Dialer {
     /// are handed out, and those before new ones are placed.
     pub fn step(&mut self, now: u64) {
         self.settled.clear();
-        self.calls.handled += self.floor.step(now, &self.scenario, &mut self.chance);
-        self.contacts.step(now, &mut self.chance);
+        self.calls.handled += self.floor.step(now, &self.scenario, &mut self.floor_chance);
+        self.contacts.step(now, &mut self.drift_chance);
         self.connect_waiting(now);
         self.settle_ringing(now);
         self.place_calls(now);
@@ -130,7 +136,7 @@ impl Dialer {
 
     /// Hands an answered call to an agent; false if nobody is free.
     fn deliver(&mut self, now: u64) -> bool {
-        let taken = self.floor.take_call(now, &self.scenario, &mut self.chance);
+        let taken = self.floor.take_call(now, &self.scenario, &mut self.floor_chance);
         if let Some(talk_seconds) = taken {
             self.calls.delivered += 1;
             self.settled.push(SettledCall::Delivered { talk_seconds });
@@ -171,7 +177,7 @@ impl Dialer {
 
     fn place_calls(&mut self, now: u64) {
         for _ in self.ringing.len() as u64..self.lines_allowed() {
-            let (answered, rings) = self.contacts.call(&mut self.chance);
+            let (answered, rings) = self.contacts.call(&mut self.calls_chance);
             self.ringing.push(Reverse((now + rings, answered)));
             self.calls.attempts += 1;
         }

@@ -89,6 +89,11 @@ impl Floor {
                 Activity::Away => {
                     let agent = &mut self.agents[index as usize];
                     agent.shift_ends = now + scenario.shift_seconds;
+                    if let Some((from, _)) = leaves(index, scenario)
+                        && now < from
+                    {
+                        agent.shift_ends = agent.shift_ends.min(from);
+                    }
                     agent.break_due = next_break(now, scenario, chance);
                     self.release(index, now, scenario, chance);
                 }
@@ -124,7 +129,11 @@ impl Floor {
     fn release(&mut self, index: u32, now: u64, scenario: &CampaignScenario, chance: &mut Chance) {
         let agent = &self.agents[index as usize];
         if now >= agent.shift_ends {
-            self.set(index, Activity::Away, now + scenario.away_seconds.max(1));
+            let back = match leaves(index, scenario) {
+                Some((from, to)) if (from..to).contains(&now) => to,
+                _ => now + scenario.away_seconds.max(1),
+            };
+            self.set(index, Activity::Away, back);
         } else if now >= agent.break_due {
             let length = whole_seconds_or_none(scenario.break_seconds, |mean| chance.lognormal(mean, 0.3));
             self.set(index, Activity::OnBreak, now + length.max(1));
@@ -175,6 +184,11 @@ impl Floor {
             away: of(Activity::Away),
         }
     }
+}
+
+/// When an agent is among those who leave together, and for how long.
+fn leaves(index: u32, scenario: &CampaignScenario) -> Option<(u64, u64)> {
+    scenario.half_away.filter(|_| index % 2 == 1)
 }
 
 fn next_break(now: u64, scenario: &CampaignScenario, chance: &mut Chance) -> u64 {

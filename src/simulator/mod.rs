@@ -43,7 +43,7 @@ mod traffic;
 mod transport;
 mod world;
 
-pub use dialer::{CallCounts, Snapshot};
+pub use dialer::{CallCounts, Dialer, Snapshot};
 pub use events::EventSettings;
 pub use faults::{Fault, FaultRule, Match, RetryAfter};
 pub use floor::AgentCounts;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::model::decision::Policy;
 use crate::sinks::actuator::{Redecide, Redecision};
-use crate::stages::dialing::proportional::{Answer, Limits, NAME, Proportional, VERSION};
+use crate::stages::dialing::limits::Limits;
+use crate::stages::dialing::proportional::{Answer, NAME, Proportional, VERSION};
 
 /// A campaign that is as it was when it was decided about gets what was decided, whatever this
 /// instance is configured to. If it has changed since, the recorded window is decided on
@@ -24,7 +25,7 @@ pub fn by(rule: Proportional) -> Redecide {
                 policy.name, policy.version, policy.hash
             ));
         }
-        let limits = Limits { least: campaign.min_dial_rate, greatest: campaign.max_dial_rate };
+        let limits = Limits { min: campaign.min_dial_rate, max: campaign.max_dial_rate };
         match rule.decide(window.mean_answer_rate, campaign.dial_rate, limits) {
             Answer::Set { dial_rate, .. } => Redecision::Set(dial_rate),
             Answer::Hold { reason } => Redecision::Hold(reason.to_owned()),

@@ -1,5 +1,6 @@
 //! `trunkline evaluate`: what a rule does on simulated data, before it does it for real.
 
+pub mod pacing;
 pub mod rollback;
 
 use std::process::ExitCode;
@@ -12,6 +13,8 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// How busy agents are, and how many calls are abandoned, under the policies of the dial loop
+    Pacing(pacing::Arguments),
     /// How often healthy flow versions would be taken back, and how soon bad ones are
     Rollback(rollback::Arguments),
 }
@@ -19,6 +22,7 @@ enum What {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.what {
+            What::Pacing(arguments) => arguments.run(),
             What::Rollback(arguments) => arguments.run(),
         }
     }

@@ -40,6 +40,8 @@ pub struct CampaignScenario {
     pub away_seconds: u64,
     /// The first logins are spread over this time.
     pub login_spread_seconds: u64,
+    /// From when to when every second agent is away, a call begun being finished first.
+    pub half_away: Option<(u64, u64)>,
 }
 
 /// Probability that a called person answers, over time. All rates are fractions.
@@ -74,6 +76,7 @@ impl Default for CampaignScenario {
             shift_seconds: 28_800,
             away_seconds: 300,
             login_spread_seconds: 120,
+            half_away: None,
         }
     }
 }
@@ -133,6 +136,12 @@ impl CampaignScenario {
             "login_spread_seconds",
             &self.login_spread_seconds,
             "0 to 604800",
+        );
+        check(
+            self.half_away.is_none_or(|(from, to)| from < to && to <= 604_800),
+            "half_away",
+            &self.half_away,
+            "[from, to] in seconds, from before to, at most 604800",
         );
         check(
             self.answering.possible(),

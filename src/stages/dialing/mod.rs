@@ -1,5 +1,7 @@
 //! Campaign windows → dial decisions.
 
+pub mod limits;
+pub mod pacing;
 pub mod proportional;
 
 use std::time::Duration;
@@ -13,7 +15,8 @@ use crate::model::campaign::{CampaignWindow, DialParameters};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::topics;
 
-use proportional::{Answer, Limits, Proportional};
+use limits::Limits;
+use proportional::{Answer, Proportional};
 
 pub static DECLARATION: Declaration = Declaration {
     name: "dialing",
@@ -45,7 +48,7 @@ impl Dialing {
     }
 
     fn decide(&self, window: &CampaignWindow<'_>, at: Timestamp) -> Answer {
-        let limits = Limits { least: window.min_dial_rate, greatest: window.max_dial_rate };
+        let limits = Limits { min: window.min_dial_rate, max: window.max_dial_rate };
         let answer = self.rule.decide(window.mean_answer_rate, window.dial_rate, limits);
         let late = at > window.observed_at.plus(self.life);
         match answer {

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use super::limits::{HUNDREDTH_SLACK, Limits};
+
 pub const NAME: &str = "proportional";
 /// Raised whenever the same inputs can give another answer.
 pub const VERSION: u32 = 1;
@@ -23,13 +25,6 @@ impl Default for Proportional {
     }
 }
 
-/// Dial rates a campaign allows, in lines per idle agent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    pub least: f64,
-    pub greatest: f64,
-}
-
 /// What the rule says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Answer {
@@ -43,9 +38,6 @@ pub enum Answer {
     },
 }
 
-/// Binary fractions come this close to the hundredth they stand for.
-const HUNDREDTH_SLACK: f64 = 1e-6;
-
 impl Proportional {
     /// `round2(clamp(r * target / mean, least, greatest))`; the least rate when
     /// nobody answers; no change below one hundredth.
@@ -53,15 +45,13 @@ impl Proportional {
     /// Any finite inputs have an answer; limits between which no hundredth lies
     /// give [`Answer::Hold`].
     pub fn decide(&self, mean_answer_rate: f64, dial_rate: f64, limits: Limits) -> Answer {
-        let least = (limits.least * 100.0 - HUNDREDTH_SLACK).ceil();
-        let greatest = (limits.greatest * 100.0 + HUNDREDTH_SLACK).floor();
-        if least > greatest {
+        let Some((least, greatest)) = limits.hundredths() else {
             return Answer::Hold { reason: "limits_contradict" };
-        }
+        };
         let (wanted, reason) = if mean_answer_rate > 0.0 {
             (dial_rate * self.target / mean_answer_rate, "towards_target")
         } else {
-            (limits.least, "nobody_answers")
+            (limits.min, "nobody_answers")
         };
         let hundredths = (wanted * 100.0 + HUNDREDTH_SLACK).round().clamp(least, greatest);
         if (hundredths - dial_rate * 100.0).abs() < 1.0 - HUNDREDTH_SLACK {
@@ -81,7 +71,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits { least: 0.5, greatest: 3.0 };
+    const LIMITS: Limits = Limits { min: 0.5, max: 3.0 };
 
     fn set(mean: f64, rate: f64, limits: Limits) -> Option<f64> {
         match Proportional::default().decide(mean, rate, limits) {
@@ -104,24 +94,24 @@ mod tests {
         for hundredths in 51..300 {
             let rate = f64::from(hundredths) / 100.0;
             let up = f64::from(hundredths + 1) / 100.0;
-            let exactly = Limits { least: up, greatest: up };
+            let exactly = Limits { min: up, max: up };
             assert_eq!(set(0.85, rate, exactly), Some(up), "{rate} to {up}");
-            assert_eq!(set(0.85, up, Limits { least: rate, greatest: rate }), Some(rate), "{up} to {rate}");
+            assert_eq!(set(0.85, up, Limits { min: rate, max: rate }), Some(rate), "{up} to {rate}");
         }
-        let near = Limits { least: 1.23, greatest: 1.23 };
+        let near = Limits { min: 1.23, max: 1.23 };
         assert_eq!(set(0.85, 1.235, near), None, "half a hundredth is none");
     }
 
     #[test]
     fn halves_round_up_as_in_decimals() {
         // 1.005 is 1.00499… in binary.
-        assert_eq!(set(0.85, 1.0, Limits { least: 0.0, greatest: 9.0 }), None);
-        assert_eq!(set(0.85 / 1.005, 1.0, Limits { least: 0.0, greatest: 9.0 }), Some(1.01));
+        assert_eq!(set(0.85, 1.0, Limits { min: 0.0, max: 9.0 }), None);
+        assert_eq!(set(0.85 / 1.005, 1.0, Limits { min: 0.0, max: 9.0 }), Some(1.01));
     }
 
     #[test]
     fn limits_that_contradict_hold() {
-        for limits in [Limits { least: 3.0, greatest: 0.5 }, Limits { least: 1.001, greatest: 1.004 }] {
+        for limits in [Limits { min: 3.0, max: 0.5 }, Limits { min: 1.001, max: 1.004 }] {
             let answer = Proportional::default().decide(0.5, 1.0, limits);
             assert_eq!(answer, Answer::Hold { reason: "limits_contradict" });
         }
@@ -135,9 +125,9 @@ mod tests {
             least in 0.0f64..5.0,
             width in 0.0f64..5.0,
         ) {
-            let limits = Limits { least, greatest: least + width };
+            let limits = Limits { min: least, max: least + width };
             if let Some(dial_rate) = set(mean, rate, limits) {
-                prop_assert!(dial_rate >= limits.least - 1e-8 && dial_rate <= limits.greatest + 1e-8);
+                prop_assert!(dial_rate >= limits.min - 1e-8 && dial_rate <= limits.max + 1e-8);
                 prop_assert!(((dial_rate * 100.0).round() / 100.0 - dial_rate).abs() < 1e-12);
                 prop_assert!((dial_rate - rate).abs() >= 0.01 - 1e-8);
             }
