@@ -2,6 +2,7 @@
 
 use reqwest::Url;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::model::Timestamp;
@@ -53,25 +54,42 @@ pub fn query_request(query: &DetailsQuery<'_>) -> SentRequest {
     }
 }
 
-/// Reads a page. The error says what makes no sense.
+/// Reads a page, item by item: one that makes no sense is as if it were not there. The error
+/// says what makes no sense about the page.
 pub fn read_page(base_url: &str, body: &[u8]) -> Result<Page, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct WirePage {
-        data: Vec<Value>,
+    struct WirePage<'a> {
+        #[serde(borrow)]
+        data: Vec<&'a RawValue>,
         next_page_uri: Option<String>,
     }
-    let read: WirePage = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let conversations = read.data.into_iter().enumerate().map(|(index, mut item)| {
-        without_nul(&mut item);
-        let id = item.get("conversationId").and_then(Value::as_str);
-        let id = id.ok_or_else(|| format!("data[{index}].conversationId is missing or no text"))?.to_owned();
-        Ok((id, item))
-    });
-    let conversations = conversations.collect::<Result<_, String>>()?;
+    let read: WirePage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let (mut conversations, mut problem) = (Vec::new(), None);
+    for (index, item) in read.data.iter().enumerate() {
+        match read_item(item.get()) {
+            Ok(read) => conversations.push(read),
+            Err(why) => {
+                tracing::warn!(index, why, "an item of an answer makes no sense: left out");
+                problem.get_or_insert_with(|| format!("data[{index}]: {why}"));
+            }
+        }
+    }
+    // When nothing of it can be read the page says nothing about whom it lacks.
+    if let (true, Some(problem)) = (conversations.is_empty(), problem) {
+        return Err(problem);
+    }
     let next = read.next_page_uri.filter(|uri| !uri.is_empty());
     let next = next.map(|uri| path_below(base_url, &uri)).transpose()?;
     Ok(Page { conversations, next })
+}
+
+fn read_item(text: &str) -> Result<(String, Value), String> {
+    let mut item: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    without_nul(&mut item);
+    let id = item.get("conversationId").and_then(Value::as_str);
+    let id = id.ok_or("conversationId is missing or no text")?.to_owned();
+    Ok((id, item))
 }
 
 /// The token goes along with every page: one that is elsewhere is not fetched.
@@ -176,6 +194,15 @@ mod tests {
         }
         let long = format!("https://api.example.com:8443/proxy/next?{}", "n".repeat(NEXT_LIMIT));
         assert!(page(&json!({ "data": [], "nextPageUri": long }).to_string()).is_err());
+    }
+
+    #[test]
+    fn one_odd_item_does_not_cost_its_neighbours() {
+        let read = page(
+            r#"{"data":[{"conversationId":"a"},{"conversationId":7},7,{"conversationId":"b","n":1e999},{"conversationId":"c"}]}"#,
+        );
+        let ids: Vec<String> = read.unwrap().conversations.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, ["a", "c"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The seed dialect's query for how far behind its consumer groups are, page by page.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::model::Timestamp;
@@ -89,20 +90,22 @@ fn filter(groups: &[String]) -> String {
 pub fn read_page(body: &[u8]) -> Result<Page, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct WirePage {
+    struct WirePage<'a> {
         page_token: Option<String>,
         next_page: Option<Value>,
-        rows: Vec<Value>,
+        #[serde(borrow)]
+        rows: Vec<&'a RawValue>,
     }
-    let read: WirePage = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let read: WirePage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if read.rows.len() > ROW_LIMIT {
         return Err(format!("a page of {} rows; at most {ROW_LIMIT} make sense", read.rows.len()));
     }
     let mut answer = EventLagAnswer::default();
     for (index, row) in read.rows.iter().enumerate() {
-        match read_row(row) {
+        let row = serde_json::from_str(row.get()).map_err(|error| format!(" cannot be read: {error}"));
+        match row.and_then(|row| read_row(&row).map_err(|problem| format!(".{problem}"))) {
             Ok(row) => answer.rows.push(row),
-            Err(problem) => answer.problems.push(format!("rows[{index}].{problem}")),
+            Err(problem) => answer.problems.push(format!("rows[{index}]{problem}")),
         }
     }
     // Paging goes on while `nextPage` is not empty, with the reply's `pageToken`.

@@ -79,24 +79,55 @@ pub fn measures_request(flow_id: &str, from: Timestamp, until: Timestamp) -> Sen
 }
 
 /// Reads a list of versions. The envelope is not stated: a list, or one under `entities`
-/// or `versions`. The error says what makes no sense.
+/// or `versions`. One that cannot be read is left out unless it is the active one: which
+/// version is in force must be known. The error says what makes no sense.
 pub fn read_versions(body: &[u8]) -> Result<Vec<PlatformVersion>, String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Envelope {
-        List(Vec<WireVersion>),
-        Entities { entities: Vec<WireVersion> },
-        Versions { versions: Vec<WireVersion> },
+        List(Vec<Value>),
+        Entities { entities: Vec<Value> },
+        Versions { versions: Vec<Value> },
     }
     let envelope: Envelope = serde_json::from_slice(body)
         .map_err(|_| "it is no list of versions, nor has one under entities or versions".to_owned())?;
-    let (Envelope::List(read)
-    | Envelope::Entities { entities: read }
-    | Envelope::Versions { versions: read }) = envelope;
-    if read.len() > VERSIONS_LIMIT {
-        return Err(format!("it has {} versions; {VERSIONS_LIMIT} are possible", read.len()));
+    let (Envelope::List(told)
+    | Envelope::Entities { entities: told }
+    | Envelope::Versions { versions: told }) = envelope;
+    if told.len() > VERSIONS_LIMIT {
+        return Err(format!("it has {} versions; {VERSIONS_LIMIT} are possible", told.len()));
     }
-    read.into_iter().map(WireVersion::read).collect()
+    let mut versions = Vec::with_capacity(told.len());
+    for (index, version) in told.iter().enumerate() {
+        match read_version(version) {
+            Some(version) => versions.push(version),
+            None if status_of(version) == "active" => {
+                return Err(format!("the active version, the list's number {index}, has no id"));
+            }
+            None => tracing::warn!(index, "a version of a flow has no id: left out"),
+        }
+    }
+    if versions.is_empty() && !told.is_empty() {
+        return Err("no version has an id".to_owned());
+    }
+    Ok(versions)
+}
+
+fn read_version(told: &Value) -> Option<PlatformVersion> {
+    let given = |name: &str| told.get(name).filter(|value| !value.is_null());
+    let id = match given("id").or_else(|| given("version"))? {
+        Value::String(id) if !id.is_empty() && id.len() <= 512 && !id.contains('\0') => id.clone(),
+        Value::Number(id) => id.to_string(),
+        _ => return None,
+    };
+    let times = ["datePublished", "publishedAt"].into_iter().filter_map(given);
+    let published_at = times.filter_map(Value::as_str).find_map(|time| time.parse().ok());
+    Some(PlatformVersion { id, status: status_of(told), published_at })
+}
+
+/// In lower case; empty where the platform does not say.
+fn status_of(told: &Value) -> String {
+    told.get("status").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase()
 }
 
 /// Reads measures. The error says which value is impossible.
@@ -111,31 +142,6 @@ pub fn read_measures(body: &[u8]) -> Result<Measured, String> {
     let total = (number(DURATION)? / DURATION_PER_INTERACTION).round() as u64;
     // Short interactions take less than the minute each is taken for.
     Ok(Measured { total: total.max(errors), errors })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireVersion {
-    id: Option<Value>,
-    version: Option<Value>,
-    status: Option<String>,
-    #[serde(alias = "publishedAt")]
-    date_published: Option<Timestamp>,
-}
-
-impl WireVersion {
-    fn read(self) -> Result<PlatformVersion, String> {
-        let id = match self.id.or(self.version) {
-            Some(Value::String(id)) if !id.is_empty() && id.len() <= 512 && !id.contains('\0') => id,
-            Some(Value::Number(id)) => id.to_string(),
-            _ => return Err("a version has no id".to_owned()),
-        };
-        Ok(PlatformVersion {
-            id,
-            status: self.status.unwrap_or_default().to_ascii_lowercase(),
-            published_at: self.date_published,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -157,6 +163,24 @@ mod tests {
         for nonsense in ["{}", "[{}]", "[1]", "[{\"id\":\"\"}]", "null", "[{\"id\":{}}]"] {
             assert!(read_versions(nonsense.as_bytes()).is_err(), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn one_odd_version_does_not_hide_the_others() {
+        let read = |list: &str| {
+            read_versions(list.as_bytes()).map(|versions| {
+                versions
+                    .into_iter()
+                    .map(|version| (version.id, version.published_at.is_some()))
+                    .collect::<Vec<_>>()
+            })
+        };
+        let odd = r#"[{"id":"1","status":"active","datePublished":"2026-01-02T03:04:05Z","publishedAt":"2026-01-02T03:04:05Z"},
+            {"id":"2","datePublished":"yesterday"},{"id":"3","datePublished":""},{"status":"published"},7,
+            {"id":null,"version":4,"status":7}]"#;
+        let expected = [("1", true), ("2", false), ("3", false), ("4", false)];
+        assert_eq!(read(odd), Ok(expected.map(|(id, published)| (id.to_owned(), published)).to_vec()));
+        assert!(read(r#"[{"id":"1"},{"status":"ACTIVE"}]"#).unwrap_err().contains("active"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The seed dialect's routing: publishing a configuration, and who is available in a queue.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::seed::PathSegment;
 use crate::model::outcome::SentRequest;
@@ -36,29 +35,37 @@ pub fn publish_request(configuration: &RouteConfiguration) -> SentRequest {
     SentRequest { method: "POST".to_owned(), path: publish_path(&configuration.id), if_match: None, body }
 }
 
-/// Reads an availability. The error says which value is impossible.
-pub fn read_availability(body: &[u8]) -> Result<Available, String> {
-    let read: WireAvailability = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    if !(0.0..=100.0).contains(&read.percentage) {
-        return Err(format!("a percentage of {}", read.percentage));
-    }
-    let agents = match read.agents {
-        None | Some(Value::Null) => None,
-        Some(count) => {
-            let count = count.as_u64().and_then(|count| u32::try_from(count).ok());
-            Some(count.ok_or("an impossible number of agents")?)
-        }
-    };
-    Ok(Available { availability: read.percentage / 100.0, agents })
-}
+/// What a percentage goes by: the seed says no more than that there is one.
+const PERCENTAGES: &[&str] = &["percentage", "availabilityPercentage", "availabilityPercent"];
+/// A percentage or a share: up to 1 it is a share.
+const AVAILABILITY: &str = "availability";
+const AGENTS: &[&str] = &["availableAgents", "agentsAvailable"];
 
-/// The seed says no more than that there is a percentage; these are the names it goes by.
-#[derive(Deserialize)]
-struct WireAvailability {
-    #[serde(alias = "availabilityPercentage", alias = "availabilityPercent", alias = "availability")]
-    percentage: f64,
-    #[serde(default, rename = "availableAgents", alias = "agentsAvailable")]
-    agents: Option<Value>,
+/// Reads an availability; where it is told twice, either will do. The error says which value
+/// is impossible.
+pub fn read_availability(body: &[u8]) -> Result<Available, String> {
+    let read: Map<String, Value> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let given = |name: &&str| read.get(*name).filter(|value| !value.is_null());
+    let percentage = |value: &Value| value.as_f64().filter(|value| (0.0..=100.0).contains(value));
+    let share = |percentage: f64| if percentage <= 1.0 { percentage } else { percentage / 100.0 };
+    let told = PERCENTAGES.iter().filter_map(given).find_map(percentage).map(|percentage| percentage / 100.0);
+    let told = told.or_else(|| given(&AVAILABILITY).and_then(percentage).map(share));
+    let Some(availability) = told else {
+        let mut names = PERCENTAGES.iter().chain([&AVAILABILITY]);
+        return Err(match names.find_map(|name| Some((name, given(name)?))) {
+            None => format!("none of {}, {AVAILABILITY} is given", PERCENTAGES.join(", ")),
+            Some((name, value)) => {
+                let shown: String = value.to_string().chars().take(80).collect();
+                format!("{name} is {shown}; it must be a number from 0 to 100")
+            }
+        });
+    };
+    let count = |value: &Value| value.as_u64().and_then(|count| u32::try_from(count).ok());
+    let agents = match AGENTS.iter().filter_map(given).collect::<Vec<_>>().as_slice() {
+        [] => None,
+        told => Some(told.iter().copied().find_map(count).ok_or("an impossible number of agents")?),
+    };
+    Ok(Available { availability, agents })
 }
 
 #[cfg(test)]
@@ -73,6 +80,18 @@ mod tests {
             read(r#"{"availability":0,"availableAgents":0,"queueId":"q"}"#),
             Ok(Available { availability: 0.0, agents: Some(0) })
         );
+        let half = Ok(Available { availability: 0.5, agents: None });
+        for twice in [
+            r#"{"availability":0.5,"availabilityPercentage":50}"#,
+            r#"{"availabilityPercentage":50,"availability":50}"#,
+            r#"{"availabilityPercentage":null,"availability":0.5}"#,
+            r#"{"availabilityPercentage":"n/a","availability":50}"#,
+            r#"{"availability":-1,"percentage":50}"#,
+        ] {
+            assert_eq!(read(twice), half, "{twice}");
+        }
+        let agents = r#"{"percentage":50,"availableAgents":3,"agentsAvailable":3}"#;
+        assert_eq!(read(agents), Ok(Available { availability: 0.5, agents: Some(3) }));
         for wrong in
             [r#"{"percentage":100.5}"#, r#"{"percentage":-1}"#, "{}", r#"{"percentage":"4"}"#, "<html>"]
         {
