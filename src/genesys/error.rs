@@ -25,6 +25,13 @@ impl CallError {
         Self { kind, reason, response: Box::new(response) }
     }
 
+    /// Whether the platform answered, and the answer is no: about this request, not about the
+    /// platform. The same request again gets the same answer.
+    pub fn is_refusal(&self) -> bool {
+        use CallErrorKind::{Conflict, Forbidden, NotFound, Rejected};
+        matches!(self.kind, Conflict | Forbidden | NotFound | Rejected)
+    }
+
     /// Whether a call that writes may have changed something although it failed:
     /// read the platform back before anything else is done.
     pub fn effect_is_unknown(&self) -> bool {

@@ -94,27 +94,46 @@ impl Poller {
             deadline: Instant::now() + self.settings.interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
             cancelled: stop.clone(),
         };
-        let query = EventLagQuery {
-            consumer_groups: &self.settings.groups,
-            from: at.minus(self.settings.window),
-            to: at,
-        };
-        let answered = self.client.event_lag(&query, &scope).await;
-        if matches!(&answered, Err(CallError { kind: CallErrorKind::Cancelled, .. })) {
-            return;
+        let mut samples = Vec::new();
+        let (mut refused, mut problem) = (None, None);
+        // Where a question is refused, smaller ones find out which group is at fault.
+        let mut parts = vec![self.settings.groups.as_slice()];
+        while let Some(groups) = parts.pop() {
+            let query =
+                EventLagQuery { consumer_groups: groups, from: at.minus(self.settings.window), to: at };
+            let answered = self.client.event_lag(&query, &scope).await;
+            let result = match &answered {
+                Err(CallError { kind: CallErrorKind::Cancelled, .. }) => return,
+                Ok(answer) => {
+                    problem = problem.or(complaint(answer));
+                    "ok"
+                }
+                Err(error) => error.kind.name(),
+            };
+            metrics::LAG_POLLS.counter(&[result]).increment(1);
+            match &answered {
+                Err(error) if error.kind == CallErrorKind::Rejected && groups.len() > 1 => {
+                    let (first, second) = groups.split_at(groups.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                Err(error) if error.is_refusal() => refused = Some(error.to_string()),
+                Err(error) => problem = Some(error.to_string()),
+                Ok(_) => {}
+            }
+            let answered = answered.as_ref().map_err(ToString::to_string);
+            samples.extend(self::samples(groups, self.settings.window, at, answered));
         }
-        let (result, problem) = match &answered {
-            Ok(answer) => ("ok", complaint(answer)),
-            Err(error) => (error.kind.name(), Some(error.to_string())),
-        };
-        metrics::LAG_POLLS.counter(&[result]).increment(1);
-        let samples = samples(&self.settings, at, answered.as_ref().map_err(ToString::to_string));
         let written = self.write(&samples, owned).await;
-        match problem.or_else(|| written.err().map(|error| error.to_string())) {
-            None => self.part.ready(),
-            Some(problem) => {
+        match (problem.or_else(|| written.err().map(|error| error.to_string())), refused) {
+            (None, None) => self.part.ready(),
+            (Some(problem), _) => {
                 tracing::warn!(problem, "event analytics");
                 self.part.not_ready(problem);
+            }
+            (None, Some(refused)) => {
+                tracing::warn!(refused, "event analytics");
+                self.part.impaired(refused);
             }
         }
     }
@@ -138,10 +157,15 @@ fn complaint(answer: &EventLagAnswer) -> Option<String> {
 
 /// Samples of one answer, all pages together: of each group all its event types, or
 /// that it is missing. Groups nobody asked about are left out.
-fn samples(settings: &Settings, at: Timestamp, answered: Result<&EventLagAnswer, String>) -> Vec<LagSample> {
-    let interval_seconds = settings.window.as_secs_f64();
+fn samples(
+    groups: &[String],
+    window: Duration,
+    at: Timestamp,
+    answered: Result<&EventLagAnswer, String>,
+) -> Vec<LagSample> {
+    let interval_seconds = window.as_secs_f64();
     let mut seen: BTreeMap<&str, Vec<Observation>> =
-        settings.groups.iter().map(|group| (group.as_str(), Vec::new())).collect();
+        groups.iter().map(|group| (group.as_str(), Vec::new())).collect();
     match &answered {
         Ok(answer) => {
             for row in &answer.rows {
@@ -188,14 +212,6 @@ mod tests {
     use super::*;
     use crate::genesys::EventLagRow;
 
-    fn settings() -> Settings {
-        Settings {
-            groups: vec!["a".into(), "b".into()],
-            interval: Duration::from_secs(60),
-            window: Duration::from_secs(1_800),
-        }
-    }
-
     fn row(group: &str, event_type: &str) -> EventLagRow {
         EventLagRow {
             consumer_group: group.into(),
@@ -206,7 +222,9 @@ mod tests {
     }
 
     fn of(answer: Result<EventLagAnswer, String>) -> Vec<(String, u32, Observation)> {
-        samples(&settings(), Timestamp::from_millis(0), answer.as_ref().map_err(Clone::clone))
+        let groups = ["a".to_owned(), "b".to_owned()];
+        let window = Duration::from_secs(1_800);
+        samples(&groups, window, Timestamp::from_millis(0), answer.as_ref().map_err(Clone::clone))
             .into_iter()
             .map(|sample| (sample.consumer_group, sample.poll_samples, sample.observation))
             .collect()

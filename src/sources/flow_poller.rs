@@ -140,7 +140,8 @@ impl Observer {
                 () = stop.cancelled() => return,
             }
             let seen = self.observe_measures(flow, next, stop).await;
-            if self.watch.tell(&key, seen.as_ref().err(), count) == Ended::Stopped {
+            let ended = self.watch.tell(&key, seen.as_ref().err(), count);
+            if ended == Ended::Stopped {
                 return;
             }
             let newest = begin_of((self.watch.clock)().minus(minute + minute / SETTLING_SHARE));
@@ -151,8 +152,10 @@ impl Observer {
                 let _ = self.tell_measures(flow, next, None, (self.watch.clock)(), stop).await;
                 next = newest;
             } else {
+                // What is refused is refused again: the next minute is time enough.
+                let pause = if ended == Ended::Refused { minute } else { minute / RETRY_SHARE };
                 tokio::select! {
-                    () = sleep(minute / RETRY_SHARE) => {}
+                    () = sleep(pause) => {}
                     () = stop.cancelled() => return,
                 }
             }

@@ -20,8 +20,8 @@ use crate::runtime::clock;
 use crate::telemetry;
 use crate::topics::Topic;
 
-/// Something that does not exist is asked for this many times less often.
-const ABSENT_FACTOR: u32 = 10;
+/// Something that the platform refuses is asked for this many times less often.
+const REFUSED_FACTOR: u32 = 10;
 /// Least and longest time for one observation, whatever the interval.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
@@ -52,8 +52,10 @@ impl Missed {
         matches!(self, Missed::Stopped | Missed::Call(CallError { kind: CallErrorKind::Cancelled, .. }))
     }
 
-    fn is_absence(&self) -> bool {
-        matches!(self, Missed::Call(CallError { kind: CallErrorKind::NotFound, .. }))
+    /// The platform answered, and it will answer the same for as long as nobody changes
+    /// something there or here.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Missed::Call(error) if error.is_refusal())
     }
 }
 
@@ -62,8 +64,8 @@ impl Missed {
 pub enum Ended {
     Seen,
     Missed,
-    /// What is watched does not exist.
-    Absent,
+    /// The platform will not tell: what is watched does not exist, or must not be seen.
+    Refused,
     Stopped,
 }
 
@@ -102,7 +104,7 @@ impl Watch {
             let mut wait = schedule.wait((self.clock)());
             match self.tell(key, observed.as_ref().err(), &count) {
                 Ended::Stopped => return,
-                Ended::Absent => wait = wait.saturating_add(interval.saturating_mul(ABSENT_FACTOR - 1)),
+                Ended::Refused => wait = wait.saturating_add(interval.saturating_mul(REFUSED_FACTOR - 1)),
                 Ended::Seen | Ended::Missed => {}
             }
             last = observed.unwrap_or(last);
@@ -128,8 +130,8 @@ impl Watch {
             }
             Some(missed) => {
                 count(missed.name());
-                self.complaints.file(key, missed.to_string());
-                if missed.is_absence() { Ended::Absent } else { Ended::Missed }
+                self.complaints.file(key, missed.to_string(), missed.is_refusal());
+                if missed.is_refusal() { Ended::Refused } else { Ended::Missed }
             }
         }
     }

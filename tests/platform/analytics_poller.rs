@@ -91,6 +91,21 @@ async fn all_pages_are_one_answer_and_what_is_wrong_with_it_is_told() {
     assert_eq!((desk.event_count, desk.interval_seconds), (1_800, 1_800.0), "60 a minute for half an hour");
     assert_eq!(desk.processing_latency_ms, 31_000.0);
 
+    // The platform refuses a question that names this group: the others are asked about apart.
+    let question = json!({"method": "POST", "path": "/api/v2/analytics/events/details/query"});
+    let refusing = json!([{"match": question, "times": 2, "fault": {"type": "status", "code": 400}}]);
+    organization.faults(refusing).await;
+    let groups = polled(&kafka, "one group to be refused", |groups| {
+        groups
+            .values()
+            .flatten()
+            .filter(|sample| matches!(sample.observation, Observation::Failed { .. }))
+            .count()
+            == 1
+    })
+    .await;
+    assert_eq!(groups["wide"].len().max(groups["agent's-desk"].len()), 80, "its neighbours are told");
+
     put(&organization, "event-analytics", json!({"badRows": 1})).await;
     let groups = polled(&kafka, "the wrong row to be told", |groups| {
         matches!(groups["absent"][0].observation, Observation::Failed { .. })
