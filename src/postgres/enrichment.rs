@@ -137,23 +137,6 @@ impl Database {
         Ok(rows.into_iter().map(due).collect())
     }
 
-    /// Has pending conversations asked about later; whatever else they are stays.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn postpone_conversations(&self, ids: &[&str], by: Duration) -> Result<(), Error> {
-        sqlx::query(
-            "UPDATE trunkline.conversations SET due_at = now() + $2 * interval '1 second'
-             WHERE conversation_id = ANY ($1) AND state = 'pending'",
-        )
-        .bind(ids)
-        .bind(by.as_secs_f64())
-        .execute(self.pool())
-        .await
-        .map_err(|error| self.explain(error))?;
-        Ok(())
-    }
-
     /// How much is pending.
     ///
     /// # Errors

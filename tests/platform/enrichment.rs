@@ -373,6 +373,46 @@ async fn a_query_the_platform_will_not_take_is_made_smaller_until_it_does() {
     expect_published(&stand, 40, 1).await;
 }
 
+/// As long as something else is wrong with its question, asking for ever finds nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_is_refused_again_and_again_is_given_up_and_holds_up_nobody() {
+    let stand = Stand::new().await;
+    stand.register(0..1).await;
+    let refused =
+        json!([{"match": {"method": "POST", "path": PATH}, "fault": {"type": "status", "code": 400}}]);
+    stand.organization.faults(refused).await;
+    stand.produce(&of(0..1)).await;
+    let instance = stand.start("one");
+    within(PATIENCE, "it to be given up", async || {
+        (stand.state(0).await.as_deref() == Some("not_available")).then_some(())
+    })
+    .await;
+    let asked = stand.organization.requests_of("POST", PATH).await.len();
+    assert_eq!(asked, analytics::ATTEMPTS as usize, "each refusal is an attempt");
+    assert_eq!(stand.appended(&topics::DEAD_LETTERS).await.len(), 1);
+    stand.organization.faults(json!([])).await;
+    stand.register(1..3).await;
+    stand.produce(&of(1..3)).await;
+    within(PATIENCE, "the others", async || (stand.states().await.get("done") == Some(&2)).then_some(()))
+        .await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_of_forty_days_is_found() {
+    const DAY_MS: i64 = 86_400_000;
+    let stand = Stand::new().await;
+    stand.register(0..2).await;
+    stand.produce(&[event(0, "customer.start", 0), event(0, "customer.end", 40 * DAY_MS)]).await;
+    // Analytics have it at the other end of its events.
+    stand.produce(&[event(1, "customer.start", -40 * DAY_MS), event(1, "customer.end", 4_000)]).await;
+    let instance = stand.start("one");
+    stand.all_done(2).await;
+    instance.stop().await;
+    let asked = stand.organization.requests_of("POST", PATH).await;
+    assert!(asked.iter().all(|entry| entry["status"] == 200), "{asked:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_is_deleted_after_its_retention_and_taken_back_from_the_topic() {
     let stand = Stand::new().await;

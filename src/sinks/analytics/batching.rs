@@ -85,6 +85,25 @@ pub fn batches(due: Vec<Due>, limits: &Limits, quiet_for: Duration, most: usize)
     batches
 }
 
+/// Windows that one conversation is looked for in at most.
+const MAX_WINDOWS: usize = 12;
+
+/// The times to ask about, one query each, where the platform answers about `longest` at most:
+/// one for all but conversations that are longer by themselves. Of more than it makes sense to
+/// ask the first and the last.
+pub fn windows(from: Timestamp, to: Timestamp, longest: Duration) -> Vec<(Timestamp, Timestamp)> {
+    let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX).max(1);
+    let count = (to.millis_since(from).max(1) - 1) / longest_ms + 1;
+    let begin = |index: i64| Timestamp::from_millis(from.as_millis() + index * longest_ms);
+    let window = |index: i64| (begin(index), if index + 1 == count { to } else { begin(index + 1) });
+    let half = MAX_WINDOWS as i64 / 2;
+    if count <= 2 * half {
+        (0..count).map(window).collect()
+    } else {
+        (0..half).chain(count - half..count).map(window).collect()
+    }
+}
+
 /// How many conversations the next query may hold, after queries that the platform would not
 /// take as they were: half as many each time, and twice as many after each that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +186,24 @@ mod tests {
             .collect();
         assert_eq!(ids, [vec!["0", "2", "4"], vec!["1"], vec!["3"]]);
         assert_eq!((batches[2].from.as_millis(), batches[2].to.as_millis()), (0, 9 * DAY_MS));
+    }
+
+    #[test]
+    fn a_conversation_longer_than_the_platform_answers_about_is_looked_for_window_by_window() {
+        let of = |days_ms: i64| {
+            let longest = Duration::from_millis(30 * DAY_MS as u64);
+            windows(Timestamp::from_millis(7), Timestamp::from_millis(7 + days_ms), longest)
+                .into_iter()
+                .map(|(from, to)| (from.as_millis() - 7, to.as_millis() - 7))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), [(0, 0)]);
+        assert_eq!(of(30 * DAY_MS), [(0, 30 * DAY_MS)]);
+        assert_eq!(of(40 * DAY_MS), [(0, 30 * DAY_MS), (30 * DAY_MS, 40 * DAY_MS)]);
+        let years = of(20 * 365 * DAY_MS);
+        assert_eq!(years.len(), MAX_WINDOWS);
+        assert_eq!((years[0].0, years[MAX_WINDOWS - 1].1), (0, 20 * 365 * DAY_MS));
+        assert!(years.iter().all(|(from, to)| to - from <= 30 * DAY_MS));
     }
 
     #[test]

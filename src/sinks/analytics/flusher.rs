@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
-use super::batching::{Appetite, Batch, Due, Limits, batches};
+use super::batching::{Appetite, Batch, Due, Limits, batches, windows};
 use super::finish::{Finished, finish};
 use crate::genesys::{CallError, CallErrorKind, Client, DetailsQuery, Priority, Scope};
 use crate::health::Part;
@@ -35,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 /// Events' own times may differ a little from the platform's.
 const WINDOW_MARGIN: Duration = Duration::from_secs(60);
+/// The platform answers about 31 days at most.
+const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 /// Queries under way are given this long when the process stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -68,7 +70,7 @@ pub struct Flusher {
 
 /// A query's end.
 struct Ended {
-    ids: Vec<String>,
+    batch: Batch,
     result: Result<Finished, Failure>,
 }
 
@@ -158,18 +160,20 @@ impl Flusher {
         let quiet_for = if self.queries.is_empty() { self.sent_at.elapsed() } else { Duration::ZERO };
         for batch in batches(due.collect(), &limits, quiet_for, free) {
             self.sent_at = Instant::now();
-            let ids: Vec<String> =
-                batch.conversations.iter().map(|due| due.conversation_id.clone()).collect();
-            metrics::ENRICHMENT_BATCH.histogram(&[]).record(ids.len() as f64);
-            self.under_way.extend(ids.iter().cloned());
+            metrics::ENRICHMENT_BATCH.histogram(&[]).record(batch.conversations.len() as f64);
+            self.under_way.extend(batch.conversations.iter().map(|due| due.conversation_id.clone()));
             let (asking, stop) = (Arc::clone(&self.asking), stop.clone());
-            self.queries.spawn(async move { Ended { ids, result: ask(&asking, &batch, stop).await } });
+            self.queries.spawn(async move {
+                let result = ask(&asking, &batch, stop).await;
+                Ended { batch, result }
+            });
         }
         Ok(())
     }
 
     async fn on_end(&mut self, ended: Ended) {
-        self.under_way.retain(|id| !ended.ids.contains(id));
+        let batch = &ended.batch;
+        self.under_way.retain(|id| batch.conversations.iter().all(|due| due.conversation_id != *id));
         match ended.result {
             Ok(finished) => {
                 self.appetite.taken();
@@ -179,13 +183,13 @@ impl Flusher {
                 count(finished);
             }
             Err(Failure::Stopped) => {}
-            Err(Failure::Database(error)) => self.on_refusal(&ended.ids, error.to_string()).await,
-            Err(Failure::Call(error)) => self.on_failure(&ended.ids, error).await,
+            Err(Failure::Database(error)) => self.on_refusal(batch, error.to_string()).await,
+            Err(Failure::Call(error)) => self.on_failure(batch, error).await,
         }
     }
 
-    /// None of these counts as an attempt: the platform said nothing about the conversations.
-    async fn on_failure(&mut self, ids: &[String], error: CallError) {
+    /// Only a refusal counts as an attempt: else the platform said nothing about the conversations.
+    async fn on_failure(&mut self, batch: &Batch, error: CallError) {
         let now = Instant::now();
         match error.kind {
             CallErrorKind::Cancelled => {}
@@ -196,9 +200,11 @@ impl Flusher {
                 let until = until.unwrap_or(now + self.asking.settings.pauses.0);
                 self.not_before = self.not_before.max(until);
             }
-            CallErrorKind::Rejected => self.on_refusal(ids, error.reason).await,
+            CallErrorKind::Rejected | CallErrorKind::NotFound | CallErrorKind::Conflict => {
+                self.on_refusal(batch, error.reason).await;
+            }
             // A garbled reply happens; two in a row may be too large.
-            CallErrorKind::Malformed if self.failing => self.on_refusal(ids, error.reason).await,
+            CallErrorKind::Malformed if self.failing => self.on_refusal(batch, error.reason).await,
             _ => {
                 self.fail(&error.reason);
                 self.not_before = now + self.pause.next();
@@ -207,16 +213,23 @@ impl Flusher {
     }
 
     /// The query itself may be at fault, or one conversation in it: smaller ones find out
-    /// which. One that is refused alone waits, so that it holds up nobody.
-    async fn on_refusal(&mut self, ids: &[String], reason: String) {
+    /// which. That one is refused alone counts as an answer without it: it waits, holds up
+    /// nobody, and is given up in the end.
+    async fn on_refusal(&mut self, batch: &Batch, reason: String) {
         self.fail(&reason);
         self.not_before = Instant::now() + self.pause.next();
         self.appetite.refused();
-        if let [id] = ids {
-            let by = self.asking.settings.waits.patience / 8;
-            tracing::error!(conversation_id = id, reason, "a conversation cannot be asked about: postponed");
-            if let Err(error) = self.asking.database.postpone_conversations(&[id], by).await {
-                tracing::warn!(%error, "it could not be postponed");
+        if let [due] = batch.conversations.as_slice() {
+            tracing::error!(
+                conversation_id = due.conversation_id,
+                reason,
+                "a conversation cannot be asked about"
+            );
+            let Asking { database, events_topic, settings, .. } = &*self.asking;
+            let nothing = BTreeMap::new();
+            match finish(database, events_topic, &settings.waits, batch, &nothing, clock::now()).await {
+                Ok(finished) => count(finished),
+                Err(error) => tracing::warn!(%error, "it could not be put off"),
             }
         }
     }
@@ -260,17 +273,19 @@ impl Flusher {
 /// One query from its question to its rows.
 async fn ask(asking: &Asking, batch: &Batch, stop: CancellationToken) -> Result<Finished, Failure> {
     let ids: Vec<&str> = batch.conversations.iter().map(|due| due.conversation_id.as_str()).collect();
-    let query = DetailsQuery {
-        conversation_ids: &ids,
-        from: batch.from.minus(WINDOW_MARGIN),
-        to: batch.to.plus(WINDOW_MARGIN),
-    };
     let scope = Scope {
         priority: Priority::Read,
         deadline: Instant::now() + asking.settings.query_limit,
         cancelled: stop.clone(),
     };
-    let found = asking.client.conversation_details(&query, &scope).await.map_err(Failure::Call)?;
+    let mut found = BTreeMap::new();
+    for (from, to) in windows(batch.from.minus(WINDOW_MARGIN), batch.to.plus(WINDOW_MARGIN), LONGEST_WINDOW) {
+        let query = DetailsQuery { conversation_ids: &ids, from, to };
+        found.extend(asking.client.conversation_details(&query, &scope).await.map_err(Failure::Call)?);
+        if found.len() == ids.len() {
+            break;
+        }
+    }
     fail::fail_point!("enrichment-after-call", |_| std::process::abort());
     keep(asking, batch, &found, &stop).await
 }

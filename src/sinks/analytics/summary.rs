@@ -1,6 +1,8 @@
 //! What the events of one conversation say together. Pure: events in any order, any
 //! number of times, give the same summary.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
@@ -21,6 +23,9 @@ pub struct Summary {
     answered: bool,
     /// The agent's work after the call is done.
     wrapped_up: bool,
+    /// The parts it went through, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    parts: BTreeMap<String, Part>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<Told<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +47,23 @@ pub struct Summary {
 pub struct Stamp {
     pub at: Timestamp,
     pub event_id: String,
+}
+
+/// When a part last began and last ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Part {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Timestamp>,
+}
+
+impl Part {
+    /// One that begins and ends within a millisecond has ended.
+    fn is_open(self) -> bool {
+        self.began > self.ended
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,8 +99,13 @@ pub struct Facts<'s> {
 const CUSTOMER_END: &str = "customer.end";
 /// Nothing follows: what the seed's consumers were promised.
 const CONVERSATION_END: &str = "ConversationEnded";
-/// Of a part whose end is told as well.
+/// Of a part whose end is told as well, and that end.
 const BEGINNING: &str = ".start";
+const ENDING: &str = ".end";
+/// The part around all others.
+const CUSTOMER: &str = "customer";
+/// Parts whose beginning and end the platform tells.
+const PARTS: &[&str] = &[CUSTOMER, "flow", "acd", "user", "voicemail"];
 /// Of an agent's part in the conversation.
 const AGENT_PREFIX: &str = "user.";
 const WRAPPED_UP: &[&str] = &["acw", "wrapup"];
@@ -104,6 +131,7 @@ impl Summary {
             ended: false,
             answered: false,
             wrapped_up: false,
+            parts: BTreeMap::new(),
             media_type: None,
             direction: None,
             queue_id: None,
@@ -122,6 +150,7 @@ impl Summary {
         self.ended |= kind == CUSTOMER_END || kind == CONVERSATION_END;
         self.answered |= kind.starts_with(AGENT_PREFIX);
         self.wrapped_up |= kind == CONVERSATION_END || WRAPPED_UP.contains(&kind);
+        self.add_part(kind, event.occurred_at);
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
         tell(&mut self.media_type, text(&event.media_type), &by);
         tell(&mut self.direction, text(&event.direction), &by);
@@ -136,9 +165,35 @@ impl Summary {
         }
     }
 
+    fn add_part(&mut self, kind: &str, at: Timestamp) {
+        let (name, begins) = match (kind.strip_suffix(BEGINNING), kind.strip_suffix(ENDING)) {
+            (Some(name), _) => (name, true),
+            (_, Some(name)) => (name, false),
+            _ => return,
+        };
+        if !PARTS.contains(&name) {
+            return;
+        }
+        let part = self.parts.entry(name.to_owned()).or_default();
+        let told = if begins { &mut part.began } else { &mut part.ended };
+        *told = (*told).max(Some(at));
+    }
+
+    /// In a part whose end is still to be told. One often ends in the same millisecond as
+    /// the next begins, so that the last event alone does not say.
+    fn is_inside(&self) -> bool {
+        let mut within = self.parts.iter().filter(|(name, _)| *name != CUSTOMER).peekable();
+        if within.peek().is_none() {
+            // Rows written by versions that kept no parts have the last event's name alone.
+            return self.last_event_type.ends_with(BEGINNING)
+                || self.parts.get(CUSTOMER).is_some_and(|customer| customer.is_open());
+        }
+        within.any(|(_, part)| part.is_open())
+    }
+
     pub fn phase(&self) -> Phase {
         match (self.ended, self.answered && !self.wrapped_up) {
-            (false, _) if self.last_event_type.ends_with(BEGINNING) => Phase::Inside,
+            (false, _) if self.is_inside() => Phase::Inside,
             (false, _) => Phase::GoesOn,
             (true, true) => Phase::WrappingUp,
             (true, false) => Phase::Over,
@@ -261,6 +316,42 @@ pub mod tests {
         assert_eq!(phase(&["acw", "user.start"]), Phase::Inside);
         assert_eq!(phase(&["acw", "user.start", "customer.end"]), Phase::Over);
         assert_eq!(phase(&["user.end", "ConversationEnded"]), Phase::Over);
+    }
+
+    /// Which of two events in one millisecond is the later one only their ids decide.
+    #[test]
+    fn a_part_that_begins_as_another_ends_is_not_over() {
+        let phase = |given: &[(u32, i64, &'static str)]| {
+            let events: Vec<_> = given.iter().map(|(number, at, kind)| event(*number, *at, kind)).collect();
+            let forwards = summed(&events).phase();
+            let backwards: Vec<_> = events.into_iter().rev().collect();
+            assert_eq!(summed(&backwards).phase(), forwards, "{given:?}");
+            forwards
+        };
+        for (ends, begins) in [(1, 2), (2, 1)] {
+            assert_eq!(
+                phase(&[(0, 5, "flow.start"), (ends, 10, "flow.end"), (begins, 10, "acd.start")]),
+                Phase::Inside
+            );
+            assert_eq!(
+                phase(&[(0, 5, "acd.start"), (ends, 10, "acd.end"), (begins, 10, "user.start")]),
+                Phase::Inside
+            );
+            assert_eq!(
+                phase(&[(begins, 10, "flow.start"), (ends, 10, "flow.end")]),
+                Phase::GoesOn,
+                "it took no time"
+            );
+        }
+        assert_eq!(
+            phase(&[(0, 5, "customer.start"), (1, 5, "flow.start"), (2, 9, "flow.end")]),
+            Phase::GoesOn
+        );
+        assert_eq!(phase(&[(0, 5, "customer.start"), (1, 6, "outbound")]), Phase::Inside);
+        // What is told in between is neither a beginning nor an end.
+        let snapshot = "v2.conversations.{id}";
+        assert_eq!(phase(&[(0, 5, "user.start"), (1, 9, snapshot)]), Phase::Inside);
+        assert_eq!(phase(&[(0, 5, "flow.start"), (1, 9, "flow.end"), (2, 12, snapshot)]), Phase::GoesOn);
     }
 
     #[test]
