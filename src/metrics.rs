@@ -13,7 +13,7 @@ pub enum Kind {
 }
 
 /// One metric. Label values come from a bounded set: topic, stage, status names
-/// of the code's own, or identifiers from the configuration.
+/// of the code's own, identifiers from the configuration, or a counted number of others.
 #[derive(Debug)]
 pub struct Metric {
     pub name: &'static str,
@@ -63,7 +63,9 @@ macro_rules! metrics_table {
 
 metrics_table! {
     INGEST_EVENTS = "trunkline_ingest_events_total", Kind::Counter, ["result"],
-        "Events brought over HTTP in requests that were answered with 200: accepted, duplicate (within a request), rejected.";
+        "Events brought over HTTP in requests that were answered with 200: accepted, duplicate (within a request), rejected, skipped.";
+    INGEST_SKIPPED = "trunkline_ingest_skipped_total", Kind::Counter, ["event_type"],
+        "Events of the platform that are about something else than conversations, by type, ids left out; beyond a hundred types as other.";
     INGEST_REQUESTS = "trunkline_ingest_requests_total", Kind::Counter, ["result"],
         "Requests that bring events, by how they ended: taken, refused (4xx), busy, not_delivered.";
     INGEST_SECONDS = "trunkline_ingest_request_seconds", SECONDS, [],

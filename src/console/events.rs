@@ -31,11 +31,13 @@ pub type Refusing<'a> = Pin<Box<dyn Future<Output = Refusal> + Send + 'a>>;
 pub type Taking<'a> = Pin<Box<dyn Future<Output = Result<Receipt, Refusal>> + Send + 'a>>;
 
 pub(super) const BODY: RequestBody = RequestBody {
-    description: "One EventBridge envelope, an array of them, or one per line; `detail` is an object or a list of \
-                  objects. CloudEvents 1.0 in structured, batch and binary (`ce-*` headers) mode",
+    description: "EventBridge envelopes: one, an array, or one after another, however they are separated; `detail` is \
+                  an object or a list of objects. CloudEvents 1.0 in structured, batch and binary (`ce-*` headers) mode. \
+                  Any other application/…+json is read as JSON; `content-encoding: gzip` is taken",
     media_types: &[
         "application/json",
         "application/x-ndjson",
+        "application/json-seq",
         "application/cloudevents+json",
         "application/cloudevents-batch+json",
     ],
@@ -90,7 +92,7 @@ impl From<Refusal> for Problem {
         let detail = refusal.to_string();
         match refusal {
             Refusal::UnsupportedMediaType(_) => {
-                Problem::new(Kind::UnsupportedMediaType, detail, "send JSON and say so in `content-type`")
+                Problem::new(Kind::UnsupportedMediaType, detail, "send JSON, as it is or with gzip")
             }
             Refusal::Malformed(_) => {
                 Problem::new(Kind::BadBody, detail, "see /openapi.json for what is read here")

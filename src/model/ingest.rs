@@ -11,6 +11,13 @@ pub struct Receipt {
     pub duplicates: u64,
     /// Those that cannot be used; kept as dead letters.
     pub rejected: Vec<Rejected>,
+    /// The platform's words about anything but conversations; absent where there were none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One event that cannot be used.

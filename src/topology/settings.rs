@@ -204,6 +204,7 @@ pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
 pub fn ingest(config: &Config) -> events::Settings {
     events::Settings {
         max_events: config.ingest.max_events,
+        max_body_bytes: config.ingest.max_body_bytes,
         events_per_second: config.ingest.events_per_second,
         delivery_timeout: config.ingest.delivery_timeout,
     }

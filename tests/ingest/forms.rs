@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trunkline::topics::{CONVERSATION_EVENTS, DEAD_LETTERS, partition_of};
 
 use super::support::kafka::{self, create_topics, read_all};
-use super::{Running, TOPICS, envelope, header, receipt, value};
+use super::{Running, TOPICS, envelope, header, problem, receipt, value};
 
 const PARTITIONS: i32 = 3;
 
@@ -85,6 +85,117 @@ async fn every_form_ends_on_the_topic_under_its_conversation() {
         assert_eq!(types.get(id).map(String::as_str), Some(event_type), "{id}");
     }
     assert_eq!(records.len(), 13);
+}
+
+/// Senders separate their events in every way there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_one_after_another_are_told_apart_and_a_broken_one_can_be_mended_and_sent_again() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    let mut sent = 0;
+    for (number, (separator, media_type)) in [
+        ("", "application/json"),
+        (" ", "application/json"),
+        (",", "application/json"),
+        ("\r", "application/x-ndjson"),
+        ("\r\n\u{feff}", "application/x-ndjson"),
+        ("", "application/x-ndjson"),
+        ("\n\u{1e}", "application/json-seq"),
+        ("\n", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let events: Vec<String> = (0..3)
+            .map(|event| serde_json::to_string_pretty(&envelope(&format!("{number}-{event}"), "c")).unwrap())
+            .collect();
+        let answer = edge.post(media_type).body(events.join(separator)).send().await.unwrap();
+        let expected = json!({"accepted": 3, "duplicates": 0, "rejected": []});
+        assert_eq!(receipt(answer).await, expected, "separated by {separator:?}");
+        sent += 3;
+    }
+    let [first, broken, last] = ["first", "broken", "last"].map(|id| envelope(id, "c").to_string());
+    let broken = broken[..broken.len() - 1].to_owned();
+    let answer = edge.take(format!("{first}{broken}\n{last}")).await;
+    assert_eq!(
+        (&answer["accepted"], answer["rejected"].as_array().unwrap().len()),
+        (&json!(2), 1),
+        "{answer}"
+    );
+    assert_eq!(answer["rejected"][0]["index"], 1);
+    let letters = read_all(&kafka, &DEAD_LETTERS);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].payload(), Some(broken.as_bytes()), "its own bytes and no others");
+    assert_eq!(edge.take(format!("{broken}}}")).await["accepted"], 1, "mended");
+    assert_eq!(read_all(&kafka, &CONVERSATION_EVENTS).len(), sent + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bus_tells_about_other_things_is_skipped_and_counted_by_type() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    let on = |id: &str, topic: &str, body: Value| {
+        json!({
+            "version": "0", "id": id, "detail-type": topic, "time": "2026-01-02T03:04:05Z",
+            "detail": {"topicName": topic, "version": "2", "eventBody": body, "timestamp": "2026-01-02T03:04:05.742Z"}
+        })
+    };
+    let conversation = "9f0a7c1e-2b5d-4c3e-8f6a-1d2e3f405162";
+    let user = "e2c64139-4757-4100-9ff6-33d5f56512f6";
+    let bodies = json!([
+        on("1", &format!("v2.conversations.{conversation}"), json!({"id": conversation, "participants": []})),
+        on("2", &format!("v2.conversations.{conversation}.transcription"), json!({"transcripts": []})),
+        on("3", &format!("v2.users.{user}.presence"), json!({"source": "PURECLOUD"})),
+        on("4", "v2.users.{id}.presence", json!({"source": "PURECLOUD"})),
+        on("5", "v2.audits.entitytype.{id}.entityid.{id}", json!({"id": "x", "action": "Publish"})),
+    ]);
+    let expected = json!({"accepted": 2, "duplicates": 0, "rejected": [], "skipped": 3});
+    assert_eq!(edge.take(bodies.to_string()).await, expected);
+    let records = read_all(&kafka, &CONVERSATION_EVENTS);
+    let types: Vec<Value> = records.iter().map(|record| value(record)["eventType"].clone()).collect();
+    assert_eq!(types, ["v2.conversations.{id}", "v2.conversations.{id}.transcription"]);
+    assert!(records.iter().all(|record| record.key() == Some(conversation.as_bytes())));
+    assert!(read_all(&kafka, &DEAD_LETTERS).is_empty());
+    let metrics = edge.client.get(format!("http://{}/metrics", edge.address)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    for (event_type, count) in [("v2.users.{id}.presence", 2), ("v2.audits.entitytype.{id}.entityid.{id}", 1)]
+    {
+        let line = format!("trunkline_ingest_skipped_total{{event_type=\"{event_type}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_bodies_are_taken_up_to_the_same_length() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 1).await;
+    let edge = Running::start(&kafka).await;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let send = async |media_type: &str, body: Vec<u8>| {
+        edge.post(media_type).header("content-encoding", "gzip").body(body).send().await.unwrap()
+    };
+    let events = json!([envelope("1", "c"), envelope("2", "c")]).to_string();
+    let taken = send("application/vnd.eventbridge+json; charset=utf8", gzip(events.as_bytes())).await;
+    assert_eq!(receipt(taken).await["accepted"], 2);
+    problem(send("application/json", b"{}".to_vec()).await, 400, "bad-body").await;
+    let bomb = gzip(&vec![b' '; 200 * 1_024 * 1_024]);
+    assert!(bomb.len() < 1_024 * 1_024);
+    problem(send("application/json", bomb).await, 413, "body-too-large").await;
+    let letters = read_all(&kafka, &DEAD_LETTERS);
+    assert_eq!(header(&letters[0], "trunkline-body-read-bytes").as_deref(), Some("1048576"));
+    let reason = header(&letters[0], "trunkline-error-reason").unwrap();
+    assert_eq!(reason, "too_large: 1048577 bytes, the limit is 1048576");
+    let brotli =
+        edge.post("application/json").header("content-encoding", "br").body("x").send().await.unwrap();
+    let told = problem(brotli, 415, "unsupported-media-type").await;
+    assert!(told["detail"].as_str().unwrap().contains("gzip"), "{told}");
+    assert_eq!(read_all(&kafka, &CONVERSATION_EVENTS).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

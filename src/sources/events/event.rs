@@ -1,16 +1,16 @@
 //! From one item to conversation events: EventBridge envelopes and CloudEvents.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer};
 use serde_json::value::RawValue;
 
 use super::body::{self, CloudAttributes, Item, MAX_ITEM_DEPTH};
-use super::identity;
+use super::names::{self, Kind};
+use super::{identity, texts};
 use crate::model::Timestamp;
 use crate::model::conversation::{ConversationEvent, outcome_of};
 use crate::model::json;
@@ -21,9 +21,25 @@ use crate::runtime::watermark::is_from_the_future;
 pub struct Found<'i> {
     /// Place in `detail` where that is a list.
     pub detail_index: Option<usize>,
-    pub event: Result<ConversationEvent<'i>, Reason>,
-    /// What to keep where it is none: could be sent again as it is.
+    pub event: Result<ConversationEvent<'i>, NoEvent>,
+    /// What to keep where it is unusable: could be sent again as it is.
     pub original: Cow<'i, [u8]>,
+}
+
+/// Why something brings no conversation event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoEvent {
+    /// The platform tells of something else on the same bus.
+    Elsewhere {
+        event_type: String,
+    },
+    Unusable(Reason),
+}
+
+impl From<Reason> for NoEvent {
+    fn from(reason: Reason) -> Self {
+        Self::Unusable(reason)
+    }
 }
 
 /// An EventBridge envelope or a CloudEvent, whichever members it has.
@@ -61,7 +77,8 @@ struct Detail<'a> {
     id: Option<Text<'a>>,
     #[serde(borrow)]
     event_type: Option<Text<'a>>,
-    event_time: Option<EventTime>,
+    #[serde(borrow, deserialize_with = "event_time")]
+    event_time: Option<EventTime<'a>>,
     #[serde(borrow)]
     conversation_id: Option<Text<'a>>,
     #[serde(borrow)]
@@ -96,10 +113,6 @@ struct Frame<'a> {
     received_at: Option<Timestamp>,
 }
 
-/// The platform's topics of conversation events begin with this, then the conversation's id.
-const TOPIC: &str = "v2.detail.events.conversation.";
-/// The name older integrations give the end of a conversation, and ours for it.
-const ENDED: (&str, &str) = ("ConversationEnded", "customer.end");
 /// An envelope around a list is kept with each of its elements up to this length, in bytes.
 const MAX_KEPT_FRAME: usize = 4_096;
 
@@ -111,7 +124,8 @@ pub fn read(
     received_at: Timestamp,
     mut take: impl FnMut(Found<'_>),
 ) {
-    let refuse = |reason| Found { detail_index: None, event: Err(reason), original: item.bytes.into() };
+    let refuse =
+        |reason: Reason| Found { detail_index: None, event: Err(reason.into()), original: item.bytes.into() };
     let text = match item.text() {
         Ok(text) => text,
         Err(reason) => return take(refuse(reason)),
@@ -228,17 +242,16 @@ fn read_list(
         // Is it in the envelope itself?
         json::check(&format!("{before}0{after}"), MAX_ITEM_DEPTH).map_err(|flaw| body::reason(&flaw))?;
     }
-    let elements = body::array(list.as_bytes(), usize::MAX).expect("no limit is reached");
-    for (index, element) in elements.iter().enumerate() {
+    for (index, element) in texts::elements(list).iter().enumerate() {
         let event = match &element.flaw {
-            Some(flaw) => Err(body::reason(flaw)),
-            None => element.text().and_then(|text| {
+            Some(flaw) => Err(body::reason(flaw).into()),
+            None => element.text().map_err(NoEvent::from).and_then(|text| {
                 let detail: &RawValue =
                     serde_json::from_str(text).map_err(|error| Reason::BadJson(error.to_string()))?;
                 if text.starts_with('{') {
                     event(detail, frame, false)
                 } else {
-                    Err(rejected("detail_not_object: each element of detail must be an object"))
+                    Err(rejected("detail_not_object: each element of detail must be an object").into())
                 }
             }),
         };
@@ -254,36 +267,45 @@ fn read_list(
 }
 
 /// `alone`: the envelope's id is that of this event.
-fn event<'a>(raw: &'a RawValue, frame: &Frame<'a>, alone: bool) -> Result<ConversationEvent<'a>, Reason> {
+fn event<'a>(raw: &'a RawValue, frame: &Frame<'a>, alone: bool) -> Result<ConversationEvent<'a>, NoEvent> {
     let detail: Detail<'a> =
         serde_json::from_str(raw.get()).map_err(|error| Reason::BadJson(error.to_string()))?;
-    let own_id = detail.id.clone();
+    let mut own_id = some(detail.id.clone());
     let timestamp = detail.timestamp.clone();
-    let (topic_name, body) = match detail.event_body {
-        Some(body) => (detail.topic_name, *body),
-        None => (detail.topic_name.clone(), detail),
+    let (topic_name, body, is_flat) = match detail.event_body {
+        Some(body) => (detail.topic_name, *body, false),
+        None => (detail.topic_name.clone(), detail, true),
     };
-    let name =
-        topic_name.or_else(|| body.event_type.clone()).map(|name| name.0).or_else(|| frame.name.clone());
-    let (event_type, conversation_of_topic) = match name {
-        Some(name) => event_type(name),
-        None => (Cow::Borrowed(ENDED.1), None),
+    let name = some(topic_name).or_else(|| some(body.event_type.clone())).or_else(|| frame.name.clone());
+    let name = names::read(name.unwrap_or(Cow::Borrowed(names::ENDED.0)));
+    let mut conversation_id = body.conversation_id.map(|id| id.0).or(name.conversation_id);
+    if name.kind == Kind::Snapshot {
+        conversation_id = conversation_id.or_else(|| some(body.id.clone()));
+        own_id = own_id.filter(|_| !is_flat);
+    }
+    let event_type = name.event_type;
+    let Some(conversation_id) = conversation_id else {
+        if name.kind == Kind::Elsewhere {
+            return Err(NoEvent::Elsewhere { event_type: event_type.into_owned() });
+        }
+        return Err(rejected("conversation_missing: conversationId is needed").into());
     };
-    let occurred_at = match body.event_time {
-        Some(EventTime(at)) => at,
+    let occurred_at = match body.event_time.map(|EventTime(told)| told) {
+        Some(Ok(at)) => at,
+        Some(Err(told)) => {
+            let told: String = told.chars().take(100).collect();
+            let why = "neither milliseconds since 1970 nor an RFC 3339 time";
+            return Err(rejected(format!("bad_time: eventTime {told} is {why}")).into());
+        }
         None => {
-            let told = timestamp.or(body.timestamp).map(|text| text.0).or_else(|| frame.time.clone());
-            match told {
+            let told = some(timestamp).or_else(|| some(body.timestamp)).or_else(|| frame.time.clone());
+            match told.filter(|time| !time.is_empty()) {
                 Some(text) => text.parse().map_err(|error| rejected(format!("bad_time: {error}")))?,
                 None => frame.received_at.unwrap_or_default(),
             }
         }
     };
-    let conversation_id = body.conversation_id.map(|id| id.0).or(conversation_of_topic);
-    let Some(conversation_id) = conversation_id else {
-        return Err(rejected("conversation_missing: conversationId is needed"));
-    };
-    let event_id = match own_id.map(|id| id.0).or_else(|| frame.id.clone().filter(|_| alone)) {
+    let event_id = match own_id.or_else(|| frame.id.clone().filter(|_| alone)) {
         Some(id) => id,
         None => Cow::Owned(identity::of(&event_type, raw.get())),
     };
@@ -306,7 +328,7 @@ fn event<'a>(raw: &'a RawValue, frame: &Frame<'a>, alone: bool) -> Result<Conver
     event.validate_fields().map_err(|invalid| rejected(invalid.to_string()))?;
     let received_at = frame.received_at.unwrap_or_default();
     if is_from_the_future(event.occurred_at, received_at) {
-        return Err(Reason::FromTheFuture { by_ms: event.occurred_at.millis_since(received_at) });
+        return Err(Reason::FromTheFuture { by_ms: event.occurred_at.millis_since(received_at) }.into());
     }
     Ok(event)
 }
@@ -314,26 +336,6 @@ fn event<'a>(raw: &'a RawValue, frame: &Frame<'a>, alone: bool) -> Result<Conver
 /// The platform writes empty text where it knows nothing.
 fn some(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
     text.map(|text| text.0).filter(|text| !text.is_empty())
-}
-
-/// `customer.end` of `v2.detail.events.conversation.{id}.customer.end`, and the conversation's id
-/// where it stands there instead of `{id}`.
-fn event_type(name: Cow<'_, str>) -> (Cow<'_, str>, Option<Cow<'_, str>>) {
-    if name.eq_ignore_ascii_case(ENDED.0) {
-        return (Cow::Borrowed(ENDED.1), None);
-    }
-    let parts = |name: &str| -> Option<(usize, usize)> {
-        let (id, _) = name.strip_prefix(TOPIC)?.split_once('.')?;
-        Some((TOPIC.len(), TOPIC.len() + id.len()))
-    };
-    let Some((from, to)) = parts(&name) else {
-        return (name, None);
-    };
-    let (id, event_type) = match name {
-        Cow::Borrowed(name) => (Cow::Borrowed(&name[from..to]), Cow::Borrowed(&name[to + 1..])),
-        Cow::Owned(name) => (Cow::Owned(name[from..to].to_owned()), Cow::Owned(name[to + 1..].to_owned())),
-    };
-    (event_type, Some(id).filter(|id| id != "{id}"))
 }
 
 fn known_version(version: &str) -> Result<(), Reason> {
@@ -357,38 +359,39 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Milliseconds since the Unix epoch, or RFC 3339.
-struct EventTime(Timestamp);
+/// Milliseconds since the Unix epoch, as a number or in quotes, or RFC 3339; what is none of
+/// them, as it stands there.
+struct EventTime<'a>(Result<Timestamp, &'a str>);
 
-impl<'de> Deserialize<'de> for EventTime {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Time;
-        impl Visitor<'_> for Time {
-            type Value = EventTime;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("milliseconds since 1970 or an RFC 3339 time")
+impl<'de: 'a, 'a> EventTime<'a> {
+    fn read(raw: &'de RawValue) -> Option<Self> {
+        let told = raw.get();
+        // Beyond what can be written down the cast stops at the ends of the range.
+        let millis = |text: &str| match text.parse::<i64>() {
+            Ok(millis) => Some(Timestamp::from_millis(millis)),
+            Err(_) => text.parse::<f64>().ok().map(|millis| Timestamp::from_millis(millis as i64)),
+        };
+        let read = match told.as_bytes().first() {
+            Some(b'-' | b'0'..=b'9') => millis(told),
+            Some(b'"') => {
+                let text: Cow<'_, str> =
+                    serde_json::from_str::<Text<'_>>(told).map_or_else(|_| told.into(), |text| text.0);
+                if text.is_empty() {
+                    return None;
+                }
+                let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+                if digits { millis(&text) } else { text.parse().ok() }
             }
-
-            fn visit_i64<E: de::Error>(self, millis: i64) -> Result<EventTime, E> {
-                Ok(EventTime(Timestamp::from_millis(millis)))
-            }
-
-            fn visit_u64<E: de::Error>(self, millis: u64) -> Result<EventTime, E> {
-                self.visit_i64(i64::try_from(millis).unwrap_or(i64::MAX))
-            }
-
-            fn visit_f64<E: de::Error>(self, millis: f64) -> Result<EventTime, E> {
-                // Beyond what can be written down the cast stops at the ends of the range.
-                self.visit_i64(millis as i64)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<EventTime, E> {
-                text.parse().map(EventTime).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Time)
+            _ => None,
+        };
+        Some(Self(read.ok_or(told)))
     }
+}
+
+/// The time, where there is one: empty text is none.
+fn event_time<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EventTime<'a>>, D::Error> {
+    let raw: Option<&'de RawValue> = Deserialize::deserialize(deserializer)?;
+    Ok(raw.and_then(EventTime::read))
 }
 
 /// Versions are text, but some senders write `12.0` without quotes.

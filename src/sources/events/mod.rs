@@ -7,13 +7,17 @@
 //! too, so a sender who tries again brings duplicates, which the counting drops by event id.
 
 mod body;
+mod encoding;
 mod event;
 mod identity;
+mod names;
 mod oversized;
 mod pace;
 mod parcel;
 mod producer;
+mod texts;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +37,7 @@ use crate::runtime::kafka::KafkaSettings;
 use crate::topics::{self, Topic, headers};
 
 use body::{CloudAttributes, Form};
+use encoding::{Decoded, Encoding};
 use pace::{Gate, Rate};
 use parcel::Parcel;
 use producer::{Batch, EventProducer, NotDelivered};
@@ -45,6 +50,8 @@ pub const ROLE: &str = "ingest";
 pub struct Settings {
     /// Events one request may bring.
     pub max_events: usize,
+    /// Bytes of a body once it is decompressed.
+    pub max_body_bytes: usize,
     /// Events per second this instance takes; `None` is no limit of its own.
     pub events_per_second: Option<u32>,
     /// How long the brokers may take to acknowledge a request.
@@ -53,7 +60,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_events: 10_000, events_per_second: None, delivery_timeout: Duration::from_secs(4) }
+        Self {
+            max_events: 10_000,
+            max_body_bytes: 1_048_576,
+            events_per_second: None,
+            delivery_timeout: Duration::from_secs(4),
+        }
     }
 }
 
@@ -79,6 +91,9 @@ struct Counts {
     accepted: Counter,
     duplicates: Counter,
     rejected: Counter,
+    skipped: Counter,
+    /// Types that events were skipped of, as many as are told apart.
+    skipped_types: Mutex<BTreeSet<String>>,
     seconds: Histogram,
 }
 
@@ -102,6 +117,8 @@ impl Edge {
                 accepted: event("accepted"),
                 duplicates: event("duplicate"),
                 rejected: event("rejected"),
+                skipped: event("skipped"),
+                skipped_types: Mutex::default(),
                 seconds: table::INGEST_SECONDS.histogram(&[]),
             },
         })
@@ -143,6 +160,7 @@ impl Edge {
                 self.counts.accepted.increment(receipt.accepted);
                 self.counts.duplicates.increment(receipt.duplicates);
                 self.counts.rejected.increment(receipt.rejected.len() as u64);
+                self.counts.skipped.increment(receipt.skipped);
                 table::INGEST_REQUESTS.counter(&["taken"]).increment(1);
             }
             Err(refusal) => count_refused(refusal),
@@ -162,6 +180,7 @@ impl Edge {
 
     async fn keep_oversized(&self, headers: &HeaderMap, read: &[u8], limit: usize) -> Result<(), Refusal> {
         Form::of(headers)?;
+        Encoding::of(headers)?;
         let now = Instant::now();
         if self.oversized_rate.lock().unwrap_or_else(PoisonError::into_inner).take(1, now).is_err() {
             tracing::warn!(limit, "a body was too large and left no dead letter: there are too many");
@@ -179,6 +198,15 @@ impl Edge {
 
     async fn bring(&self, headers: &HeaderMap, body: &[u8]) -> Result<Receipt, Refusal> {
         let form = Form::of(headers)?;
+        let limit = self.settings.max_body_bytes;
+        let decoded = match Encoding::of(headers)?.decode(body, limit)? {
+            Decoded::Whole(body) => body,
+            Decoded::TooLarge(read) => {
+                self.keep_oversized(headers, &read, limit).await?;
+                return Err(Refusal::BodyTooLarge { limit });
+            }
+        };
+        let body = &*decoded;
         let items = form.items(body, self.settings.max_events)?;
         self.admit(items.len())?;
         let attributes = match &form {
@@ -192,10 +220,12 @@ impl Edge {
         }
         drop(items);
         let receipt = parcel.receipt()?;
+        let skipped = parcel.take_skipped();
         let batch = self.producer.batch();
         let sent = self.send(&parcel, attributes, headers, &batch);
         drop(parcel);
         self.deliver(sent, batch).await?;
+        self.counts.count_skipped(skipped);
         Ok(receipt)
     }
 
@@ -284,6 +314,23 @@ impl Edge {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner).failed(Instant::now(), PAUSE);
         self.part.not_ready(error.to_string());
         self.brokers_answer.store(false, Ordering::Release);
+    }
+}
+
+/// Types of skipped events that are counted by name; senders choose the names.
+const SKIPPED_TYPES: usize = 100;
+
+impl Counts {
+    fn count_skipped(&self, skipped: BTreeMap<String, u64>) {
+        let mut known = self.skipped_types.lock().unwrap_or_else(PoisonError::into_inner);
+        for (event_type, number) in skipped {
+            let is_told = known.contains(&event_type) || known.len() < SKIPPED_TYPES;
+            let label = if is_told { event_type.as_str() } else { "other" };
+            table::INGEST_SKIPPED.counter(&[label]).increment(number);
+            if is_told {
+                known.insert(event_type);
+            }
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub fn letter_headers(
 ) -> Vec<(&'static str, String)> {
     let text = |name| request.get(name).and_then(|value| value.to_str().ok());
     let announced = text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    // Of a compressed body it says less.
+    let announced = announced.filter(|bytes: &usize| *bytes > read.len());
     let bytes = announced.unwrap_or(read.len() + 1);
     let position = Position { topic: ORIGIN, partition: NO_PARTITION, offset: 0 };
     let errors = ErrorHeaders::new(ROLE, &Reason::TooLarge { bytes, limit }, position, received_at);

@@ -1,9 +1,9 @@
 //! The records of one request, made ready before any is sent.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::ROLE;
-use super::event::Found;
+use super::event::{Found, NoEvent};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::model::ingest::{Receipt, Refusal, Rejected};
@@ -12,6 +12,8 @@ use crate::topics::CONVERSATION_EVENTS;
 
 /// Where dead letters of the edge say they come from; their offset is the place in the request.
 pub const ORIGIN: &str = "POST /v1/events";
+/// Longest type of a skipped event that is counted as such, in bytes.
+const MAX_TYPE: usize = 128;
 /// There is no partition.
 pub const NO_PARTITION: i32 = -1;
 
@@ -26,6 +28,8 @@ pub struct Parcel {
     seen: HashSet<String>,
     /// Found beyond the limit: the request will be refused.
     too_many: usize,
+    /// How many of what is not about conversations, by type.
+    skipped: BTreeMap<String, u64>,
     receipt: Receipt,
 }
 
@@ -45,6 +49,7 @@ impl Parcel {
             dead_letters: Vec::new(),
             seen: HashSet::new(),
             too_many: 0,
+            skipped: BTreeMap::new(),
             receipt: Receipt::default(),
         }
     }
@@ -76,7 +81,13 @@ impl Parcel {
                 self.bytes.truncate(start);
                 Reason::TooLarge { bytes, limit: CONVERSATION_EVENTS.max_message_bytes }
             }
-            Err(reason) => reason,
+            Err(NoEvent::Elsewhere { event_type }) => {
+                let event_type = event_type[..event_type.floor_char_boundary(MAX_TYPE)].to_owned();
+                *self.skipped.entry(event_type).or_default() += 1;
+                self.receipt.skipped += 1;
+                return;
+            }
+            Err(NoEvent::Unusable(reason)) => reason,
         };
         self.set_aside(index, found.detail_index, &reason, &found.original);
     }
@@ -105,6 +116,11 @@ impl Parcel {
             0 => Ok(self.receipt.clone()),
             more => Err(Refusal::TooMany { events: self.max_events + more, limit: self.max_events }),
         }
+    }
+
+    /// How many were skipped, by type.
+    pub fn take_skipped(&mut self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Keys and values.

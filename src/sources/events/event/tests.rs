@@ -22,7 +22,11 @@ fn told_as(form: &Form, body: &[u8]) -> Told {
     for item in form.items(body, 1_000).expect("items") {
         read(&item, attributes, received_at(), |found| {
             let event = found.event.map(|event| serde_json::to_value(&event).expect("JSON"));
-            told.push((found.detail_index, event.map_err(|reason| reason.to_string())));
+            let event = event.map_err(|none| match none {
+                NoEvent::Unusable(reason) => reason.to_string(),
+                NoEvent::Elsewhere { event_type } => format!("skipped: {event_type}"),
+            });
+            told.push((found.detail_index, event));
         });
     }
     told
@@ -70,7 +74,7 @@ fn an_envelope_of_the_platform_is_told_in_our_words() {
         "direction": "INBOUND", "outcome": "error", "detail": envelope["detail"],
     });
     assert_eq!(event_of(&envelope), expected);
-    assert_eq!(told_as(&Form::Lines, envelope.to_string().as_bytes()), [(None, Ok(expected))]);
+    assert_eq!(told_as(&Form::Json, envelope.to_string().as_bytes()), [(None, Ok(expected))]);
 }
 
 #[test]
@@ -105,18 +109,80 @@ fn times_are_taken_from_the_nearest_place_that_tells_one() {
     assert_eq!(with(json!({"eventTime": 1_767_323_045_001.0})), "2026-01-02T03:04:05.001Z");
     assert_eq!(with(json!({"eventTime": "2026-01-02T03:04:01Z"})), "2026-01-02T03:04:01.000Z");
     assert_eq!(with(json!({"timestamp": "2026-01-02T03:04:02Z"})), "2026-01-02T03:04:02.000Z");
+    assert_eq!(with(json!({"eventTime": "1767323045001"})), "2026-01-02T03:04:05.001Z");
     assert_eq!(with(json!({})), "2026-01-02T03:04:05.000Z");
+    for nothing in
+        [json!({"eventTime": ""}), json!({"eventTime": null}), json!({"eventTime": "", "timestamp": ""})]
+    {
+        assert_eq!(with(nothing), "2026-01-02T03:04:05.000Z", "the envelope's");
+    }
+    let nowhere = event_of(&json!({"time": "", "detail": {"conversationId": "c", "eventTime": ""}}));
+    assert_eq!(nowhere["occurredAt"], received_at().to_string());
     let without = event_of(&json!({"detail": {"conversationId": "c"}}));
     assert_eq!(without["occurredAt"], received_at().to_string());
     for (detail, code) in [
         (json!({"conversationId": "c", "eventTime": 1_767_323_045}), "rejected: time_out_of_range"),
         (json!({"conversationId": "c", "eventTime": 1_767_333_045_678_i64}), "from_the_future"),
-        (json!({"conversationId": "c", "eventTime": "today"}), "bad_json"),
+        (json!({"conversationId": "c", "eventTime": "today"}), "rejected: bad_time: eventTime \"today\""),
+        (json!({"conversationId": "c", "eventTime": {}}), "rejected: bad_time"),
+        (json!({"conversationId": "c", "eventTime": true}), "rejected: bad_time"),
+        (json!({"conversationId": "c", "eventTime": "2026-01-02T03:04:01"}), "rejected: bad_time"),
         (json!({"conversationId": "c", "timestamp": "today"}), "rejected: bad_time"),
     ] {
         let reason = reason_of(&json!({"id": "e", "detail": detail}).to_string());
         assert!(reason.starts_with(code), "{reason}");
     }
+}
+
+/// As the platform's partner bus brings them beside the events of conversations.
+#[test]
+fn other_topics_belong_to_their_conversation_or_are_skipped_by_type() {
+    let on = |topic: &str, event_body: Value| {
+        json!({
+            "version": "0", "id": "e", "detail-type": topic, "time": "2026-01-02T03:04:05Z",
+            "detail": {"topicName": topic, "version": "2", "eventBody": event_body, "timestamp": "2026-01-02T03:04:05.742Z"}
+        })
+    };
+    let told_of = |topic: &str, event_body: Value| {
+        let event = event_of(&on(topic, event_body));
+        [&event["eventType"], &event["conversationId"], &event["eventId"], &event["occurredAt"]]
+            .map(|value| value.as_str().unwrap().to_owned())
+    };
+    let at = "2026-01-02T03:04:05.742Z";
+    for topic in [format!("v2.conversations.{CONVERSATION}"), "v2.conversations.{id}".to_owned()] {
+        let snapshot = json!({"id": CONVERSATION, "maxParticipants": 2, "participants": []});
+        assert_eq!(told_of(&topic, snapshot), ["v2.conversations.{id}", CONVERSATION, "e", at]);
+    }
+    for topic in [
+        format!("v2.conversations.{CONVERSATION}.transcription"),
+        "v2.conversations.{id}.transcription".to_owned(),
+    ] {
+        let transcript = json!({"conversationId": CONVERSATION, "transcripts": []});
+        assert_eq!(
+            told_of(&topic, transcript),
+            ["v2.conversations.{id}.transcription", CONVERSATION, "e", at]
+        );
+    }
+    let flat =
+        json!({"topicName": format!("v2.conversations.{CONVERSATION}"), "id": CONVERSATION, "timestamp": at});
+    let flat = event_of(&json!({"detail": flat}));
+    assert_eq!(flat["conversationId"], CONVERSATION);
+    assert_ne!(flat["eventId"], CONVERSATION, "each snapshot is an event of its own");
+
+    for (topic, skipped) in [
+        ("v2.users.{id}.presence".to_owned(), "skipped: v2.users.{id}.presence"),
+        (format!("v2.users.{CONVERSATION}.presence"), "skipped: v2.users.{id}.presence"),
+        (
+            "v2.audits.entitytype.{id}.entityid.{id}".to_owned(),
+            "skipped: v2.audits.entitytype.{id}.entityid.{id}",
+        ),
+    ] {
+        assert_eq!(reason_of(&on(&topic, json!({"id": "x", "source": "PURECLOUD"})).to_string()), skipped);
+    }
+    assert_eq!(
+        told_of("v2.routing.queues.{id}.conversations", json!({"conversationId": CONVERSATION}))[1],
+        CONVERSATION
+    );
 }
 
 #[test]
@@ -163,7 +229,7 @@ fn cloud_events_come_in_three_modes() {
         "eventId": "ce-1", "eventType": "acd.end", "occurredAt": "2026-01-02T03:04:05.678Z", "conversationId": "c",
         "detail": data,
     });
-    let structured = told_as(&Form::CloudEvent, event.to_string().as_bytes());
+    let structured = told_as(&Form::Json, event.to_string().as_bytes());
     assert_eq!(structured, [(None, Ok(expected.clone()))]);
     let batch = told_as(&Form::CloudEventBatch, json!([event, event]).to_string().as_bytes());
     assert_eq!(batch, [(None, Ok(expected.clone())), (None, Ok(expected.clone()))]);
