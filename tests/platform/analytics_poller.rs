@@ -91,7 +91,7 @@ async fn all_pages_are_one_answer_and_what_is_wrong_with_it_is_told() {
     assert_eq!((desk.event_count, desk.interval_seconds), (1_800, 1_800.0), "60 a minute for half an hour");
     assert_eq!(desk.processing_latency_ms, 31_000.0);
 
-    // The platform refuses a question that names this group: the others are asked about apart.
+    // The platform refuses the question about all, and then the one about the first alone.
     let question = json!({"method": "POST", "path": "/api/v2/analytics/events/details/query"});
     let refusing = json!([{"match": question, "times": 2, "fault": {"type": "status", "code": 400}}]);
     organization.faults(refusing).await;
@@ -104,7 +104,9 @@ async fn all_pages_are_one_answer_and_what_is_wrong_with_it_is_told() {
             == 1
     })
     .await;
-    assert_eq!(groups["wide"].len().max(groups["agent's-desk"].len()), 80, "its neighbours are told");
+    assert!(matches!(groups["wide"][0].observation, Observation::Failed { .. }), "{:?}", groups["wide"]);
+    assert_eq!(groups["agent's-desk"].len(), 60, "its neighbours are told");
+    assert_eq!(groups["absent"][0].observation, Observation::Missing {});
 
     put(&organization, "event-analytics", json!({"badRows": 1})).await;
     let groups = polled(&kafka, "the wrong row to be told", |groups| {
