@@ -44,8 +44,7 @@ keys! {
         "Replicas of the topics that `topics apply` creates. Without it the brokers' own default.";
     KAFKA_WORKERS = "kafka.workers", Kind::Integer { least: 1, greatest: 64 }, Some("1"),
         "Worker threads of each stage in this instance.";
-    POSTGRES_URL = "postgres.url", Kind::Secret, None,
-        "postgres://user:password@host:port/database. Required.";
+    POSTGRES_URL = "postgres.url", Kind::PostgresUrl, None, "Where the database is. Required.";
     POSTGRES_MAX_CONNECTIONS = "postgres.max_connections", Kind::Integer { least: 2, greatest: 500 }, Some("10"),
         "Connections this instance opens at most.";
     HTTP_LISTEN = "http.listen", Kind::Address, Some("127.0.0.1:8080"),
@@ -190,7 +189,7 @@ pub fn environment_name(key: &str) -> String {
 pub(super) fn example() -> String {
     let mut text = String::from(
         "# Made from the declarations in src/config/keys.rs; `trunkline check` tests it.\n\
-         # Each key can also be given as TRUNKLINE_<SECTION>__<FIELD>, and from a file as …_FILE.\n\
+         # Each key can also be given as TRUNKLINE_<SECTION>__<FIELD>, and from a file as TRUNKLINE_<SECTION>__<FIELD>_FILE.\n\
          # In [kafka] every librdkafka property is welcome by its own name, such as security.protocol.\n",
     );
     let mut section = "";

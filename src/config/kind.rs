@@ -6,8 +6,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
+use super::item::{self, Fault, Item};
 use super::webhook::{self, Webhook};
-use super::{ApiKey, WatchedCluster};
+use super::{ApiKey, WatchedCluster, property};
 
 /// Kinds of values with their ranges.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +30,10 @@ pub enum Kind {
         least: Duration,
         greatest: Duration,
     },
-    /// An absolute URL of one of these schemes.
+    /// An absolute URL of one of these schemes, without credentials: it is shown in messages.
     Url(&'static [&'static str]),
+    /// A secret that is a Postgres URL.
+    PostgresUrl,
     /// IP address and port.
     Address,
     /// `host:port`, comma-separated.
@@ -59,6 +62,24 @@ pub enum Value {
 /// Roles of API keys, weakest first.
 pub const ROLES: &[&str] = &["read", "publish", "decide", "operate"];
 
+/// Parameters of a Postgres URL. Others are refused: an unencoded `?` in a password would
+/// make parameters of the rest of it.
+const POSTGRES_PARAMETERS: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 impl Kind {
     /// What is allowed, for people.
     pub fn allowed(self) -> String {
@@ -71,7 +92,15 @@ impl Kind {
             Kind::Duration { least, greatest } => {
                 format!("a duration from {least:?} to {greatest:?}, such as \"30s\" or \"500ms\"")
             }
-            Kind::Url(schemes) => format!("an absolute URL that begins with {}", schemes.join(" or ")),
+            Kind::Url(schemes) => format!(
+                "an absolute URL that begins with {}, without user, password, query and fragment",
+                schemes.join(" or ")
+            ),
+            Kind::PostgresUrl => format!(
+                "postgres://USER:PASSWORD@HOST:PORT/DATABASE, what is special in user and password percent-encoded \
+                 (@ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25); parameters: {}",
+                POSTGRES_PARAMETERS.join(", ")
+            ),
             Kind::Address => "an IP address and port such as 127.0.0.1:8080".into(),
             Kind::Brokers => "host:port, several separated by commas".into(),
             Kind::List => "a list of different texts, none empty".into(),
@@ -88,32 +117,76 @@ impl Kind {
         }
     }
 
-    /// Reads a value; `None` when it is not one of the allowed.
-    pub fn read(self, value: &Toml) -> Option<Value> {
+    /// A value that was refused, where it can be shown: what may be a secret, or holds one,
+    /// never is.
+    pub fn shown(self, value: &Toml) -> Option<String> {
+        const LONGEST: usize = 120;
+        let shown = match self {
+            Kind::Secret
+            | Kind::PostgresUrl
+            | Kind::Text
+            | Kind::ApiKeys
+            | Kind::Clusters
+            | Kind::Webhooks => return None,
+            // A user and password, or a token as a parameter.
+            Kind::Url(_) | Kind::Brokers => value.as_str().filter(|text| !text.contains(['@', '?', '#']))?,
+            Kind::OneOf(_)
+            | Kind::Integer { .. }
+            | Kind::Number { .. }
+            | Kind::Duration { .. }
+            | Kind::Address
+            | Kind::List => "",
+        };
+        let shown = if shown.is_empty() { value.to_string() } else { format!("\"{shown}\"") };
+        (shown.len() <= LONGEST).then_some(shown)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(self, value: &Toml) -> Result<Value, Vec<Fault>> {
+        let itself = || vec![Fault { place: String::new(), allowed: format!("must be {}", self.allowed()) }];
         match (self, value) {
-            (Kind::List, Toml::Array(items)) => {
-                list(items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?)
-            }
             (Kind::ApiKeys, Toml::Array(items)) => {
-                items.iter().map(api_key).collect::<Option<_>>().map(Value::ApiKeys)
+                item::list(items, api_key, |key| &key.name).map(Value::ApiKeys)
             }
-            (Kind::Clusters, Toml::Array(items)) => clusters(items),
-            (Kind::Webhooks, Toml::Array(items)) => webhook::read(items).map(Value::Webhooks),
-            (kind, Toml::String(text)) => kind.read_text(text),
+            (Kind::Clusters, Toml::Array(items)) => {
+                item::list(items, cluster, |cluster| &cluster.name).map(Value::Clusters)
+            }
+            (Kind::Webhooks, Toml::Array(items)) => {
+                item::list(items, webhook::read, |webhook| &webhook.name).map(Value::Webhooks)
+            }
+            (Kind::ApiKeys | Kind::Clusters | Kind::Webhooks, Toml::String(text)) => {
+                // In the environment: the same list as a TOML array.
+                let table: Option<toml::Table> = format!("keys = {}", text.trim()).parse().ok();
+                match table.as_ref().and_then(|table| table.get("keys")).filter(|keys| keys.is_array()) {
+                    Some(list) => self.read(list),
+                    None => Err(itself()),
+                }
+            }
+            (Kind::List, Toml::Array(items)) => {
+                let texts: Option<_> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+                texts.and_then(list).ok_or_else(itself)
+            }
+            (_, Toml::String(text)) => self.read_text(text).ok_or_else(itself),
             (Kind::Integer { .. } | Kind::Number { .. }, Toml::Integer(number)) => {
-                self.read_text(&number.to_string())
+                self.read_text(&number.to_string()).ok_or_else(itself)
             }
-            (Kind::Number { .. }, Toml::Float(number)) => self.read_text(&number.to_string()),
-            _ => None,
+            (Kind::Number { .. }, Toml::Float(number)) => {
+                self.read_text(&number.to_string()).ok_or_else(itself)
+            }
+            _ => Err(itself()),
         }
     }
 
-    /// Reads a value from the environment or from a TOML string.
-    pub fn read_text(self, text: &str) -> Option<Value> {
+    /// Reads what is one text; `None` when it is not allowed, or more than a text.
+    pub(super) fn read_text(self, text: &str) -> Option<Value> {
         let text = text.trim();
         match self {
             Kind::Text => (!text.is_empty()).then(|| Value::Text(text.into())),
             Kind::Secret => (!text.is_empty()).then(|| Value::Secret(text.into())),
+            Kind::PostgresUrl => is_postgres_url(text).then(|| Value::Secret(text.into())),
             Kind::OneOf(choices) => choices.contains(&text).then(|| Value::Text(text.into())),
             Kind::Integer { least, greatest } => {
                 let number = text.parse().ok()?;
@@ -129,28 +202,45 @@ impl Kind {
             }
             Kind::Url(schemes) => {
                 let url: reqwest::Url = text.parse().ok()?;
-                let known = schemes.iter().any(|scheme| text.starts_with(scheme)) && url.has_host();
-                known.then(|| Value::Text(text.trim_end_matches('/').into()))
+                let good = schemes.iter().any(|scheme| text.starts_with(scheme))
+                    && url.has_host()
+                    && url.username().is_empty()
+                    && url.password().is_none()
+                    && url.query().is_none()
+                    && url.fragment().is_none();
+                good.then(|| Value::Text(text.trim_end_matches('/').into()))
             }
             Kind::Address => text.parse().ok().map(Value::Address),
-            Kind::Brokers => {
-                let each_is_an_address = text.split(',').all(|broker| {
-                    broker.trim().rsplit_once(':').is_some_and(|(host, port)| {
-                        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-                    })
-                });
-                each_is_an_address.then(|| Value::Text(text.into()))
-            }
+            Kind::Brokers => text.split(',').all(is_broker).then(|| Value::Text(text.into())),
             Kind::List => list(
                 text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
             ),
-            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks => {
-                // In the environment: the same list as a TOML array.
-                let table: toml::Table = format!("keys = {text}").parse().ok()?;
-                self.read(table.get("keys").filter(|keys| keys.is_array())?)
-            }
+            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks => None,
         }
     }
+}
+
+/// `host:port`, where librdkafka also takes `protocol://` before it.
+fn is_broker(text: &str) -> bool {
+    let text = text.trim();
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        let plain = |letter: char| {
+            letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_' | '[' | ']' | ':' | '%')
+        };
+        !host.is_empty() && host.chars().all(plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+/// Stricter than sqlx: where an unencoded `/`, `?` or `#` ends a password early, the rest of
+/// it would become database, parameters or nothing, and stand in messages.
+fn is_postgres_url(text: &str) -> bool {
+    let Ok(url) = text.parse::<reqwest::Url>() else { return false };
+    let database = url.path().strip_prefix('/').unwrap_or(url.path());
+    matches!(url.scheme(), "postgres" | "postgresql")
+        && url.fragment().is_none()
+        && !database.contains(['/', '@', ':'])
+        && url.query_pairs().all(|(name, _)| POSTGRES_PARAMETERS.contains(&&*name))
 }
 
 fn list(items: Vec<String>) -> Option<Value> {
@@ -158,58 +248,48 @@ fn list(items: Vec<String>) -> Option<Value> {
     (unique && items.iter().all(|item| !item.trim().is_empty())).then_some(Value::List(items))
 }
 
-fn clusters(items: &[Toml]) -> Option<Value> {
-    let clusters: Vec<WatchedCluster> = items.iter().map(cluster).collect::<Option<_>>()?;
-    let differ = clusters
-        .iter()
-        .enumerate()
-        .all(|(index, one)| clusters[..index].iter().all(|other| other.name != one.name));
-    differ.then_some(Value::Clusters(clusters))
-}
-
-fn cluster(item: &Toml) -> Option<WatchedCluster> {
-    let table = item.as_table()?;
-    let known = ["name", "brokers", "include", "exclude", "required", "properties"];
-    let texts = |name: &str| match table.get(name) {
-        None => Some(Vec::new()),
-        Some(given) => match Kind::List.read(given)? {
-            Value::List(texts) => Some(texts),
-            _ => None,
-        },
-    };
-    let Some(Value::Text(brokers)) = Kind::Brokers.read(table.get("brokers")?) else { return None };
-    let name = table.get("name")?.as_str()?;
-    let properties = match table.get("properties") {
+fn cluster(item: &mut Item<'_>) -> Option<WatchedCluster> {
+    let name = item.text("name", "text without : and /, must be given", |name| {
+        !name.is_empty() && !name.contains([':', '/'])
+    });
+    let brokers = item.text("brokers", &format!("{}; must be given", Kind::Brokers.allowed()), |brokers| {
+        Kind::Brokers.read_text(brokers).is_some()
+    });
+    let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
+    let (include, exclude, required) = (item.texts("include"), item.texts("exclude"), item.texts("required"));
+    let properties = match item.field("properties").map(|given| given.as_table().map(property::read_all)) {
         None => Default::default(),
-        Some(given) => given
-            .as_table()?
-            .iter()
-            .map(|(name, value)| Some((name.clone(), SecretString::from(value.as_str()?))))
-            .collect::<Option<_>>()?,
+        Some(Some(Ok(properties))) => properties,
+        Some(Some(Err(faults))) => {
+            for fault in faults {
+                item.fault(&format!("properties.{}", fault.place), fault.allowed);
+            }
+            return None;
+        }
+        Some(None) => {
+            item.fault("properties", "a table of librdkafka properties");
+            return None;
+        }
     };
-    let is_name = !name.is_empty() && !name.contains([':', '/']);
-    (is_name && table.keys().all(|key| known.contains(&key.as_str()))).then_some(WatchedCluster {
-        name: name.to_owned(),
-        brokers,
-        include: texts("include")?,
-        exclude: texts("exclude")?,
-        required: texts("required")?,
+    Some(WatchedCluster {
+        name: name?.to_owned(),
+        brokers: brokers?.to_owned(),
+        include: owned(include),
+        exclude: owned(exclude),
+        required: owned(required),
         properties,
     })
 }
 
-fn api_key(item: &Toml) -> Option<ApiKey> {
-    let table = item.as_table()?;
-    let text = |name: &str| table.get(name).and_then(Toml::as_str).filter(|text| !text.is_empty());
-    let known = table.keys().all(|key| ["name", "role", "sha256"].contains(&key.as_str()));
-    let role = text("role").filter(|role| ROLES.contains(role))?;
-    let sha256 = text("sha256")
-        .filter(|digest| digest.len() == 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-    known.then_some(ApiKey {
-        name: text("name")?.into(),
-        role: role.into(),
-        sha256: sha256.to_ascii_lowercase(),
-    })
+fn api_key(item: &mut Item<'_>) -> Option<ApiKey> {
+    let name = item.text("name", "text that is not empty", |name| !name.is_empty());
+    let roles = format!("one of {}", ROLES.join(", "));
+    let role = item.text("role", &roles, |role| ROLES.contains(&role));
+    let digest = "the SHA-256 of the key, 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them";
+    let sha256 = item.text("sha256", digest, |text| {
+        text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+    });
+    Some(ApiKey { name: name?.into(), role: role?.into(), sha256: sha256?.to_ascii_lowercase() })
 }
 
 impl Value {

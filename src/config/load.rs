@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use toml::Value as Toml;
 
+use super::item::{Fault, printable};
 use super::keys::{self, KEYS, Key, environment_name};
-use super::kind::{Kind, Value};
+use super::kind::Value;
 use super::{
     Alerts, Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem,
-    Problems, Rollback, Route, Webhook,
+    Problems, Rollback, Route, Webhook, property,
 };
 use crate::model::decision::Mode;
 
@@ -33,21 +34,6 @@ impl Source {
     }
 }
 
-/// librdkafka properties on which exactly-once or our names depend.
-const OURS: &[&str] = &[
-    "bootstrap.servers",
-    "client.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.idempotence",
-    "enable.partition.eof",
-    "group.id",
-    "group.protocol",
-    "isolation.level",
-    "partition.assignment.strategy",
-    "transactional.id",
-];
-
 /// What a command works with. What it does not need may be missing and is empty then;
 /// what is there is checked all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +51,7 @@ pub fn load(source: &Source, needs: Needs) -> Result<Config, Problems> {
     let mut reader =
         Reader { needs, values: HashMap::new(), properties: BTreeMap::new(), problems: Vec::new() };
     if let Some((path, table)) = reader.parse_file(source.file.as_deref()) {
-        reader.take_table(&path, String::new(), &table);
+        property::walk(&table, "", &mut |key, value| reader.take(key, value, &path));
     }
     reader.take_environment(&source.environment);
     let config = reader.build();
@@ -112,74 +98,37 @@ impl Reader {
         match text.parse::<toml::Table>() {
             Ok(table) => Some((origin, table)),
             Err(error) => {
-                let told = error.to_string();
-                self.problem(
-                    "(file)",
-                    None,
-                    &origin,
-                    format!("TOML: {}", told.trim_end().replace('\n', "\n    ")),
-                );
+                self.problem("(file)", None, &origin, format!("TOML: {}", syntax_error(&text, &error)));
                 None
-            }
-        }
-    }
-
-    /// Tables are walked down to a declared key or a librdkafka property.
-    fn take_table(&mut self, origin: &str, above: String, table: &toml::Table) {
-        for (name, value) in table {
-            let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
-            match value {
-                Toml::Table(below) => self.take_table(origin, key, below),
-                value => self.take(&key, value, origin),
             }
         }
     }
 
     fn take(&mut self, name: &str, value: &Toml, origin: &str) {
         if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-            let shown = match key.kind {
-                Kind::Secret | Kind::Webhooks => None,
-                _ => Some(value.to_string()),
-            };
             match key.kind.read(value) {
-                Some(value) => drop(self.values.insert(key.name, (value, origin.to_owned()))),
-                None => self.problem(name, shown, origin, format!("must be {}", key.kind.allowed())),
+                Ok(value) => drop(self.values.insert(key.name, (value, origin.to_owned()))),
+                Err(faults) => {
+                    for Fault { place, allowed } in faults {
+                        let shown = key.kind.shown(value).filter(|_| place.is_empty());
+                        self.problem(&format!("{name}{place}"), shown, origin, allowed);
+                    }
+                }
             }
             return;
         }
-        match name.strip_prefix("kafka.") {
-            Some(property) if property.contains('.') => self.take_property(property, value, origin),
-            _ => {
-                let allowed = match nearest(name) {
-                    Some(near) => format!("no such key; did you mean {near}?"),
-                    None => "no such key; trunkline.example.toml has all of them".to_owned(),
-                };
-                self.problem(name, None, origin, allowed);
+        if let Some(property) = name.strip_prefix("kafka.") {
+            match property::read(property, value) {
+                Ok(text) => drop(self.properties.insert(property.to_owned(), text)),
+                Err(allowed) => self.problem(&printable(name), None, origin, allowed),
             }
-        }
-    }
-
-    fn take_property(&mut self, property: &str, value: &Toml, origin: &str) {
-        let name = format!("kafka.{property}");
-        if OURS.contains(&property) {
-            self.problem(
-                &name,
-                None,
-                origin,
-                "set by trunkline itself, exactly-once depends on it; remove it",
-            );
             return;
         }
-        let text = match value {
-            Toml::String(text) => text.clone(),
-            Toml::Integer(_) | Toml::Boolean(_) | Toml::Float(_) => value.to_string(),
-            _ => return self.problem(&name, None, origin, "must be text, a number or true/false"),
+        let allowed = match property::nearest(name, KEYS.iter().map(|key| key.name)) {
+            Some(near) => format!("no such key; did you mean {near}?"),
+            None => "no such key; trunkline.example.toml has all of them".to_owned(),
         };
-        // librdkafka knows its own properties and ranges best.
-        if let Err(error) = rdkafka::ClientConfig::new().set(property, &text).create_native_config() {
-            return self.problem(&name, None, origin, format!("a librdkafka property: {error}"));
-        }
-        self.properties.insert(property.to_owned(), text.into());
+        self.problem(&printable(name), None, origin, allowed);
     }
 
     fn take_environment(&mut self, environment: &HashMap<String, String>) {
@@ -189,32 +138,27 @@ impl Reader {
             .collect();
         ours.sort();
         for (name, text) in ours {
-            let declared = KEYS.iter().find(|key| environment_name(key.name) == *name);
-            let from_file = name
-                .strip_suffix("_FILE")
-                .and_then(|name| KEYS.iter().find(|key| environment_name(key.name) == name));
-            match (declared, from_file) {
-                (Some(key), _) => self.take(key.name, &Toml::String(text.clone()), name),
-                (None, Some(key)) => match std::fs::read_to_string(text) {
-                    Ok(content) => self.take(key.name, &Toml::String(content), name),
-                    Err(error) => {
-                        self.problem(
-                            key.name,
-                            Some(text.clone()),
-                            name,
-                            format!("a file that can be read: {error}"),
-                        );
-                    }
-                },
-                (None, None) => match name.strip_prefix("TRUNKLINE_KAFKA__") {
-                    Some(property) => {
-                        let property = property.to_lowercase().replace('_', ".");
-                        self.take_property(&property, &Toml::String(text.clone()), name);
-                    }
-                    None => {
-                        self.problem(name, None, "environment", "no such key; see trunkline.example.toml")
-                    }
-                },
+            let Some(plain) = name.strip_suffix("_FILE") else {
+                self.take(&key_of(name), &Toml::String(text.clone()), name);
+                continue;
+            };
+            let key = key_of(plain);
+            if environment.contains_key(plain) {
+                let allowed = format!("given twice, as {plain} and as {name}; remove one of them");
+                self.problem(&printable(&key), None, "environment", allowed);
+                continue;
+            }
+            match std::fs::read_to_string(text) {
+                Ok(content) => self.take(&key, &Toml::String(content), name),
+                // Not even the path: who puts the secret itself there would find it in the log.
+                Err(error) => {
+                    self.problem(
+                        &printable(&key),
+                        None,
+                        name,
+                        format!("must name a file that can be read: {error}"),
+                    );
+                }
             }
         }
     }
@@ -265,7 +209,7 @@ impl Reader {
     }
 
     fn required<T>(&mut self, value: Option<T>, key: &Key) -> Option<T> {
-        if value.is_none() && !self.problems.iter().any(|problem| problem.key == key.name) {
+        if value.is_none() && !self.problems.iter().any(|problem| problem.is_about(key.name)) {
             let allowed = format!("required: {}. {}", key.kind.allowed(), key.help);
             self.problem(key.name, None, &format!("not given; {}", environment_name(key.name)), allowed);
         }
@@ -504,146 +448,31 @@ fn mode(name: Option<&str>) -> Option<Mode> {
     }
 }
 
-/// The declared key that was probably meant.
-fn nearest(name: &str) -> Option<&'static str> {
-    KEYS.iter()
-        .map(|key| (edit_distance(key.name, name), key.name))
-        .filter(|(distance, _)| *distance <= 3)
-        .min()
-        .map(|(_, key)| key)
-}
-
-/// Levenshtein's distance.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (line, a) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
-        for (column, b) in right.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+/// The key that a variable is about: a declared one, or else a librdkafka property, whose
+/// names have dots where variables have underscores.
+fn key_of(variable: &str) -> String {
+    match KEYS.iter().find(|key| environment_name(key.name) == variable) {
+        Some(key) => key.name.to_owned(),
+        None => {
+            let name = variable.strip_prefix("TRUNKLINE_").unwrap_or(variable).to_lowercase();
+            let (section, field) = name.split_once("__").unwrap_or((&name, ""));
+            let field = if section == "kafka" { field.replace('_', ".") } else { field.to_owned() };
+            format!("{section}.{field}")
         }
     }
-    row[right.chars().count()]
+}
+
+/// Where the file cannot be read as TOML, and why: without the line itself, on which a secret
+/// may stand.
+fn syntax_error(text: &str, error: &toml::de::Error) -> String {
+    let Some(at) = error.span().and_then(|span| text.get(..span.start)) else {
+        return error.message().to_owned();
+    };
+    let line = at.matches('\n').count() + 1;
+    let column = at.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    const MINIMUM: &[(&str, &str)] = &[
-        ("TRUNKLINE_POSTGRES__URL", "postgres://u:canary-password@localhost/db"),
-        ("TRUNKLINE_GENESYS__BASE_URL", "http://127.0.0.1:1"),
-        ("TRUNKLINE_GENESYS__CLIENT_ID", "id"),
-        ("TRUNKLINE_GENESYS__CLIENT_SECRET", "canary-secret"),
-    ];
-
-    fn source(file: &str, environment: &[(&str, &str)]) -> (Source, tempfile::NamedTempFile) {
-        let mut written = tempfile::NamedTempFile::new().unwrap();
-        written.write_all(file.as_bytes()).unwrap();
-        let environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        (Source { file: Some(written.path().to_owned()), environment }, written)
-    }
-
-    #[test]
-    fn the_example_is_a_configuration_once_the_required_is_given() {
-        let (source, _file) = source(&Config::example(), MINIMUM);
-        let config = load(&source, Needs::Everything).unwrap();
-        assert_eq!(config.dial.mode, Some(Mode::Shadow));
-        assert_eq!(config.dial.interval.as_secs(), 30);
-        assert_eq!(config.genesys.requests_per_minute, 300);
-    }
-
-    #[test]
-    fn every_problem_is_told_at_once_with_key_value_and_what_is_allowed() {
-        let file = r#"
-            [dial]
-            mode = "on"
-            intervall = "30s"
-            target = 1.5
-            campaigns = ["a", "a"]
-            [kafka]
-            brokers = "nowhere"
-            group.id = "mine"
-            security.protocol = "sideways"
-            [http]
-            listen = "0.0.0.0:8080"
-            [influx]
-            url = "http://127.0.0.1:8086"
-        "#;
-        let (source, _file) = source(file, &[("TRUNKLINE_DIAL__INTERVAL", "1 fortnight")]);
-        let problems = load(&source, Needs::Everything).unwrap_err();
-        let mut keys: Vec<_> = problems.0.iter().map(|problem| problem.key.as_str()).collect();
-        keys.sort_unstable();
-        assert_eq!(
-            keys,
-            [
-                "dial.campaigns",
-                "dial.interval",
-                "dial.intervall",
-                "dial.mode",
-                "dial.target",
-                "genesys.base_url",
-                "genesys.client_id",
-                "genesys.client_secret",
-                "http.listen",
-                "influx.bucket",
-                "influx.org",
-                "influx.token",
-                "kafka.brokers",
-                "kafka.group.id",
-                "kafka.security.protocol",
-                "postgres.url",
-            ]
-        );
-        let told = problems.to_string();
-        for part in [
-            "did you mean dial.interval?",
-            "\"on\"",
-            "one of shadow, live, off",
-            "from 0.01 to 1",
-            "1 fortnight",
-        ] {
-            assert!(told.contains(part), "{part} in {told}");
-        }
-    }
-
-    #[test]
-    fn the_environment_wins_and_secrets_come_from_files() {
-        let mut secret = tempfile::NamedTempFile::new().unwrap();
-        secret.write_all(b"from-a-file\n").unwrap();
-        let path = secret.path().to_str().unwrap();
-        let mut environment: Vec<_> = MINIMUM[..3].to_vec();
-        environment.extend([
-            ("TRUNKLINE_GENESYS__CLIENT_SECRET_FILE", path),
-            ("TRUNKLINE_DIAL__CAMPAIGNS", "a, b"),
-            ("TRUNKLINE_KAFKA__SECURITY_PROTOCOL", "ssl"),
-        ]);
-        let (source, _file) = source("[dial]\ncampaigns = [\"x\"]\n", &environment);
-        let config = load(&source, Needs::Everything).unwrap();
-        assert_eq!(config.dial.campaigns, ["a", "b"]);
-        assert!(config.kafka.properties.contains_key("security.protocol"));
-        assert_eq!(config.genesys.client_secret.expose_secret(), "from-a-file");
-    }
-
-    #[test]
-    fn a_command_needs_only_what_it_works_with() {
-        let (source, _file) = source("[dial]\nmode = \"on\"\n", &MINIMUM[..1]);
-        let keys = |needs| -> Vec<String> {
-            load(&source, needs).unwrap_err().0.into_iter().map(|problem| problem.key).collect()
-        };
-        assert_eq!(keys(Needs::Postgres), ["dial.mode"]);
-        assert_eq!(keys(Needs::Kafka), ["dial.mode"]);
-        assert_eq!(keys(Needs::Everything).len(), 4);
-    }
-
-    #[test]
-    fn no_secret_is_ever_printed() {
-        let (source, _file) = source("kafka.ssl.key.password = \"canary-key\"\n", MINIMUM);
-        let config = load(&source, Needs::Everything).unwrap();
-        let everything = format!("{config:?} {:?}", config.printed);
-        assert!(!everything.contains("canary"), "{everything}");
-    }
-}
+#[path = "load_tests.rs"]
+mod tests;

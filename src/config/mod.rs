@@ -1,9 +1,11 @@
 //! The configuration: a file, overridden by the environment. Read and checked as a
 //! whole, so that every problem is told at once.
 
+mod item;
 mod keys;
 mod kind;
 mod load;
+mod property;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -241,6 +243,13 @@ pub struct Problem {
     pub allowed: String,
     /// Where it was found.
     pub origin: String,
+}
+
+impl Problem {
+    /// Whether it is about this key, or something inside its value.
+    fn is_about(&self, key: &str) -> bool {
+        self.key.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+    }
 }
 
 impl fmt::Display for Problem {

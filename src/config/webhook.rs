@@ -3,7 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
-use toml::Value as Toml;
+
+use super::item::Item;
 
 /// Where alerts are posted.
 #[derive(Clone, Debug)]
@@ -19,52 +20,41 @@ pub struct Webhook {
 }
 
 /// What is allowed, for people.
-pub(super) const ALLOWED: &str = "a list of { name, url, secrets, incident_types }: names all different, url https, \
-     secrets one to four texts of whsec_ and 24 to 64 bytes in base64, incident_types a list or left out for all";
+pub(super) const ALLOWED: &str = "a list of { name, url, secrets, incident_types }: names all different, url https and \
+     without user and password, secrets one to four texts of whsec_ and 24 to 64 bytes in base64, incident_types a \
+     list or left out for all";
 
 const MOST_SECRETS: usize = 4;
 
-/// All of a list; `None` when one of them is not allowed.
-pub(super) fn read(items: &[Toml]) -> Option<Vec<Webhook>> {
-    let webhooks: Vec<Webhook> = items.iter().map(webhook).collect::<Option<_>>()?;
-    let unique = webhooks
-        .iter()
-        .enumerate()
-        .all(|(index, webhook)| webhooks[..index].iter().all(|other| other.name != webhook.name));
-    unique.then_some(webhooks)
-}
-
-fn webhook(item: &Toml) -> Option<Webhook> {
-    let table = item.as_table()?;
-    let known = table.keys().all(|key| ["name", "url", "secrets", "incident_types"].contains(&key.as_str()));
-    let name = table.get("name")?.as_str()?;
+/// One of a list; `None` after telling what is not allowed.
+pub(super) fn read(item: &mut Item<'_>) -> Option<Webhook> {
     // A label of metrics and part of a header.
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    let url: reqwest::Url = table.get("url")?.as_str()?.parse().ok()?;
-    let secrets = texts(table.get("secrets")?)?;
-    let incident_types = table.get("incident_types").map_or(Some(Vec::new()), texts)?;
-    let good = known
-        && (1..=64).contains(&name.len())
-        && name.chars().all(plain)
-        && matches!(url.scheme(), "http" | "https")
-        && url.has_host()
-        && url.username().is_empty()
-        && (1..=MOST_SECRETS).contains(&secrets.len())
-        && secrets.iter().all(|secret| is_secret(secret));
-    good.then(|| Webhook {
-        name: name.into(),
-        url: String::from(url).into(),
+    let name = item.text("name", "1 to 64 letters, digits, -, _ and .", |name| {
+        (1..=64).contains(&name.len()) && name.chars().all(plain)
+    });
+    let url = item.text("url", "an absolute https URL without user and password", |url| {
+        url.parse::<reqwest::Url>().is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+        })
+    });
+    let secrets = item.texts("secrets");
+    if !(1..=MOST_SECRETS).contains(&secrets.len()) || !secrets.iter().all(|secret| is_secret(secret)) {
+        let allowed = "one to four texts of whsec_ and 24 to 64 bytes in base64; make one with: \
+             echo whsec_$(openssl rand -base64 32)";
+        item.fault("secrets", allowed);
+        return None;
+    }
+    let incident_types = item.texts("incident_types").into_iter().map(str::to_owned).collect();
+    Some(Webhook {
+        name: name?.into(),
+        url: url?.into(),
         secrets: secrets.into_iter().map(SecretString::from).collect(),
         incident_types,
     })
-}
-
-fn texts(value: &Toml) -> Option<Vec<String>> {
-    value
-        .as_array()?
-        .iter()
-        .map(|item| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
-        .collect()
 }
 
 fn is_secret(text: &str) -> bool {
@@ -76,13 +66,14 @@ fn is_secret(text: &str) -> bool {
 mod tests {
     use secrecy::ExposeSecret;
 
+    use super::super::item::{Fault, list};
     use super::*;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    fn read_text(text: &str) -> Option<Vec<Webhook>> {
+    fn read_text(text: &str) -> Result<Vec<Webhook>, Vec<Fault>> {
         let table: toml::Table = format!("webhooks = {text}").parse().unwrap();
-        read(table["webhooks"].as_array().unwrap())
+        list(table["webhooks"].as_array().unwrap(), read, |webhook| &webhook.name)
     }
 
     #[test]
@@ -96,16 +87,19 @@ mod tests {
         assert_eq!(read[1].incident_types, ["A"]);
         let shown = format!("{read:?}");
         assert!(!shown.contains("MfKQ9r8") && !shown.contains("example"), "{shown}");
-        for (from, to) in [
-            ("\"b\"", "\"ops\""),
-            ("\"b\"", "\"b c\""),
-            ("https://y", "ftp://y"),
-            ("https://y", "https://user:pass@y"),
-            (SECRET, "whsec_c2hvcnQ="),
-            (SECRET, "plain"),
-            ("incident_types", "incident_typ"),
+        for (from, to, place) in [
+            ("\"b\"", "\"ops\"", "[2].name"),
+            ("\"b\"", "\"b c\"", "[2].name"),
+            ("https://y", "ftp://y", "[2].url"),
+            ("https://y", "https://user:canary@y", "[2].url"),
+            ("https://y", "https://:canary@y", "[2].url"),
+            (SECRET, "whsec_c2hvcnQ=", "[1].secrets"),
+            (SECRET, "canary", "[1].secrets"),
+            ("incident_types", "incident_typ", "[2].incident_typ"),
         ] {
-            assert!(read_text(&good.replace(from, to)).is_none(), "{from} as {to}");
+            let faults = read_text(&good.replace(from, to)).unwrap_err();
+            assert_eq!(faults[0].place, place, "{from} as {to}");
+            assert!(!format!("{faults:?}").contains("canary"), "{faults:?}");
         }
     }
 }
