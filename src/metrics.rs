@@ -142,6 +142,8 @@ metrics_table! {
         "Attempts to deliver an alert, by receiver and result: delivered, failed, given_up.";
     ALERTS_WAITING = "trunkline_alerts_waiting", Kind::Gauge, ["receiver"],
         "Alerts queued for a receiver that has not taken them yet, over all instances.";
+    ALERT_RECEIVER_OFF = "trunkline_alert_receiver_off", Kind::Gauge, ["receiver"],
+        "1 while a receiver of alerts is switched off because it answered 410 Gone.";
     OUTBOX_MESSAGES = "trunkline_outbox_messages_total", Kind::Counter, ["result"],
         "Messages of the outbox that left it, by result: published, dead_letter where no topic takes them.";
     OUTBOX_BACKLOG = "trunkline_outbox_backlog", Kind::Gauge, [],

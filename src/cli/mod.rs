@@ -1,6 +1,8 @@
 //! The command line: results on stdout, logs and progress on stderr; exit code 0
 //! done, 1 failed, 2 wrong usage.
 
+mod alerts;
+mod asyncapi;
 mod check;
 mod database;
 mod dead_letters;
@@ -8,6 +10,7 @@ mod demo;
 pub mod documents;
 pub mod evaluate;
 pub mod explain;
+mod known;
 mod lag;
 mod maintenance;
 mod routes;
@@ -17,7 +20,8 @@ mod simulate;
 mod topics;
 mod topology;
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -58,6 +62,8 @@ enum Command {
     Lag(lag::Arguments),
     /// What was set aside and why; sends it on its way again
     DeadLetters(dead_letters::Arguments),
+    /// Who is told of incidents; switches on again who was switched off
+    Alerts(alerts::Arguments),
     /// Times in which flows are not rolled back
     Maintenance(maintenance::Arguments),
     /// What was changed at run time, and by whom
@@ -115,10 +121,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Topology(arguments) => arguments.run(),
         Command::Evaluate(arguments) => arguments.run(),
+        Command::Alerts(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Maintenance(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Settings(arguments) => on_runtime("warn", |_| arguments.run()),
-        // Warnings of a broker that is still starting would tear the picture.
-        Command::Demo(arguments) => on_runtime("error", |shutdown| arguments.run(shutdown)),
+        // Lines on the terminal would tear the picture.
+        Command::Demo(arguments) => {
+            let on_terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
+            let log = on_terminal
+                .then(|| std::env::temp_dir().join(format!("trunkline-demo-{}.log", std::process::id())));
+            let level = if on_terminal { "warn" } else { "error" };
+            on_runtime_with_log(level, log.as_deref(), |shutdown| arguments.run(shutdown, log.as_deref()))
+        }
         Command::Run(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
         Command::Simulate(arguments) => on_runtime("info", |shutdown| arguments.run(shutdown)),
         Command::Check(arguments) => on_runtime("error", |_| arguments.run()),
@@ -137,7 +150,19 @@ fn on_runtime<F>(log_level: &str, command: impl FnOnce(CancellationToken) -> F) 
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
-    let telemetry = telemetry::start(log_level)?;
+    on_runtime_with_log(log_level, None, command)
+}
+
+/// The same with the log in a file.
+fn on_runtime_with_log<F>(
+    log_level: &str,
+    log: Option<&Path>,
+    command: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let telemetry = telemetry::start(log_level, log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();

@@ -38,6 +38,7 @@ pub use details::DetailsQuery;
 pub use error::{CallError, CallErrorKind, ClientError};
 pub use event_lag::{EventLagAnswer, EventLagQuery, EventLagRow};
 pub use flows::{Measured, PlatformVersion};
+pub use retry_after::retry_after;
 pub use routing::Available;
 pub use seed::{Campaign, CampaignStatistics};
 

@@ -62,39 +62,12 @@ pub fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
 
 /// The first 2 KiB as text that a database takes, secrets blacked out.
 pub fn excerpt(body: &[u8], secrets: &[&str]) -> String {
-    let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
-    // Looks beyond the cut, so that none is cut in two and missed.
-    let window = &body[..body.len().min(EXCERPT_LIMIT + longest)];
-    let mut text = String::from_utf8_lossy(window).replace('\0', "\u{fffd}");
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "[secret]");
-    }
-    let mut end = text.len().min(EXCERPT_LIMIT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text
+    crate::model::excerpt::excerpt(body, EXCERPT_LIMIT, secrets)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_record_holds_no_secret_and_nothing_a_database_refuses() {
-        let text = excerpt(b"{\"echo\":\"tok-1\",\"nul\":\"\0\"}", &["tok-1", ""]);
-        assert_eq!(text, "{\"echo\":\"[secret]\",\"nul\":\"\u{fffd}\"}");
-
-        let mut body = vec![b'x'; EXCERPT_LIMIT - 3];
-        body.extend_from_slice(b"tok-1 and more");
-        let text = excerpt(&body, &["tok-1"]);
-        assert!(!text.contains("tok"), "a secret over the cut: {}", &text[EXCERPT_LIMIT - 10..]);
-        assert_eq!(text.len(), EXCERPT_LIMIT);
-
-        let umlauts = "ü".repeat(EXCERPT_LIMIT);
-        assert!(excerpt(umlauts.as_bytes(), &[]).len() <= EXCERPT_LIMIT);
-    }
 
     #[test]
     fn every_status_has_its_meaning() {

@@ -10,6 +10,7 @@ pub mod chain;
 pub mod conversation;
 pub mod decision;
 pub mod enriched;
+pub mod excerpt;
 pub mod flow;
 pub mod ingest;
 pub mod json;

@@ -74,6 +74,19 @@ pub enum DriftError {
     Subscription(#[from] SubscriptionError),
 }
 
+/// Looks whether the server takes points from us, by sending it none.
+///
+/// # Errors
+/// When it cannot be reached, or refuses the token, the organisation or the bucket.
+pub async fn reach(settings: &Settings) -> Result<(), String> {
+    let server = Server::new(settings).map_err(|error| error.to_string())?;
+    match server.write(&[]).await {
+        // It has looked at our token, and wants at least one point.
+        Ok(()) | Err(Refusal::Points(_)) => Ok(()),
+        Err(Refusal::All(reason) | Refusal::Later(reason, _)) => Err(reason),
+    }
+}
+
 /// Sends points until `shutdown`.
 ///
 /// # Errors

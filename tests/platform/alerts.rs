@@ -17,7 +17,7 @@ use trunkline::topics::{OUTCOMES, ROUTING_DECISIONS};
 
 use crate::support::kafka::{self, create_topics, produce};
 use crate::support::postgres::TestDatabase;
-use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
+use crate::support::receiver::{CANARY, Manner, OTHER_SECRET, Receiver, SECRET};
 use crate::support::within;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -236,6 +236,109 @@ async fn one_that_hangs_or_redirects_delays_nobody_else() {
     assert_eq!(statuses(database.pool(), "hanging").await, ["queued"; 12]);
 }
 
+/// How a receiver is, as the view says.
+async fn standing(pool: &PgPool, receiver: &str) -> Option<String> {
+    sqlx::query_scalar("SELECT status FROM audit.alert_receivers WHERE receiver = $1")
+        .bind(receiver)
+        .fetch_optional(pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_asks_for_time_is_left_alone_with_every_alert_and_probed_with_one() {
+    let (kafka, own, database) = scene().await;
+    let busy = Receiver::start(Manner::Throttles).await;
+    let good = Receiver::start(Manner::Takes).await;
+    let both = settings(vec![receiver("busy", &busy.url), receiver("good", &good.url)]);
+    let first = Instance::start(&kafka, &database, both.clone());
+    let waiting = async || {
+        within(PATIENCE, "the receiver to be left alone", async || {
+            let left: bool = sqlx::query_scalar(
+                "SELECT paused_until > now() + interval '10 minutes' FROM trunkline.alert_receivers WHERE receiver = 'busy'",
+            )
+            .fetch_optional(database.pool())
+            .await
+            .unwrap()
+            .flatten()
+            .unwrap_or_default();
+            left.then_some(())
+        })
+        .await;
+    };
+    fail(&kafka, 0..1).await;
+    waiting().await;
+    // Other alerts wait as well, at every instance: what the good receiver has, the busy one would have had.
+    let second = Instance::start(&kafka, &database, both);
+    fail(&kafka, 1..12).await;
+    within(PATIENCE, "the good one to have all", async || (good.taken().len() == 12).then_some(())).await;
+    assert_eq!(busy.messages().len(), 1, "asked to wait an hour");
+    assert_eq!(standing(database.pool(), "busy").await.as_deref(), Some("waiting"));
+    // When the time is over one message finds out, not all of them at once.
+    let over = "UPDATE trunkline.alert_receivers SET paused_until = now() WHERE receiver = 'busy'";
+    sqlx::raw_sql(over).execute(&own.owner().await).await.unwrap();
+    within(PATIENCE, "the probe", async || (busy.messages().len() > 1).then_some(())).await;
+    waiting().await;
+    assert_eq!(busy.messages().len(), 2);
+    busy.set(Manner::Takes);
+    sqlx::raw_sql(over).execute(&own.owner().await).await.unwrap();
+    // Those that were sent to it in vain have their own hour left.
+    within(PATIENCE, "the others to follow", async || (busy.taken().len() == 10).then_some(())).await;
+    within(PATIENCE, "it to be as others are", async || {
+        (standing(database.pool(), "busy").await.as_deref() == Some("on")).then_some(())
+    })
+    .await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_gone_is_asked_no_more_until_somebody_enables_it() {
+    let (kafka, _own, database) = scene().await;
+    let gone = Receiver::start(Manner::IsGone).await;
+    let good = Receiver::start(Manner::Takes).await;
+    let wanted = settings(vec![receiver("gone", &gone.url), receiver("good", &good.url)]);
+    let instance = Instance::start(&kafka, &database, wanted.clone());
+    fail(&kafka, 0..1).await;
+    let told = within(PATIENCE, "it to be told", async || {
+        let told = instance.health.impairments().into_iter().map(|(_, reason)| reason);
+        told.into_iter().find(|reason| reason.contains("trunkline alerts enable gone"))
+    })
+    .await;
+    assert!(told.contains("HTTP 410: nothing at /[secret]") && !told.contains(CANARY), "{told}");
+    fail(&kafka, 1..6).await;
+    within(PATIENCE, "the good one to have all", async || (good.taken().len() == 6).then_some(())).await;
+    instance.stop().await;
+    // Neither a restart nor another alert asks it again.
+    gone.set(Manner::Takes);
+    let instance = Instance::start(&kafka, &database, wanted.clone());
+    fail(&kafka, 6..7).await;
+    within(PATIENCE, "the good one to have it", async || (good.taken().len() == 7).then_some(())).await;
+    assert_eq!(gone.messages().len(), 1);
+    assert_eq!(standing(database.pool(), "gone").await.as_deref(), Some("off"));
+    let kept = format!("{:?}", database.receivers().await.unwrap());
+    assert!(kept.contains("410") && !kept.contains(CANARY), "{kept}");
+
+    assert!(database.enable_receiver("gone").await.unwrap());
+    assert!(!database.enable_receiver("nobody").await.unwrap());
+    within(PATIENCE, "what was kept for it", async || (gone.taken().len() == 7).then_some(())).await;
+    instance.stop().await;
+
+    // Another address under the same name is another receiver.
+    let switched = Receiver::start(Manner::IsGone).await;
+    let elsewhere = |to: &Receiver| settings(vec![receiver("gone", &to.url)]);
+    let instance = Instance::start(&kafka, &database, elsewhere(&switched));
+    fail(&kafka, 7..8).await;
+    within(PATIENCE, "it to be switched off", async || {
+        (standing(database.pool(), "gone").await.as_deref() == Some("off")).then_some(())
+    })
+    .await;
+    instance.stop().await;
+    let instance = Instance::start(&kafka, &database, elsewhere(&good));
+    within(PATIENCE, "the new address to have it", async || (good.taken().len() == 8).then_some(())).await;
+    instance.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_and_restarts_end_in_one_delivery() {
     let (kafka, _own, database) = scene().await;
@@ -304,7 +407,14 @@ async fn private_addresses_are_refused_by_name_and_by_number() {
         let wanted = alerts::Settings { private_receivers: false, ..settings(vec![receiver("inside", url)]) };
         Instance::start(&kafka, &database, wanted)
     };
-    for url in ["https://127.0.0.1/", "https://[::1]/", "https://169.254.169.254/latest", "https://0x7f.1/"] {
+    for url in [
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://169.254.169.254/latest",
+        "https://0x7f.1/",
+        "https://168.63.129.16/",
+        "https://:p@example.com/",
+    ] {
         let ended = tokio::time::timeout(PATIENCE, refused(url).task).await.expect("ends at once").unwrap();
         assert!(matches!(&ended, Err(AlertsError::Receiver(_))), "{url}: {ended:?}");
     }

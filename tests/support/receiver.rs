@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub const OTHER_SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// Part of its path: what receivers tell their senders by must not get into any log.
+pub const CANARY: &str = "canary-token";
+
 /// What it does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -28,6 +31,10 @@ pub enum Manner {
     Redirects,
     /// Never answers.
     Hangs,
+    /// 429 with Retry-After: 3600.
+    Throttles,
+    /// 410, and repeats the path it was asked for.
+    IsGone,
 }
 
 /// One message as it came.
@@ -55,9 +62,10 @@ struct Desk {
 impl Receiver {
     pub async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        let url = format!("http://{}/hook/{CANARY}", listener.local_addr().expect("an address"));
         let desk = Desk { manner: Arc::new(Mutex::new(manner)), messages: Arc::default() };
-        let routes = Router::new().route("/hook", post(take)).route("/elsewhere", post(take));
+        let routes =
+            Router::new().route(&format!("/hook/{CANARY}"), post(take)).route("/elsewhere", post(take));
         let serving = tokio::spawn({
             let routes = routes.with_state(desk.clone());
             async move { axum::serve(listener, routes).await.expect("serves") }
@@ -89,7 +97,12 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
+async fn take(
+    State(desk): State<Desk>,
+    OriginalUri(path): OriginalUri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let header = |name: &str| headers.get(name).expect(name).to_str().expect("text").to_owned();
     let body = String::from_utf8(body.to_vec()).expect("text");
     let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
@@ -109,6 +122,8 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Resp
         Manner::Refuses => (StatusCode::INTERNAL_SERVER_ERROR, "not today\0".repeat(1_000)).into_response(),
         Manner::Redirects => (StatusCode::FOUND, [("location", "/elsewhere")]).into_response(),
         Manner::Hangs => std::future::pending().await,
+        Manner::Throttles => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")]).into_response(),
+        Manner::IsGone => (StatusCode::GONE, format!("nothing at {path} any more")).into_response(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether messages may go there. `private` lets this machine and private networks be
-/// receivers too; link-local addresses, where clouds keep their machines' credentials,
-/// never are.
+/// receivers too; addresses where clouds keep their machines' credentials, link-local ones
+/// above all, never are.
 pub fn is_allowed(address: IpAddr, private: bool) -> bool {
     match address {
         IpAddr::V4(address) => v4_is_allowed(address, private),
@@ -12,12 +12,18 @@ pub fn is_allowed(address: IpAddr, private: bool) -> bool {
     }
 }
 
+/// Looks public, but every virtual machine of that cloud has its own platform behind it.
+const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+/// Metadata services of clouds in the private range: AWS, Google Cloud, Scaleway.
+const METADATA_V6: [[u16; 2]; 3] = [[0xfd00, 0x0ec2], [0xfd20, 0x00ce], [0xfd00, 0x0042]];
+
 fn v4_is_allowed(address: Ipv4Addr, private: bool) -> bool {
     if address.is_loopback() || address.is_private() {
         return private;
     }
     let [a, b, c, _] = address.octets();
     !(a == 0
+        || address == AZURE_PLATFORM
         || address.is_link_local()
         || address.is_multicast()
         || address.is_documentation()
@@ -35,8 +41,7 @@ fn v6_is_allowed(address: Ipv6Addr, private: bool) -> bool {
         return v4_is_allowed(inner, private);
     }
     if address.is_loopback() || address.is_unique_local() {
-        // fd00:ec2::254 is a cloud's metadata service.
-        return private && address.segments()[..2] != [0xfd00, 0x0ec2];
+        return private && !METADATA_V6.iter().any(|prefix| address.segments()[..2] == *prefix);
     }
     let [first, second, ..] = address.segments();
     // Global unicast, without protocol assignments (Teredo among them) and documentation.
@@ -101,6 +106,14 @@ mod tests {
             "2002:a9fe:a9fe::1",
             "::ffff:169.254.169.254",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:42::42",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "64:ff9b::168.63.129.16",
+            "2002:a83f:8110::1",
+            "100.100.100.200",
+            "192.0.0.192",
             "::7f00:1",
         ] {
             let address = never.parse().unwrap();

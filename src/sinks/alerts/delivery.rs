@@ -8,13 +8,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::webhook::{Refusal, Webhook};
+use super::webhook::{Refusal, Webhook, Wish};
 use super::{ROLE, Settings};
 use crate::health::Part;
 use crate::metrics;
 use crate::model::decision::Position;
 use crate::postgres::Database;
-use crate::postgres::alerts::{Attempted, Delivery, Failure, Overdue};
+use crate::postgres::alerts::{Answered, Attempted, Delivery, Failure, Overdue};
 use crate::postgres::outbox::Message;
 use crate::runtime::clock;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
@@ -51,7 +51,22 @@ impl Queue {
     pub async fn run(self, shutdown: CancellationToken) {
         self.part.ready();
         let mut measured_at = None;
+        let mut known = false;
         while !shutdown.is_cancelled() {
+            if !known {
+                let digest = self.webhook.url_digest();
+                match self.database.know_receiver(&self.name, &digest).await {
+                    Ok(()) => known = true,
+                    Err(error) => {
+                        self.part.impaired(error.to_string());
+                        tokio::select! {
+                            () = tokio::time::sleep(2 * INTERVAL) => {}
+                            () = shutdown.cancelled() => {}
+                        }
+                        continue;
+                    }
+                }
+            }
             if measured_at.is_none_or(|at: Instant| at.elapsed() > HOUSEKEEPING) {
                 self.measure().await;
                 measured_at = Some(Instant::now());
@@ -82,12 +97,23 @@ impl Queue {
     }
 
     async fn measure(&self) {
-        if let Ok((open, _)) = self.database.open_deliveries(&self.name).await {
-            metrics::ALERTS_WAITING.gauge(&[&self.name]).set(open as f64);
-            if open == 0 {
-                self.part.ready();
-            }
+        let Ok((waiting, switched_off)) = self.database.receiver_standing(&self.name).await else { return };
+        metrics::ALERTS_WAITING.gauge(&[&self.name]).set(waiting as f64);
+        let off = if switched_off.is_some() { 1.0 } else { 0.0 };
+        metrics::ALERT_RECEIVER_OFF.gauge(&[&self.name]).set(off);
+        match switched_off {
+            Some(why) => self.part.impaired(self.switched_off(&why)),
+            None if waiting == 0 => self.part.ready(),
+            None => {}
         }
+    }
+
+    fn switched_off(&self, why: &str) -> String {
+        let name = &self.name;
+        format!(
+            "receiver {name} is switched off, it said that it is gone ({why}); once it takes alerts again, \
+             run: trunkline alerts enable {name}"
+        )
     }
 
     async fn attempt_all(&self, due: Vec<Delivery>, claimed_at: Instant) {
@@ -103,24 +129,66 @@ impl Queue {
         if claimed_at.elapsed() > CLAIM_LIFETIME {
             return;
         }
-        let attempted = match self.webhook.send(delivery.alert_id, clock::now(), &delivery.body).await {
-            Ok(status) => {
-                metrics::ALERT_DELIVERIES.counter(&[&self.name, "delivered"]).increment(1);
-                self.part.ready();
-                Attempted { http_status: Some(status.as_u16()), failure: None }
-            }
-            Err(Refusal { http_status, reason, wait }) => {
-                metrics::ALERT_DELIVERIES.counter(&[&self.name, "failed"]).increment(1);
-                let alert = delivery.alert_id;
-                tracing::warn!(%alert, receiver = self.name, attempt = delivery.attempts, reason, "not delivered");
-                self.part.impaired(format!("receiver {} does not take alerts: {reason}", self.name));
-                let again_after = wait.unwrap_or(Duration::ZERO).max(pause(delivery.attempts));
-                Attempted { http_status, failure: Some(Failure { reason, again_after }) }
-            }
-        };
+        let sent = self.webhook.send(delivery.alert_id, clock::now(), &delivery.body).await;
+        let (attempted, answered) = self.judge(delivery, sent);
+        if let Some(answered) = answered {
+            self.keep_answer(delivery, &answered).await;
+        }
         // What was delivered and is not recorded would be sent again.
         while let Err(error) = self.database.record_attempt(delivery, &attempted).await {
             self.part.impaired(error.to_string());
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl Queue {
+    /// What a reply says about the delivery, and about the receiver as a whole where anything.
+    fn judge(
+        &self,
+        delivery: &Delivery,
+        sent: Result<reqwest::StatusCode, Refusal>,
+    ) -> (Attempted, Option<Answered>) {
+        let Refusal { http_status, reason, wish } = match sent {
+            Ok(status) => {
+                metrics::ALERT_DELIVERIES.counter(&[&self.name, "delivered"]).increment(1);
+                self.part.ready();
+                let attempted = Attempted { http_status: Some(status.as_u16()), failure: None };
+                return (attempted, delivery.probe.then_some(Answered::Takes));
+            }
+            Err(refusal) => refusal,
+        };
+        metrics::ALERT_DELIVERIES.counter(&[&self.name, "failed"]).increment(1);
+        let alert = delivery.alert_id;
+        tracing::warn!(%alert, receiver = self.name, attempt = delivery.attempts, reason, "not delivered");
+        self.part.impaired(format!("receiver {} does not take alerts: {reason}", self.name));
+        let pause = pause(delivery.attempts);
+        let (again_after, answered) = match wish {
+            Wish::LeftAlone(wait) => {
+                let wait = wait.map_or(pause, |wait| wait.max(pause));
+                (wait, Some(Answered::LeaveAlone(wait)))
+            }
+            Wish::SwitchedOff => (pause, Some(Answered::Gone(reason.clone()))),
+            Wish::Nothing => (pause, delivery.probe.then_some(Answered::StillFails(pause))),
+        };
+        (Attempted { http_status, failure: Some(Failure { reason, again_after }) }, answered)
+    }
+
+    /// Keeps what a reply says about the receiver, before its next message can be claimed.
+    async fn keep_answer(&self, delivery: &Delivery, answered: &Answered) {
+        loop {
+            match self.database.receiver_answered(&self.name, delivery.alert_id, answered).await {
+                Ok(changed) => {
+                    if let (true, Answered::Gone(why)) = (changed, answered) {
+                        let told = self.switched_off(why);
+                        metrics::ALERT_RECEIVER_OFF.gauge(&[&self.name]).set(1.0);
+                        tracing::error!(receiver = self.name, "{told}");
+                        self.part.impaired(told);
+                    }
+                    return;
+                }
+                Err(error) => self.part.impaired(error.to_string()),
+            }
             tokio::time::sleep(INTERVAL).await;
         }
     }

@@ -95,6 +95,16 @@ pub enum AlertsError {
     Subscription(#[from] SubscriptionError),
 }
 
+/// Looks whether a receiver could be told, without telling it anything.
+///
+/// # Errors
+/// When it cannot be one, its name is not known or leads to an address that is not allowed, or
+/// nobody listens there. Never says the URL.
+pub async fn reach(receiver: &Receiver, private: bool) -> Result<(), ReceiverError> {
+    let problem = |problem| ReceiverError { name: receiver.name.clone(), problem };
+    webhook::Webhook::new(receiver, private)?.reach(private).await.map_err(problem)
+}
+
 /// Takes in and delivers until `shutdown`.
 ///
 /// # Errors

@@ -7,9 +7,12 @@ use reqwest::{StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{DriftError, Settings};
+use crate::model::excerpt::excerpt;
 
-/// How much of an error's body is read for the log, in bytes.
+/// How much of an error's body is kept for the log, in bytes, and how much is read: the token may
+/// lie across.
 const EXCERPT_BYTES: usize = 512;
+const READ_BYTES: usize = 2_048;
 
 /// How a write ended other than well.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,15 +77,16 @@ impl Server {
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
-        let mut excerpt = Vec::new();
+        let mut read = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
-            let room = EXCERPT_BYTES - excerpt.len();
-            excerpt.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if excerpt.len() == EXCERPT_BYTES {
+            let room = READ_BYTES - read.len();
+            read.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if read.len() == READ_BYTES {
                 break;
             }
         }
-        let reason = format!("HTTP {}: {}", status.as_u16(), String::from_utf8_lossy(&excerpt));
+        let told = excerpt(&read, EXCERPT_BYTES, &[self.token.expose_secret()]);
+        let reason = format!("HTTP {}: {told}", status.as_u16());
         Err(match status.as_u16() {
             400 | 413 | 422 => Refusal::Points(reason),
             429 => Refusal::Later(reason, wait),
