@@ -1,7 +1,8 @@
 //! What can go wrong with the database, told with its remedy.
 
 use std::io;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -85,23 +86,58 @@ pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Where a connection goes, for error messages: never with the password.
+/// Where a connection goes, for error messages: never with the password. Clones share what
+/// was last seen of the server.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub server: String,
     pub user: String,
     pub database: String,
+    /// Longest wait for a connection of the pool.
+    patience: Duration,
+    seen: Arc<Mutex<Option<Seen>>>,
+}
+
+/// What came of the last connection outside the pool. The pool tries again by itself and tells
+/// of nothing but its time limit in the end.
+#[derive(Clone, Debug)]
+struct Seen {
+    at: Instant,
+    /// Why there was none.
+    refused: Option<String>,
 }
 
 impl Target {
-    pub fn of(options: &PgConnectOptions) -> Self {
+    pub fn of(options: &PgConnectOptions, patience: Duration) -> Self {
         let server = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
         };
         let user = options.get_username().to_owned();
         let database = options.get_database().unwrap_or(&user).to_owned();
-        Self { server, user, database }
+        Self { server, user, database, patience, seen: Arc::default() }
+    }
+
+    /// Remembers what came of a connection outside the pool.
+    pub fn saw(&self, outcome: Result<(), &Error>) {
+        let refused = outcome.err().map(|error| match error {
+            Error::Unreachable { reason, .. } | Error::WrongCredentials { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        });
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Seen { at: Instant::now(), refused });
+    }
+
+    /// Why the pool gave no connection in time.
+    fn why_none(&self) -> Error {
+        let server = self.server.clone();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match seen {
+            Some(Seen { refused: Some(reason), .. }) => Error::Unreachable { server, reason },
+            // It takes connections while the pool has none: they are all in use.
+            Some(Seen { refused: None, at }) if at.elapsed() <= self.patience => Error::Busy { server },
+            _ => Error::NoAnswer { server, after: self.patience },
+        }
     }
 
     /// Gives what sqlx says a name and a remedy.
@@ -111,7 +147,7 @@ impl Target {
             sqlx::Error::Configuration(reason) => Error::BadUrl { reason: reason.to_string() },
             sqlx::Error::Io(reason) => Error::Unreachable { server, reason: describe(reason) },
             sqlx::Error::Tls(reason) => Error::Tls { server, reason: reason.to_string() },
-            sqlx::Error::PoolTimedOut => Error::Busy { server },
+            sqlx::Error::PoolTimedOut => self.why_none(),
             sqlx::Error::Database(refusal) => match refusal.code().as_deref() {
                 Some("28000" | "28P01") => Error::WrongCredentials {
                     server,

@@ -19,6 +19,8 @@ pub mod routing;
 pub mod settings;
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -73,6 +75,7 @@ pub struct Database {
     options: PgConnectOptions,
     target: Target,
     acquire_timeout: Duration,
+    finding_out: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -104,8 +107,9 @@ impl Database {
                 })
             })
             .connect_lazy_with(options.clone());
-        let target = Target::of(&options);
-        Ok(Self { pool, options, target, acquire_timeout: settings.acquire_timeout })
+        let target = Target::of(&options, settings.acquire_timeout);
+        let finding_out = Arc::default();
+        Ok(Self { pool, options, target, acquire_timeout: settings.acquire_timeout, finding_out })
     }
 
     /// The pool of connections that work as [`APP_ROLE`].
@@ -115,7 +119,26 @@ impl Database {
 
     /// Gives what sqlx says a name and a remedy.
     pub fn explain(&self, error: sqlx::Error) -> Error {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            self.find_out_why();
+        }
         self.target.explain(error)
+    }
+
+    /// Begins a connection beside the pool, one at a time: what comes of it is what the next
+    /// one who waits in vain is told.
+    fn find_out_why(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.finding_out.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let database = self.clone();
+        runtime.spawn(async move {
+            if let Ok(connection) = database.dedicated().await {
+                let _ = connection.close().await;
+            }
+            database.finding_out.store(false, Ordering::Release);
+        });
     }
 
     /// What to say of a statement that was not waited for any longer.
@@ -192,13 +215,13 @@ impl Database {
 
     /// A connection of its own as the URL's user.
     async fn dedicated(&self) -> Result<PgConnection, Error> {
-        match tokio::time::timeout(self.acquire_timeout, self.options.connect()).await {
+        let connected = match tokio::time::timeout(self.acquire_timeout, self.options.connect()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.target.explain(error)),
-            Err(_) => {
-                Err(Error::NoAnswer { server: self.target.server.clone(), after: self.acquire_timeout })
-            }
-        }
+            Err(_) => Err(self.gave_no_answer(self.acquire_timeout)),
+        };
+        self.target.saw(connected.as_ref().map(|_| ()));
+        connected
     }
 }
 
@@ -236,5 +259,33 @@ fn reason_without_url(error: sqlx::Error) -> String {
     match error {
         sqlx::Error::Configuration(reason) => reason.to_string(),
         _ => "it cannot be parsed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_not_told_as_one_that_is_busy() {
+        let settings = Settings {
+            // Nobody listens there.
+            url: "postgres://trunkline:canary@127.0.0.1:1/trunkline".into(),
+            acquire_timeout: Duration::from_millis(300),
+            ..Settings::default()
+        };
+        let database = Database::connect(&settings).unwrap();
+        let first = database.tally().await.unwrap_err();
+        assert!(matches!(first, Error::NoAnswer { .. }), "{first}");
+        // The first one who waited in vain has made somebody look.
+        while database.finding_out.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        let told = database.tally().await.unwrap_err();
+        assert!(matches!(told, Error::Unreachable { .. }) && told.is_temporary(), "{told}");
+        assert!(
+            told.to_string().contains("connection refused") && !told.to_string().contains("canary"),
+            "{told}"
+        );
     }
 }
