@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
 use crate::config::{self, Config, Needs, Source};
-use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
+use crate::genesys::{BucketShape, CallError, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::postgres::Database;
-use crate::runtime::admin::{self, Standing};
+use crate::runtime::admin::{self, AdminError, Standing};
+use crate::runtime::kafka::KafkaSettings;
+use crate::sinks::{alerts, drift};
 use crate::topology::{Instance, settings};
 
 /// The longest that any one connection is waited for.
@@ -51,12 +53,18 @@ impl Arguments {
                 problems.0.iter().map(|problem| Finding::bad("configuration", problem)).collect()
             }
             Ok(config) => {
-                let (kafka, postgres, platform) =
-                    tokio::join!(kafka(&config), postgres(&config), platform(&config));
+                let (brokers, database, platform, points, receivers, listening) = tokio::join!(
+                    kafka(&config),
+                    postgres(&config),
+                    platform(&config),
+                    points(&config),
+                    receivers(&config),
+                    listening(&config)
+                );
                 let mut findings = vec![Finding::good("configuration")];
-                findings.extend(kafka);
-                findings.extend(postgres);
-                findings.extend(platform);
+                for found in [brokers, database, platform, points, receivers, listening] {
+                    findings.extend(found);
+                }
                 findings
             }
         };
@@ -90,8 +98,34 @@ async fn kafka(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![Finding::bad("instance name", error)],
     };
     let kafka = settings::kafka(config, &instance);
+    let (mut findings, others) = tokio::join!(own_cluster(config, &kafka), other_clusters(config, &kafka));
+    findings.extend(others);
+    findings
+}
+
+/// Those whose consumer groups are watched besides.
+async fn other_clusters(config: &Config, kafka: &KafkaSettings) -> Vec<Finding> {
+    if config.lag.mode.is_none() {
+        return Vec::new();
+    }
+    let clusters = settings::lag_poller(config, kafka).others;
+    let asked = clusters.into_iter().map(|(name, kafka, _)| async move {
+        let what = format!("Kafka of lag.clusters {name} at {}", kafka.brokers);
+        match admin::reach(&kafka).await {
+            Ok(()) => Finding::good(what),
+            Err(AdminError::Unreachable { cause, .. }) => {
+                let remedy = "are its brokers and properties in lag.clusters right, and the cluster up?";
+                Finding::bad(what, format!("no answer: {cause}; {remedy}"))
+            }
+            Err(error) => Finding::bad(what, error),
+        }
+    });
+    in_order(asked).await
+}
+
+async fn own_cluster(config: &Config, kafka: &KafkaSettings) -> Vec<Finding> {
     let brokers = format!("Kafka at {}", config.kafka.brokers);
-    let topics = match admin::list(&kafka, &settings::topics(config), crate::topics::ALL).await {
+    let topics = match admin::list(kafka, &settings::topics(config), crate::topics::ALL).await {
         Ok(topics) => topics,
         Err(error) => return vec![Finding::bad(brokers, error)],
     };
@@ -132,22 +166,90 @@ async fn platform(config: &Config) -> Vec<Finding> {
         Ok(client) => client,
         Err(error) => return vec![Finding::bad(name, error)],
     };
-    let scope = Scope {
-        priority: Priority::Read,
-        deadline: tokio::time::Instant::now() + PATIENCE,
-        cancelled: CancellationToken::new(),
-    };
-    if let Err(error) = client.authenticate(&scope).await {
-        let remedy = "check genesys.base_url, genesys.login_url, genesys.client_id and genesys.client_secret";
+    let remedy = "check genesys.base_url, genesys.login_url, genesys.client_id and genesys.client_secret";
+    if let Err(error) = client.authenticate(&scope()).await {
         return vec![Finding::bad(format!("{name}: token"), format!("{error}; {remedy}"))];
     }
     let mut findings = vec![Finding::good(format!("{name}: token"))];
-    for campaign in &config.dial.campaigns {
-        let what = format!("campaign {campaign}");
-        findings.push(match client.campaign(campaign, &scope).await {
-            Ok(_) => Finding::good(what),
-            Err(error) => Finding::bad(what, error),
+    let mut look = |what: String, key: &str, looked: Result<(), CallError>| {
+        findings.push(match looked {
+            Ok(()) => Finding::good(what),
+            Err(error) => {
+                Finding::bad(what, format!("{error}; check {key} and what the OAuth client may read"))
+            }
         });
+    };
+    for campaign in &config.dial.campaigns {
+        let found = client.campaign(campaign, &scope()).await.map(drop);
+        look(format!("campaign {campaign}"), "dial.campaigns", found);
+    }
+    for flow in settings::flow_poller(config).flows {
+        let found = client.flow_versions(&flow, &scope()).await.map(drop);
+        look(format!("flow {flow}"), "rollback.flows, rollback.polled_flows", found);
+    }
+    for queue in &config.route.queues {
+        let found = client.queue_availability(queue, &scope()).await.map(drop);
+        look(format!("queue {queue}"), "route.queues", found);
+    }
+    findings
+}
+
+fn scope() -> Scope {
+    Scope {
+        priority: Priority::Read,
+        deadline: tokio::time::Instant::now() + PATIENCE,
+        cancelled: CancellationToken::new(),
+    }
+}
+
+/// The server that takes drift points.
+async fn points(config: &Config) -> Vec<Finding> {
+    let Some(drift) = settings::drift(config) else { return Vec::new() };
+    let what = format!("InfluxDB at {}", drift.url);
+    vec![match drift::reach(&drift).await {
+        Ok(()) => Finding::good(what),
+        Err(error) => {
+            let remedy = "check influx.url, influx.org, influx.bucket and influx.token";
+            Finding::bad(what, format!("{error}; {remedy}"))
+        }
+    }]
+}
+
+/// Those who are told of incidents; nothing is sent to them.
+async fn receivers(config: &Config) -> Vec<Finding> {
+    let alerts = settings::alerts(config);
+    let private = alerts.private_receivers;
+    let asked = alerts.receivers.into_iter().map(|receiver| async move {
+        let what = format!("receiver {} of alerts", receiver.name);
+        match alerts::reach(&receiver, private).await {
+            Ok(()) => Finding::good(what),
+            Err(error) => Finding::bad(what, error),
+        }
+    });
+    in_order(asked).await
+}
+
+/// Whether HTTP can be offered there: listens for a moment.
+async fn listening(config: &Config) -> Vec<Finding> {
+    let address = config.http.listen;
+    let what = format!("http.listen {address}");
+    vec![match tokio::net::TcpListener::bind(address).await {
+        Ok(_) => Finding::good(what),
+        Err(error) => {
+            let remedy = "end what listens there (another instance?), or choose another address or port";
+            Finding::bad(what, format!("cannot be listened on: {error}; {remedy}"))
+        }
+    }]
+}
+
+/// All at once, told in their order.
+async fn in_order(
+    asked: impl Iterator<Item = impl Future<Output = Finding> + Send + 'static>,
+) -> Vec<Finding> {
+    let asked: Vec<_> = asked.map(tokio::spawn).collect();
+    let mut findings = Vec::with_capacity(asked.len());
+    for asked in asked {
+        findings.push(asked.await.unwrap_or_else(|error| Finding::bad("check", error)));
     }
     findings
 }

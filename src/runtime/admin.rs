@@ -102,6 +102,14 @@ pub async fn apply(
     Ok(reports)
 }
 
+/// Looks whether the brokers answer.
+///
+/// # Errors
+/// When they do not, or refuse us.
+pub async fn reach(kafka: &KafkaSettings) -> Result<(), AdminError> {
+    Admin::connect(kafka)?.metadata().await.map(drop)
+}
+
 /// How many records a topic holds, over all partitions. Markers of transactions
 /// count too, so for topics written in transactions it is an upper bound.
 pub async fn record_count(kafka: &KafkaSettings, topic: &Topic) -> Result<u64, AdminError> {
