@@ -9,6 +9,7 @@ mod openapi;
 mod problem;
 mod routes;
 mod routing;
+mod seats;
 mod server;
 mod settings;
 mod status;
@@ -57,7 +58,8 @@ pub struct Settings {
     /// Requests that read the ledger at the same time; more wait their turn. Keeps
     /// connections to Postgres free for the work itself.
     pub max_ledger_reads: usize,
-    /// Connections open at the same time; more wait to be accepted.
+    /// Connections with a request at the same time; a few more for liveness, readiness and
+    /// metrics. One without a whole request makes room when its place is wanted.
     pub max_connections: usize,
     /// Bytes of finished decisions kept to be shown again.
     pub cache_bytes: u64,
@@ -283,12 +285,18 @@ async fn door(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let access = routes::access_of(request.method(), matched.as_ref().map(MatchedPath::as_str));
+    let path = matched.as_ref().map(MatchedPath::as_str);
+    let access = routes::access_of(request.method(), path);
+    let vital = routes::is_vital(access, path);
     let mut response = match shared.guard.admit(access, request.headers()) {
+        Ok(_) if !vital && request.extensions().get::<server::Crowded>().is_some() => {
+            let detail = "too many connections are being served";
+            Problem::new(Kind::Overloaded, detail, "try again in a moment").into_response()
+        }
         Err(problem) => problem.into_response(),
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            answer(&shared, access, request, next).await
+            answer(&shared, access, vital, request, next).await
         }
     };
     let headers = response.headers_mut();
@@ -297,7 +305,13 @@ async fn door(
     response
 }
 
-async fn answer(shared: &Shared, access: Option<Access>, request: Request, next: Next) -> Response {
+async fn answer(
+    shared: &Shared,
+    access: Option<Access>,
+    vital: bool,
+    request: Request,
+    next: Next,
+) -> Response {
     let lane = shared.lane(access);
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -307,8 +321,8 @@ async fn answer(shared: &Shared, access: Option<Access>, request: Request, next:
         body::pass_over(request.into_body()).await;
         return Problem::body_too_large(lane.max_body_bytes).into_response();
     }
-    // Whether we live must be told even when we are busy.
-    let _permit = if access == Some(Access::Open) {
+    // How we are must be told even when we are busy.
+    let _permit = if vital {
         None
     } else {
         match lane.permits.try_acquire() {

@@ -360,3 +360,9 @@ pub(super) fn access_of(method: &axum::http::Method, matched_path: Option<&str>)
     let path = matched_path?;
     ROUTES.iter().find(|route| route.path == path && route.method.covers(method)).map(|route| route.access)
 }
+
+/// Whether it must be answered however busy the rest is: how this process is, in words and in
+/// numbers. These ask nobody else.
+pub(super) fn is_vital(access: Option<Access>, matched_path: Option<&str>) -> bool {
+    access == Some(Access::Open) || (access.is_some() && matched_path == Some("/metrics"))
+}

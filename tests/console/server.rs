@@ -144,7 +144,9 @@ async fn a_busy_console_says_so_and_still_lives() {
     })
     .await;
     problem(console.get("/v1/decisions").await, 503, "overloaded").await;
-    assert_eq!(console.get("/healthz").await.status(), 200);
+    for vital in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(console.get(vital).await.status(), 200, "{vital}");
+    }
     problem(waiting.await.unwrap().unwrap(), 503, "timed-out").await;
     lock.rollback().await.unwrap();
     super::support::until("requests to be answered again", || async {
@@ -172,4 +174,43 @@ async fn a_request_that_never_ends_is_cut_off_and_does_not_hold_up_the_end() {
     patient.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), patient.served).await.expect("ends in time").unwrap();
     assert!(TcpStream::connect(patient.address).await.is_err());
+}
+
+#[tokio::test]
+async fn slow_connections_keep_nobody_out_and_do_not_cut_off_who_is_being_answered() {
+    let (own, database) = TestDatabase::migrated().await;
+    let settings =
+        Settings { max_connections: 20, request_timeout: Duration::from_secs(60), ..Settings::default() };
+    let console = Running::start(settings, database).await;
+    // One request is under way, on the oldest connection of all.
+    let owner = own.owner().await;
+    let mut lock = owner.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE audit.decision_log IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let under_way = tokio::spawn(console.client.get(console.url("/v1/decisions")).send());
+    super::support::until("the request to wait for the table", || async {
+        sqlx::query_scalar::<_, i32>(
+            "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'audit.decision_log'::regclass",
+        )
+        .fetch_optional(&owner)
+        .await
+        .unwrap()
+    })
+    .await;
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut connection = TcpStream::connect(console.address).await.unwrap();
+        connection.write_all(b"GET /v1/decisions HTTP/1.1\r\nHost: local").await.unwrap();
+        slow.push(connection);
+    }
+    for path in ["/healthz", "/metrics", "/readyz", "/openapi.json"] {
+        let fresh = reqwest::Client::new().get(console.url(path)).send();
+        let answer = tokio::time::timeout(Duration::from_secs(20), fresh).await.expect(path).unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    lock.rollback().await.unwrap();
+    assert_eq!(under_way.await.unwrap().unwrap().status(), 200);
+    drop(slow);
 }
