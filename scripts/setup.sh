@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what a Debian machine (12, 13) needs for trunkline and installs what is missing.
-#   scripts/setup.sh [build] [services] [all] [victoria-metrics]     without words: all, that is build and services
+#   scripts/setup.sh [build] [services] [all] [documents] [victoria-metrics]     without words: all, that is build and services
 set -euo pipefail
 
 rust_minor=94 # of Rust 1.x: rust-version in Cargo.toml
@@ -38,6 +38,11 @@ check_services() {
     { has setpriv && has flock; } || need util-linux "setpriv and flock (start and stop of the services)"
     postgres_is_there || need postgresql "PostgreSQL 15 or later, the server"
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || need ca-certificates "certificates for downloads"
+}
+
+check_documents() {
+    has node || need nodejs "Node.js (runs the official parsers of AsyncAPI and OpenAPI)"
+    has npm || need npm "npm (fetches them)"
 }
 
 check_victoria_metrics() {
@@ -187,6 +192,7 @@ for word in "$@"; do
         all) check_rust && check_build && check_services ;;
         build) check_rust && check_build ;;
         services) check_services ;;
+        documents) check_documents ;;
         victoria-metrics)
             check_victoria_metrics
             # Not every release of Debian has it; the test that uses it says so and is skipped.
@@ -198,7 +204,7 @@ for word in "$@"; do
                 fi
             fi
             ;;
-        *) say "Usage: scripts/setup.sh [build] [services] [all] [victoria-metrics]" && exit 2 ;;
+        *) say "Usage: scripts/setup.sh [build] [services] [all] [documents] [victoria-metrics]" && exit 2 ;;
     esac
 done
 install_missing

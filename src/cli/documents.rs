@@ -1,13 +1,14 @@
 //! Documents made from the code's own declarations. `tests/rules/documents.rs`
 //! checks that the files say what the code does, and writes them on request.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::asyncapi;
 use crate::config::{Config, KEYS, environment_name};
 use crate::console::{self, Access};
 use crate::metrics::{self, Kind};
 use crate::model::conversation::OUTCOME_RULES;
-use crate::topics::{self, Cleanup, Topic, Values};
+use crate::topics::{self, Cleanup, Topic};
 
 /// A file below the project's root and what it must hold.
 pub struct Document {
@@ -26,9 +27,9 @@ pub fn all() -> Vec<Document> {
             Some(whole(format!("schemas/{}.schema.json", topic.name), text))
         })
         .collect();
-    documents.push(whole("schemas/asyncapi.yaml".into(), yaml(&asyncapi())));
-    let openapi = serde_json::to_string_pretty(&console::openapi_document()).expect("plain data") + "\n";
-    documents.push(whole("schemas/openapi.json".into(), openapi));
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).expect("plain data") + "\n";
+    documents.push(whole("schemas/asyncapi.json".into(), pretty(&asyncapi::document(kept))));
+    documents.push(whole("schemas/openapi.json".into(), pretty(&console::openapi_document())));
     documents.push(whole("trunkline.example.toml".into(), Config::example()));
     documents.extend(reference());
     documents
@@ -164,88 +165,4 @@ fn metrics_table() -> String {
         ));
     }
     table
-}
-
-/// AsyncAPI 3.0: one channel per topic that others may read or write.
-fn asyncapi() -> Value {
-    let mut channels = serde_json::Map::new();
-    let mut operations = serde_json::Map::new();
-    for topic in topics::ALL.iter().filter(|topic| !matches!(topic.values, Values::Internal)) {
-        let payload = match topics::json_schema(topic) {
-            Some(schema) => {
-                json!({"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema})
-            }
-            None => json!({"description": "original bytes"}),
-        };
-        let name = topic.name.replace('.', "_");
-        channels.insert(
-            name.clone(),
-            json!({
-                "address": topic.name,
-                "description": format!("{}; key: {}; kept: {}", topic.description, topic.key, kept(topic)),
-                "messages": {"record": {"contentType": "application/json", "payload": payload}},
-                "bindings": {"kafka": {"topic": topic.name, "bindingVersion": "0.5.0"}},
-            }),
-        );
-        let ours = topic.name.starts_with("trunkline.");
-        operations.insert(
-            format!("{}_{name}", if ours { "read" } else { "write" }),
-            json!({
-                "action": if ours { "send" } else { "receive" },
-                "channel": {"$ref": format!("#/channels/{name}")},
-            }),
-        );
-    }
-    json!({
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": "trunkline",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": "Topics of trunkline. Consumers read with isolation.level=read_committed.",
-            "license": {"name": "Apache-2.0"},
-        },
-        "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": operations,
-    })
-}
-
-/// YAML of the plainest kind: block mappings and sequences, scalars as in JSON.
-fn yaml(value: &Value) -> String {
-    let mut text = String::from("# Made from src/topics.rs; checked by `make test`.\n");
-    write_yaml(value, 0, &mut text);
-    text
-}
-
-fn write_yaml(value: &Value, depth: usize, text: &mut String) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members {
-                text.push_str(&format!("{indent}{}:", Value::from(name.as_str())));
-                write_yaml_below(member, depth, text);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                text.push_str(&format!("{indent}-"));
-                write_yaml_below(item, depth, text);
-            }
-        }
-        scalar => text.push_str(&format!("{indent}{scalar}\n")),
-    }
-}
-
-fn write_yaml_below(value: &Value, depth: usize, text: &mut String) {
-    let nested = match value {
-        Value::Object(members) => !members.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        _ => false,
-    };
-    if nested {
-        text.push('\n');
-        write_yaml(value, depth + 1, text);
-    } else {
-        text.push_str(&format!(" {value}\n"));
-    }
 }

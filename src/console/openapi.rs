@@ -19,20 +19,17 @@ pub(super) async fn show() -> Json<&'static Value> {
 
 /// The whole document.
 pub fn document() -> Value {
-    let mut generator = SchemaSettings::draft2020_12()
-        .with(|settings| {
-            settings.definitions_path = "/components/schemas".into();
-            settings.meta_schema = None;
-            settings.contract = Contract::Serialize;
-        })
-        .into_generator();
-    let problem = generator.subschema_for::<ProblemDocument>().to_value();
+    // What is sent to us may leave out what has a default; what we answer has all of it.
+    let (mut answers, mut bodies) = (generator(Contract::Serialize), generator(Contract::Deserialize));
+    let problem = answers.subschema_for::<ProblemDocument>().to_value();
     let mut paths = Map::new();
     for route in ROUTES {
-        let operation = operation(route, &mut generator, &problem);
+        let operation = operation(route, &mut answers, &mut bodies, &problem);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.name()] = operation;
     }
+    let mut paths = Value::Object(paths);
+    let schemas = merged(answers.take_definitions(true), bodies.take_definitions(true), &mut paths);
     let roles = Role::ALL.map(Role::name).join(", ");
     json!({
         "openapi": "3.1.0",
@@ -43,7 +40,7 @@ pub fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": generator.take_definitions(true),
+            "schemas": schemas,
             "securitySchemes": {
                 "apiKey": {
                     "type": "http",
@@ -58,7 +55,71 @@ pub fn document() -> Value {
     })
 }
 
-fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value) -> Value {
+fn generator(contract: Contract) -> SchemaGenerator {
+    SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.definitions_path = match contract {
+                Contract::Deserialize => REQUESTS.trim_start_matches('#').into(),
+                _ => "/components/schemas".into(),
+            };
+            settings.meta_schema = None;
+            settings.contract = contract;
+        })
+        .into_generator()
+}
+
+/// Where the schemas of bodies lie until it is clear how they are called.
+const REQUESTS: &str = "#/components/requests";
+
+/// Schemas of answers and of bodies under one roof. A type that is sent in another form than it
+/// is answered in is called `…Request` there.
+fn merged(answers: Map<String, Value>, bodies: Map<String, Value>, paths: &mut Value) -> Map<String, Value> {
+    let is_another = |name: &str, body: &Value| {
+        let mut alike = body.clone();
+        lead_references(&mut alike, &|name| name.to_owned());
+        answers.get(name).is_some_and(|answer| *answer != alike)
+    };
+    let others: Vec<String> =
+        bodies.iter().filter(|(name, body)| is_another(name, body)).map(|(name, _)| name.clone()).collect();
+    let called = |name: &str| match others.iter().any(|other| other == name) {
+        true => format!("{name}Request"),
+        false => name.to_owned(),
+    };
+    lead_references(paths, &called);
+    let mut schemas = answers.clone();
+    for (name, mut body) in bodies {
+        lead_references(&mut body, &called);
+        schemas.insert(called(&name), body);
+    }
+    schemas
+}
+
+/// References to schemas of bodies lead to where they lie, by the names they are `called`.
+fn lead_references(value: &mut Value, called: &impl Fn(&str) -> String) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields.iter_mut() {
+                let name = (field == "$ref").then(|| value.as_str()?.strip_prefix(REQUESTS)).flatten();
+                match name {
+                    Some(name) => {
+                        let name = called(name.trim_start_matches('/'));
+                        *value = format!("#/components/schemas/{name}").into();
+                    }
+                    None => lead_references(value, called),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| lead_references(item, called)),
+        _ => {}
+    }
+}
+
+fn operation(
+    route: &Route,
+    generator: &mut SchemaGenerator,
+    bodies: &mut SchemaGenerator,
+    problem: &Value,
+) -> Value {
     let problem_content = json!({"application/problem+json": {"schema": problem}});
     let mut responses = Map::new();
     for answer in route.answers {
@@ -84,7 +145,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &Value) ->
         operation["description"] = format!("Needs an API key with the role `{}`.", role.name()).into();
     }
     if let Some(body) = &route.body {
-        let schema = (body.schema)(generator).to_value();
+        let schema = (body.schema)(bodies).to_value();
         let content: Map<String, Value> =
             body.media_types.iter().map(|name| ((*name).to_owned(), json!({"schema": schema}))).collect();
         operation["requestBody"] =
