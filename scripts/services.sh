@@ -222,11 +222,13 @@ ${KAFKA_EXTRA_SETTINGS:-}
 SETTINGS
 }
 
+java_is_there() { command -v java >/dev/null || fail "java not found; run: $root/scripts/setup.sh services"; }
+
 # Starts the broker's process; kafka_wait waits for it.
 kafka_spawn() {
     local home=$dir/kafka heap pid
     read -ra heap <<<"${KAFKA_HEAP_OPTS:--Xmx512m -Xms256m}"
-    command -v java >/dev/null || fail "java not found; run: $root/scripts/setup.sh services"
+    java_is_there
     [[ -d $kafka_libs ]] || "$root/scripts/kafka-jars.sh" 9>&-
     mkdir -p "$home"
     rm -f "$home/pid"
@@ -437,6 +439,9 @@ start_services() { # kafka postgres
     local name attempt began=$SECONDS code
     local -a starting=()
     local -A told=()
+    # What is missing is told before the other one has been made ready in vain.
+    [[ " $* " != *" kafka "* ]] || java_is_there
+    [[ " $* " != *" postgres "* ]] || postgres_bin >/dev/null
     for name in "$@"; do
         living "$dir/$name/pid" >/dev/null && continue
         starting+=("$name")
@@ -507,12 +512,26 @@ set_owner() { # PID
     setsid "$root/scripts/services.sh" watch-owner "$dir" "$1" "$birth" "$token" </dev/null >/dev/null 2>&1 9>&- &
 }
 
+# What was started and killed before its id was written down. Found by the folder in its command line.
+kill_unwritten() { # WORD…: each ends an argument of its own
+    local file pid word argument
+    for file in /proc/[0-9]*/cmdline; do
+        pid=${file#/proc/} pid=${pid%/cmdline}
+        while IFS= read -r -d '' argument; do
+            for word in "$@"; do
+                [[ $argument != "$word" ]] || signal KILL "$pid"
+            done
+        done 2>/dev/null <"$file" || true
+    done
+}
+
 remove() {
     local place
     kill_service kafka
     kill_service postgres
     rm -f "$dir/owner"
     place=$(cat "$dir/postgres/place" 2>/dev/null || true)
+    kill_unwritten "$dir/kafka/server.properties" "${place:-$dir/postgres/cluster}/data"
     [[ $place != /var/tmp/trunkline-postgres-* ]] || rm -rf "$place"
     rm -rf "$dir"
 }

@@ -17,66 +17,77 @@ pub struct Services {
 }
 
 impl Services {
-    /// Starts both in a new folder below the project's `.local`.
+    /// Starts both in a new folder below the project's `.local`. Where that fails nothing is
+    /// left of it.
     ///
     /// # Errors
-    /// When the script is not found, fails, or `shutdown` comes first; the script's own
-    /// messages have then been shown on stderr.
+    /// When the script is not found, fails, or `shutdown` comes first; with the script's own words.
     pub async fn start(shutdown: &CancellationToken) -> anyhow::Result<Self> {
         let root = project_root()?;
         let script = root.join("scripts/services.sh");
         let folder = root.join(".local").join(format!("demo-{}", std::process::id()));
-        let mut starting = Command::new(&script);
-        starting
-            .arg("start")
-            .args(["--owner", &std::process::id().to_string()])
-            .arg(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            // A Ctrl-C is ours to handle, not the script's and the broker's.
-            .process_group(0);
-        let output = tokio::select! {
-            output = starting.output() => output,
-            () = shutdown.cancelled() => bail!("interrupted while broker and database were starting"),
-        };
-        let output = output.with_context(|| format!("{} cannot be run", script.display()))?;
-        if !output.status.success() {
-            bail!("{} start failed; `make demo` installs what is missing", script.display());
+        match launch(&script, &folder, shutdown).await {
+            Ok((brokers, postgres_url)) => Ok(Self { script, folder, brokers, postgres_url }),
+            Err(error) => {
+                if let Err(left) = remove(&script, &folder).await {
+                    return Err(error.context(format!("and its remains are still there: {left:#}")));
+                }
+                Err(error)
+            }
         }
-        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        let value = |name: &str| {
-            let prefix = format!("export {name}=");
-            let found = lines.lines().find_map(|line| line.strip_prefix(&prefix));
-            found.map(str::to_owned).with_context(|| format!("{} did not tell {name}", script.display()))
-        };
-        Ok(Self {
-            brokers: value("TRUNKLINE_KAFKA__BROKERS")?,
-            postgres_url: value("TRUNKLINE_POSTGRES__URL")?,
-            script,
-            folder,
-        })
     }
 
     /// Stops both and deletes their data.
     ///
     /// # Errors
-    /// When the script fails; its messages have been shown on stderr.
+    /// When the script fails; with its own words.
     pub async fn remove(self) -> anyhow::Result<()> {
-        let status = Command::new(&self.script)
-            .arg("remove")
-            .arg(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .process_group(0)
-            .status()
-            .await
-            .with_context(|| format!("{} cannot be run", self.script.display()))?;
-        if !status.success() {
-            bail!("{} remove {} failed", self.script.display(), self.folder.display());
-        }
-        Ok(())
+        remove(&self.script, &self.folder).await
     }
+}
+
+/// Starts both; answers the brokers and the database's URL.
+async fn launch(
+    script: &Path,
+    folder: &Path,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<(String, String)> {
+    let mut starting = Command::new(script);
+    starting.arg("start").args(["--owner", &std::process::id().to_string()]).arg(folder);
+    let lines = tokio::select! {
+        told = told(starting) => told.context("Kafka and Postgres could not be started; `make demo` installs what is missing")?,
+        () = shutdown.cancelled() => bail!("interrupted while Kafka and Postgres were starting"),
+    };
+    let value = |name: &str| {
+        let prefix = format!("export {name}=");
+        let found = lines.lines().find_map(|line| line.strip_prefix(&prefix));
+        found.map(str::to_owned).with_context(|| format!("{} did not tell {name}", script.display()))
+    };
+    Ok((value("TRUNKLINE_KAFKA__BROKERS")?, value("TRUNKLINE_POSTGRES__URL")?))
+}
+
+async fn remove(script: &Path, folder: &Path) -> anyhow::Result<()> {
+    let mut removing = Command::new(script);
+    removing.arg("remove").arg(folder);
+    told(removing).await.with_context(|| format!("{} could not be removed", folder.display()))?;
+    Ok(())
+}
+
+/// Runs the script; answers what it prints, or why it failed in its own words.
+async fn told(mut command: Command) -> anyhow::Result<String> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        // A Ctrl-C is ours to handle, not the script's and the broker's.
+        .process_group(0);
+    let output = command.output().await.context("scripts/services.sh cannot be run")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", words.trim().replace('\n', "\n  "));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The checkout this binary was built in, or the one we stand in.
