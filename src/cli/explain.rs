@@ -10,7 +10,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::ConfigFile;
+use super::known::Known;
 use crate::config::Needs;
+use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 use crate::postgres::ledger::{LedgerEntry, OutcomeEntry};
@@ -30,7 +32,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let database = Database::connect(&settings::postgres(&self.config.load(Needs::Postgres)?))?;
+        let config = self.config.load(Needs::Postgres)?;
+        let database = Database::connect(&settings::postgres(&config))?;
         // Asked by itself first: the pool would hide why it cannot connect.
         database.verify().await?;
         let entry = database.decision(DecisionId(self.id)).await?.with_context(|| {
@@ -44,7 +47,8 @@ impl Arguments {
             writeln!(out, "{}", serde_json::to_string_pretty(&entry)?)?;
         } else {
             let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            write!(out, "{}", render(&entry, out.is_terminal() && !no_color))?;
+            let known = Known::of(&entry, &config, &database).await;
+            write!(out, "{}", render(&entry, &known, out.is_terminal() && !no_color))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -53,10 +57,11 @@ impl Arguments {
 /// The decision for people, in lines. With `colour` headings are bold and the
 /// outcome is green, yellow or red. Control characters from outside never reach the
 /// terminal.
-pub fn render(entry: &LedgerEntry, colour: bool) -> String {
+pub fn render(entry: &LedgerEntry, known: &Known, colour: bool) -> String {
     let mut page = Page { text: String::new(), colour };
     page.heading(&format!("Decision {}", entry.decision_id));
-    page.line("about", &format!("{} of {}, number {}", entry.r#loop, entry.key, entry.sequence));
+    let about = known.called(&entry.key);
+    page.line("about", &format!("{} of {about}, number {}", entry.r#loop, entry.sequence));
     page.line("decided", &decided(entry));
     page.line("why", &entry.reason);
     let expiry = format!("facts of {}, not to be applied after {}", entry.event_time, entry.expires_at);
@@ -67,7 +72,14 @@ pub fn render(entry: &LedgerEntry, colour: bool) -> String {
     page.fields(&entry.inputs);
     page.heading("Rule");
     page.line("policy", &format!("{} version {}", entry.policy.name, entry.policy.version));
-    page.line("parameters", &format!("hash {}", entry.policy.hash));
+    match &known.rule {
+        Some(numbers) => page.fields(numbers),
+        None => page.line("numbers", "not those of the configuration here"),
+    }
+    if let Some(sum) = known.rule.as_ref().and_then(|rule| sum(rule, &entry.inputs)) {
+        page.line("sum", &sum);
+    }
+    page.line("hash of the numbers", &entry.policy.hash);
     let settings = match entry.settings_revision {
         0 => "the configuration alone (revision 0)".to_owned(),
         revision => format!("revision {revision}"),
@@ -80,7 +92,7 @@ pub fn render(entry: &LedgerEntry, colour: bool) -> String {
         Some(outcome) => page.outcome(outcome),
         None => {
             page.heading("Outcome");
-            page.line("", "none yet");
+            page.line("", &without_outcome(entry, known.now));
         }
     }
     if let Some(found) = &entry.verification {
@@ -90,6 +102,33 @@ pub fn render(entry: &LedgerEntry, colour: bool) -> String {
         page.line("finished", &found.finished_at.to_string());
     }
     page.text
+}
+
+/// Why there is no outcome.
+fn without_outcome(entry: &LedgerEntry, now: Timestamp) -> String {
+    let actuator = match entry.r#loop.as_str() {
+        "route" => return "none: a routing decision is carried out by being given".to_owned(),
+        "lag" => return "none: people are told, nothing is changed".to_owned(),
+        "rollback" => "rollback-actuator",
+        _ => "actuator",
+    };
+    if now > entry.expires_at {
+        return format!(
+            "none, although it was not to be applied after {}: is the role {actuator} running, and the role audit?",
+            entry.expires_at
+        );
+    }
+    format!("none yet: the role {actuator} carries it out or lets it expire at {}", entry.expires_at)
+}
+
+/// The rule with the decision's own numbers, for dial rates.
+fn sum(rule: &Value, inputs: &Value) -> Option<String> {
+    let input = |name: &str| inputs.get(name)?.as_f64();
+    let (target, rate, mean) = (rule.get("target")?.as_f64()?, input("dialRate")?, input("meanAnswerRate")?);
+    let (min, max) = (input("minDialRate")?, input("maxDialRate")?);
+    (mean > 0.0).then(|| {
+        format!("{rate} × {target} ÷ {mean:.3} = {:.2}, limits {min} to {max}", rate * target / mean)
+    })
 }
 
 struct Page {
@@ -224,7 +263,6 @@ pub(super) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
     use crate::model::decision::{Loop, Policy};
     use serde_json::json;
 
@@ -242,7 +280,8 @@ mod tests {
             action: "set_dial_rate".into(),
             reason: "above_target".into(),
             parameters: json!({"previousDialRate": 2.0, "dialRate": 1.7}),
-            inputs: json!({"answerRates": [0.5, 0.4], "meanAnswerRate": 0.45}),
+            inputs: json!({"answerRates": [0.5, 0.4], "meanAnswerRate": 0.45, "dialRate": 2.0,
+                          "minDialRate": 0.5, "maxDialRate": 3.0}),
             policy: Policy { name: "proportional".into(), version: 1, hash: "0123456789abcdef".into() },
             settings_revision: 0,
             cause_ids: json!(["trunkline.campaign-windows.v1/0/41"]),
@@ -269,12 +308,40 @@ mod tests {
         }
     }
 
+    fn known() -> Known {
+        Known {
+            now: entry().expires_at,
+            rule: Some(json!({"target": 0.85})),
+            names: [("campaign-7".to_owned(), "Renewals".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn without_an_outcome_it_says_why() {
+        let now = entry().expires_at;
+        let told = |of: &str, now| without_outcome(&LedgerEntry { r#loop: of.into(), ..entry() }, now);
+        assert!(told("route", now).contains("carried out by being given"));
+        assert!(told("lag", now).contains("nothing is changed"));
+        assert!(told("dial", now).starts_with("none yet: the role actuator"));
+        let late = now.plus(std::time::Duration::from_secs(1));
+        assert!(told("rollback", late).contains("is the role rollback-actuator running"));
+    }
+
+    #[test]
+    fn a_rule_of_other_numbers_is_not_made_up() {
+        let text = render(&entry(), &Known { rule: None, ..known() }, false);
+        assert!(text.contains("not those of the configuration here") && !text.contains("target"), "{text}");
+    }
+
     #[test]
     fn everything_that_was_asked_for_is_told() {
-        let text = render(&entry(), false);
+        let text = render(&entry(), &known(), false);
         for expected in [
             &entry().decision_id.to_string(),
-            "dial of campaign-7, number 42",
+            "dial of Renewals (campaign-7), number 42",
+            "target               0.85",
+            "2 × 0.85 ÷ 0.450 = 3.78, limits 0.5 to 3",
+            "0123456789abcdef",
             "set_dial_rate: 2 → 1.7 lines per idle agent",
             "answerRates          0.5 0.4",
             "proportional version 1",
@@ -289,13 +356,13 @@ mod tests {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
         let open = LedgerEntry { outcome: None, ..entry() };
-        assert!(render(&open, false).contains("none yet"));
+        assert!(render(&open, &known(), false).contains("none yet"));
     }
 
     #[test]
     fn only_our_own_colours_reach_a_terminal() {
-        assert!(!render(&entry(), false).contains('\u{1b}'));
-        let coloured = render(&entry(), true);
+        assert!(!render(&entry(), &known(), false).contains('\u{1b}'));
+        let coloured = render(&entry(), &known(), true);
         assert!(coloured.contains("\u{1b}[32mapplied\u{1b}[0m"));
         assert!(coloured.contains("ok\\u{1b}]0;owned\\u{7}"), "{coloured}");
         assert!(!coloured.contains("\u{1b}]"));

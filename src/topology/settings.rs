@@ -13,6 +13,7 @@ use crate::{genesys, postgres};
 use crate::model::flow::MinuteSource;
 use crate::sinks::{alerts, analytics, drift};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
+use crate::stages::dialing::proportional::Proportional;
 use crate::stages::lag::Intervals;
 use crate::stages::lag::rules::Thresholds;
 use crate::stages::rollback::Sources;
@@ -79,6 +80,10 @@ pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
         region: config.genesys.region.clone(),
         ..campaign_poller::Settings::default()
     }
+}
+
+pub fn dial_rule(config: &Config) -> Proportional {
+    Proportional { target: config.dial.target }
 }
 
 pub fn lag_thresholds(config: &Config) -> Thresholds {

@@ -223,7 +223,7 @@ impl Starting<'_> {
     }
 
     fn rule(&self) -> Proportional {
-        Proportional { target: self.config.dial.target }
+        settings::dial_rule(self.config)
     }
 
     fn dialing(&self, mode: Mode) -> Dialing {

@@ -1,0 +1,94 @@
+//! What is known around a decision besides its record: the numbers of its rule, and what people
+//! call the things it is about.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
+use crate::health::Health;
+use crate::model::Timestamp;
+use crate::model::decision::Policy;
+use crate::postgres::Database;
+use crate::postgres::ledger::LedgerEntry;
+use crate::runtime::clock;
+use crate::stages::dialing::proportional;
+use crate::stages::lag::rules;
+use crate::stages::rollback::rule;
+use crate::topology::settings;
+
+/// The longest that the platform is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Known {
+    pub now: Timestamp,
+    /// The numbers of the rule, where the configuration here has those that the decision was taken
+    /// under: their digest is the same.
+    pub rule: Option<Value>,
+    /// By id.
+    pub names: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// What is not known or cannot be asked now is left out.
+    pub async fn of(entry: &LedgerEntry, config: &Config, database: &Database) -> Self {
+        let names = match entry.r#loop.as_str() {
+            "dial" => campaign_name(&entry.key, config).await,
+            "route" => route_name(&entry.key, database).await,
+            _ => None,
+        };
+        let names = names.map(|name| (entry.key.clone(), name)).into_iter().collect();
+        Self { now: clock::now(), rule: rule_of(entry, config), names }
+    }
+
+    /// The name with the id, or the id alone.
+    pub fn called(&self, id: &str) -> String {
+        self.names.get(id).map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"))
+    }
+}
+
+fn rule_of(entry: &LedgerEntry, config: &Config) -> Option<Value> {
+    match entry.r#loop.as_str() {
+        "dial" => same(entry, proportional::NAME, proportional::VERSION, &settings::dial_rule(config)),
+        "rollback" => {
+            let rule = settings::rollback_rule(config);
+            same(entry, rule.policy.name(), rule::VERSION, &rule)
+        }
+        "lag" => same(entry, rules::NAME, rules::VERSION, &settings::lag_thresholds(config)),
+        _ => None,
+    }
+}
+
+fn same(entry: &LedgerEntry, name: &'static str, version: u32, numbers: &impl Serialize) -> Option<Value> {
+    let is_same = Policy::new(name, version, numbers) == entry.policy;
+    is_same.then(|| serde_json::to_value(numbers).ok()).flatten()
+}
+
+async fn route_name(id: &str, database: &Database) -> Option<String> {
+    let saved = database.route(id).await.ok()?;
+    saved.in_force.map(|(_, definition)| definition).or(saved.draft).map(|definition| definition.name)
+}
+
+/// Asked of the platform, where the configuration says how.
+async fn campaign_name(id: &str, config: &Config) -> Option<String> {
+    if config.genesys.base_url.is_empty() || config.genesys.client_id.is_empty() {
+        return None;
+    }
+    let genesys = settings::genesys(config);
+    let permits = InProcessPermits::new(BucketShape::new(genesys.requests_per_minute, genesys.budget_window));
+    let client = Client::new(&genesys, Arc::new(permits), &Health::default()).ok()?;
+    let scope = Scope {
+        priority: Priority::Read,
+        deadline: tokio::time::Instant::now() + PATIENCE,
+        cancelled: CancellationToken::new(),
+    };
+    let campaign = tokio::time::timeout(PATIENCE, client.campaign(id, &scope)).await.ok()?.ok()?;
+    campaign.name
+}
