@@ -1,10 +1,13 @@
-//! Logs to stderr and, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, spans to a collector.
+//! Logs to stderr, or to a file where stderr shows something else, and, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, spans to a collector.
 //!
 //! A trace goes with a fact through the topics, as `traceparent` of W3C Trace Context:
 //! it begins with the observation and ends with the change at the platform.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider as _};
@@ -23,16 +26,20 @@ pub struct Telemetry {
     spans: Option<SdkTracerProvider>,
 }
 
-/// Starts logging. `RUST_LOG` chooses what; `quiet` is the level without it.
+/// Starts logging. `RUST_LOG` chooses what; `quiet` is the level without it. Lines go to `file`
+/// where there is one, which is made with the first of them, and to stderr elsewhere.
 ///
 /// Lines are for people on a terminal and JSON elsewhere. Must be called outside
 /// an async runtime: the exporter brings a blocking client of its own.
 ///
 /// # Errors
 /// When the collector's address cannot be used.
-pub fn start(quiet: &str) -> anyhow::Result<Telemetry> {
+pub fn start(quiet: &str, file: Option<&Path>) -> anyhow::Result<Telemetry> {
     let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    let lines = if std::io::stderr().is_terminal() {
+    let lines = if let Some(path) = file {
+        let file = LogFile { path: path.to_owned(), file: None };
+        fmt::layer().with_writer(Mutex::new(file)).with_ansi(false).with_filter(filter()).boxed()
+    } else if std::io::stderr().is_terminal() {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_filter(filter()).boxed()
     } else {
@@ -45,6 +52,25 @@ pub fn start(quiet: &str) -> anyhow::Result<Telemetry> {
     });
     tracing_subscriber::registry().with(lines).with(exported).init();
     Ok(Telemetry { spans })
+}
+
+/// A file that is made with the first line written to it.
+struct LogFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.file.is_none() {
+            self.file = Some(File::create(&self.path)?);
+        }
+        self.file.as_mut().map_or(Ok(line.len()), |file| file.write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), File::flush)
+    }
 }
 
 fn collector_configured() -> bool {

@@ -1,12 +1,13 @@
 //! `trunkline demo`: everything on this machine, before the user's eyes.
 
-mod platform;
+mod picture;
+pub(super) mod platform;
 mod readers;
 mod screen;
 mod services;
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -53,12 +54,20 @@ fn speed(text: &str) -> Result<f64, String> {
 }
 
 impl Arguments {
-    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    /// `log`: the file that has what the loops say, where it is not on stderr.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        log: Option<&std::path::Path>,
+    ) -> anyhow::Result<ExitCode> {
         eprintln!("Starting Kafka and Postgres …");
         let services = Services::start(&shutdown).await?;
-        let result = self.with_services(&services, &shutdown).await;
+        let result = self.with_services(&services, &shutdown, log).await;
         eprintln!("Stopping Kafka and Postgres …");
         services.remove().await?;
+        if let Some(log) = log.filter(|log| log.exists()) {
+            eprintln!("What the loops said is in {}", log.display());
+        }
         result
     }
 
@@ -66,9 +75,10 @@ impl Arguments {
         &self,
         services: &Services,
         shutdown: &CancellationToken,
+        log: Option<&std::path::Path>,
     ) -> anyhow::Result<ExitCode> {
         let simulation = self.simulate().await?;
-        let result = self.with_simulation(services, &simulation, shutdown).await;
+        let result = self.with_simulation(services, &simulation, shutdown, log).await;
         simulation.shutdown().await;
         result
     }
@@ -144,9 +154,10 @@ impl Arguments {
         services: &Services,
         simulation: &Simulation,
         shutdown: &CancellationToken,
+        log: Option<&std::path::Path>,
     ) -> anyhow::Result<ExitCode> {
-        let platform = Platform::new(simulation);
-        let config = self.configuration(services, simulation, &platform.flows())?;
+        let flows: Vec<String> = simulation.overview().flows.into_iter().map(|flow| flow.id).collect();
+        let config = self.configuration(services, simulation, &flows)?;
         let instance = Instance::claim(Some("demo"), "")?;
         let kafka = settings::kafka(&config, &instance);
         admin::apply(&kafka, &settings::topics(&config), topics::ALL)
@@ -160,10 +171,11 @@ impl Arguments {
         let running = topology::start(&config, &instance, &names, &stop).await?;
         let http = running.http_address().context("the demo serves HTTP")?;
 
-        platform.send_events(http).await.context("the simulated platform's events")?;
+        let platform = Platform::new(simulation, format!("http://{http}"), None);
+        platform.send_events().await.context("the simulated platform's events")?;
         let bad =
             platform.publish_bad_version(self.speed).await.context("the simulated platform's publish")?;
-        let shares = platform.ask_for_groups(http).await.context("the demo's routing configuration")?;
+        let shares = platform.ask_for_groups().await.context("the demo's routing configuration")?;
 
         let mut out = std::io::stdout();
         writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
@@ -182,10 +194,15 @@ impl Arguments {
         writeln!(out, "Routing    {shares}")?;
         writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
         writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
+        if let Some(log) = log {
+            writeln!(out, "Log        {}", log.display())?;
+        }
         out.flush()?;
 
         let readers = readers::start(&kafka, http, stop.clone());
-        let mut screen = Screen::new(std::io::stdout().is_terminal());
+        let mut hints = vec![format!("HTTP http://{http}   why: {program} explain DECISION_ID")];
+        hints.extend(log.map(|log| format!("Log  {}", log.display())));
+        let mut screen = Screen::new(hints);
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,7 +1,5 @@
-//! What the demo asks of the simulated platform: its flows and queues, its events, a bad
-//! publish, and interactions that ask which group they go to.
-
-use std::net::SocketAddr;
+//! What is played on the simulated platform for those who watch: its events, a bad publish, and
+//! interactions that ask which group they go to.
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -23,11 +21,23 @@ const QUESTIONS_PER_SECOND: u32 = 20;
 pub struct Platform<'s> {
     simulation: &'s Simulation,
     http: reqwest::Client,
+    /// The trunkline that it is played for, such as `http://127.0.0.1:8080`.
+    edge: String,
+    /// API key for it.
+    key: Option<String>,
 }
 
 impl<'s> Platform<'s> {
-    pub fn new(simulation: &'s Simulation) -> Self {
-        Self { simulation, http: reqwest::Client::new() }
+    pub fn new(simulation: &'s Simulation, edge: String, key: Option<String>) -> Self {
+        Self { simulation, http: reqwest::Client::new(), edge, key }
+    }
+
+    /// A request to trunkline itself.
+    fn with_key(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     fn control(&self, path: &str) -> String {
@@ -38,16 +48,12 @@ impl<'s> Platform<'s> {
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
 
-    /// Ids of its flows.
-    pub fn flows(&self) -> Vec<String> {
-        self.simulation.overview().flows.into_iter().map(|flow| flow.id).collect()
-    }
-
     /// Lets it post what happens to the edge, with the faults an event stream has: a few
     /// events twice, a few out of order.
-    pub async fn send_events(&self, edge: SocketAddr) -> anyhow::Result<()> {
+    pub async fn send_events(&self) -> anyhow::Result<()> {
         let settings = json!({
-            "to": format!("http://{edge}/v1/events"),
+            "to": format!("{}/v1/events", self.edge),
+            "key": self.key,
             "eventsPerSecond": EVENTS_PER_SECOND,
             "duplicateShare": 0.03,
             "disorderShare": 0.03,
@@ -74,7 +80,7 @@ impl<'s> Platform<'s> {
 
     /// Puts a routing configuration over two queues in force, and lets interactions ask by it.
     /// Returns what to look at.
-    pub async fn ask_for_groups(&self, console: SocketAddr) -> anyhow::Result<String> {
+    pub async fn ask_for_groups(&self) -> anyhow::Result<String> {
         let queues = self.simulation.overview().queues;
         let rules: Vec<Value> = queues
             .iter()
@@ -92,11 +98,12 @@ impl<'s> Platform<'s> {
             "id": ROUTE, "name": "Support", "routingType": "SINGLE_QUEUE",
             "target": {"type": "QUEUE_ID", "id": target.id}, "rules": rules, "status": "ENABLED",
         });
-        let route = format!("http://{console}/v1/routes/{ROUTE}");
-        self.sent(self.http.put(&route).json(&configuration)).await?;
-        self.sent(self.http.post(format!("{route}/publish")).json(&json!({}))).await?;
+        let route = format!("{}/v1/routes/{ROUTE}", self.edge);
+        self.sent(self.with_key(self.http.put(&route).json(&configuration))).await?;
+        self.sent(self.with_key(self.http.post(format!("{route}/publish")).json(&json!({})))).await?;
         let load = json!({
-            "to": [format!("http://{console}")],
+            "to": [self.edge],
+            "key": self.key,
             "configurationIds": [ROUTE],
             "ratePerSecond": QUESTIONS_PER_SECOND,
         });

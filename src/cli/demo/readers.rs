@@ -86,7 +86,7 @@ fn line(found: &Value, readers: usize) -> String {
         |value: &Value| value.as_f64().map_or_else(|| "–".to_owned(), |number| format!("{number:.0}"));
     let evaluation = &found["evaluation"];
     format!(
-        "consumer group {GROUP}: {}, {} records behind, {:.1} s old, {}/s in, {}/s out, {readers} reader{}",
+        "{GROUP}: {}, {} behind, {:.1} s old, {}/s in, {}/s out, {readers} reader{}",
         found["status"].as_str().unwrap_or("?"),
         number(&found["lag"]),
         found["age_seconds"].as_f64().unwrap_or_default(),
@@ -163,7 +163,7 @@ mod tests {
             "evaluation": {"arrivalPerSecond": 103.2, "drainPerSecond": null}});
         assert_eq!(
             line(&found, 1),
-            "consumer group demo-readers: ERROR, 512 records behind, 7.3 s old, 103/s in, –/s out, 1 reader"
+            "demo-readers: ERROR, 512 behind, 7.3 s old, 103/s in, –/s out, 1 reader"
         );
     }
 }

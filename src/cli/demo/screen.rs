@@ -1,25 +1,27 @@
 //! What the demo shows: a picture that is drawn anew on a terminal, plain lines elsewhere.
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
-
-use comfy_table::{CellAlignment, Table, presets};
 
 use crate::model::decision::Loop;
 use crate::postgres::{Recent, Tally};
 use crate::simulator::Overview;
 
+use super::picture::{self, Around, Size};
+
 /// How much of the demo is shown how often.
 pub struct Screen {
     terminal: bool,
-    /// Lines of the picture that stands on the terminal now.
-    drawn: usize,
+    /// Where to look further; part of the picture.
+    hints: Vec<String>,
+    /// Lines of the picture that stands on the terminal now, and the terminal they were made for.
+    drawn: Option<(usize, Size)>,
 }
 
 impl Screen {
-    pub fn new(terminal: bool) -> Self {
-        Self { terminal, drawn: 0 }
+    pub fn new(hints: Vec<String>) -> Self {
+        Self { terminal: std::io::stdout().is_terminal(), hints, drawn: None }
     }
 
     pub fn pause(&self) -> Duration {
@@ -29,7 +31,7 @@ impl Screen {
     /// How many of which loop's newest decisions are shown. Routing's are too many to look at.
     pub fn recent_decisions(&self) -> [(Loop, i64); 3] {
         if self.terminal {
-            [(Loop::Rollback, 3), (Loop::Lag, 2), (Loop::Dial, 6)]
+            [(Loop::Rollback, 2), (Loop::Lag, 1), (Loop::Dial, 6)]
         } else {
             [(Loop::Rollback, 1), (Loop::Lag, 1), (Loop::Dial, 1)]
         }
@@ -48,18 +50,38 @@ impl Screen {
             writeln!(out, "{}\n  {readers}", line(overview, tally, recent))?;
             return out.flush();
         }
-        let picture = format!("{}\n{readers}\n", picture(overview, tally, recent));
-        if self.drawn > 0 {
-            // Back to the first line of the picture, and clear to the end.
-            write!(out, "\x1b[{}A\x1b[J", self.drawn)?;
+        let size = size();
+        let around = Around { readers, hints: &self.hints };
+        let lines = picture::lines(size, overview, tally, recent, &around);
+        let mut text = match self.drawn {
+            // Back to the first line of the picture.
+            Some((drawn, before)) if before == size => format!("\x1b[{drawn}A\r"),
+            // Lines of another width have been broken anew by the terminal: nobody knows where they are.
+            Some(_) => "\x1b[H\x1b[2J".to_owned(),
+            None => String::new(),
+        };
+        for line in &lines {
+            // Each line is cleared behind its end; nothing flickers.
+            let _ = write!(text, "{line}\x1b[K\r\n");
         }
-        self.drawn = picture.lines().count();
-        write!(out, "{picture}")?;
+        text.push_str("\x1b[J");
+        self.drawn = Some((lines.len().max(1), size));
+        out.write_all(text.as_bytes())?;
         out.flush()
     }
 }
 
-fn clock(simulated_seconds: u64) -> String {
+/// The terminal's size now; what everybody has where it does not tell.
+fn size() -> Size {
+    let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let told = told.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    told.map_or(Size { columns: 80, rows: 24 }, |size| Size {
+        columns: size.ws_col.into(),
+        rows: size.ws_row.into(),
+    })
+}
+
+pub(super) fn clock(simulated_seconds: u64) -> String {
     let (hours, minutes) = (simulated_seconds / 3_600, simulated_seconds / 60 % 60);
     format!("{hours}:{minutes:02}:{:02}", simulated_seconds % 60)
 }
@@ -97,61 +119,15 @@ fn line(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
     text
 }
 
-fn picture(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
-    let mut campaigns = Table::new();
-    campaigns.load_style(presets::NOTHING);
-    campaigns.set_header([
-        "campaign",
-        "dial rate",
-        "limits",
-        "answered",
-        "idle",
-        "busy",
-        "ringing",
-        "abandoned",
-    ]);
-    for campaign in &overview.campaigns {
-        let now = &campaign.snapshot;
-        campaigns.add_row([
-            campaign.name.clone(),
-            format!("{:.2}", now.dial_rate),
-            format!("{:.2}–{:.2}", campaign.min_dial_rate, campaign.max_dial_rate),
-            format!("{:.1} %", now.answer_rate * 100.0),
-            now.agents.idle.to_string(),
-            (now.agents.talking + now.agents.wrapping_up).to_string(),
-            now.ringing.to_string(),
-            format!("{:.2} %", campaign.abandonment * 100.0),
-        ]);
-    }
-    for column in campaigns.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut decisions = Table::new();
-    decisions.load_style(presets::NOTHING);
-    decisions.set_header(["decision", "loop", "of", "what", "why", "outcome"]);
-    for decision in recent {
-        let name = overview.campaigns.iter().find(|campaign| campaign.id == decision.key);
-        decisions.add_row([
-            decision.decision_id.to_string(),
-            decision.of.clone(),
-            name.map_or_else(|| decision.key.clone(), |campaign| campaign.name.clone()),
-            what(decision),
-            decision.reason.clone(),
-            decision.status.clone().unwrap_or_else(|| "…".to_owned()),
-        ]);
-    }
-    format!(
-        "\nsimulated time {}   {}\n\n{campaigns}\n\n{decisions}\n",
-        clock(overview.simulated_seconds),
-        counts(tally)
-    )
-}
-
 /// What a decision asked for, in a few words.
-fn what(decision: &Recent) -> String {
+pub(super) fn what(decision: &Recent) -> String {
     let rate = |name: &str| decision.parameters[name].as_f64();
     match (rate("previousDialRate"), rate("dialRate")) {
         (Some(from), Some(to)) => format!("{from:.2} → {to:.2}"),
+        _ if decision.parameters["version"].is_string() => {
+            let version = |name: &str| decision.parameters[name].as_str().unwrap_or("?");
+            format!("{} → {}", version("previousVersion"), version("version"))
+        }
         _ => decision.action.replace('_', " "),
     }
 }
