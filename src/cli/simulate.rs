@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
+use super::demo::platform::Platform;
 use crate::simulator::{self, EventSettings, Scenario, Simulator};
 
 #[derive(Debug, clap::Args)]
@@ -42,13 +43,45 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     events_to: Option<String>,
     /// API key for it
-    #[arg(long, value_name = "KEY", requires = "events_to")]
+    #[arg(
+        long,
+        value_name = "KEY",
+        requires = "events_to",
+        env = "TRUNKLINE_SIMULATE_EVENTS_KEY",
+        hide_env_values = true
+    )]
     events_key: Option<String>,
+    /// Plays what the demo shows for the trunkline there, such as http://127.0.0.1:8080: events, a bad
+    /// version after a while, interactions that ask for a group
+    #[arg(long, value_name = "URL", conflicts_with = "events_to")]
+    play_for: Option<String>,
+    /// API key for it, with the role operate
+    #[arg(long, value_name = "KEY", env = "TRUNKLINE_SIMULATE_PLAY_KEY", hide_env_values = true)]
+    play_key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Dialect {
     Seed,
+}
+
+/// How long it takes until whoever it is played for is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Begins with each part as soon as that is possible: trunkline may not be there yet.
+async fn play(platform: &Platform<'_>, speed: f64) {
+    while let Err(error) = platform.ask_for_groups().await {
+        tracing::info!("nobody asks for groups yet: {error:#}");
+        tokio::time::sleep(AGAIN).await;
+    }
+    while let Err(error) = platform.send_events().await {
+        tracing::warn!("no events are sent yet: {error:#}");
+        tokio::time::sleep(AGAIN).await;
+    }
+    match platform.publish_bad_version(speed).await {
+        Ok(told) => tracing::info!("{told}"),
+        Err(error) => tracing::warn!("no bad version is published: {error:#}"),
+    }
 }
 
 impl Arguments {
@@ -92,6 +125,10 @@ impl Arguments {
             writeln!(out, "queue {} {}", queue.id, queue.name)?;
         }
         out.flush()?;
+        if let Some(edge) = self.play_for {
+            let platform = Platform::new(&running, edge.trim_end_matches('/').to_owned(), self.play_key);
+            shutdown.run_until_cancelled(play(&platform, self.speed)).await;
+        }
         shutdown.cancelled().await;
         running.shutdown().await;
         Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret;
 use trunkline::cli::documents;
 use trunkline::config::{self, Needs, Source};
+use trunkline::model::decision::Mode;
 use trunkline::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Scenario};
 use trunkline::topics::{self, Values};
 
@@ -60,15 +61,62 @@ fn compose_environment() -> HashMap<String, String> {
 }
 
 #[test]
-fn the_compose_file_configures_the_simulators_own_client_and_campaigns() {
+fn the_compose_file_shows_every_loop_with_the_simulators_own_client_and_objects() {
     let source = Source { file: Some("/dev/null".into()), environment: compose_environment() };
     let config = config::load(&source, Needs::Everything).unwrap_or_else(|problems| panic!("{problems}"));
-    let mut campaigns: Vec<_> =
-        Scenario::default().with_ids().campaigns.into_iter().map(|campaign| campaign.id).collect();
-    campaigns.sort();
-    assert_eq!(config.dial.campaigns, campaigns);
+    let scenario = Scenario::default().with_ids();
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    let campaigns = scenario.campaigns.into_iter().map(|campaign| campaign.id).collect();
+    assert_eq!(config.dial.campaigns, sorted(campaigns));
+    assert_eq!(config.rollback.flows, sorted(scenario.flows.into_iter().map(|flow| flow.id).collect()));
+    assert_eq!(config.route.queues, sorted(scenario.queues.into_iter().map(|queue| queue.id).collect()));
+    let modes = [config.dial.mode, config.rollback.mode, config.lag.mode, config.route.mode];
+    assert_eq!(modes, [Some(Mode::Live); 4]);
+    let groups: Vec<_> = scenario.consumer_groups.into_iter().map(|group| group.name).collect();
+    assert!(!config.lag.analytics_groups.is_empty());
+    assert!(config.lag.analytics_groups.iter().all(|group| groups.contains(group)), "{groups:?}");
     assert_eq!(config.genesys.client_id, DEMO_CLIENT_ID);
     assert_eq!(config.genesys.client_secret.expose_secret(), DEMO_CLIENT_SECRET);
+}
+
+#[test]
+fn the_compose_file_builds_its_image_once() {
+    let text = fs::read_to_string(root().join("docker-compose.yml")).expect("UTF-8");
+    let builds = text.lines().filter(|line| line.trim_start().starts_with("build: .")).count();
+    assert_eq!(builds, 1);
+}
+
+#[test]
+fn every_reference_of_the_topics_description_leads_somewhere() {
+    let asyncapi = documents::all().into_iter().find(|document| document.path == "schemas/asyncapi.json");
+    let Some(Content::Whole(text)) = asyncapi.map(|document| document.content) else { panic!("a document") };
+    let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let references: Vec<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("\"$ref\": \"")?.strip_suffix('"')).collect();
+    assert!(references.len() > topics::ALL.len(), "{references:?}");
+    for reference in references {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[test]
+fn what_a_request_may_leave_out_is_not_required_in_its_description() {
+    let document = trunkline::console::openapi_document();
+    let is_taken = |method: &str, path: &str, body: serde_json::Value| {
+        let content = &document["paths"][path][method]["requestBody"]["content"];
+        let mut schema = content["application/json"]["schema"].clone();
+        schema["components"] = document["components"].clone();
+        jsonschema::is_valid(&schema, &body)
+    };
+    let destination = serde_json::json!({"type": "QUEUE_ID", "id": "a"});
+    let rule = serde_json::json!({"id": "r", "destination": destination, "weight": 1});
+    let configuration = serde_json::json!({"id": "c", "name": "C", "rules": [rule]});
+    assert!(is_taken("put", "/v1/routes/{configurationId}", configuration));
+    assert!(is_taken("post", "/v1/maintenance-windows", serde_json::json!({})));
 }
 
 fn examples(topic: &str) -> Vec<PathBuf> {
