@@ -39,15 +39,12 @@ bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_A
 	cargo bench --locked --no-run $(BENCH_ARGS)
 	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) cargo bench --locked $(BENCH_ARGS)
 
-check: ## format, lints, dependencies and their licences
-	@scripts/setup.sh build
+check: ## format, lints, descriptions by official parsers, dependencies and their licences
+	@scripts/setup.sh build documents
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then \
-		echo "cargo deny --locked check"; cargo deny --locked check; \
-	else \
-		echo "check: SKIPPED the audit of dependencies and licences, cargo-deny is missing; install it with: cargo install --locked cargo-deny"; \
-	fi
+	@scripts/check-documents.sh
+	@scripts/check-dependencies.sh
 
 faults: ## long fault tests: kills, proxies, restarts; FAULTS_ARGS as for cargo test
 	@scripts/setup.sh all
