@@ -25,6 +25,8 @@ mod enrichment;
 mod flow_poller;
 #[path = "platform/outage.rs"]
 mod outage;
+#[path = "platform/program.rs"]
+mod program;
 #[path = "platform/rate_limit.rs"]
 mod rate_limit;
 #[path = "platform/rollback.rs"]
@@ -33,6 +35,8 @@ mod rollback;
 mod rollback_stand;
 #[path = "platform/routing.rs"]
 mod routing;
+#[path = "platform/secrets.rs"]
+mod secrets;
 #[path = "platform/shared_budget.rs"]
 mod shared_budget;
 #[path = "platform/tokens.rs"]

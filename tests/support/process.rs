@@ -34,6 +34,10 @@ impl Process {
         Self { name: name.to_owned(), child, log, output }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line on stdout; `None` when it has ended.
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();

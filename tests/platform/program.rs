@@ -1,0 +1,129 @@
+//! The program as a process: what it says where something is wrong around it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use trunkline::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+
+use crate::support::kafka;
+use crate::support::postgres::TestDatabase;
+use crate::support::process::Process;
+use crate::support::simulated::{self, CAMPAIGN, Organization};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| (format!("TRUNKLINE_{name}"), (*value).to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tries_everything_that_is_configured_and_tells_all_that_is_wrong() {
+    let organization = Organization::start(simulated::settings()).await;
+    let (own, _database) = TestDatabase::migrated().await;
+    let kafka = kafka::settings();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = format!(
+        r#"[{{ name = "inside", url = "https://127.0.0.1/canary-path", secrets = ["{}"] }}]"#,
+        crate::support::receiver::SECRET
+    );
+    let environment = environment(&[
+        ("KAFKA__BROKERS", &kafka.brokers),
+        ("KAFKA__TOPIC_PREFIX", &kafka.topic_prefix),
+        ("POSTGRES__URL", &own.url()),
+        ("GENESYS__BASE_URL", &organization.running.api_url()),
+        ("GENESYS__CLIENT_ID", DEMO_CLIENT_ID),
+        ("GENESYS__CLIENT_SECRET", DEMO_CLIENT_SECRET),
+        ("DIAL__CAMPAIGNS", CAMPAIGN),
+        ("ROLLBACK__FLOWS", "no-such-flow"),
+        ("ROUTE__QUEUES", "no-such-queue"),
+        ("INFLUX__URL", "http://127.0.0.1:1"),
+        ("INFLUX__ORG", "o"),
+        ("INFLUX__BUCKET", "b"),
+        ("INFLUX__TOKEN", "canary-token"),
+        ("LAG__CLUSTERS", r#"[{ name = "dead", brokers = "127.0.0.1:1" }]"#),
+        ("ALERTS__WEBHOOKS", &receiver),
+        ("HTTP__LISTEN", &taken.local_addr().unwrap().to_string()),
+    ]);
+    let mut check = Process::start("check", &["check", "--json"], &environment);
+    let told = check.line().expect("a report");
+    assert_eq!(check.wait(PATIENCE).code(), Some(1));
+    assert!(!told.contains("canary"), "{told}");
+    let report: Value = serde_json::from_str(&told).unwrap();
+    let problem_of = |what: &str| {
+        let found = report["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|finding| finding["what"].as_str().unwrap().contains(what));
+        found.unwrap_or_else(|| panic!("nothing about {what}: {told}"))["problem"].as_str().map(str::to_owned)
+    };
+    for (what, expected) in [
+        ("flow no-such-flow", "rollback.flows"),
+        ("queue no-such-queue", "route.queues"),
+        ("InfluxDB at http://127.0.0.1:1", "influx.url"),
+        ("lag.clusters dead at 127.0.0.1:1", "brokers and properties"),
+        ("receiver inside", "alerts.private_receivers"),
+        ("http.listen", "in use"),
+    ] {
+        let problem = problem_of(what).unwrap_or_else(|| panic!("{what} is good: {told}"));
+        assert!(problem.contains(expected), "{what}: {problem}");
+    }
+    for good in ["configuration", "Kafka at", "Postgres", ": token", CAMPAIGN] {
+        assert_eq!(problem_of(good), None, "{good}");
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder with every program of `PATH` but one.
+fn path_without(program: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for file in
+        std::env::split_paths(&path).filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten()
+    {
+        if file.file_name() != program {
+            // The first one of a name is the one that would be found.
+            let _ = std::os::unix::fs::symlink(file.path(), folder.path().join(file.file_name()));
+        }
+    }
+    folder
+}
+
+/// Processes whose command line names the folder.
+fn processes_of(folder: &Path) -> Vec<String> {
+    let folder = folder.display().to_string();
+    let command_lines = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let text = fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&text).replace('\0', " "))
+    });
+    command_lines.filter(|line| line.contains(&folder) && !line.contains("watch-owner")).collect()
+}
+
+/// Runs the demo, which must fail; answers what it said and the folder it worked in.
+fn failing_demo(variables: &[(&str, &str)]) -> (String, PathBuf) {
+    let variables: Vec<_> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let mut demo = Process::start("demo", &["demo", "--for", "1s"], &variables);
+    let folder = root().join(".local").join(format!("demo-{}", demo.id()));
+    assert_eq!(demo.wait(PATIENCE).code(), Some(1));
+    (demo.log(), folder)
+}
+
+#[test]
+fn a_demo_that_cannot_start_says_why_and_leaves_nothing() {
+    let without_java = path_without("java");
+    let (said, folder) = failing_demo(&[("PATH", &without_java.path().display().to_string())]);
+    assert!(said.contains("java not found") && said.contains("setup.sh services"), "{said}");
+    assert!(!folder.exists(), "{} is left", folder.display());
+
+    let (said, folder) = failing_demo(&[("SERVICES_WAIT_SECONDS", "0")]);
+    assert!(said.contains("was not ready within 0 s"), "{said}");
+    assert!(!folder.exists(), "{} is left", folder.display());
+    assert_eq!(processes_of(&folder), Vec::<String>::new());
+}
