@@ -240,7 +240,13 @@ fn is_postgres_url(text: &str) -> bool {
     matches!(url.scheme(), "postgres" | "postgresql")
         && url.fragment().is_none()
         && !database.contains(['/', '@', ':'])
-        && url.query_pairs().all(|(name, _)| POSTGRES_PARAMETERS.contains(&&*name))
+        && url.query_pairs().all(|(name, _)| {
+            let plain =
+                name.replace("ssl-ca", "sslrootcert").replace("ssl-", "ssl").replace("root-cert", "rootcert");
+            POSTGRES_PARAMETERS.contains(&&*name)
+                || POSTGRES_PARAMETERS.contains(&plain.as_str())
+                || (name.starts_with("options[") && name.ends_with(']'))
+        })
 }
 
 fn list(items: Vec<String>) -> Option<Value> {

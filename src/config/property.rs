@@ -113,7 +113,9 @@ fn unknown(name: &str) -> String {
     let own = KEYS.iter().filter_map(|key| key.name.strip_prefix("kafka."));
     match nearest(name, own.chain(USUAL.iter().copied())) {
         Some(near) => format!("no such key and no librdkafka property; did you mean {near}?"),
-        None => "no such key and no librdkafka property; its CONFIGURATION.md has all of them".into(),
+        None => {
+            "no such key and no librdkafka property; the documentation of librdkafka has all of them".into()
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn counted(name: &str, counts: &[(String, i64)]) -> String {
 
 /// With a heading.
 fn campaigns(overview: &Overview) -> Vec<Vec<String>> {
-    let heading = ["campaign", "rate", "limits", "answered", "idle", "busy", "ringing", "abandoned"];
+    let heading = ["campaign", "rate", "limits", "answered", "idle", "busy", "ring", "abandoned"];
     let rows = overview.campaigns.iter().map(|campaign| {
         let now = &campaign.snapshot;
         vec![
