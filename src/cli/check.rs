@@ -1,6 +1,7 @@
 //! `trunkline check`: every connection at once, each problem with its remedy.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,7 @@ impl Arguments {
                     listening(&config)
                 );
                 let mut findings = vec![Finding::good("configuration")];
-                for found in [brokers, database, platform, points, receivers, listening] {
+                for found in [brokers, database, platform, points, receivers, listening, journal(&config)] {
                     findings.extend(found);
                 }
                 findings
@@ -239,6 +240,23 @@ async fn listening(config: &Config) -> Vec<Finding> {
             let remedy = "end what listens there (another instance?), or choose another address or port";
             Finding::bad(what, format!("cannot be listened on: {error}; {remedy}"))
         }
+    }]
+}
+
+/// Whether answers that cannot be recorded at once can be kept.
+fn journal(config: &Config) -> Vec<Finding> {
+    let Some(folder) = config.route.journal.as_deref().filter(|_| config.route.mode.is_some()) else {
+        return Vec::new();
+    };
+    let what = format!("route.journal {folder}");
+    // It is made where it is missing.
+    let existing = Path::new(folder).ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    vec![if existing.is_dir() && rustix::fs::access(existing, wanted).is_ok() {
+        Finding::good(what)
+    } else {
+        let problem = format!("{} is no folder that this user may write to", existing.display());
+        Finding::bad(what, format!("{problem}; choose another, or let this user write there"))
     }]
 }
 

@@ -39,6 +39,7 @@ async fn check_tries_everything_that_is_configured_and_tells_all_that_is_wrong()
         ("DIAL__CAMPAIGNS", CAMPAIGN),
         ("ROLLBACK__FLOWS", "no-such-flow"),
         ("ROUTE__QUEUES", "no-such-queue"),
+        ("ROUTE__JOURNAL", "/dev/null/journal"),
         ("INFLUX__URL", "http://127.0.0.1:1"),
         ("INFLUX__ORG", "o"),
         ("INFLUX__BUCKET", "b"),
@@ -67,6 +68,7 @@ async fn check_tries_everything_that_is_configured_and_tells_all_that_is_wrong()
         ("lag.clusters dead at 127.0.0.1:1", "brokers and properties"),
         ("receiver inside", "alerts.private_receivers"),
         ("http.listen", "in use"),
+        ("route.journal", "/dev/null is no folder"),
     ] {
         let problem = problem_of(what).unwrap_or_else(|| panic!("{what} is good: {told}"));
         assert!(problem.contains(expected), "{what}: {problem}");

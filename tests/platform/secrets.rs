@@ -44,6 +44,8 @@ impl Instance {
             pairs.into_iter().map(|(name, value)| (format!("TRUNKLINE_{name}"), value)).collect();
         environment.extend([
             ("RUST_LOG".to_owned(), "trace".to_owned()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned()),
+            ("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), format!("authorization=Bearer%20{CANARY}")),
             ("TRUNKLINE_INSTANCE__NAME".to_owned(), name.to_owned()),
             ("TRUNKLINE_HTTP__LISTEN".to_owned(), address.to_string()),
             (

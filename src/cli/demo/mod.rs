@@ -200,9 +200,8 @@ impl Arguments {
         out.flush()?;
 
         let readers = readers::start(&kafka, http, stop.clone());
-        let mut hints = vec![format!("HTTP http://{http}   why: {program} explain DECISION_ID")];
-        hints.extend(log.map(|log| format!("Log  {}", log.display())));
-        let mut screen = Screen::new(hints);
+        let log = log.map(|log| format!("   log {}", log.display())).unwrap_or_default();
+        let mut screen = Screen::new(vec![format!("HTTP http://{http}{log}")]);
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

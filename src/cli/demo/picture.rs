@@ -43,7 +43,10 @@ pub fn lines(
             tally.dead_letters
         ),
     ];
-    let below = 2 + around.hints.len();
+    // Ids begin with the time of the decision.
+    let newest = recent.iter().map(|decision| decision.decision_id).max();
+    let newest = newest.map(|id| format!("newest decision {id}"));
+    let below = 2 + usize::from(newest.is_some()) + around.hints.len();
     // The cursor stands on a line of its own below the picture.
     let room = size.rows.saturating_sub(1 + lines.len() + below);
     let campaigns = campaigns(overview);
@@ -55,6 +58,7 @@ pub fn lines(
     lines.extend(columns(size.columns, &decisions[..for_decisions], 3, &[]));
     lines.push(String::new());
     lines.push(around.readers.to_owned());
+    lines.extend(newest);
     lines.extend(around.hints.iter().cloned());
     lines.iter().map(|line| cut(line, size.columns)).take(size.rows.saturating_sub(1)).collect()
 }
@@ -92,7 +96,12 @@ fn decisions(overview: &Overview, recent: &[Recent]) -> Vec<Vec<String>> {
             name_of(overview, &decision.key).to_owned(),
             what(decision),
             decision.reason.clone(),
-            decision.status.clone().unwrap_or_else(|| "…".to_owned()),
+            match (&decision.status, decision.of.as_str()) {
+                (Some(status), _) => status.clone(),
+                // People are told, nothing is changed: there will be none.
+                (None, "lag") => "–".to_owned(),
+                (None, _) => "…".to_owned(),
+            },
         ]
     });
     std::iter::once(heading.map(str::to_owned).to_vec()).chain(rows).collect()
@@ -161,7 +170,7 @@ mod tests {
             key: key.into(),
             action: "rollback".into(),
             reason: "worse_than_the_version_before_it_by_far_and_for_long\n".into(),
-            parameters: json!({"previousVersion": "5.0", "version": "4.0"}),
+            parameters: json!({"flowVersion": "5.0"}),
             status: None,
         };
         let recent: Vec<Recent> =
@@ -178,7 +187,7 @@ mod tests {
         }
         let lines = lines(Size { columns: 80, rows: 24 }, &overview, &tally, &recent, &around).join("\n");
         assert!(lines.contains(&flow.name) && !lines.contains(&flow.id), "{lines}");
-        assert!(lines.contains("5.0 → 4.0"), "{lines}");
+        assert!(lines.contains("rollback 5.0"), "{lines}");
         assert!(overview.campaigns.iter().all(|campaign| lines.contains(&campaign.name)), "{lines}");
     }
 }

@@ -124,11 +124,10 @@ pub(super) fn what(decision: &Recent) -> String {
     let rate = |name: &str| decision.parameters[name].as_f64();
     match (rate("previousDialRate"), rate("dialRate")) {
         (Some(from), Some(to)) => format!("{from:.2} → {to:.2}"),
-        _ if decision.parameters["version"].is_string() => {
-            let version = |name: &str| decision.parameters[name].as_str().unwrap_or("?");
-            format!("{} → {}", version("previousVersion"), version("version"))
-        }
-        _ => decision.action.replace('_', " "),
+        _ => match decision.parameters["flowVersion"].as_str() {
+            Some(version) if !version.is_empty() => format!("{} {version}", decision.action),
+            _ => decision.action.replace('_', " "),
+        },
     }
 }
 

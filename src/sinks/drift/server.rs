@@ -1,18 +1,21 @@
 //! The server that takes the points.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{DriftError, Settings};
+use crate::genesys::retry_after;
 use crate::model::excerpt::excerpt;
 
 /// How much of an error's body is kept for the log, in bytes, and how much is read: the token may
 /// lie across.
 const EXCERPT_BYTES: usize = 512;
 const READ_BYTES: usize = 2_048;
+/// A server that asks for a longer pause than this is asked again after it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 
 /// How a write ended other than well.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,11 +75,9 @@ impl Server {
         if status == StatusCode::NO_CONTENT {
             return Ok(());
         }
-        let wait = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let wait = header("retry-after")
+            .and_then(|value| retry_after(value, header("date"), SystemTime::now(), LONGEST_PAUSE));
         let mut read = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
             let room = READ_BYTES - read.len();
