@@ -1,9 +1,9 @@
 //! What a stage is: data in, data out. No clock, no I/O, no async; the runtime
 //! and the in-memory driver run the same stages through this interface.
 //!
-//! Most stages keep their state per key and are a [`Stage`]. Those that count over a
-//! whole partition, or act as time goes by, are a [`PartitionStage`]; to the runtime
-//! every [`Stage`] is one too.
+//! Most stages keep their state per key and are a [`Stage`]; time goes by for them in
+//! [`wake`](Stage::wake). Those that count over a whole partition are a [`PartitionStage`];
+//! to the runtime every [`Stage`] is one too.
 
 mod outputs;
 mod partition;
@@ -18,7 +18,7 @@ use crate::model::decision::Position;
 use crate::topics::Topic;
 
 pub use outputs::{Destination, Output, Outputs};
-pub use partition::{Change, Moment, PartitionStage, PartitionState, UnreadableState};
+pub use partition::{Change, Moment, PartitionStage, PartitionState, UnreadableState, latest_possible};
 
 /// A step from one topic to others with state per key.
 ///
@@ -47,6 +47,41 @@ pub trait Stage: Send + Sync + 'static {
         input: Self::Input<'_>,
         outputs: &mut Outputs,
     ) -> Step;
+
+    /// When the key wants to be [woken](Self::wake), in event time; `None` is never. Asked
+    /// after every step and wake that was applied, and after a restore.
+    fn due(&self, state: &Self::State) -> Option<Timestamp> {
+        let _ = state;
+        None
+    }
+
+    /// The time that was [due](Self::due) has come without a step that put it off. Answers
+    /// whether state or outputs changed. One that is due again at once waits for the next batch.
+    fn wake(&self, waking: &Waking<'_>, state: &mut Self::State, outputs: &mut Outputs) -> bool {
+        let _ = (waking, state, outputs);
+        false
+    }
+
+    /// See [`PartitionStage::idle_after`]; a stage that is [woken](Self::wake) needs it, or
+    /// nothing is due in a partition where all keys are silent.
+    fn idle_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// A key whose time has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Waking<'a> {
+    pub key: &'a str,
+    /// How far event time has come in the key's partition: at or after what was due.
+    pub time: Timestamp,
+    /// The runtime's clock.
+    pub at: Timestamp,
+    /// The partition is silent and read to its end: nothing about the key is on its way.
+    pub by_clock: bool,
+    /// The clock when the partition was taken. What is missed since is missed; before, nobody
+    /// may have looked.
+    pub held_since: Timestamp,
 }
 
 /// How a stage is wired, as data: topology, documentation and runtime read it.

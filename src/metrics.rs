@@ -78,6 +78,10 @@ metrics_table! {
         "Transactions by how they ended: committed, aborted, fenced.";
     STAGE_WATERMARK_SECONDS = "trunkline_stage_watermark_seconds", Kind::Gauge, ["stage"],
         "Event time up to which all partitions that are not idle have been read, as Unix time.";
+    STAGE_FROM_THE_FUTURE = "trunkline_stage_from_the_future_total", Kind::Counter, ["stage"],
+        "Records set aside because their time is ahead of their own record's or of this instance's clock.";
+    STAGE_WATERMARKS_HEALED = "trunkline_stage_watermarks_healed_total", Kind::Counter, ["stage"],
+        "Watermarks that a wrong clock had put ahead of this instance's, taken back to it.";
     STAGE_RESTORE_SECONDS = "trunkline_stage_restore_seconds", SECONDS, ["stage"],
         "Time to rebuild the state of newly assigned partitions from the changelog.";
     STAGE_KEYS = "trunkline_stage_keys", Kind::Gauge, ["stage"],

@@ -26,7 +26,8 @@ pub trait PartitionStage: Send + Sync + 'static {
     }
 
     /// A partition that is read to its end and has had no record for this long lets its
-    /// watermark move with the clock, this far behind it. `None`: only facts move it.
+    /// watermark move with the clock, this far behind it and no further than the records read
+    /// lately bear the clock out. `None`: only facts move it.
     fn idle_after(&self) -> Option<Duration> {
         None
     }
@@ -63,8 +64,22 @@ pub struct Moment {
     /// Partitions of the input, whoever holds them.
     pub partitions: i32,
     /// The latest event time met, or what the clock says where the partition is idle;
-    /// `None` before the first of both.
+    /// `None` before the first of both. Never far ahead of `at`.
     pub watermark: Option<Timestamp>,
+    /// The watermark follows the clock: the partition is read to its end, and silent.
+    pub by_clock: bool,
+    /// The clock when the partition was taken. What is missed since is missed; before, nobody
+    /// may have looked.
+    pub held_since: Timestamp,
+}
+
+/// Clocks may differ by this much.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// The latest time that a fact may have by a clock. State that is kept by event time and is
+/// further ahead was put there by a wrong clock: it must not outlast it.
+pub fn latest_possible(clock: Timestamp) -> Timestamp {
+    clock.plus(CLOCK_TOLERANCE)
 }
 
 /// The state of one partition, and how it stands on the changelog. `Default` is the

@@ -30,9 +30,10 @@ pub enum Reason {
     KeyMissing,
     /// The record's key is not the one its value names.
     KeyMismatch,
-    /// The fact claims to be later than its own record, by milliseconds.
+    /// The fact claims to be later than a clock, by milliseconds.
     FromTheFuture {
         by_ms: i64,
+        ahead_of: AheadOf,
     },
     /// The stage refused it.
     Rejected(String),
@@ -53,6 +54,15 @@ pub enum Reason {
     NotAvailable {
         answers: u32,
     },
+}
+
+/// Which clock a fact is ahead of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AheadOf {
+    /// That of whoever wrote its record.
+    Record,
+    /// That of the instance which met it.
+    Reader,
 }
 
 pub use crate::model::json::MAX_DEPTH;
@@ -96,7 +106,12 @@ impl fmt::Display for Reason {
             }
             Reason::InvalidUtf8 { at } => write!(f, ": at byte {at}"),
             Reason::BadJson(detail) | Reason::Rejected(detail) => write!(f, ": {detail}"),
-            Reason::FromTheFuture { by_ms } => write!(f, ": {by_ms} ms after its record was written"),
+            Reason::FromTheFuture { by_ms, ahead_of: AheadOf::Record } => {
+                write!(f, ": {by_ms} ms after its record was written")
+            }
+            Reason::FromTheFuture { by_ms, ahead_of: AheadOf::Reader } => {
+                write!(f, ": {by_ms} ms ahead of the clock of the instance that met it")
+            }
             Reason::OutputTooLarge { topic, bytes, limit } => {
                 write!(f, ": {bytes} bytes for {topic}, the limit is {limit}")
             }

@@ -128,6 +128,7 @@ impl Driver {
     pub fn restart(&mut self) {
         for stage in &mut self.stages {
             stage.crash();
+            stage.forget();
         }
     }
 
@@ -240,7 +241,10 @@ trait Run {
     fn name(&self) -> &'static str;
     fn has_work(&self, log: &Log) -> bool;
     fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Turn, DriverError>;
+    /// Loses the state of a batch that did not commit.
     fn crash(&mut self);
+    /// Is a new process.
+    fn forget(&mut self);
 }
 
 struct Runner<S: PartitionStage> {
@@ -369,6 +373,11 @@ impl<S: PartitionStage> Run for Runner<S> {
     fn crash(&mut self) {
         self.task.reset();
         self.restored = false;
+    }
+
+    fn forget(&mut self) {
+        let partitions = self.task.partitions();
+        self.task = Task::new(Arc::clone(&self.stage), self.declaration().input.name.to_owned(), partitions);
     }
 }
 

@@ -28,6 +28,7 @@ mod reader;
 mod restore;
 mod stage;
 mod state;
+mod timers;
 mod worker;
 
 pub use restore::RestoreError;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kafka::KafkaSettings;
 use super::restore::RestoreError;
-use super::task::Task;
+use super::task::{Contradictions, Task};
 use super::transaction::{TransactionSettings, Verdict};
 use super::watermark::{Watermark, Watermarks};
 use super::worker::{Committed, Fault, Worker, backoff, wait};
@@ -21,6 +21,8 @@ use crate::metrics as table;
 
 /// Leaving the group may take this long at a shutdown; then the process ends without.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Records ahead of the clock are told in readiness for this long after the last one.
+const CLOCK_DOUBT: Duration = Duration::from_secs(600);
 /// A worker that ran this long has earned a quick restart.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -185,6 +187,7 @@ fn leave<S: PartitionStage>(worker: Worker<S>) {
 /// What all workers of a stage in this process tell together.
 #[derive(Debug)]
 struct Shared {
+    name: String,
     health: Part,
     board: Mutex<Board>,
     records: [(&'static str, Counter); 5],
@@ -195,12 +198,16 @@ struct Shared {
     restore_seconds: Histogram,
     watermark: Gauge,
     keys: Gauge,
+    from_the_future: Counter,
+    healed: Counter,
 }
 
 #[derive(Debug)]
 struct Board {
     /// Per worker, why it is not ready.
     reasons: Vec<Option<String>>,
+    /// What speaks against a clock, and when it was met last.
+    doubt: Option<(String, Instant)>,
     keys: Vec<usize>,
     watermarks: Watermarks,
 }
@@ -211,9 +218,11 @@ impl Shared {
         let result = |result: &'static str| (result, table::STAGE_RECORDS.counter(&[name, result]));
         let ended = |result: &str| table::STAGE_TRANSACTIONS.counter(&[name, result]);
         Self {
+            name: name.to_owned(),
             health,
             board: Mutex::new(Board {
                 reasons: vec![Some("starting".to_owned()); workers],
+                doubt: None,
                 keys: vec![0; workers],
                 watermarks: Watermarks::new(settings.idle_after),
             }),
@@ -225,6 +234,8 @@ impl Shared {
             restore_seconds: table::STAGE_RESTORE_SECONDS.histogram(&[name]),
             watermark: table::STAGE_WATERMARK_SECONDS.gauge(&[name]),
             keys: table::STAGE_KEYS.gauge(&[name]),
+            from_the_future: table::STAGE_FROM_THE_FUTURE.counter(&[name]),
+            healed: table::STAGE_WATERMARKS_HEALED.counter(&[name]),
         }
     }
 
@@ -251,14 +262,50 @@ impl Report {
 
     fn condition(&self, reason: Option<String>) {
         let mut board = self.shared.board();
-        if board.reasons[self.worker] == reason && reason.is_none() {
+        let doubt_ends = board.doubt.as_ref().is_some_and(|(_, since)| since.elapsed() >= CLOCK_DOUBT);
+        if board.reasons[self.worker] == reason && reason.is_none() && !doubt_ends {
             return;
         }
-        board.reasons[self.worker] = reason;
-        match board.reasons.iter().flatten().next() {
-            None => self.shared.health.ready(),
-            Some(reason) => self.shared.health.not_ready(reason.clone()),
+        if doubt_ends {
+            board.doubt = None;
         }
+        board.reasons[self.worker] = reason;
+        self.tell(&board);
+    }
+
+    fn tell(&self, board: &Board) {
+        match (board.reasons.iter().flatten().next(), &board.doubt) {
+            (Some(reason), _) => self.shared.health.not_ready(reason.clone()),
+            (None, Some((doubt, _))) => self.shared.health.impaired(doubt.clone()),
+            (None, None) => self.shared.health.ready(),
+        }
+    }
+
+    /// What contradicted this instance's clock: counted, logged once per spell, and told.
+    fn contradicted(&self, met: Contradictions) {
+        if met == Contradictions::default() {
+            return;
+        }
+        self.shared.from_the_future.increment(met.from_the_future);
+        self.shared.healed.increment(met.healed);
+        if met.healed > 0 {
+            tracing::warn!(
+                stage = self.shared.name,
+                watermarks = met.healed,
+                "watermarks were ahead of this clock and are taken back to it: some clock is or was wrong"
+            );
+        }
+        let Some(furthest_ms) = met.furthest_ms else { return };
+        let doubt = format!(
+            "records are up to {} s ahead of this instance's clock and are set aside as from_the_future:              its clock, or that of whoever wrote them, is wrong; mend it, then `trunkline dead-letters redrive`",
+            furthest_ms / 1_000
+        );
+        let mut board = self.shared.board();
+        if board.doubt.is_none() {
+            tracing::warn!(stage = self.shared.name, doubt);
+        }
+        board.doubt = Some((doubt, Instant::now()));
+        self.tell(&board);
     }
 
     pub fn committed<S: PartitionStage>(&self, committed: &Committed, task: &mut Task<S>) {
@@ -267,6 +314,7 @@ impl Report {
             counter.increment(count);
         }
         self.shared.committed.increment(1);
+        self.contradicted(task.contradictions());
         self.shared.seconds.record(committed.took.as_secs_f64());
         let now = Instant::now();
         let mut board = self.shared.board();

@@ -9,9 +9,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::timers::Timers;
 use super::watermark::Watermark;
 use crate::flow::{
-    Change, Declaration, Outputs, PartitionStage, PartitionState, Record, Stage, Step, UnreadableState,
+    Change, Declaration, Moment, Outputs, PartitionStage, PartitionState, Record, Stage, Step,
+    UnreadableState, Waking,
 };
 use crate::model::Timestamp;
 
@@ -48,6 +50,7 @@ impl<S: Stage> PartitionStage for S {
                 let step = Stage::step(self, record, table.state_mut(place), input, outputs);
                 if step == Step::Applied {
                     table.mark_changed(place, record.position.offset);
+                    table.set_timer(self, place);
                 }
                 step
             }
@@ -57,12 +60,49 @@ impl<S: Stage> PartitionStage for S {
                 if step == Step::Applied {
                     let place = table.insert(hash, record.key, state);
                     table.mark_changed(place, record.position.offset);
+                    table.set_timer(self, place);
                 }
                 step
             }
         }
     }
+
+    fn idle_after(&self) -> Option<Duration> {
+        Stage::idle_after(self)
+    }
+
+    fn advance(&self, moment: &Moment, table: &mut Table<S::State>, outputs: &mut Outputs) {
+        if std::mem::take(&mut table.is_restored) {
+            (0..table.slots.len()).for_each(|place| table.set_timer(self, place as u32));
+        }
+        let Some(time) = moment.watermark else { return };
+        for _ in 0..WAKES_AT_ONCE {
+            let Some(place) = table.timers.next(time) else { break };
+            let slot = &mut table.slots[place as usize];
+            // Put off since it was set, or gone.
+            if slot.is_removed || Stage::due(self, &slot.state).is_none_or(|due| due > time) {
+                table.set_timer(self, place);
+                continue;
+            }
+            let waking = Waking {
+                key: &slot.key,
+                time,
+                at: moment.at,
+                by_clock: moment.by_clock,
+                held_since: moment.held_since,
+            };
+            if Stage::wake(self, &waking, &mut slot.state, outputs) {
+                let by_offset = slot.changed_by;
+                table.mark_changed(place, by_offset);
+            }
+            table.set_timer(self, place);
+        }
+        table.timers.end_of_turn();
+    }
 }
+
+/// Keys woken in one batch and partition. The rest waits for the next: a transaction has its limits.
+const WAKES_AT_ONCE: usize = 1_000;
 
 /// The state of one partition's keys, with a list of those changed since the last commit.
 pub struct Table<T> {
@@ -73,6 +113,9 @@ pub struct Table<T> {
     /// Changed by the last step.
     last_changed: Option<u32>,
     hasher: DefaultHashBuilder,
+    timers: Timers,
+    /// Keys came from the changelog, and their timers are not set yet.
+    is_restored: bool,
 }
 
 struct Slot<T> {
@@ -81,6 +124,7 @@ struct Slot<T> {
     changed: bool,
     /// Offset of the record that changed it last.
     changed_by: i64,
+    is_removed: bool,
 }
 
 /// Where a key's state stands, or would.
@@ -98,6 +142,8 @@ impl<T> Default for Table<T> {
             changed: Vec::new(),
             last_changed: None,
             hasher: Default::default(),
+            timers: Timers::default(),
+            is_restored: false,
         }
     }
 }
@@ -117,7 +163,7 @@ impl<T> Table<T> {
 
     fn insert(&mut self, hash: u64, key: &str, state: T) -> u32 {
         let place = u32::try_from(self.slots.len()).expect("fewer than four thousand million keys");
-        self.slots.push(Slot { key: key.into(), state, changed: false, changed_by: -1 });
+        self.slots.push(Slot { key: key.into(), state, changed: false, changed_by: -1, is_removed: false });
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.index.insert_unique(hash, place, |place| hasher.hash_one(&*slots[*place as usize].key));
         place
@@ -133,13 +179,21 @@ impl<T> Table<T> {
         }
     }
 
+    fn set_timer(&mut self, stage: &impl Stage<State = T>, place: u32) {
+        let slot = &self.slots[place as usize];
+        if let Some(due) = stage.due(&slot.state).filter(|_| !slot.is_removed) {
+            self.timers.set(place, due);
+        }
+    }
+
     /// Takes a key out. Its slot stays empty: only a tombstone on the changelog, which
     /// no stage with state per key writes, ever does this.
     fn remove(&mut self, key: &str) {
         let hash = self.hasher.hash_one(key);
         let slots = &self.slots;
         if let Ok(entry) = self.index.find_entry(hash, |place| &*slots[*place as usize].key == key) {
-            entry.remove();
+            let (place, _) = entry.remove();
+            self.slots[place as usize].is_removed = true;
         }
     }
 }
@@ -152,6 +206,7 @@ impl<T: Default + Serialize + DeserializeOwned + Send> PartitionState for Table<
             return Ok(());
         };
         let state = read_state(known, &key, value)?;
+        self.is_restored = true;
         match self.find(&key) {
             Place::Held(place) => self.slots[place as usize].state = state,
             Place::Free { hash } => {
@@ -203,6 +258,9 @@ pub(super) struct Progress {
     /// State version of the writer.
     pub v: u32,
     pub watermark: Watermark,
+    /// Time by the clock, while the partition was silent.
+    #[serde(default)]
+    pub silent_until: Watermark,
     /// Offset of the first record that is not in the state.
     pub next_offset: i64,
     /// Partitions the input had: with another number, keys stand elsewhere.
@@ -332,7 +390,8 @@ mod tests {
     fn progress_survives_the_changelog() {
         let mut watermark = Watermark::default();
         watermark.advance(Timestamp::from_millis(1_767_323_045_678));
-        let progress = Progress { v: 2, watermark, next_offset: 77, partitions: 6 };
+        let silent_until = Watermark::default();
+        let progress = Progress { v: 2, watermark, silent_until, next_offset: 77, partitions: 6 };
         let bytes = serde_json::to_vec(&progress).unwrap();
         assert_eq!(read_progress(2, &bytes).unwrap(), progress);
         assert!(matches!(read_progress(1, &bytes), Err(UnreadableState::Newer { .. })));

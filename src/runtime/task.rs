@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use memchr::memmem::Finder;
 
-use super::dead_letter::{ErrorHeaders, MAX_DEPTH, PER_RECORD, Reason, overhead};
+use super::dead_letter::{AheadOf, ErrorHeaders, MAX_DEPTH, PER_RECORD, Reason, overhead};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
-use super::watermark::{FUTURE_TOLERANCE, Watermark, is_from_the_future};
+use super::watermark::{Watermark, Witnesses, is_from_the_future};
 use crate::flow::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
@@ -115,6 +115,17 @@ impl Tally {
     }
 }
 
+/// What contradicted the clock in a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contradictions {
+    /// Records set aside because they are ahead of their own record or of this clock.
+    pub from_the_future: u64,
+    /// The furthest of those that are ahead of this clock, in milliseconds.
+    pub furthest_ms: Option<i64>,
+    /// Watermarks that were ahead of this clock and were taken back to it.
+    pub healed: u64,
+}
+
 /// A stage with the state of the partitions it holds.
 pub struct Task<S: PartitionStage> {
     stage: Arc<S>,
@@ -132,17 +143,43 @@ pub struct Task<S: PartitionStage> {
     outputs: Outputs,
     scratch: Vec<u8>,
     tally: Tally,
+    contradictions: Contradictions,
+    witnesses: Witnesses,
+    /// Since when each partition has been held, through batches that did not commit.
+    held_since: Vec<Option<Timestamp>>,
 }
 
 struct Held<T> {
     state: T,
+    /// The latest event time met. Lateness is judged by this alone: what comes after an outage
+    /// elsewhere is not late because time went by.
     watermark: Watermark,
+    /// What the clock said while the partition was silent.
+    silent_until: Watermark,
+    /// The partition is silent, and was read to its end.
+    by_clock: bool,
+    /// The clock when the partition was taken.
+    taken_at: Timestamp,
+    /// The watermark it was taken with.
+    taken_with: Watermark,
     /// Offset after the last record processed.
     next_offset: i64,
     /// Whether this batch has records or changes of the partition.
     touched: bool,
     /// The clock when it was read last, or taken.
     read_at: Timestamp,
+}
+
+impl<T> Held<T> {
+    fn time(&self) -> Watermark {
+        self.watermark.max(self.silent_until)
+    }
+
+    /// Answers how many times were ahead of the clock.
+    fn heal(&mut self, at: Timestamp) -> u64 {
+        let healed = [&mut self.watermark, &mut self.silent_until].map(|time| time.heal(at).is_some());
+        healed.into_iter().map(u64::from).sum()
+    }
 }
 
 impl<S: PartitionStage> Task<S> {
@@ -162,6 +199,9 @@ impl<S: PartitionStage> Task<S> {
             outputs: Outputs::default(),
             scratch: Vec::new(),
             tally: Tally::default(),
+            contradictions: Contradictions::default(),
+            witnesses: Witnesses::default(),
+            held_since: vec![None; partitions],
         }
     }
 
@@ -169,9 +209,14 @@ impl<S: PartitionStage> Task<S> {
     /// [restored](Self::restore), and where it [stands](Self::stand) to be said, before
     /// the first record.
     pub fn take(&mut self, partition: i32, at: Timestamp) {
+        self.held_since[partition as usize].get_or_insert(at);
         self.partitions[partition as usize] = Some(Held {
             state: S::State::default(),
             watermark: Watermark::default(),
+            silent_until: Watermark::default(),
+            by_clock: false,
+            taken_at: at,
+            taken_with: Watermark::default(),
             next_offset: 0,
             touched: false,
             read_at: at,
@@ -187,7 +232,13 @@ impl<S: PartitionStage> Task<S> {
 
     /// Drops a partition's state.
     pub fn release(&mut self, partition: i32) {
+        self.held_since[partition as usize] = None;
         self.partitions[partition as usize] = None;
+    }
+
+    /// Partitions of the input, held or not.
+    pub fn partitions(&self) -> i32 {
+        self.partitions.len() as i32
     }
 
     /// The partitions held.
@@ -203,8 +254,9 @@ impl<S: PartitionStage> Task<S> {
         self.partitions.iter().flatten().map(|held| held.state.keys()).sum()
     }
 
+    /// How far event time has come in a partition, by facts or by the clock.
     pub fn watermark(&self, partition: i32) -> Watermark {
-        self.partitions[partition as usize].as_ref().map_or(Watermark::default(), |held| held.watermark)
+        self.partitions[partition as usize].as_ref().map_or(Watermark::default(), Held::time)
     }
 
     /// Takes over one record of the changelog. Answers the partition's progress
@@ -229,7 +281,10 @@ impl<S: PartitionStage> Task<S> {
         if progress.partitions != now {
             return Err(StateError::Repartitioned { then: progress.partitions, now });
         }
-        held.watermark = progress.watermark;
+        (held.watermark, held.silent_until) = (progress.watermark, progress.silent_until);
+        // One that some other clock has put ahead of ours silences the partition.
+        self.contradictions.healed += held.heal(held.taken_at);
+        held.taken_with = held.time();
         Ok(Some(progress))
     }
 
@@ -259,11 +314,16 @@ impl<S: PartitionStage> Task<S> {
         held.next_offset = record.offset + 1;
         held.touched = true;
         held.read_at = at;
+        held.by_clock = false;
+        self.contradictions.healed += held.heal(at);
+        if let Some(written_at) = record.written_at {
+            self.witnesses.add(written_at, at);
+        }
         let condemned = match self.condemned.is_empty() {
             true => None,
             false => self.condemned.get(&(record.partition, record.offset)).cloned(),
         };
-        let read = condemned.map_or_else(|| read::<S>(record, self.declaration.input), Err);
+        let read = condemned.map_or_else(|| read::<S>(record, self.declaration.input, at), Err);
         let (input, key, value) = match read {
             Ok(read) => read,
             Err(reason) => return self.set_aside(at, record, &reason, writer),
@@ -346,6 +406,11 @@ impl<S: PartitionStage> Task<S> {
             Reason::Rejected(_) => self.tally.rejected += 1,
             _ => self.tally.dead_letter += 1,
         }
+        if let Reason::FromTheFuture { by_ms, ahead_of } = reason {
+            self.contradictions.from_the_future += 1;
+            let ours = (*ahead_of == AheadOf::Reader).then_some(*by_ms);
+            self.contradictions.furthest_ms = self.contradictions.furthest_ms.max(ours);
+        }
         Ok(())
     }
 
@@ -363,11 +428,20 @@ impl<S: PartitionStage> Task<S> {
             .collect()
     }
 
-    /// The watermark of a quiet partition follows the clock.
+    /// Time in a quiet partition follows the clock, as far as the records read lately bear it out:
+    /// a clock that is ahead must not make late what is still to come. Without any record since
+    /// the partitions were taken, it goes on from where the furthest of them was then.
     pub fn let_time_pass(&mut self, partition: i32, at: Timestamp) {
         let idle_after = self.idle_after.unwrap_or_default();
-        if let Some(held) = &mut self.partitions[partition as usize] {
-            held.watermark.advance(at.minus(idle_after));
+        let gone_on = |held: &Held<S::State>| {
+            let passed_ms = at.millis_since(held.taken_at).max(0).unsigned_abs();
+            Some(held.taken_with.get()?.plus(Duration::from_millis(passed_ms)))
+        };
+        let now = self.witnesses.borne_out(at);
+        let now = now.or_else(|| self.partitions.iter().flatten().filter_map(gone_on).max());
+        if let (Some(now), Some(held)) = (now, &mut self.partitions[partition as usize]) {
+            held.silent_until.advance(now.min(at).minus(idle_after));
+            held.by_clock = true;
         }
     }
 
@@ -376,10 +450,22 @@ impl<S: PartitionStage> Task<S> {
     pub fn advance(&mut self, at: Timestamp) -> bool {
         let partitions = self.partitions.len() as i32;
         let mut anything = false;
-        for (partition, held) in (0..).zip(&mut self.partitions) {
+        for (partition, (held, since)) in (0..).zip(self.partitions.iter_mut().zip(&mut self.held_since)) {
             let Some(held) = held else { continue };
+            // A clock that was put back is not waited for.
+            held.read_at = held.read_at.min(at);
+            held.taken_at = held.taken_at.min(at);
+            let held_since = *since.insert(since.map_or(at, |since| since.min(at)));
+            self.contradictions.healed += held.heal(at);
             let sent = self.outputs.len();
-            let moment = Moment { at, partition, partitions, watermark: held.watermark.get() };
+            let moment = Moment {
+                at,
+                partition,
+                partitions,
+                watermark: held.time().get(),
+                by_clock: held.by_clock,
+                held_since,
+            };
             self.stage.advance(&moment, &mut held.state, &mut self.outputs);
             held.touched |= self.outputs.len() > sent || held.state.is_changed();
             anything |= held.touched;
@@ -411,8 +497,13 @@ impl<S: PartitionStage> Task<S> {
                 }
                 Ok(writer.changelog(topic, partition, change.key, change.value)?)
             })?;
-            let progress =
-                Progress { v: version, watermark: held.watermark, next_offset: held.next_offset, partitions };
+            let progress = Progress {
+                v: version,
+                watermark: held.watermark,
+                silent_until: held.silent_until,
+                next_offset: held.next_offset,
+                partitions,
+            };
             self.scratch.clear();
             serde_json::to_writer(&mut self.scratch, &progress).expect("own state is JSON");
             writer.changelog(topic, partition, PROGRESS_KEY, Some(&self.scratch))?;
@@ -440,6 +531,11 @@ impl<S: PartitionStage> Task<S> {
         std::mem::take(&mut self.tally)
     }
 
+    /// What contradicted the clock since this was last asked.
+    pub fn contradictions(&mut self) -> Contradictions {
+        std::mem::take(&mut self.contradictions)
+    }
+
     /// The batch is not committed: all state is dropped, to be restored.
     /// Answers the partitions that were held.
     pub fn reset(&mut self) -> Vec<i32> {
@@ -449,6 +545,7 @@ impl<S: PartitionStage> Task<S> {
         }
         self.outputs.clear();
         self.tally = Tally::default();
+        self.contradictions = Contradictions::default();
         held
     }
 }
@@ -470,7 +567,11 @@ fn output_too_large(output: &Output<'_>) -> Option<(usize, usize)> {
 type Met<'r, S> = (<S as PartitionStage>::Input<'r>, &'r str, &'r str);
 
 /// Checks a record and decodes its value.
-fn read<'r, S: PartitionStage>(record: &Incoming<'r>, topic: &Topic) -> Result<Met<'r, S>, Reason> {
+fn read<'r, S: PartitionStage>(
+    record: &Incoming<'r>,
+    topic: &Topic,
+    at: Timestamp,
+) -> Result<Met<'r, S>, Reason> {
     let value = record.value.ok_or(Reason::Tombstone)?;
     let bytes = record.key.map_or(0, <[u8]>::len) + value.len();
     if bytes > topic.max_message_bytes {
@@ -495,11 +596,12 @@ fn read<'r, S: PartitionStage>(record: &Incoming<'r>, topic: &Topic) -> Result<M
         return Err(Reason::KeyMismatch);
     }
     let key = std::str::from_utf8(key).map_err(|_| Reason::KeyMismatch)?;
-    if let Some(written_at) = record.written_at {
-        let event_time = S::event_time(&input);
-        if is_from_the_future(event_time, written_at) {
-            debug_assert!(event_time.millis_since(written_at) > FUTURE_TOLERANCE.as_millis() as i64);
-            return Err(Reason::FromTheFuture { by_ms: event_time.millis_since(written_at) });
+    // Its own record's clock tells where records are read long after they were written; whoever
+    // wrote both may be wrong about both.
+    let event_time = S::event_time(&input);
+    for (clock, ahead_of) in [(record.written_at, AheadOf::Record), (Some(at), AheadOf::Reader)] {
+        if let Some(clock) = clock.filter(|clock| is_from_the_future(event_time, *clock)) {
+            return Err(Reason::FromTheFuture { by_ms: event_time.millis_since(clock), ahead_of });
         }
     }
     Ok((input, key, text))

@@ -14,7 +14,7 @@ use super::{identity, texts};
 use crate::model::Timestamp;
 use crate::model::conversation::{ConversationEvent, outcome_of};
 use crate::model::json;
-use crate::runtime::dead_letter::Reason;
+use crate::runtime::dead_letter::{AheadOf, Reason};
 use crate::runtime::watermark::is_from_the_future;
 
 /// One event found in an item, or why it is none.
@@ -328,7 +328,8 @@ fn event<'a>(raw: &'a RawValue, frame: &Frame<'a>, alone: bool) -> Result<Conver
     event.validate_fields().map_err(|invalid| rejected(invalid.to_string()))?;
     let received_at = frame.received_at.unwrap_or_default();
     if is_from_the_future(event.occurred_at, received_at) {
-        return Err(Reason::FromTheFuture { by_ms: event.occurred_at.millis_since(received_at) }.into());
+        let by_ms = event.occurred_at.millis_since(received_at);
+        return Err(Reason::FromTheFuture { by_ms, ahead_of: AheadOf::Reader }.into());
     }
     Ok(event)
 }
