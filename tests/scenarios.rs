@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "scenarios/clocks.rs"]
+mod clocks;
+
 #[path = "scenarios/dial_loop.rs"]
 mod dial_loop;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::flow::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowMinute, MinuteSource};
 use crate::topics;
@@ -76,6 +76,7 @@ impl Stage for FlowMeasuring {
             errors: health.errors,
             complete: health.complete,
         };
+        state.forget_after(latest_possible(record.at));
         if let Err(not_held) = state.hold(told) {
             return not_held;
         }
@@ -98,6 +99,14 @@ impl Stage for FlowMeasuring {
 }
 
 impl State {
+    /// What a clock that was ahead has measured must not stand against what is measured in its
+    /// time.
+    fn forget_after(&mut self, latest: Timestamp) {
+        self.0.retain(|told| told.minute <= latest);
+        let ahead = self.0.iter_mut().filter(|told| told.observed_at > latest);
+        ahead.for_each(|told| told.observed_at = told.minute);
+    }
+
     /// Takes a measure in if it says anything new.
     fn hold(&mut self, told: Told) -> Result<(), Step> {
         let key = |told: &Told| (told.minute, told.version.clone());

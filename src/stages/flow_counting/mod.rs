@@ -12,7 +12,7 @@ mod state;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::flow::{Declaration, Moment, Outputs, PartitionStage, Record, Step};
+use crate::flow::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::conversation::{ConversationEvent, InteractionOutcome};
 use crate::model::flow::{FlowClosed, FlowCount, FlowTally};
@@ -54,6 +54,14 @@ impl FlowCounting {
         let minute_ms = i64::try_from(self.minute.as_millis()).unwrap_or(i64::MAX);
         Timestamp::from_millis(at.as_millis() - at.as_millis().rem_euclid(minute_ms))
     }
+
+    /// Opens minutes again that a clock ahead of this one had closed. The present one stays
+    /// closed: what was counted in it before is not known any more.
+    fn heal(&self, state: &mut State, at: Timestamp) {
+        if state.closed_before().is_some_and(|closed| closed > latest_possible(at)) {
+            state.reopen(self.minute_of(at).plus(self.minute));
+        }
+    }
 }
 
 impl PartitionStage for FlowCounting {
@@ -80,7 +88,14 @@ impl PartitionStage for FlowCounting {
         input.occurred_at
     }
 
-    fn step(&self, _: &Record<'_>, state: &mut State, event: ConversationEvent<'_>, _: &mut Outputs) -> Step {
+    fn step(
+        &self,
+        record: &Record<'_>,
+        state: &mut State,
+        event: ConversationEvent<'_>,
+        _: &mut Outputs,
+    ) -> Step {
+        self.heal(state, record.at);
         if let Err(invalid) = event.validate() {
             return Step::Rejected(invalid.to_string());
         }
@@ -104,6 +119,7 @@ impl PartitionStage for FlowCounting {
     }
 
     fn advance(&self, moment: &Moment, state: &mut State, outputs: &mut Outputs) {
+        self.heal(state, moment.at);
         let Some(watermark) = moment.watermark else { return };
         let before = self.minute_of(watermark.minus(self.lateness));
         let closes = state.closed_before().is_none_or(|closed| closed < before);
@@ -121,10 +137,12 @@ impl PartitionStage for FlowCounting {
             });
         }
         if closes {
+            state.close(before);
+        }
+        if let Some(before) = state.closed_before().filter(|_| state.take_reopened() || closes) {
             let (partition, partitions) = (moment.partition, moment.partitions);
             let closed = FlowTally::Closed(FlowClosed { partition, partitions, before });
             outputs.send_to_every_partition(&topics::FLOW_COUNTS, FlowTally::NO_FLOW, &closed);
-            state.close(before);
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct State {
     /// Minutes closed since the last commit: what the changelog holds of them has to go.
     closed: Vec<(Timestamp, Minute)>,
     is_changed: bool,
+    /// Closed minutes were opened again, and nobody was told.
+    is_reopened: bool,
     /// When the counts were told last. Not kept: after a restart all are told again.
     told_at: Option<Timestamp>,
     is_untold: bool,
@@ -198,6 +200,20 @@ impl State {
         }
     }
 
+    /// Minutes that begin at `before` or later are open, whatever was said.
+    pub fn reopen(&mut self, before: Timestamp) {
+        if self.closed_before.is_some_and(|closed| before < closed) {
+            self.closed_before = Some(before);
+            self.is_reopened = true;
+            self.is_changed = true;
+        }
+    }
+
+    /// Whether minutes were [opened again](Self::reopen) since this was last asked.
+    pub fn take_reopened(&mut self) -> bool {
+        std::mem::take(&mut self.is_reopened)
+    }
+
     fn restore_record(&mut self, record: Record<'_>) {
         match record {
             Record::ClosedBefore(before) => {
@@ -226,15 +242,8 @@ impl State {
 
 impl PartitionState for State {
     fn restore(&mut self, known: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), UnreadableState> {
-        let record = changelog::read(known, key, value)?;
-        let minute = match record {
-            Record::Count { minute, .. } | Record::Events { minute, .. } => Some(minute),
-            Record::ClosedBefore(_) => None,
-        };
-        let is_closed = self.closed_before.zip(minute).is_some_and(|(closed, minute)| minute < closed);
-        if !is_closed {
-            self.restore_record(record);
-        }
+        // A record of a minute that was closed before it is of one that was opened again.
+        self.restore_record(changelog::read(known, key, value)?);
         self.is_changed = false;
         Ok(())
     }
@@ -357,6 +366,10 @@ mod tests {
                 count(&mut state, *at, *event, &flow(*of));
                 match then {
                     0 => state.close(minute(*at).max(state.closed_before().unwrap_or(Timestamp::MIN))),
+                    9 => {
+                        commit(&mut state, &mut log);
+                        state.reopen(minute(*at));
+                    }
                     1..4 => commit(&mut state, &mut log),
                     _ => {}
                 }

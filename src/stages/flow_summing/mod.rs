@@ -9,7 +9,7 @@ mod state;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::flow::{Declaration, Moment, Outputs, PartitionStage, Record, Step};
+use crate::flow::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::flow::{FlowMinute, FlowTally, MinuteSource};
 use crate::topics;
@@ -41,6 +41,19 @@ impl FlowSumming {
     /// `minute` is the length of a minute, the same as where they are counted.
     pub fn new(minute: Duration) -> Self {
         Self { minute: minute.max(Duration::from_secs(1)) }
+    }
+
+    /// The beginning of the minute that `at` lies in.
+    fn minute_of(&self, at: Timestamp) -> Timestamp {
+        let minute_ms = i64::try_from(self.minute.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(at.as_millis() - at.as_millis().rem_euclid(minute_ms))
+    }
+
+    /// Opens minutes again that a clock ahead of this one had closed.
+    fn heal(&self, state: &mut State, at: Timestamp) {
+        if state.closed_before().is_some_and(|closed| closed > latest_possible(at)) {
+            state.reopen(self.minute_of(at).plus(self.minute));
+        }
     }
 }
 
@@ -75,11 +88,13 @@ impl PartitionStage for FlowSumming {
     fn event_time(input: &FlowTally<'_>) -> Timestamp {
         match input {
             FlowTally::Counted(count) => count.minute,
-            FlowTally::Closed(closed) => closed.before,
+            // However far a partition says it is: it is held to the clock where that is used.
+            FlowTally::Closed(_) => Timestamp::MIN,
         }
     }
 
-    fn step(&self, _: &Record<'_>, state: &mut State, input: FlowTally<'_>, _: &mut Outputs) -> Step {
+    fn step(&self, record: &Record<'_>, state: &mut State, input: FlowTally<'_>, _: &mut Outputs) -> Step {
+        self.heal(state, record.at);
         let count = match input {
             FlowTally::Closed(closed) => {
                 return match state.pass(closed) {
@@ -102,8 +117,10 @@ impl PartitionStage for FlowSumming {
         }
     }
 
-    fn advance(&self, _: &Moment, state: &mut State, outputs: &mut Outputs) {
-        if let Some(until) = state.passed_by_all() {
+    fn advance(&self, moment: &Moment, state: &mut State, outputs: &mut Outputs) {
+        self.heal(state, moment.at);
+        let possible = self.minute_of(latest_possible(moment.at));
+        if let Some(until) = state.passed_by_all().map(|passed| passed.min(possible)) {
             for _ in 0..MINUTES_AT_ONCE {
                 let Some(minute) = state.next_to_close(until) else {
                     state.close_before(until);

@@ -78,11 +78,11 @@ pub enum Summed {
 }
 
 impl State {
-    /// A partition of events has come so far. Answers whether that is news.
+    /// A partition of events has come so far; its last word counts, for it may have opened
+    /// minutes again. Answers whether that is news.
     pub fn pass(&mut self, closed: FlowClosed) -> bool {
         let known = self.upstream.before.get(&closed.partition);
-        let is_news = self.upstream.partitions != closed.partitions
-            || known.is_none_or(|before| *before < closed.before);
+        let is_news = self.upstream.partitions != closed.partitions || known != Some(&closed.before);
         if is_news {
             self.upstream.partitions = closed.partitions;
             self.upstream.before.insert(closed.partition, closed.before);
@@ -176,6 +176,24 @@ impl State {
         if self.closed_before.is_none_or(|closed| closed < before) {
             self.closed_before = Some(before);
             self.changed.insert(Key::ClosedBefore);
+        }
+    }
+
+    pub fn closed_before(&self) -> Option<Timestamp> {
+        self.closed_before
+    }
+
+    /// Minutes that begin at `before` or later are open, whatever was said.
+    pub fn reopen(&mut self, before: Timestamp) {
+        if self.closed_before.is_none_or(|closed| closed <= before) {
+            return;
+        }
+        self.closed_before = Some(before);
+        self.changed.insert(Key::ClosedBefore);
+        // Or a version would have no minutes until then.
+        for (of, last) in self.last_minutes.iter_mut().filter(|(_, last)| **last >= before) {
+            *last = before;
+            self.changed.insert(Key::LastMinute(of.clone()));
         }
     }
 
