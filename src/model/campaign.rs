@@ -48,6 +48,89 @@ pub struct CampaignStats<'a> {
     pub revision: Cow<'a, str>,
 }
 
+impl CampaignStats<'_> {
+    pub fn reading(&self) -> Reading {
+        Reading {
+            answer_rate: self.answer_rate,
+            attempts: self.attempts,
+            answers: self.answers,
+            abandoned: self.abandoned,
+            calls_delivered: self.calls_delivered,
+            agents_idle: self.agents_idle,
+            agents_busy: self.agents_busy,
+        }
+    }
+}
+
+/// What a campaign's statistics say, without when and about which campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reading {
+    pub answer_rate: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abandoned: Option<u64>,
+    pub calls_delivered: u64,
+    pub agents_idle: u32,
+    pub agents_busy: u32,
+}
+
+impl Reading {
+    /// Whether this is newer data than `before`, which was read earlier, and not the same once
+    /// more. While nothing is counted, agents may come, go and end their calls; more of them
+    /// busy than before must have been given calls, and counters that do not show those are old.
+    pub fn is_news_after(&self, before: &Reading) -> bool {
+        let counts = |reading: &Reading| {
+            let Reading { attempts, answers, abandoned, calls_delivered, .. } = *reading;
+            (attempts, answers, abandoned, calls_delivered)
+        };
+        if counts(self) != counts(before) || self.answer_rate != before.answer_rate {
+            return true;
+        }
+        let agents = (self.agents_idle, self.agents_busy);
+        agents != (before.agents_idle, before.agents_busy) && self.agents_busy <= before.agents_busy
+    }
+
+    /// Calls placed since `before`; unknown where the platform does not count them.
+    pub fn attempted_since(&self, before: Option<&Reading>) -> Option<u64> {
+        match before {
+            // None since the counters began is none since whenever.
+            None => self.attempts.filter(|attempts| *attempts == 0),
+            Some(before) => growth(before.attempts, self.attempts),
+        }
+    }
+
+    /// Live answers since `before`.
+    pub fn answered_since(&self, before: Option<&Reading>) -> Option<u64> {
+        growth(before?.answers, self.answers)
+    }
+
+    /// Abandoned answers since `before`.
+    pub fn abandoned_since(&self, before: Option<&Reading>) -> Option<u64> {
+        growth(before?.abandoned, self.abandoned)
+    }
+
+    /// Calls handed to an agent since `before`.
+    pub fn delivered_since(&self, before: Option<&Reading>) -> Option<u64> {
+        growth(Some(before?.calls_delivered), Some(self.calls_delivered))
+    }
+}
+
+/// Ticks without anything new after which a campaign's statistics are too old for everything.
+/// While no agent is idle no call is placed, and all may well stand still for longer.
+pub fn ticks_to_stale(agents_idle: u32) -> u32 {
+    if agents_idle == 0 { 20 } else { 4 }
+}
+
+/// Growth of a counter that may begin anew.
+fn growth(before: Option<u64>, now: Option<u64>) -> Option<u64> {
+    let (before, now) = (before?, now?);
+    Some(if now >= before { now - before } else { now })
+}
+
 /// The sliding window behind the next dial decision: the samples actually held
 /// and the campaign as it was at the newest of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -63,17 +146,28 @@ pub struct CampaignWindow<'a> {
     pub first_observed_at: Timestamp,
     /// Time of the newest sample held.
     pub observed_at: Timestamp,
-    /// Answer rates held, oldest first, 1 to 10 of them.
-    #[schemars(with = "Vec<f64>", length(min = 1, max = 10))]
+    /// When the statistics last said anything new, at the latest `observedAt`: since then the
+    /// same was read at every poll. Absent in windows of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Timestamp>,
+    /// Answer rates held, oldest first, at most 10. A poll since whose predecessor no call was
+    /// placed, or that said nothing new, adds none.
+    #[schemars(with = "Vec<f64>", length(min = 0, max = 10))]
     pub answer_rates: ArrayVec<f64, WINDOW_SAMPLES>,
-    /// Mean of `answerRates`.
+    /// Mean of `answerRates`, 0 where there are none.
     pub mean_answer_rate: f64,
-    /// Live answers since the sample before; absent where the platform does not count them.
+    /// Calls placed since the poll before; absent where the platform does not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempted: Option<u64>,
+    /// Live answers since the poll before; absent where the platform does not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<u64>,
-    /// Abandoned answers since the sample before.
+    /// Abandoned answers since the poll before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abandoned: Option<u64>,
+    /// Calls handed to an agent since the poll before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<u64>,
     pub agents_idle: u32,
     pub agents_busy: u32,
     pub dial_rate: f64,
@@ -96,6 +190,49 @@ pub struct DialParameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reading_is_news_unless_nothing_was_counted_and_nothing_moved() {
+        let before = Reading {
+            answer_rate: 0.3,
+            attempts: Some(100),
+            answers: Some(30),
+            abandoned: Some(1),
+            calls_delivered: 29,
+            agents_idle: 2,
+            agents_busy: 5,
+        };
+        assert!(!before.is_news_after(&before), "the same once more");
+        for news in [
+            Reading { attempts: Some(101), ..before },
+            Reading { calls_delivered: 30, ..before },
+            Reading { answer_rate: 0.0, ..before },
+            Reading { agents_idle: 3, agents_busy: 4, ..before },
+        ] {
+            assert!(news.is_news_after(&before), "{news:?}");
+        }
+        let given_calls = Reading { agents_idle: 1, agents_busy: 6, ..before };
+        assert!(!given_calls.is_news_after(&before), "calls that the counters do not show");
+    }
+
+    #[test]
+    fn counters_become_growth_and_may_begin_anew() {
+        let reading = |attempts: Option<u64>| Reading {
+            answer_rate: 0.0,
+            attempts,
+            answers: None,
+            abandoned: None,
+            calls_delivered: 0,
+            agents_idle: 0,
+            agents_busy: 0,
+        };
+        let attempted = |before: Option<u64>, now| reading(now).attempted_since(Some(&reading(before)));
+        assert_eq!(attempted(Some(100), Some(107)), Some(7));
+        assert_eq!(attempted(Some(100), Some(4)), Some(4));
+        assert_eq!(attempted(None, Some(4)), None);
+        assert_eq!(reading(Some(4)).attempted_since(None), None);
+        assert_eq!(reading(Some(0)).attempted_since(None), Some(0), "none was ever placed");
+    }
 
     #[test]
     fn no_text_is_copied_out_of_a_record() {

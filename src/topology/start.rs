@@ -241,7 +241,8 @@ impl Starting<'_> {
     }
 
     fn actuator(&mut self) -> anyhow::Result<()> {
-        let change = actuator::DialChange::new(self.client()?, redecide::by(self.rule()));
+        let change =
+            actuator::DialChange::new(self.client()?, redecide::by(self.rule(), self.config.dial.interval));
         let (kafka, settings) = (self.kafka.clone(), actuator::settings());
         let actuator = actuator::Actuator::new(kafka, settings, change, self.database.clone());
         let (health, stop) = (self.health.clone(), self.running.stop.clone());

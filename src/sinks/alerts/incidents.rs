@@ -4,7 +4,7 @@
 use crate::model::alert::Alert;
 use crate::topics::{self, Topic};
 
-use super::{dial, lag, rollback, route};
+use super::{dial, dial_statistics, lag, rollback, route};
 
 /// How the records of one topic become alerts.
 pub struct Incidents {
@@ -17,6 +17,7 @@ pub struct Incidents {
 /// Every source of alerts. A topic may stand here more than once.
 pub static INCIDENTS: &[Incidents] = &[
     Incidents { topic: &topics::OUTCOMES, alert: dial::outcome },
+    Incidents { topic: &topics::DIAL_DECISIONS, alert: dial_statistics::decision },
     Incidents { topic: &topics::OUTCOMES, alert: rollback::outcome },
     Incidents { topic: &topics::ROLLBACK_DECISIONS, alert: rollback::decision },
     Incidents { topic: &topics::LAG_EVALUATIONS, alert: lag::decision },

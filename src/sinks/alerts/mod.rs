@@ -11,6 +11,7 @@ pub mod incidents;
 mod address;
 mod delivery;
 mod dial;
+mod dial_statistics;
 mod intake;
 mod lag;
 mod rollback;

@@ -10,7 +10,7 @@ use super::limits::{HUNDREDTH_SLACK, Limits};
 
 pub const NAME: &str = "proportional";
 /// Raised whenever the same inputs can give another answer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The rule with its parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -46,7 +46,7 @@ impl Proportional {
     /// give [`Answer::Hold`].
     pub fn decide(&self, mean_answer_rate: f64, dial_rate: f64, limits: Limits) -> Answer {
         let Some((least, greatest)) = limits.hundredths() else {
-            return Answer::Hold { reason: "limits_contradict" };
+            return Answer::Hold { reason: LIMITS_CONTRADICT };
         };
         let (wanted, reason) = if mean_answer_rate > 0.0 {
             (dial_rate * self.target / mean_answer_rate, "towards_target")
@@ -63,6 +63,19 @@ impl Proportional {
             _ => reason,
         };
         Answer::Set { dial_rate: hundredths / 100.0, reason }
+    }
+}
+
+const LIMITS_CONTRADICT: &str = "limits_contradict";
+
+/// The least rate, whatever was answered; [`Answer::Hold`] where that is the campaign's.
+pub fn to_least(dial_rate: f64, limits: Limits, reason: &'static str) -> Answer {
+    match limits.hundredths() {
+        None => Answer::Hold { reason: LIMITS_CONTRADICT },
+        Some((least, _)) if (least - dial_rate * 100.0).abs() < 1.0 - HUNDREDTH_SLACK => {
+            Answer::Hold { reason }
+        }
+        Some((least, _)) => Answer::Set { dial_rate: least / 100.0, reason },
     }
 }
 

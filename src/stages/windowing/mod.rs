@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::flow::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::model::Timestamp;
-use crate::model::campaign::{CampaignStats, CampaignWindow};
+use crate::model::campaign::{CampaignStats, CampaignWindow, Reading};
 use crate::topics;
 
 use window::{Held, Window};
@@ -31,9 +31,24 @@ pub struct Windowing;
 #[derive(Default, Serialize, Deserialize)]
 pub struct State {
     window: Window,
-    /// Counters at the newest sample, to tell what came since.
-    answers: Option<u64>,
-    abandoned: Option<u64>,
+    /// Time of the newest observation, a sample of the window or not.
+    #[serde(default)]
+    observed_at: Option<Timestamp>,
+    /// What it said, to tell what came since.
+    #[serde(default)]
+    reading: Option<Reading>,
+    /// When that was said first.
+    #[serde(default)]
+    changed_at: Option<Timestamp>,
+}
+
+impl State {
+    /// A clock that was ahead must not stand against what is observed in its time.
+    fn forget_after(&mut self, latest: Timestamp) {
+        self.window.forget_after(latest);
+        self.observed_at = self.observed_at.filter(|observed_at| *observed_at <= latest);
+        self.changed_at = self.changed_at.filter(|changed_at| *changed_at <= latest);
+    }
 }
 
 impl Stage for Windowing {
@@ -54,7 +69,7 @@ impl Stage for Windowing {
 
     fn step(
         &self,
-        _: &Record<'_>,
+        record: &Record<'_>,
         state: &mut State,
         stats: CampaignStats<'_>,
         outputs: &mut Outputs,
@@ -62,28 +77,48 @@ impl Stage for Windowing {
         if let Some(contradiction) = contradiction(&stats) {
             return Step::Rejected(contradiction);
         }
-        match state.window.hold(stats.observed_at, stats.answer_rate) {
-            Held::Repeated => return Step::NoOp("observation_repeated"),
-            Held::BeforeWindow => return Step::Late,
-            // The campaign's newest facts are known already: the sample counts in
-            // the next window, and no decision is taken on old limits.
-            Held::InBetween => return Step::Applied,
-            Held::Newest => {}
+        state.forget_after(latest_possible(record.at));
+        let newest = state.observed_at.max(state.window.last_observed_at());
+        if newest.is_some_and(|newest| stats.observed_at <= newest) {
+            if newest == Some(stats.observed_at) {
+                return Step::NoOp("observation_repeated");
+            }
+            return match state.window.hold(stats.observed_at, stats.answer_rate) {
+                Held::Repeated => Step::NoOp("observation_repeated"),
+                Held::BeforeWindow => Step::Late,
+                // The campaign's newest facts are known already: the sample counts in
+                // the next window, and no decision is taken on old limits.
+                Held::InBetween | Held::Newest => Step::Applied,
+            };
         }
-        let answered = since(state.answers, stats.answers);
-        let abandoned = since(state.abandoned, stats.abandoned);
-        state.answers = stats.answers;
-        state.abandoned = stats.abandoned;
+        let reading = stats.reading();
+        let before = state.reading.replace(reading);
+        let before = before.as_ref();
+        let attempted = reading.attempted_since(before);
+        let is_news = before.is_none_or(|before| reading.is_news_after(before));
+        // Without a call there is no answer rate, and the same once more is none again.
+        if is_news && attempted != Some(0) {
+            state.window.hold(stats.observed_at, stats.answer_rate);
+        }
+        let changed_at = match (is_news, state.changed_at.or(newest)) {
+            (false, Some(changed_at)) => changed_at,
+            _ => stats.observed_at,
+        };
+        state.observed_at = Some(stats.observed_at);
+        state.changed_at = Some(changed_at);
         outputs.send(
             &topics::CAMPAIGN_WINDOWS,
             &stats.campaign_id,
             &CampaignWindow {
-                first_observed_at: state.window.first_observed_at(),
+                first_observed_at: state.window.first_observed_at().unwrap_or(stats.observed_at),
                 observed_at: stats.observed_at,
+                changed_at: Some(changed_at),
                 answer_rates: state.window.answer_rates(),
                 mean_answer_rate: state.window.mean(),
-                answered,
-                abandoned,
+                attempted,
+                answered: reading.answered_since(before),
+                abandoned: reading.abandoned_since(before),
+                delivered: reading.delivered_since(before),
                 agents_idle: stats.agents_idle,
                 agents_busy: stats.agents_busy,
                 dial_rate: stats.dial_rate,
@@ -97,12 +132,6 @@ impl Stage for Windowing {
         );
         Step::Applied
     }
-}
-
-/// Growth of a counter that may begin anew. Unknown before the second reading.
-fn since(before: Option<u64>, now: Option<u64>) -> Option<u64> {
-    let (before, now) = (before?, now?);
-    Some(if now >= before { now - before } else { now })
 }
 
 /// Why these statistics cannot be true, if they cannot. Limits that contradict
@@ -128,6 +157,7 @@ mod tests {
     use super::*;
     use crate::model::decision::Position;
 
+    /// Calls were delivered since the one before.
     fn stats(at_seconds: i64, answer_rate: f64) -> CampaignStats<'static> {
         CampaignStats {
             campaign_id: "c".into(),
@@ -140,7 +170,7 @@ mod tests {
             abandoned: None,
             agents_idle: 1,
             agents_busy: 2,
-            calls_delivered: 3,
+            calls_delivered: at_seconds.unsigned_abs(),
             dial_rate: 1.0,
             min_dial_rate: 0.5,
             max_dial_rate: 3.0,
@@ -148,10 +178,19 @@ mod tests {
         }
     }
 
+    /// Read an hour after it all.
     fn step(state: &mut State, stats: CampaignStats<'_>) -> (Step, Option<CampaignWindow<'static>>) {
+        step_at(3_600, state, stats)
+    }
+
+    fn step_at(
+        second: i64,
+        state: &mut State,
+        stats: CampaignStats<'_>,
+    ) -> (Step, Option<CampaignWindow<'static>>) {
         let mut outputs = Outputs::default();
         let position = Position { topic: "t", partition: 0, offset: 0 };
-        let record = Record { at: stats.observed_at, key: "c", value: "", position };
+        let record = Record { at: Timestamp::from_millis(second * 1_000), key: "c", value: "", position };
         let result = Windowing.step(&record, state, stats, &mut outputs);
         let window = outputs.iter().next().map(|output| {
             let window: CampaignWindow<'_> = serde_json::from_slice(output.value).unwrap();
@@ -204,12 +243,72 @@ mod tests {
     #[test]
     fn counters_become_growth_and_survive_beginning_anew() {
         let mut state = State::default();
-        let with = |at, answers| CampaignStats { answers: Some(answers), ..stats(at, 0.5) };
+        let with = |at, count| CampaignStats {
+            attempts: Some(2 * count),
+            answers: Some(count),
+            abandoned: Some(count / 4),
+            ..stats(at, 0.5)
+        };
         let grown: Vec<_> = [(0, 100), (30, 107), (60, 4)]
             .into_iter()
-            .map(|(at, answers)| step(&mut state, with(at, answers)).1.unwrap().answered)
+            .map(|(at, count)| {
+                let window = step(&mut state, with(at, count)).1.unwrap();
+                (window.attempted, window.answered, window.abandoned, window.delivered)
+            })
             .collect();
-        assert_eq!(grown, [None, Some(7), Some(4)]);
+        assert_eq!(
+            grown,
+            [
+                (None, None, None, None),
+                (Some(14), Some(7), Some(1), Some(30)),
+                (Some(8), Some(4), Some(1), Some(30)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_poll_since_whose_predecessor_nobody_was_called_is_no_sample() {
+        let mut state = State::default();
+        let with = |at, rate, attempts| CampaignStats { attempts: Some(attempts), ..stats(at, rate) };
+        step(&mut state, with(0, 0.4, 100));
+        step(&mut state, with(30, 0.6, 150));
+        let (_, window) = step(&mut state, with(60, 0.0, 150));
+        let window = window.unwrap();
+        assert_eq!((window.attempted, window.mean_answer_rate), (Some(0), 0.5));
+        assert_eq!(window.answer_rates.as_slice(), [0.4, 0.6]);
+        let (_, window) = step(&mut state, with(90, 0.2, 160));
+        assert_eq!(window.unwrap().answer_rates.as_slice(), [0.4, 0.6, 0.2]);
+        let (_, first) = step(&mut State::default(), with(0, 0.0, 0));
+        assert_eq!((first.as_ref().unwrap().attempted, first.unwrap().answer_rates.len()), (Some(0), 0));
+    }
+
+    #[test]
+    fn the_same_statistics_once_more_are_no_sample_and_the_window_says_since_when() {
+        let mut state = State::default();
+        let frozen = |at| CampaignStats { calls_delivered: 605, ..stats(at, 0.31) };
+        let mut window = None;
+        for tick in 0..5 {
+            window = step(&mut state, frozen(tick * 30)).1;
+            let written = serde_json::to_vec(&state).unwrap();
+            state = serde_json::from_slice(&written).unwrap();
+        }
+        let window = window.unwrap();
+        assert_eq!(window.changed_at, Some(Timestamp::from_millis(0)));
+        assert_eq!(window.observed_at, Timestamp::from_millis(120_000));
+        assert_eq!(window.answer_rates.as_slice(), [0.31]);
+        let moved = CampaignStats { calls_delivered: 606, ..stats(150, 0.31) };
+        let window = step(&mut state, moved).1.unwrap();
+        assert_eq!(window.changed_at, Some(window.observed_at));
+    }
+
+    #[test]
+    fn what_a_clock_ahead_has_observed_does_not_stand_against_the_right_ones() {
+        let mut state = State::default();
+        step_at(0, &mut state, stats(0, 0.1));
+        step_at(3_000, &mut state, stats(3_000, 0.9));
+        let (result, window) = step_at(30, &mut state, stats(30, 0.3));
+        assert_eq!(result, Step::Applied);
+        assert_eq!(window.expect("it is the newest").answer_rates.as_slice(), [0.1, 0.3]);
     }
 
     #[test]

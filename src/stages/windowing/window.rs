@@ -46,9 +46,21 @@ impl Window {
         if newest { Held::Newest } else { Held::InBetween }
     }
 
-    /// Time of the oldest sample; [`Timestamp::MIN`] when there is none.
-    pub fn first_observed_at(&self) -> Timestamp {
-        self.samples.first().map_or(Timestamp::MIN, |(time, _)| *time)
+    /// Time of the oldest sample.
+    pub fn first_observed_at(&self) -> Option<Timestamp> {
+        self.samples.first().map(|(time, _)| *time)
+    }
+
+    /// Time of the newest sample.
+    pub fn last_observed_at(&self) -> Option<Timestamp> {
+        self.samples.last().map(|(time, _)| *time)
+    }
+
+    /// Lets go of samples later than that.
+    pub fn forget_after(&mut self, latest: Timestamp) {
+        while self.last_observed_at().is_some_and(|time| time > latest) {
+            self.samples.pop();
+        }
     }
 
     pub fn answer_rates(&self) -> ArrayVec<f64, WINDOW_SAMPLES> {
