@@ -5,7 +5,7 @@
 //! belongs to whoever is assigned the partition of its facts. Nothing is ever
 //! read; the group is used for its assignment alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::complaints::Complaints;
 use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
-use super::watch::{Missed, Watch, after};
+use super::watch::{Missed, Watch, observed_after};
 use crate::genesys::{Campaign, CampaignStatistics, Client};
 use crate::health::Health;
 use crate::metrics;
 use crate::model::Timestamp;
-use crate::model::campaign::CampaignStats;
+use crate::model::campaign::{CampaignStats, Reading, ticks_to_stale};
 use crate::runtime::kafka::KafkaSettings;
 use crate::topics;
 
@@ -93,7 +93,8 @@ impl Observer {
 
     async fn watch(self: Arc<Self>, campaign: String, partition: i32, stop: CancellationToken) {
         let count = |ended| metrics::CAMPAIGN_POLLS.counter(&[ended]).increment(1);
-        let observe = |last| self.observe(&campaign, partition, last, &stop);
+        let repetition = Mutex::new(Repetition::default());
+        let observe = |last| self.observe(&campaign, partition, last, &repetition, &stop);
         self.watch.every(self.settings.interval, &campaign, &stop, count, observe).await;
     }
 
@@ -104,6 +105,7 @@ impl Observer {
         id: &str,
         partition: i32,
         last: Timestamp,
+        repetition: &Mutex<Repetition>,
         stop: &CancellationToken,
     ) -> Result<Timestamp, Missed> {
         let Watch { client, clock, .. } = &self.watch;
@@ -115,9 +117,11 @@ impl Observer {
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };
             tokio::try_join!(campaign, statistics)?
         };
-        let observed_at = campaign_at.min(statistics_at).max(after(last));
+        let observed_at = observed_after(last, campaign_at.min(statistics_at));
         let fact = self.fact(&campaign, &statistics, observed_at);
         self.watch.publish(&topics::CAMPAIGN_STATS, partition, id, &fact, stop).await?;
+        let mut repetition = repetition.lock().unwrap_or_else(PoisonError::into_inner);
+        self.watch.doubt(id, repetition.doubt(fact.reading()));
         tracing::debug!(campaign = id, %observed_at, "campaign observed");
         Ok(observed_at)
     }
@@ -145,5 +149,54 @@ impl Observer {
             max_dial_rate: campaign.max_dial_rate,
             revision: campaign.revision.as_str().into(),
         }
+    }
+}
+
+/// How often a campaign's statistics have said the same.
+#[derive(Default)]
+struct Repetition {
+    last: Option<Reading>,
+    polls: u32,
+}
+
+impl Repetition {
+    /// Takes the next statistics in. Answers what is wrong with them, if anything is.
+    fn doubt(&mut self, reading: Reading) -> Option<String> {
+        let is_news = self.last.is_none_or(|last| reading.is_news_after(&last));
+        self.polls = if is_news { 0 } else { self.polls.saturating_add(1) };
+        self.last = Some(reading);
+        (self.polls >= ticks_to_stale(reading.agents_idle)).then(|| {
+            format!(
+                "its statistics have said the same {} times in a row: they are frozen, or nobody is called \
+                 although agents are idle; its dial rate is kept at the least",
+                self.polls + 1
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_that_do_not_change_are_doubted_until_they_do() {
+        let reading = |calls_delivered, agents_idle| Reading {
+            answer_rate: 0.3,
+            attempts: None,
+            answers: None,
+            abandoned: None,
+            calls_delivered,
+            agents_idle,
+            agents_busy: 3,
+        };
+        let mut repetition = Repetition::default();
+        let mut polls = |calls: u64, idle: u32, count: usize| -> Vec<bool> {
+            (0..count).map(|_| repetition.doubt(reading(calls, idle)).is_some()).collect()
+        };
+        assert_eq!(polls(1, 2, 6), [false, false, false, false, true, true]);
+        assert_eq!(polls(2, 2, 1), [false]);
+        assert!(!polls(3, 0, 20).contains(&true), "with nobody idle nobody is called");
+        assert_eq!(polls(3, 0, 1), [true]);
     }
 }

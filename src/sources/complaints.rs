@@ -1,7 +1,7 @@
 //! What a source cannot observe, as readiness tells it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::health::Part;
 
@@ -10,7 +10,7 @@ pub struct Complaints {
     /// What one is called, and many are.
     one: &'static str,
     many: &'static str,
-    open: Mutex<BTreeMap<String, Complaint>>,
+    board: Mutex<Board>,
     part: Part,
 }
 
@@ -20,32 +20,74 @@ struct Complaint {
     refused: bool,
 }
 
+/// Reasons by what they are about.
+#[derive(Default)]
+struct Board {
+    /// What is not observed.
+    open: BTreeMap<String, Complaint>,
+    /// What is observed, and cannot be relied on.
+    doubts: BTreeMap<String, String>,
+}
+
 impl Complaints {
     pub fn new(one: &'static str, many: &'static str, part: Part) -> Self {
         part.ready();
-        Self { one, many, open: Mutex::default(), part }
+        Self { one, many, board: Mutex::default(), part }
     }
 
     /// `refused`: the platform answered that it will not tell.
     pub fn file(&self, key: &str, reason: String, refused: bool) {
         tracing::warn!(key, reason, "{} not observed", self.one);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(key.to_owned(), Complaint { reason, refused });
-        self.tell(&open);
+        let mut board = self.board();
+        board.open.insert(key.to_owned(), Complaint { reason, refused });
+        self.tell(&board);
     }
 
     pub fn withdraw(&self, key: &str) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.remove(key).is_some() {
-            self.tell(&open);
+        let mut board = self.board();
+        if board.open.remove(key).is_some() {
+            self.tell(&board);
         }
     }
 
-    /// Those that the platform refuses are a matter for people, and the instance works.
-    fn tell(&self, open: &BTreeMap<String, Complaint>) {
+    /// What is observed cannot be relied on, or can again: an impairment, for the rest goes on.
+    pub fn doubt(&self, key: &str, reason: Option<String>) {
+        let mut board = self.board();
+        let was_doubted = board.doubts.contains_key(key);
+        match reason {
+            Some(reason) => {
+                if !was_doubted {
+                    tracing::warn!(key, reason, "{} observed, but", self.one);
+                }
+                board.doubts.insert(key.to_owned(), reason);
+            }
+            None if was_doubted => drop(board.doubts.remove(key)),
+            None => return,
+        }
+        self.tell(&board);
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that the platform refuses are a matter for people, and the instance works; so it
+    /// does with what cannot be relied on.
+    fn tell(&self, board: &Board) {
+        let Board { open, doubts } = board;
         let away = open.iter().find(|(_, complaint)| !complaint.refused);
         let Some((key, Complaint { reason, .. })) = away.or_else(|| open.first_key_value()) else {
-            return self.part.ready();
+            return match doubts.first_key_value() {
+                None => self.part.ready(),
+                Some((key, reason)) if doubts.len() == 1 => {
+                    self.part.impaired(format!("{} {key}: {reason}", self.one));
+                }
+                Some((key, reason)) => self.part.impaired(format!(
+                    "{} {} cannot be relied on, among them {key}: {reason}",
+                    doubts.len(),
+                    self.many
+                )),
+            };
         };
         let told = match open.len() {
             1 => format!("{} {key} is not observed: {reason}", self.one),
@@ -77,5 +119,20 @@ mod tests {
         assert!(health.reasons()[0].1.contains("campaign b is not observed: HTTP 404"));
         complaints.withdraw("b");
         assert!(health.reasons().is_empty());
+    }
+
+    #[test]
+    fn a_doubt_impairs_and_what_is_not_observed_comes_first() {
+        let health = Health::default();
+        let complaints = Complaints::new("campaign", "campaigns", health.part("poller"));
+        complaints.doubt("b", Some("frozen".into()));
+        assert!(health.reasons().is_empty());
+        assert_eq!(health.impairments()[0].1, "campaign b: frozen");
+        complaints.file("a", "HTTP 503".into(), false);
+        assert_eq!((health.reasons().len(), health.impairments().len()), (1, 0));
+        complaints.withdraw("a");
+        assert_eq!(health.impairments().len(), 1);
+        complaints.doubt("b", None);
+        assert!(health.impairments().is_empty() && health.reasons().is_empty());
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::complaints::Complaints;
 use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
-use super::watch::{Ended, Missed, Watch, after};
+use super::watch::{Ended, Missed, Watch, observed_after};
 use crate::genesys::{Client, Measured, PlatformVersion};
 use crate::health::Health;
 use crate::metrics;
@@ -114,7 +114,7 @@ impl Observer {
     ) -> Result<Timestamp, Missed> {
         let (versions, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
-            let observed_at = (self.watch.clock)().max(after(last));
+            let observed_at = observed_after(last, (self.watch.clock)());
             let scope = self.watch.scope(self.settings.interval, stop);
             (self.watch.client.flow_versions(flow, &scope).await?, observed_at)
         };

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::complaints::Complaints;
 use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
-use super::watch::{Missed, Watch, after};
+use super::watch::{Missed, Watch, observed_after};
 use crate::genesys::Client;
 use crate::health::Health;
 use crate::metrics;
@@ -91,7 +91,7 @@ impl Observer {
     ) -> Result<Timestamp, Missed> {
         let (available, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
-            let observed_at = (self.watch.clock)().max(after(last));
+            let observed_at = observed_after(last, (self.watch.clock)());
             let scope = self.watch.scope(self.settings.interval, stop);
             (self.watch.client.queue_availability(queue, &scope).await?, observed_at)
         };

@@ -17,6 +17,7 @@ use super::schedule::Schedule;
 use crate::genesys::{CallError, CallErrorKind, Client, Priority, Scope};
 use crate::model::Timestamp;
 use crate::runtime::clock;
+use crate::runtime::watermark::is_from_the_future;
 use crate::telemetry;
 use crate::topics::Topic;
 
@@ -103,7 +104,7 @@ impl Watch {
             let observed = observe(last).await;
             let mut wait = schedule.wait((self.clock)());
             match self.tell(key, observed.as_ref().err(), &count) {
-                Ended::Stopped => return,
+                Ended::Stopped => break,
                 Ended::Refused => wait = wait.saturating_add(interval.saturating_mul(REFUSED_FACTOR - 1)),
                 Ended::Seen | Ended::Missed => {}
             }
@@ -114,6 +115,7 @@ impl Watch {
             }
         }
         self.complaints.withdraw(key);
+        self.complaints.doubt(key, None);
     }
 
     /// Counts and tells how an observation ended.
@@ -134,6 +136,11 @@ impl Watch {
                 if missed.is_refusal() { Ended::Refused } else { Ended::Missed }
             }
         }
+    }
+
+    /// Tells that what is observed cannot be relied on, and why; `None` is that it can again.
+    pub fn doubt(&self, key: &str, reason: Option<String>) {
+        self.complaints.doubt(key, reason);
     }
 
     /// Waits for its turn.
@@ -182,8 +189,23 @@ impl Watch {
     }
 }
 
-/// The least time of another observation: those of one thing never share one nor run back,
-/// whatever the clock does.
-pub fn after(last: Timestamp) -> Timestamp {
-    last.plus(Duration::from_millis(1))
+/// When something is observed that was observed at `last` before: the times of one thing never
+/// repeat nor run back, whatever the clock does. Only one that was put back by more than clocks
+/// may differ is followed: what it said before was wrong, and nobody takes such times.
+pub fn observed_after(last: Timestamp, now: Timestamp) -> Timestamp {
+    if is_from_the_future(last, now) { now } else { now.max(last.plus(Duration::from_millis(1))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn observations_go_on_in_order_and_follow_a_clock_that_was_put_right() {
+        let at = |millis: i64| Timestamp::from_millis(1_767_323_045_000 + millis);
+        assert_eq!(observed_after(at(0), at(30_000)), at(30_000));
+        assert_eq!(observed_after(at(0), at(0)), at(1));
+        assert_eq!(observed_after(at(60_000), at(0)), at(60_001), "clocks differ by as much");
+        assert_eq!(observed_after(at(3_000_000), at(0)), at(0), "it had been put ahead");
+    }
 }

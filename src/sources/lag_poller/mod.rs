@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::facts::{FactProducer, NotDelivered, new_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
+use super::watch::observed_after;
 use crate::health::{Health, Part};
 use crate::metrics;
 use crate::model::Timestamp;
@@ -165,7 +166,7 @@ impl Poller {
     /// Polls of this instance never share a time nor run back, whatever the clock does.
     fn next_time(&self) -> Timestamp {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = clock::now().max(last.plus(Duration::from_millis(1)));
+        *last = observed_after(*last, clock::now());
         *last
     }
 }
