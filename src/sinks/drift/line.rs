@@ -17,17 +17,20 @@ pub struct Point {
 }
 
 impl fmt::Display for Point {
-    /// `campaign_drift,campaign_id=…[,region=…] old_rate=…,new_rate=…,drift=… <unix ns>`
+    /// `campaign_drift,campaign_id=…[,region=…] old_rate=…,new_rate=…,drift=…,change=… <unix ns>`:
+    /// `drift` without a sign, as the project was asked for, `change` with it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("campaign_drift")?;
         tag(f, "campaign_id", &self.campaign_id)?;
         tag(f, "region", self.region.as_deref().unwrap_or_default())?;
-        let drift = self.new_rate - self.old_rate;
+        // Adding 0 takes the sign from a change of nothing.
+        let change = ((self.new_rate - self.old_rate) * 100.0).round() / 100.0 + 0.0;
+        let drift = change.abs();
         // Milliseconds of the years 1678 to 2262 fit as nanoseconds, which is what the protocol can say.
         let nanoseconds = self.at.as_millis().saturating_mul(1_000_000);
         write!(
             f,
-            " old_rate={:.2},new_rate={:.2},drift={drift:.2} {nanoseconds}",
+            " old_rate={:.2},new_rate={:.2},drift={drift:.2},change={change:.2} {nanoseconds}",
             self.old_rate, self.new_rate
         )
     }
@@ -69,9 +72,22 @@ mod tests {
     fn a_line_is_spelled_as_promised() {
         assert_eq!(
             point("c-1", Some("eu_west_1")),
-            "campaign_drift,campaign_id=c-1,region=eu_west_1 old_rate=2.00,new_rate=1.85,drift=-0.15 \
+            "campaign_drift,campaign_id=c-1,region=eu_west_1 old_rate=2.00,new_rate=1.85,drift=0.15,change=-0.15 \
              1767323045678000000"
         );
+    }
+
+    #[test]
+    fn drift_has_no_sign_and_change_has() {
+        let fields = |old_rate: f64, new_rate: f64| {
+            let at = Timestamp::from_millis(0);
+            let point = Point { campaign_id: "c".to_owned(), region: None, old_rate, new_rate, at };
+            point.to_string().split(' ').nth(1).unwrap().to_owned()
+        };
+        assert_eq!(fields(1.0, 0.93), "old_rate=1.00,new_rate=0.93,drift=0.07,change=-0.07");
+        assert_eq!(fields(0.93, 1.0), "old_rate=0.93,new_rate=1.00,drift=0.07,change=0.07");
+        assert_eq!(fields(1.0, 1.0), "old_rate=1.00,new_rate=1.00,drift=0.00,change=0.00");
+        assert_eq!(fields(1.004, 1.0), "old_rate=1.00,new_rate=1.00,drift=0.00,change=0.00");
     }
 
     #[test]
