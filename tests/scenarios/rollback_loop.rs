@@ -153,6 +153,64 @@ fn only_complete_minutes_of_the_flows_own_source_count() {
     assert!(played.answers("menu").is_empty() && played.answers("polled").is_empty());
 }
 
+impl Loop {
+    /// A minute goes by without a word about the usual flows; others may go on.
+    fn silence(&mut self, others: bool) {
+        if others {
+            for number in 0..8 {
+                self.tell(&format!("other-{number}"), "1", 1, 100, "events", true);
+            }
+        }
+        self.minute += 1;
+        self.driver.set_time(start().plus(MINUTE * self.minute).plus(Duration::from_secs(2)));
+        self.driver.run_until_idle().expect("runs");
+    }
+}
+
+#[test]
+fn a_flow_of_which_nothing_more_is_heard_is_inconclusive_and_that_is_said_once() {
+    for (seed, others) in (0..6).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut played = Loop::new(seed, 0.3, Arc::default());
+        let inconclusive = ("hold".to_owned(), "inconclusive".to_owned());
+        for round in 0..2 {
+            played.minutes(30, "1", 1, 100);
+            let heard = played.answers("menu").len();
+            (0..14).for_each(|_| played.silence(others));
+            assert_eq!(played.answers("menu").len(), heard, "seed {seed}, round {round}: too early");
+            (0..30).for_each(|_| played.silence(others));
+            assert_eq!(played.answers("menu")[heard..], [inconclusive.clone()], "seed {seed}, round {round}");
+        }
+        let told = played.records(&topics::ROLLBACK_DECISIONS, "menu").pop().unwrap();
+        assert_eq!((&told["inputs"]["unmeasured"], &told["causeIds"]), (&json!(true), &json!([])));
+    }
+}
+
+#[test]
+fn silence_from_before_a_start_is_not_held_against_a_flow() {
+    let mut played = Loop::new(1, 0.0, Arc::default());
+    played.minutes(30, "1", 1, 100);
+    let heard = played.answers("menu").len();
+    played.driver.restart();
+    played.minute += 600;
+    (0..10).for_each(|_| played.silence(true));
+    assert_eq!(played.answers("menu").len(), heard);
+    (0..10).for_each(|_| played.silence(true));
+    assert_eq!(played.answers("menu").len(), heard + 1);
+}
+
+#[test]
+fn minutes_told_by_a_clock_that_was_ahead_do_not_stand_against_those_of_their_time() {
+    let mut played = Loop::new(1, 0.3, Arc::default());
+    played.minutes(5, "1", 1, 100);
+    played.minute += 50;
+    played.minute("1", 1, 100);
+    played.minute = 6;
+    played.driver.set_time(start().plus(MINUTE * 6));
+    played.minutes(5, "1", 90, 100);
+    let answers = played.answers("menu");
+    assert!(answers.iter().any(|(action, _)| action == "rollback"), "{answers:?}");
+}
+
 #[test]
 fn an_open_window_suppresses_and_is_named() {
     let tables = Arc::new(Tables::default());

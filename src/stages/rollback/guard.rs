@@ -88,6 +88,34 @@ impl Guard {
         self.watch.as_ref().is_some_and(|watch| minute.minute >= watch.minute.plus(patience))
     }
 
+    /// From when on the flow is silent if nothing more is heard of it.
+    pub fn silent_from(&self, rule: &Rule) -> Option<Timestamp> {
+        let newest = self.watch.as_ref()?.minute;
+        Some(newest.plus(rule.minutes(rule.bucket_minutes)).plus(rule.minute))
+    }
+
+    /// The newest minute that should have been heard of at `time`.
+    pub fn missed(&self, rule: &Rule, time: Timestamp) -> Option<Timestamp> {
+        let newest = self.watch.as_ref()?.minute;
+        let minute_ms = i64::try_from(rule.minute.as_millis()).unwrap_or(i64::MAX).max(1);
+        let minutes = time.millis_since(newest) / minute_ms - 1;
+        Some(Timestamp::from_millis(newest.as_millis().saturating_add(minutes.max(0) * minute_ms)))
+    }
+
+    /// What a clock that was ahead has told must not stand against what is told in its time:
+    /// minutes after `anew` are new again.
+    pub fn forget_after(&mut self, rule: &Rule, latest: Timestamp, anew: Timestamp) {
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.minute > latest) {
+            watch.minute = anew;
+            watch.since = watch.since.min(latest);
+            // Who published when is not known any more: it is not taken back by itself.
+            watch.armed_until = watch.armed_until.min(latest);
+            let longest = latest.plus(rule.minutes(rule.cooldown_minutes));
+            self.cooldown_until = self.cooldown_until.map(|until| until.min(longest));
+        }
+        self.history.forget_after(latest, anew);
+    }
+
     /// A minute that is not complete although [so many](Self::misses) should have been: no
     /// evidence, neither for nor against the version, and what was seen before is too old.
     pub fn miss(&mut self, rule: &Rule, minute: &FlowMinute<'_>, around: Surroundings<'_>) -> Observation {

@@ -112,6 +112,11 @@ impl Past {
 pub struct History(Vec<Past>);
 
 impl History {
+    /// Minutes after `anew` are new again where a clock that was ahead has told later ones.
+    pub fn forget_after(&mut self, latest: Timestamp, anew: Timestamp) {
+        self.0.iter_mut().filter(|past| past.minute > latest).for_each(|past| past.minute = anew);
+    }
+
     pub fn get_mut(&mut self, version: &str) -> Option<&mut Past> {
         self.0.iter_mut().find(|past| past.version == version)
     }

@@ -6,6 +6,7 @@ pub mod history;
 #[cfg(test)]
 mod played;
 pub mod rule;
+mod silence;
 mod timeline;
 pub mod verification;
 pub mod watch;
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step};
+use crate::flow::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::model::Timestamp;
-use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy, Position};
 use crate::model::flow::{FlowMinute, FlowVersions, MinuteSource};
 use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::model::rollback::RollbackParameters;
@@ -27,6 +28,7 @@ use crate::topics;
 
 use guard::{Guard, Judgement, Observation, Surroundings};
 use rule::Rule;
+use silence::Silence;
 use verification::{Finding, Pending};
 
 pub static DECLARATION: Declaration = Declaration {
@@ -40,6 +42,8 @@ pub static DECLARATION: Declaration = Declaration {
     lateness: Duration::from_secs(3_600),
 };
 
+/// A partition without minutes is waited for this long at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Longest flow id and version, in bytes.
 const NAME_LIMIT: usize = 512;
 
@@ -97,28 +101,28 @@ impl Rollback {
         windows.filter(|(_, window)| open(window)).map(|(scope, _)| scope).collect()
     }
 
-    fn decide(&self, record: &Record<'_>, state: &mut State, judgement: Judgement, outputs: &mut Outputs) {
+    fn decide(&self, occasion: Occasion<'_>, state: &mut State, judgement: Judgement, outputs: &mut Outputs) {
         let Judgement { answer, inputs, error_rate, candidates } = judgement;
         state.sequence += 1;
         let event_time = inputs.minute.plus(self.rule.minute);
-        let decision_id = DecisionId::derive(Loop::Rollback, record.key, state.sequence, event_time);
+        let decision_id = DecisionId::derive(Loop::Rollback, occasion.key, state.sequence, event_time);
         if answer.action == Action::Rollback && self.mode == Mode::Live {
             let pending = Pending::new(decision_id, state.sequence, inputs.flow_version.clone(), event_time);
             if let Some(before) = state.pending.replace(pending) {
                 let finding = before.judge(&self.rule);
-                self.conclude(record, &before, finding, outputs);
+                self.conclude(occasion, &before, finding, outputs);
             }
         }
         outputs.send(
             &topics::ROLLBACK_DECISIONS,
-            record.key,
+            occasion.key,
             &Decision {
                 decision_id,
                 sequence: state.sequence,
                 r#loop: Loop::Rollback,
-                key: record.key.into(),
+                key: occasion.key.into(),
                 mode: self.mode,
-                decided_at: record.at,
+                decided_at: occasion.at,
                 event_time,
                 action: answer.action,
                 reason: answer.reason.into(),
@@ -131,21 +135,21 @@ impl Rollback {
                 inputs,
                 policy: self.policy.by_reference(),
                 settings_revision: self.lookup.settings_revision(),
-                cause_ids: [record.position],
+                cause_ids: occasion.causes,
                 // Within the cooldown nothing newer can be decided.
-                expires_at: record.at.plus(self.rule.minutes(self.rule.cooldown_minutes)),
+                expires_at: occasion.at.plus(self.rule.minutes(self.rule.cooldown_minutes)),
             },
         );
     }
 
-    fn conclude(&self, record: &Record<'_>, pending: &Pending, finding: Finding, outputs: &mut Outputs) {
+    fn conclude(&self, occasion: Occasion<'_>, pending: &Pending, finding: Finding, outputs: &mut Outputs) {
         outputs.send(
             &topics::OUTCOMES,
-            record.key,
+            occasion.key,
             &Outcome {
                 decision_id: pending.decision_id,
                 r#loop: Loop::Rollback,
-                key: record.key.to_owned(),
+                key: occasion.key.to_owned(),
                 sequence: pending.sequence,
                 status: finding.status,
                 reason: finding.reason,
@@ -153,7 +157,7 @@ impl Rollback {
                 request: None,
                 response: None,
                 requested_at: None,
-                finished_at: record.at,
+                finished_at: occasion.at,
                 effect: None,
                 not_before: None,
             },
@@ -175,7 +179,7 @@ impl Rollback {
     /// Whether a rollback decided before has helped.
     fn verify(
         &self,
-        record: &Record<'_>,
+        occasion: Occasion<'_>,
         state: &mut State,
         minute: &FlowMinute<'_>,
         in_force: bool,
@@ -189,9 +193,18 @@ impl Rollback {
             return;
         }
         if let (Some(pending), Some(finding)) = (state.pending.take(), finding) {
-            self.conclude(record, &pending, finding, outputs);
+            self.conclude(occasion, &pending, finding, outputs);
         }
     }
+}
+
+/// When and about which flow something is said, and by which records.
+#[derive(Clone, Copy)]
+struct Occasion<'a> {
+    key: &'a str,
+    /// The runtime's clock.
+    at: Timestamp,
+    causes: &'a [Position<'a>],
 }
 
 /// What is kept per flow.
@@ -202,6 +215,8 @@ pub struct State {
     guard: Guard,
     #[serde(default)]
     pending: Option<Pending>,
+    #[serde(default)]
+    silence: Silence,
 }
 
 impl Stage for Rollback {
@@ -237,12 +252,14 @@ impl Stage for Rollback {
             return Step::NoOp("minute_not_complete");
         }
         self.hear(&minute.flow_id, state);
+        state.forget_after(&self.rule, latest_possible(record.at), minute.minute.minus(self.rule.minute));
+        let occasion = Occasion { key: record.key, at: record.at, causes: &[record.position] };
         let versions = self.lookup.versions(&minute.flow_id);
         let maintenance = self.maintenance(&minute, record.at);
         let around = Surroundings { versions: versions.as_deref(), maintenance: &maintenance };
         if !minute.complete {
             if let Observation::Changed(judgement) = state.guard.miss(&self.rule, &minute, around) {
-                self.decide(record, state, *judgement, outputs);
+                self.decide(occasion, state, *judgement, outputs);
                 return Step::Applied;
             }
             return Step::NoOp("minute_not_complete");
@@ -251,11 +268,58 @@ impl Stage for Rollback {
         if let Observation::Ignored(reason) = observation {
             return Step::NoOp(reason);
         }
-        self.verify(record, state, &minute, observation != Observation::Aside, outputs);
+        state.silence = Silence::default();
+        self.verify(occasion, state, &minute, observation != Observation::Aside, outputs);
         if let Observation::Changed(judgement) = observation {
-            self.decide(record, state, *judgement, outputs);
+            self.decide(occasion, state, *judgement, outputs);
         }
         Step::Applied
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        Some(LONGEST_WAIT.min(self.rule.minute / 2))
+    }
+
+    fn due(&self, state: &State) -> Option<Timestamp> {
+        state.silence.due(state.guard.silent_from(&self.rule)?)
+    }
+
+    /// No minute of the flow has come, complete or not.
+    fn wake(&self, waking: &Waking<'_>, state: &mut State, outputs: &mut Outputs) -> bool {
+        if !state.silence.is_to_be_told(waking, self.rule.minutes(self.rule.bucket_minutes)) {
+            return false;
+        }
+        let Some(missed) = state.guard.missed(&self.rule, waking.time) else { return true };
+        let (version, _) = state.guard.in_force().unwrap_or_default();
+        let minute = FlowMinute {
+            flow_id: waking.key.into(),
+            flow_version: version.to_owned().into(),
+            minute: missed,
+            total: 0,
+            errors: 0,
+            error_rate: 0.0,
+            complete: false,
+            source: self.sources.of(waking.key),
+        };
+        let versions = self.lookup.versions(waking.key);
+        let maintenance = self.maintenance(&minute, waking.at);
+        let around = Surroundings { versions: versions.as_deref(), maintenance: &maintenance };
+        if let Observation::Changed(judgement) = state.guard.miss(&self.rule, &minute, around) {
+            let occasion = Occasion { key: waking.key, at: waking.at, causes: &[] };
+            self.decide(occasion, state, *judgement, outputs);
+        }
+        true
+    }
+}
+
+impl State {
+    /// What a clock that was ahead has told must not stand against what is told in its time:
+    /// from `anew` on it is heard again.
+    fn forget_after(&mut self, rule: &Rule, latest: Timestamp, anew: Timestamp) {
+        self.guard.forget_after(rule, latest, anew);
+        if let Some(pending) = &mut self.pending {
+            pending.forget_after(latest);
+        }
     }
 }
 

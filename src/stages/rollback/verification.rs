@@ -36,6 +36,11 @@ impl Pending {
         &self.bad_version
     }
 
+    /// A decision of a clock that was ahead is taken for one of now.
+    pub fn forget_after(&mut self, latest: Timestamp) {
+        self.decided_at = self.decided_at.min(latest);
+    }
+
     /// After another minute, which ended at `until`, with the version that is in force
     /// since then. `counts` are of a minute of that version.
     pub fn observe(&mut self, in_force: (&str, Timestamp), until: Timestamp, counts: Option<(u64, u64)>) {
