@@ -3,6 +3,8 @@
 //! A trace goes with a fact through the topics, as `traceparent` of W3C Trace Context:
 //! it begins with the observation and ends with the change at the platform.
 
+mod repeats;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -20,6 +22,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use repeats::Seldom;
+
 /// Keeps the exporter alive; dropping it sends what is queued, bounded in time.
 #[must_use]
 pub struct Telemetry {
@@ -29,21 +33,25 @@ pub struct Telemetry {
 /// Starts logging. `RUST_LOG` chooses what; `quiet` is the level without it. Lines go to `file`
 /// where there is one, which is made with the first of them, and to stderr elsewhere.
 ///
-/// Lines are for people on a terminal and JSON elsewhere. Must be called outside
-/// an async runtime: the exporter brings a blocking client of its own.
+/// Lines are for people on a terminal and JSON elsewhere; one that repeats is said once a
+/// minute. Must be called outside an async runtime: the exporter brings a blocking client of
+/// its own.
 ///
 /// # Errors
 /// When the collector's address cannot be used.
 pub fn start(quiet: &str, file: Option<&Path>) -> anyhow::Result<Telemetry> {
-    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     let lines = if let Some(path) = file {
         let file = LogFile { path: path.to_owned(), file: None };
-        fmt::layer().with_writer(Mutex::new(file)).with_ansi(false).with_filter(filter()).boxed()
+        let lines = fmt::layer().with_writer(Mutex::new(file)).with_ansi(false);
+        Seldom::new(lines).with_filter(filter).boxed()
     } else if std::io::stderr().is_terminal() {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_filter(filter()).boxed()
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+        Seldom::new(lines).with_filter(filter).boxed()
     } else {
-        fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_filter(filter()).boxed()
+        let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+        Seldom::new(lines).with_filter(filter).boxed()
     };
     let spans = collector_configured().then(spans_exporter).transpose()?;
     let exported = spans.as_ref().map(|provider| {
