@@ -75,6 +75,25 @@ impl Part {
     }
 }
 
+impl Part {
+    /// Says ready when it is dropped: for work that may end in the middle of a complaint,
+    /// aborted or because it is another instance's from now on.
+    #[must_use]
+    pub fn ready_at_end(&self) -> ReadyAtEnd {
+        ReadyAtEnd(self.clone())
+    }
+}
+
+/// See [`Part::ready_at_end`].
+#[derive(Debug)]
+pub struct ReadyAtEnd(Part);
+
+impl Drop for ReadyAtEnd {
+    fn drop(&mut self) {
+        self.0.ready();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +108,11 @@ mod tests {
         database.ready();
         assert!(health.reasons().is_empty());
         broker.not_ready("127.0.0.1:9092 refused the connection");
+        assert_eq!(health.reasons().len(), 1);
+        let end = database.ready_at_end();
+        database.not_ready("no answer");
+        assert_eq!(health.reasons().len(), 2);
+        drop(end);
         assert_eq!(health.reasons().len(), 1);
         broker.impaired("slow");
         assert!(health.reasons().is_empty());

@@ -52,7 +52,12 @@ pub async fn run(
     let recorder = Recorder { database, mode, policy: policy() };
     let mut forget_at = tokio::time::Instant::now() + FORGET_EVERY;
     loop {
-        let pause = match recorder.record().await {
+        let recorded = recorder.record().await;
+        if recorded.is_ok() {
+            // Also where another instance does it.
+            part.ready();
+        }
+        let pause = match recorded {
             Ok(Progress::More) => Duration::ZERO,
             Ok(Progress::Done) => IDLE,
             Ok(Progress::NotFirst) => STAND_BACK,
@@ -61,9 +66,6 @@ pub async fn run(
                 STAND_BACK
             }
         };
-        if pause != STAND_BACK {
-            part.ready();
-        }
         if tokio::time::Instant::now() >= forget_at {
             forget_at = tokio::time::Instant::now() + FORGET_EVERY;
             if let Err(error) = recorder.database.forget_route_answers(retention).await {

@@ -12,11 +12,13 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::kafka::KafkaSettings;
+use super::kafka::{KafkaSettings, is_slow, longer};
 use super::transaction::BATCH_BYTES;
 use crate::topics::{Cleanup, Topic};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long new topics may take until every partition can be written and read.
+const USABLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// How topics are created.
 #[derive(Clone, Debug)]
@@ -72,6 +74,10 @@ pub enum AdminError {
     Unreachable { brokers: String, what: &'static str, cause: KafkaError },
     #[error("topic {topic} could not be created: {cause}")]
     NotCreated { topic: String, cause: RDKafkaErrorCode },
+    #[error(
+        "{topics} were created, but their brokers do not serve them within {} s: {last}; run it again", USABLE_WITHIN.as_secs()
+    )]
+    NotUsable { topics: String, last: String },
     #[error("configuration of topic {topic} could not be read: {cause}")]
     NotDescribed { topic: String, cause: RDKafkaErrorCode },
 }
@@ -188,23 +194,44 @@ impl<'k> Admin<'k> {
         Ok(reports)
     }
 
-    /// A new topic is known to the brokers a moment after they have said that it was created.
+    /// A new topic is known to the brokers a moment after they have said that it was created,
+    /// and served by its partitions' leaders another moment later: asked for an offset, they tell.
     async fn wait_until_usable(&self, mut names: Vec<&str>) -> Result<(), AdminError> {
-        let deadline = tokio::time::Instant::now() + TIMEOUT;
-        while !names.is_empty() && tokio::time::Instant::now() < deadline {
-            let metadata = self.metadata().await?;
-            names.retain(|name| {
-                let found = metadata.topics().iter().find(|topic| topic.name() == *name);
-                found.is_none_or(|topic| {
-                    topic.partitions().is_empty()
-                        || topic.partitions().iter().any(|partition| partition.leader() < 0)
-                })
-            });
-            if !names.is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let deadline = tokio::time::Instant::now() + USABLE_WITHIN;
+        let (mut pause, mut answer_wait) = (Duration::from_millis(20), Duration::from_secs(1));
+        while let Some(name) = names.last() {
+            let last = match self.is_usable(name, answer_wait).await {
+                Ok(()) => {
+                    names.pop();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(AdminError::NotUsable { topics: names.join(", "), last: last.to_string() });
             }
+            if is_slow(&last) {
+                answer_wait = longer(answer_wait);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
         Ok(())
+    }
+
+    /// Whether every partition's leader answers for it, each within `wait`.
+    async fn is_usable(&self, name: &str, wait: Duration) -> Result<(), KafkaError> {
+        let (client, name) = (std::sync::Arc::clone(&self.client), name.to_owned());
+        let ask = move || {
+            let metadata = client.inner().fetch_metadata(Some(&name), wait)?;
+            let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+            if partitions == 0 {
+                return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+            }
+            (0..partitions as i32)
+                .try_for_each(|partition| client.inner().fetch_watermarks(&name, partition, wait).map(drop))
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     async fn metadata(&self) -> Result<Metadata, AdminError> {

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::kafka::KafkaSettings;
+use super::kafka::{KafkaSettings, is_slow, longer};
 use super::worker::{backoff, wait};
 use crate::health::Part;
 use crate::metrics as table;
@@ -147,6 +147,13 @@ impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
     }
 }
 
+/// Why a topic's partitions are not known.
+enum NoPartitions {
+    /// No answer in time.
+    Slow(String),
+    Else(String),
+}
+
 struct Reader<T> {
     kafka: KafkaSettings,
     /// The topic's full name.
@@ -183,7 +190,7 @@ impl<T: DeserializeOwned> Reader<T> {
     /// Until the shutdown. On an error everything is read again, beside what can be seen.
     fn read_and_follow(&mut self) -> Result<(), String> {
         let consumer = self.consumer().map_err(|error| format!("cannot make a Kafka consumer: {error}"))?;
-        let partitions = self.partitions(&consumer)?;
+        let Some(partitions) = self.first_partitions(&consumer)? else { return Ok(()) };
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in &partitions {
             list.add_partition_offset(&self.name, *partition, Offset::Beginning).expect("a valid offset");
@@ -212,17 +219,34 @@ impl<T: DeserializeOwned> Reader<T> {
         BaseConsumer::from_config_and_context(&config, Watch::default())
     }
 
-    fn partitions(&self, consumer: &BaseConsumer<Watch>) -> Result<Vec<i32>, String> {
-        let metadata = consumer
-            .fetch_metadata(Some(&self.name), ANSWER_WAIT)
-            .map_err(|error| format!("cannot reach Kafka at {}: {error}", self.kafka.brokers))?;
+    /// Asks until brokers that are merely slow have answered. `None` when the shutdown came first.
+    fn first_partitions(&self, consumer: &BaseConsumer<Watch>) -> Result<Option<Vec<i32>>, String> {
+        let mut wait = ANSWER_WAIT;
+        while !self.stop.is_cancelled() {
+            match self.partitions(consumer, wait) {
+                Ok(partitions) => return Ok(Some(partitions)),
+                Err(NoPartitions::Slow(reason)) => self.health.not_ready(reason),
+                Err(NoPartitions::Else(reason)) => return Err(reason),
+            }
+            wait = longer(wait);
+        }
+        Ok(None)
+    }
+
+    fn partitions(&self, consumer: &BaseConsumer<Watch>, wait: Duration) -> Result<Vec<i32>, NoPartitions> {
+        let metadata = consumer.fetch_metadata(Some(&self.name), wait).map_err(|error| {
+            let reason = format!("cannot reach Kafka at {}: {error}", self.kafka.brokers);
+            if is_slow(&error) { NoPartitions::Slow(reason) } else { NoPartitions::Else(reason) }
+        })?;
         let found =
             metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
         let partitions: Vec<i32> =
             found.map_or(&[][..], |topic| topic.partitions()).iter().map(|found| found.id()).collect();
         match partitions.is_empty() {
             true => {
-                Err(format!("topic {} does not exist: create it with `trunkline topics apply`", self.name))
+                let reason =
+                    format!("topic {} does not exist: create it with `trunkline topics apply`", self.name);
+                Err(NoPartitions::Else(reason))
             }
             false => Ok(partitions),
         }
@@ -235,6 +259,7 @@ impl<T: DeserializeOwned> Reader<T> {
         mut unread: BTreeSet<i32>,
     ) -> Result<Option<Entries<T>>, String> {
         let mut entries = Entries::new();
+        self.over = false;
         let started = Instant::now();
         self.health.not_ready(format!("reading {}", self.name));
         while !unread.is_empty() {
@@ -286,6 +311,9 @@ impl<T: DeserializeOwned> Reader<T> {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     self.apply_all(consumer, &message)?;
+                    if self.over && self.entries_held() < self.most_entries {
+                        return Err(format!("{} has room for keys that were passed over", self.name));
+                    }
                     self.tell();
                 }
                 Some(Err(error)) => self.judge(&error)?,
@@ -297,12 +325,16 @@ impl<T: DeserializeOwned> Reader<T> {
             if looked_at.elapsed() > LOOK {
                 looked_at = Instant::now();
                 // Partitions that came later hold keys that are read nowhere yet.
-                if self.partitions(consumer).is_ok_and(|now| now.len() != partitions) {
+                if self.partitions(consumer, ANSWER_WAIT).is_ok_and(|now| now.len() != partitions) {
                     return Err(format!("the number of partitions of {} has changed", self.name));
                 }
             }
         }
         Ok(())
+    }
+
+    fn entries_held(&self) -> usize {
+        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Applies a record and those that wait behind it. Readers see all of them or none.

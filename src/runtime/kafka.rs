@@ -1,8 +1,11 @@
 //! How clients reach the brokers, and under which names.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::topics::Topic;
@@ -61,4 +64,21 @@ impl KafkaSettings {
         }
         config
     }
+}
+
+/// Longest wait for an answer to one question; a shutdown may wait for it.
+const LONGEST_ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the next question waits for its answer after one that waited so long in vain:
+/// brokers on a loaded host answer late, and asked anew they answer no sooner.
+pub(super) fn longer(wait: Duration) -> Duration {
+    (wait * 2).min(LONGEST_ANSWER_WAIT)
+}
+
+/// Whether brokers did not answer in time, which asking again for longer may help.
+pub(super) fn is_slow(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut)
+    )
 }

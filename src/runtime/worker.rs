@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assignment::{Assignment, Change, partition_list};
 use super::clock;
-use super::kafka::KafkaSettings;
+use super::kafka::{KafkaSettings, is_slow, longer};
 use super::outbox::{Outbox, Routes};
 use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
@@ -83,6 +83,10 @@ pub enum Fault {
 }
 
 impl Fault {
+    fn is_slow(&self) -> bool {
+        matches!(self, Fault::Unreachable { cause, .. } if is_slow(cause))
+    }
+
     fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Fault {
         move |cause| Fault::Kafka { step, cause }
     }
@@ -153,16 +157,15 @@ impl<S: PartitionStage> Worker<S> {
         )
         .map_err(Fault::kafka("creating the consumer"))?;
         let input = kafka.topic(declaration.input);
-        let partitions = partitions_of(&consumer, &kafka.brokers, &input)?;
+        let ask = |topic: &str| ask_for_partitions(&consumer, kafka, topic, &report, shutdown);
+        let partitions = ask(&input)?;
         let changelog = kafka.topic(declaration.changelog);
-        let changelog_partitions = partitions_of(&consumer, &kafka.brokers, &changelog)?;
+        let changelog_partitions = ask(&changelog)?;
         if partitions != changelog_partitions {
             let input_partitions = partitions;
             return Err(Fault::NotCopartitioned { input, input_partitions, changelog, changelog_partitions });
         }
-        let routes = Routes::new(declaration, kafka, |topic: &Topic| {
-            partitions_of(&consumer, &kafka.brokers, &kafka.topic(topic))
-        })?;
+        let routes = Routes::new(declaration, kafka, |topic: &Topic| ask(&kafka.topic(topic)))?;
         consumer.subscribe(&[&input]).map_err(Fault::kafka("subscribing"))?;
         Ok(Self {
             task: Task::new(Arc::clone(&stage), input.clone(), partitions),
@@ -252,7 +255,8 @@ impl<S: PartitionStage> Worker<S> {
                     tracing::info!(stage = self.name(), ?partitions, "assigned");
                     let beyond = partitions.iter().copied().find(|partition| *partition >= self.partitions);
                     if beyond.is_some() {
-                        let now = partitions_of(&self.consumer, &self.kafka.brokers, &self.input)?;
+                        let now =
+                            partitions_of(&self.consumer, &self.kafka.brokers, &self.input, ANSWER_WAIT)?;
                         let (topic, then) = (self.input.clone(), self.partitions);
                         return Err(Fault::PartitionsChanged { topic, then, now });
                     }
@@ -330,7 +334,7 @@ impl<S: PartitionStage> Worker<S> {
         if !held.is_empty() {
             let sought = self
                 .consumer
-                .seek_partitions(positions, ANSWER_WAIT)
+                .seek_partitions(positions, ANSWER_WAIT * self.failures.clamp(1, 3))
                 .map_err(Fault::kafka("seeking the committed offsets"))?;
             sought
                 .elements()
@@ -610,10 +614,36 @@ fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) 
     config
 }
 
+/// How many partitions a topic has, asked until brokers that are merely slow have answered: a
+/// worker made anew would only connect anew.
+fn ask_for_partitions(
+    consumer: &BaseConsumer<Assignment>,
+    kafka: &KafkaSettings,
+    topic: &str,
+    report: &Report,
+    shutdown: &CancellationToken,
+) -> Result<i32, Fault> {
+    let mut wait = ANSWER_WAIT;
+    loop {
+        match partitions_of(consumer, &kafka.brokers, topic, wait) {
+            Err(fault) if fault.is_slow() && !shutdown.is_cancelled() => {
+                report.not_ready(fault.to_string());
+                wait = longer(wait);
+            }
+            known => return known,
+        }
+    }
+}
+
 /// How many partitions a topic has.
-fn partitions_of(consumer: &BaseConsumer<Assignment>, brokers: &str, topic: &str) -> Result<i32, Fault> {
+fn partitions_of(
+    consumer: &BaseConsumer<Assignment>,
+    brokers: &str,
+    topic: &str,
+    wait: Duration,
+) -> Result<i32, Fault> {
     let metadata = consumer
-        .fetch_metadata(Some(topic), ANSWER_WAIT)
+        .fetch_metadata(Some(topic), wait)
         .map_err(|cause| Fault::Unreachable { brokers: brokers.to_owned(), cause })?;
     let count = metadata
         .topics()

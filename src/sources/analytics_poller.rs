@@ -71,9 +71,9 @@ struct Poller {
 impl Poller {
     async fn work(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
         if !owned.is_first() {
-            self.part.ready();
             return;
         }
+        let _end = self.part.ready_at_end();
         let schedule = Schedule::new(ROLE, self.settings.interval);
         loop {
             tokio::select! {

@@ -50,6 +50,11 @@ impl Complaints {
         }
     }
 
+    /// Withdraws what is open about `key` when it is dropped: whoever watches it may be aborted.
+    pub fn until_dropped<'c>(&'c self, key: &'c str) -> UntilDropped<'c> {
+        UntilDropped { complaints: self, key }
+    }
+
     /// What is observed cannot be relied on, or can again: an impairment, for the rest goes on.
     pub fn doubt(&self, key: &str, reason: Option<String>) {
         let mut board = self.board();
@@ -97,6 +102,19 @@ impl Complaints {
     }
 }
 
+/// See [`Complaints::until_dropped`].
+pub struct UntilDropped<'c> {
+    complaints: &'c Complaints,
+    key: &'c str,
+}
+
+impl Drop for UntilDropped<'_> {
+    fn drop(&mut self) {
+        self.complaints.withdraw(self.key);
+        self.complaints.doubt(self.key, None);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +152,25 @@ mod tests {
         assert_eq!(health.impairments().len(), 1);
         complaints.doubt("b", None);
         assert!(health.impairments().is_empty() && health.reasons().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_aborted_leaves_no_complaint_behind() {
+        let health = Health::default();
+        let complaints = std::sync::Arc::new(Complaints::new("flow", "flows", health.part("poller")));
+        let watching = tokio::spawn({
+            let complaints = std::sync::Arc::clone(&complaints);
+            async move {
+                let _open = complaints.until_dropped("a");
+                complaints.file("a", "no reply".into(), false);
+                std::future::pending::<()>().await;
+            }
+        });
+        while health.reasons().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        watching.abort();
+        assert!(watching.await.is_err());
+        assert!(health.reasons().is_empty());
     }
 }

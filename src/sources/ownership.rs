@@ -125,7 +125,8 @@ impl Member<'_> {
                 Event::Closed => break Ok(()),
                 Event::Records(_) => {}
             }
-            let Some(count) = partition_count(producer, topic, &part, &shutdown).await else { continue };
+            let ask = || producer.partitions(topic);
+            let Some(count) = partition_count(ask, &part, &shutdown).await else { continue };
             if !partitions.is_empty() {
                 let stop = shutdown.child_token();
                 let owned = Owned { partitions: partitions.clone(), count };
@@ -157,15 +158,17 @@ impl Running {
 }
 
 /// Asks until there is an answer; `None` at shutdown.
-async fn partition_count(
-    producer: &FactProducer,
-    topic: &'static Topic,
+async fn partition_count<E: std::fmt::Display, F: Future<Output = Result<i32, E>>>(
+    ask: impl Fn() -> F,
     part: &Part,
     shutdown: &CancellationToken,
 ) -> Option<i32> {
     loop {
-        match producer.partitions(topic).await {
-            Ok(count) => return Some(count),
+        match ask().await {
+            Ok(count) => {
+                part.ready();
+                return Some(count);
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot tell which facts are this instance's");
                 part.not_ready(error.to_string());
@@ -175,5 +178,30 @@ async fn partition_count(
             () = sleep(TOPIC_RETRY) => {}
             () = shutdown.cancelled() => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_comes_back_with_the_first_answer() {
+        let (health, shutdown, asked) = (Health::default(), CancellationToken::new(), AtomicUsize::new(0));
+        let part = health.part("poller.group");
+        part.ready();
+        let ask = || async {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => Err("no answer in time"),
+                _ => {
+                    assert_eq!(health.reasons().len(), 1, "says why it waits");
+                    Ok(6)
+                }
+            }
+        };
+        assert_eq!(partition_count(ask, &part, &shutdown).await, Some(6));
+        assert!(health.reasons().is_empty());
     }
 }

@@ -100,6 +100,8 @@ impl Watch {
     {
         let schedule = Schedule::new(key, interval);
         let mut last = Timestamp::MIN;
+        // Also when it is aborted: another instance watches it then.
+        let _open = self.complaints.until_dropped(key);
         loop {
             let observed = observe(last).await;
             let mut wait = schedule.wait((self.clock)());
@@ -111,11 +113,9 @@ impl Watch {
             last = observed.unwrap_or(last);
             tokio::select! {
                 () = sleep(wait) => {}
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return,
             }
         }
-        self.complaints.withdraw(key);
-        self.complaints.doubt(key, None);
     }
 
     /// Counts and tells how an observation ended.

@@ -70,6 +70,8 @@ pub async fn run(
         let part = health.part(&format!("{ROLE}.{name}"));
         clusters.push(Watched { name, cluster: Mutex::new(cluster), part });
     }
+    // Where this instance owns nothing nobody polls: that is no fault.
+    clusters.iter().for_each(|watched| watched.part.ready());
     let poller = Arc::new(Poller {
         clusters: clusters.into_iter().map(Arc::new).collect(),
         interval: settings.interval,
@@ -108,6 +110,7 @@ impl Poller {
     }
 
     async fn watch(self: Arc<Self>, watched: Arc<Watched>, owned: Arc<Owned>, stop: CancellationToken) {
+        let _end = watched.part.ready_at_end();
         let schedule = Schedule::new(&watched.name, self.interval);
         loop {
             tokio::select! {
