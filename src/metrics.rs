@@ -100,6 +100,8 @@ metrics_table! {
         "1 while calls are paused after repeated failures.";
     GENESYS_TOKENS = "trunkline_genesys_tokens_total", Kind::Counter, ["result"],
         "Attempts to get an access token: ok, failed.";
+    SINK_SET_ASIDE = "trunkline_sink_set_aside_total", Kind::Counter, ["role", "reason"],
+        "Records a sink could not keep, by the reason's code: they are dead letters.";
     AUDIT_ROWS = "trunkline_audit_rows_total", Kind::Counter, ["kind", "result"],
         "Records the audit has dealt with, by kind (decision, outcome, dead_letter, other) and result: stored, duplicate, dead_letter.";
     AUDIT_SECONDS = "trunkline_audit_write_seconds", SECONDS, [],

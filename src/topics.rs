@@ -381,6 +381,7 @@ pub mod headers {
     pub const ERROR_STAGE: &str = "trunkline-error-stage";
     pub const ERROR_REASON: &str = "trunkline-error-reason";
     pub const ERROR_TOPIC: &str = "trunkline-error-topic";
+    pub const ERROR_TOPIC_ID: &str = "trunkline-error-topic-id";
     pub const ERROR_PARTITION: &str = "trunkline-error-partition";
     pub const ERROR_OFFSET: &str = "trunkline-error-offset";
     pub const ERROR_TIME: &str = "trunkline-error-time";

@@ -14,6 +14,8 @@ mod ledger;
 mod migrations;
 #[path = "database/outbox.rs"]
 mod outbox;
+#[path = "database/refusals.rs"]
+mod refusals;
 #[path = "database/routing/mod.rs"]
 mod routing;
 #[path = "database/settings.rs"]

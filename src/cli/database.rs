@@ -71,6 +71,7 @@ async fn status(config: &ConfigFile, as_json: bool) -> anyhow::Result<ExitCode> 
         Standing::Applied => "applied",
         Standing::Pending => "pending",
         Standing::Changed => "changed",
+        Standing::Newer => "newer",
         Standing::Unknown => "unknown",
     };
     if as_json {
@@ -86,6 +87,7 @@ async fn status(config: &ConfigFile, as_json: bool) -> anyhow::Result<ExitCode> 
             writeln!(out, "{:04} {:<12} {}", migration.version, migration.name, told(migration.standing))?;
         }
     }
-    let current = migrations.iter().all(|migration| migration.standing == Standing::Applied);
+    let stands = |standing| matches!(standing, Standing::Applied | Standing::Newer);
+    let current = migrations.iter().all(|migration| stands(migration.standing));
     Ok(if current { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::error::is_about_data;
-use super::ledger::{Advance, RecordError, advance};
+use super::ledger::{Advance, RecordError};
 use super::outbox::{Message, append};
 use super::{Database, Error};
 use crate::model::Timestamp;
@@ -18,6 +17,8 @@ pub struct Raised {
     pub alert: Alert,
     /// The topic's full name.
     pub topic: String,
+    /// Which topic of that name, where the brokers tell.
+    pub topic_id: Option<Uuid>,
     pub partition: i32,
     pub offset: i64,
     /// Names of those to be told.
@@ -104,25 +105,19 @@ impl Database {
         raised: &[Raised],
     ) -> Result<u64, RecordError> {
         const LOG: &str = "INSERT INTO audit.alert_log (alert_id, incident_type, loop, key, decision_id,
-                occurred_at, body, topic, partition, \"offset\")
+                occurred_at, body, topic, partition, \"offset\", topic_id)
             SELECT alert_id, incident_type, loop, key, decision_id,
-                to_timestamp(occurred_at::float8 / 1000), body, topic, partition, position
+                to_timestamp(occurred_at::float8 / 1000), body, topic, partition, position, topic_id
             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[],
-                $8::text[], $9::int[], $10::bigint[])
+                $8::text[], $9::int[], $10::bigint[], $11::uuid[])
                 AS r(alert_id, incident_type, loop, key, decision_id, occurred_at, body, topic, partition,
-                position)
+                position, topic_id)
             ON CONFLICT DO NOTHING
             RETURNING alert_id";
         const QUEUE: &str = "INSERT INTO trunkline.alert_deliveries (alert_id, receiver)
             SELECT * FROM unnest($1::uuid[], $2::text[]) ON CONFLICT DO NOTHING";
-        let fail = |error: sqlx::Error| match is_about_data(&error) {
-            true => RecordError::Refused(self.explain(error)),
-            false => RecordError::Unavailable(self.explain(error)),
-        };
-        let mut transaction = self.pool().begin().await.map_err(fail)?;
-        if !advance(&mut transaction, consumer, advances).await.map_err(fail)? {
-            return Err(RecordError::Moved);
-        }
+        let fail = |error| RecordError::of(self, error);
+        let mut transaction = self.moving(consumer, advances).await?;
         let mut new: Vec<Uuid> = Vec::new();
         if !raised.is_empty() {
             let alert = |raised: &Raised| raised.alert.clone();
@@ -137,6 +132,7 @@ impl Database {
                 .bind(raised.iter().map(|raised| raised.topic.as_str()).collect::<Vec<_>>())
                 .bind(raised.iter().map(|raised| raised.partition).collect::<Vec<_>>())
                 .bind(raised.iter().map(|raised| raised.offset).collect::<Vec<_>>())
+                .bind(raised.iter().map(|raised| raised.topic_id).collect::<Vec<_>>())
                 .fetch_all(&mut *transaction)
                 .await
                 .map_err(fail)?;

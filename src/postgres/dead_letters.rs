@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
+use uuid::Uuid;
 
 use super::headers::{Bytes, from_json, to_json};
 use super::ledger::{Insert, Logged};
@@ -20,6 +21,8 @@ pub struct LoggedDeadLetter<'a> {
     pub reason: String,
     /// Where it was read: the topic's full name, partition, offset.
     pub source: Option<(String, i32, i64)>,
+    /// Which topic of that name; `None` where its headers do not tell.
+    pub source_topic_id: Option<Uuid>,
     pub set_aside_at: Timestamp,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
@@ -35,13 +38,15 @@ impl Insert for LoggedDeadLetter<'_> {
         let source = |row: &&Logged<'_, Self>| row.value.source.clone();
         let done = sqlx::query(
             "INSERT INTO audit.dead_letter_log (dead_letter_topic, partition, \"offset\", stage, reason,
-                 source_topic, source_partition, source_offset, set_aside_at, key, value, headers)
+                 source_topic, source_partition, source_offset, set_aside_at, key, value, headers,
+                 dead_letter_topic_id, source_topic_id)
              SELECT dead_letter_topic, partition, position, stage, reason, source_topic, source_partition,
-                 source_offset, to_timestamp(set_aside_at::float8 / 1000), key, value, headers::jsonb
+                 source_offset, to_timestamp(set_aside_at::float8 / 1000), key, value, headers::jsonb,
+                 dead_letter_topic_id, source_topic_id
              FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::int[],
-                 $8::bigint[], $9::bigint[], $10::bytea[], $11::bytea[], $12::text[])
+                 $8::bigint[], $9::bigint[], $10::bytea[], $11::bytea[], $12::text[], $13::uuid[], $14::uuid[])
                  AS r(dead_letter_topic, partition, position, stage, reason, source_topic, source_partition,
-                 source_offset, set_aside_at, key, value, headers)
+                 source_offset, set_aside_at, key, value, headers, dead_letter_topic_id, source_topic_id)
              ON CONFLICT DO NOTHING",
         )
         .bind(rows.iter().map(|row| row.topic).collect::<Vec<_>>())
@@ -56,6 +61,8 @@ impl Insert for LoggedDeadLetter<'_> {
         .bind(rows.iter().map(|row| row.value.key).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.value.value).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| to_json(row.value.headers.iter().copied())).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.topic_id.unwrap_or_default()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.value.source_topic_id.unwrap_or_default()).collect::<Vec<_>>())
         .execute(connection)
         .await?;
         Ok(done.rows_affected())
@@ -99,10 +106,14 @@ impl Serialize for DeadLetterId {
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
     pub id: DeadLetterId,
+    /// The topic of dead letters it stands on: one that was made again has the same places anew.
+    pub dead_letter_topic_id: Uuid,
     pub stage: String,
     pub reason: String,
     /// Where it was read: the topic's full name. Null where its headers do not tell.
     pub topic: Option<String>,
+    /// Which topic of that name it was; all zeros where its headers do not tell.
+    pub topic_id: Uuid,
     pub partition: Option<i32>,
     pub offset: Option<i64>,
     pub set_aside_at: Timestamp,
@@ -166,12 +177,17 @@ pub enum Redrive {
 pub const REDRIVEN_FROM: &str = "trunkline-redriven-from";
 
 const COLUMNS: &str = "d.partition, d.\"offset\", d.stage, d.reason, d.source_topic, d.source_partition,
-    d.source_offset, (extract(epoch FROM d.set_aside_at) * 1000)::bigint AS set_aside_at, d.key,
+    d.source_offset, d.source_topic_id, d.dead_letter_topic_id, (extract(epoch FROM d.set_aside_at) * 1000)::bigint AS set_aside_at, d.key,
     octet_length(d.value) AS value_bytes, (extract(epoch FROM r.redriven_at) * 1000)::bigint AS redriven_at,
     r.who AS redriven_by";
-const TABLES: &str = " FROM audit.dead_letter_log d LEFT JOIN audit.redrive_log r
-    ON r.source_topic = d.source_topic AND r.source_partition = d.source_partition
-   AND r.source_offset = d.source_offset WHERE d.dead_letter_topic = ";
+/// What was sent again of the record of dead letter `d`, whichever copy of it was named: one of
+/// them may not know which topic it was.
+const REDRIVE: &str = "LATERAL (SELECT * FROM audit.redrive_log r
+    WHERE r.source_topic = d.source_topic AND r.source_partition = d.source_partition
+      AND r.source_offset = d.source_offset
+      AND (r.source_topic_id = d.source_topic_id
+           OR '00000000-0000-0000-0000-000000000000' IN (r.source_topic_id, d.source_topic_id))
+    ORDER BY r.redriven_at DESC LIMIT 1) AS r";
 
 impl Database {
     /// At most `limit` dead letters of `topic`, the topic of dead letters with its full
@@ -186,7 +202,8 @@ impl Database {
         limit: i64,
     ) -> Result<Vec<Summary>, Error> {
         let mut query = QueryBuilder::<Postgres>::new("SELECT ");
-        query.push(COLUMNS).push(TABLES).push_bind(topic);
+        query.push(COLUMNS).push(" FROM audit.dead_letter_log d LEFT JOIN ").push(REDRIVE);
+        query.push(" ON true WHERE d.dead_letter_topic = ").push_bind(topic);
         if let Some(source) = &filter.topic {
             query.push(" AND d.source_topic = ").push_bind(source);
         }
@@ -212,15 +229,18 @@ impl Database {
         rows.iter().map(summary).collect::<Result<_, _>>().map_err(|error| self.explain(error))
     }
 
-    /// One dead letter of `topic`.
+    /// One dead letter of `topic`; of those with the same place, from before the topic was made
+    /// again, the last one.
     ///
     /// # Errors
     /// When the database cannot be asked.
     pub async fn dead_letter(&self, topic: &str, id: DeadLetterId) -> Result<Option<DeadLetter>, Error> {
         let mut query = QueryBuilder::<Postgres>::new("SELECT d.value, d.headers, ");
-        query.push(COLUMNS).push(TABLES).push_bind(topic);
+        query.push(COLUMNS).push(" FROM audit.dead_letter_log d LEFT JOIN ").push(REDRIVE);
+        query.push(" ON true WHERE d.dead_letter_topic = ").push_bind(topic);
         query.push(" AND d.partition = ").push_bind(id.partition);
         query.push(" AND d.\"offset\" = ").push_bind(id.offset);
+        query.push(" ORDER BY d.recorded_at DESC LIMIT 1");
         let row = query.build().fetch_optional(self.pool()).await.map_err(|error| self.explain(error))?;
         let whole = |row: &PgRow| {
             Ok(DeadLetter {
@@ -248,19 +268,37 @@ impl Database {
         target: &str,
         who: &str,
     ) -> Result<Redrive, Error> {
+        // Copies of one record may know its topic's id or not: they wait for each other here.
+        const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7631477))";
         const MARK: &str = "INSERT INTO audit.redrive_log (dead_letter_topic, partition, \"offset\",
-                source_topic, source_partition, source_offset, who)
-            VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
-        const BEFORE: &str = "SELECT who, (extract(epoch FROM redriven_at) * 1000)::bigint
-            FROM audit.redrive_log
-            WHERE source_topic = $1 AND source_partition = $2 AND source_offset = $3";
+                source_topic, source_partition, source_offset, who, source_topic_id, dead_letter_topic_id)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let before = format!(
+            "SELECT r.who, (extract(epoch FROM r.redriven_at) * 1000)::bigint
+             FROM audit.dead_letter_log d, {REDRIVE}
+             WHERE d.dead_letter_topic = $1 AND d.dead_letter_topic_id = $2 AND d.partition = $3
+               AND d.\"offset\" = $4"
+        );
         let explain = |error| self.explain(error);
-        let Summary { id, topic: source, partition, offset, .. } = &letter.summary;
+        let Summary { id, topic: source, topic_id, partition, offset, .. } = &letter.summary;
         let (Some(source), Some(partition), Some(offset)) = (source, partition, offset) else {
             panic!("dead letter {id} does not tell where it was read");
         };
         let mut transaction = self.pool().begin().await.map_err(explain)?;
-        let marked = sqlx::query(MARK)
+        let place = format!("{source}/{partition}/{offset}");
+        sqlx::query(ALONE).bind(&place).execute(&mut *transaction).await.map_err(explain)?;
+        let before: Option<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(before))
+            .bind(topic)
+            .bind(letter.summary.dead_letter_topic_id)
+            .bind(id.partition)
+            .bind(id.offset)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(explain)?;
+        if let Some((who, at)) = before {
+            return Ok(Redrive::Before { who, at: Timestamp::from_millis(at) });
+        }
+        sqlx::query(MARK)
             .bind(topic)
             .bind(id.partition)
             .bind(id.offset)
@@ -268,21 +306,13 @@ impl Database {
             .bind(partition)
             .bind(offset)
             .bind(who)
+            .bind(topic_id)
+            .bind(letter.summary.dead_letter_topic_id)
             .execute(&mut *transaction)
             .await
             .map_err(explain)?;
-        if marked.rows_affected() == 0 {
-            let (who, at) = sqlx::query_as(BEFORE)
-                .bind(source)
-                .bind(partition)
-                .bind(offset)
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(explain)?;
-            return Ok(Redrive::Before { who, at: Timestamp::from_millis(at) });
-        }
         let from = format!("{topic}/{id}");
-        let once = format!("redrive/{source}/{partition}/{offset}");
+        let once = format!("redrive/{source}/{topic_id}/{partition}/{offset}");
         let mut message = Message {
             topic: target,
             key: letter.summary.key.as_deref(),
@@ -304,9 +334,11 @@ impl Database {
 fn summary(row: &PgRow) -> Result<Summary, sqlx::Error> {
     Ok(Summary {
         id: DeadLetterId { partition: row.try_get("partition")?, offset: row.try_get("offset")? },
+        dead_letter_topic_id: row.try_get("dead_letter_topic_id")?,
         stage: row.try_get("stage")?,
         reason: row.try_get("reason")?,
         topic: row.try_get("source_topic")?,
+        topic_id: row.try_get("source_topic_id")?,
         partition: row.try_get("source_partition")?,
         offset: row.try_get("source_offset")?,
         set_aside_at: Timestamp::from_millis(row.try_get("set_aside_at")?),

@@ -44,14 +44,21 @@ pub enum Error {
     #[error("migration {version} ({name}) failed and was rolled back: {source}")]
     FailedMigration { version: i64, name: String, source: sqlx::Error },
     #[error(
-        "role \"{role}\" is missing and user \"{user}\" may not create it; have an administrator run: {remedy}"
+        "user \"{user}\" may not create roles, and these are missing: {roles}; have an administrator run: {remedy}"
     )]
-    MissingRole { role: &'static str, user: String, remedy: String },
+    MissingRoles { roles: String, user: String, remedy: String },
     #[error("Postgres at {server}: {source}")]
     Query { server: String, source: sqlx::Error },
 }
 
 impl Error {
+    /// All of them at once, with the statements that create them.
+    pub(super) fn missing_roles(roles: &[&str], user: &str) -> Self {
+        let create: Vec<String> = roles.iter().map(|role| format!("CREATE ROLE {role} NOLOGIN;")).collect();
+        let remedy = format!("{} GRANT {} TO \"{user}\";", create.join(" "), super::APP_ROLE);
+        Error::MissingRoles { roles: roles.join(", "), user: user.to_owned(), remedy }
+    }
+
     /// Whether waiting can help: the server is away, overloaded, or not migrated yet.
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -71,6 +78,27 @@ impl Error {
     /// Whether the server refused the values themselves: sending them again cannot help.
     pub fn is_about_data(&self) -> bool {
         matches!(self, Error::Query { source, .. } if is_about_data(source))
+    }
+}
+
+impl Error {
+    /// What to tell about a record that the server refuses: its own words, without the server.
+    pub fn refusal(&self) -> String {
+        match self {
+            Error::Query { source, .. } => refusal(source),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The server's own words about values it refuses.
+pub(super) fn refusal(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(refusal) => {
+            let code = refusal.code().unwrap_or_default();
+            format!("Postgres refuses the row: {} (SQLSTATE {code})", refusal.message())
+        }
+        other => format!("Postgres refuses the row: {other}"),
     }
 }
 
@@ -174,5 +202,19 @@ fn describe(reason: &io::Error) -> String {
     match reason.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         _ => reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_missing_roles_are_told_with_one_remedy() {
+        let told = Error::missing_roles(&["trunkline_app", "trunkline_reader"], "trunkline").to_string();
+        assert!(told.contains("trunkline_app, trunkline_reader"), "{told}");
+        let remedy = "CREATE ROLE trunkline_app NOLOGIN; CREATE ROLE trunkline_reader NOLOGIN; \
+                      GRANT trunkline_app TO \"trunkline\";";
+        assert!(told.ends_with(remedy), "{told}");
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+use super::ledger::{Advance, RecordError};
 use super::{Database, Error};
 use crate::model::Timestamp;
 use crate::model::lag::{LagEvaluation, LagStatus};
@@ -63,11 +64,19 @@ impl GroupStatus {
 const COLUMNS: &str = "evaluation::text AS evaluation, valid_until < now() AS stale";
 
 impl Database {
-    /// Keeps evaluations that are newer than those held. Only the last of each group may be given.
+    /// Keeps evaluations that are newer than those held, and moves the positions of `consumer`:
+    /// all of it or nothing. Only the last of each group may be given.
     ///
     /// # Errors
-    /// When the database cannot be asked, or refuses a value.
-    pub async fn put_lag_status(&self, evaluations: &[&LagEvaluation]) -> Result<(), Error> {
+    /// See [`RecordError`].
+    pub async fn put_lag_status(
+        &self,
+        consumer: &str,
+        advances: &[Advance],
+        evaluations: &[&LagEvaluation],
+    ) -> Result<(), RecordError> {
+        let fail = |error| RecordError::of(self, error);
+        let mut transaction = self.moving(consumer, advances).await?;
         let texts: Vec<String> = evaluations
             .iter()
             .map(|evaluation| serde_json::to_string(evaluation).expect("own values are JSON"))
@@ -94,10 +103,10 @@ impl Database {
         .bind(column(|evaluation| evaluation.valid_until.as_millis()))
         .bind(statuses)
         .bind(texts)
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await
-        .map_err(|error| self.explain(error))?;
-        Ok(())
+        .map_err(fail)?;
+        transaction.commit().await.map_err(fail)
     }
 
     /// Removes groups that nobody has heard of for a week.

@@ -28,6 +28,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (9, "routing", include_str!("../../sql/0009_routing.sql")),
     (10, "rollback", include_str!("../../sql/0010_rollback.sql")),
     (11, "actuation", include_str!("../../sql/0011_actuation.sql")),
+    (12, "topic_ids", include_str!("../../sql/0012_topic_ids.sql")),
     (15, "budget_probe", include_str!("../../sql/0015_budget_probe.sql")),
     (16, "alert_receivers", include_str!("../../sql/0016_alert_receivers.sql")),
 ];
@@ -53,6 +54,8 @@ pub enum Standing {
     Pending,
     /// Applied with another text than the one built in.
     Changed,
+    /// Applied by a newer trunkline, which says that this one may go on working.
+    Newer,
     /// Applied by a newer trunkline.
     Unknown,
 }
@@ -86,8 +89,14 @@ pub(super) async fn run(connection: &mut PgConnection, target: &Target) -> Resul
     sqlx::raw_sql(AssertSqlSafe(lock_timeout)).execute(&mut *connection).await.map_err(explain)?;
 
     let mut report = Report::default();
+    let mut missing = Vec::new();
     for role in [APP_ROLE, READER_ROLE] {
-        ensure_role(connection, target, role).await?;
+        if !ensure_role(connection, target, role).await? {
+            missing.push(role);
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Error::missing_roles(&missing, &target.user));
     }
     report.notices.extend(ensure_membership(connection, target).await?);
 
@@ -111,10 +120,28 @@ pub(super) async fn status(connection: &mut PgConnection, target: &Target) -> Re
     } else {
         Vec::new()
     };
-    Ok(compare(&migrator(), &applied))
+    let told: bool = sqlx::query_scalar("SELECT to_regclass('trunkline.compatibility') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(explain)?;
+    let compatible: Vec<(i64, i64)> = if told {
+        sqlx::query_as("SELECT version, oldest FROM trunkline.compatibility")
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(explain)?
+    } else {
+        Vec::new()
+    };
+    Ok(compare(&migrator(), &applied, &compatible))
 }
 
-fn compare(known: &Migrator, applied: &[(i64, String, Vec<u8>)]) -> Vec<Migration> {
+/// `compatible` has versions with the oldest newest migration of programs that may work beside them.
+fn compare(
+    known: &Migrator,
+    applied: &[(i64, String, Vec<u8>)],
+    compatible: &[(i64, i64)],
+) -> Vec<Migration> {
+    let newest_known = known.iter().map(|migration| migration.version).max().unwrap_or(0);
     let mut all: Vec<Migration> = known
         .iter()
         .map(|migration| {
@@ -127,14 +154,16 @@ fn compare(known: &Migrator, applied: &[(i64, String, Vec<u8>)]) -> Vec<Migratio
         })
         .collect();
     for (version, name, _) in applied.iter().filter(|(version, ..)| !known.version_exists(*version)) {
-        all.push(Migration { version: *version, name: name.clone(), standing: Standing::Unknown });
+        let may_go_on = |(of, oldest): &(i64, i64)| of == version && *oldest <= newest_known;
+        let standing = if compatible.iter().any(may_go_on) { Standing::Newer } else { Standing::Unknown };
+        all.push(Migration { version: *version, name: name.clone(), standing });
     }
     all
 }
 
 pub(super) fn first_problem(migrations: &[Migration]) -> Option<Error> {
     migrations.iter().find_map(|Migration { version, name, standing }| match standing {
-        Standing::Applied => None,
+        Standing::Applied | Standing::Newer => None,
         Standing::Pending => Some(Error::MissingMigration { version: *version, name: name.clone() }),
         Standing::Changed => Some(Error::ChangedMigration { version: *version }),
         Standing::Unknown => Some(Error::NewerDatabase { version: *version }),
@@ -154,13 +183,13 @@ fn explain_failure(error: MigrateError, target: &Target) -> Error {
     }
 }
 
-/// Creates the role unless it is there. Another database's migration may do the
-/// same at this moment: losing that race is success.
+/// Creates the role unless it is there; `false` where the user may not. Another database's
+/// migration may do the same at this moment: losing that race is success.
 async fn ensure_role(
     connection: &mut PgConnection,
     target: &Target,
     role: &'static str,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let explain = |error| target.explain(error);
     let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
         .bind(role)
@@ -168,20 +197,16 @@ async fn ensure_role(
         .await
         .map_err(explain)?;
     if exists {
-        return Ok(());
+        return Ok(true);
     }
     let create = format!("CREATE ROLE {role} NOLOGIN");
-    match sqlx::raw_sql(AssertSqlSafe(create.clone())).execute(&mut *connection).await {
-        Ok(_) => Ok(()),
+    match sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await {
+        Ok(_) => Ok(true),
         Err(sqlx::Error::Database(refusal)) => match refusal.code().as_deref() {
             // duplicate_object; unique_violation when both passed the look-up
-            Some("42710" | "23505") => Ok(()),
+            Some("42710" | "23505") => Ok(true),
             // insufficient_privilege
-            Some("42501") => Err(Error::MissingRole {
-                role,
-                user: target.user.clone(),
-                remedy: format!("{create}; GRANT {role} TO \"{}\";", target.user),
-            }),
+            Some("42501") => Ok(false),
             _ => Err(target.explain(sqlx::Error::Database(refusal))),
         },
         Err(error) => Err(target.explain(error)),
@@ -230,12 +255,18 @@ mod tests {
     fn what_differs_from_the_built_in_history_is_told_apart() {
         let known = migrator();
         let first = known.iter().next().unwrap();
+        let newest = known.iter().map(|migration| migration.version).max().unwrap();
         let standing = |applied: &[(i64, String, Vec<u8>)]| {
-            compare(&known, applied).iter().map(|m| (m.version, m.standing)).collect::<Vec<_>>()
+            compare(&known, applied, &[(998, newest), (999, newest + 1)])
+                .iter()
+                .map(|m| (m.version, m.standing))
+                .collect::<Vec<_>>()
         };
         assert!(standing(&[]).contains(&(1, Standing::Pending)));
         assert!(standing(&[(1, "audit".into(), first.checksum.to_vec())]).contains(&(1, Standing::Applied)));
         assert!(standing(&[(1, "audit".into(), vec![0])]).contains(&(1, Standing::Changed)));
+        assert!(standing(&[(997, "later".into(), vec![0])]).contains(&(997, Standing::Unknown)));
+        assert!(standing(&[(998, "later".into(), vec![0])]).contains(&(998, Standing::Newer)));
         assert!(standing(&[(999, "later".into(), vec![0])]).contains(&(999, Standing::Unknown)));
     }
 }

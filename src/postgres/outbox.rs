@@ -155,6 +155,18 @@ pub struct Identity {
 }
 
 impl Database {
+    /// Appends messages in a transaction of their own. Returns how many were new.
+    ///
+    /// # Errors
+    /// When the database does not take them; they may be there then.
+    pub async fn append_to_outbox(&self, messages: &[Message<'_>]) -> Result<u64, Error> {
+        let explain = |error| self.explain(error);
+        let mut transaction = self.pool().begin().await.map_err(explain)?;
+        let appended = append_all(&mut transaction, messages).await.map_err(explain)?;
+        transaction.commit().await.map_err(explain)?;
+        Ok(appended)
+    }
+
     /// Which outbox this is.
     ///
     /// # Errors

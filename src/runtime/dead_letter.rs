@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::topics::{self, Topic, headers};
@@ -125,7 +127,7 @@ impl fmt::Display for Reason {
 
 /// The headers a record set aside gets beside its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErrorHeaders([(&'static str, String); 6]);
+pub struct ErrorHeaders(Vec<(&'static str, String)>);
 
 /// Longest reason written into a header, in bytes: details may quote the record.
 const MAX_REASON: usize = 500;
@@ -134,7 +136,7 @@ impl ErrorHeaders {
     pub fn new(stage: &str, reason: &Reason, position: Position<'_>, at: Timestamp) -> Self {
         let mut reason = reason.to_string();
         reason.truncate(reason.floor_char_boundary(MAX_REASON));
-        Self([
+        Self(vec![
             (headers::ERROR_STAGE, stage.to_owned()),
             (headers::ERROR_REASON, reason),
             (headers::ERROR_TOPIC, position.topic.to_owned()),
@@ -142,6 +144,13 @@ impl ErrorHeaders {
             (headers::ERROR_OFFSET, position.offset.to_string()),
             (headers::ERROR_TIME, at.to_string()),
         ])
+    }
+
+    /// Says which topic of that name it was, where that is known.
+    #[must_use]
+    pub fn with_topic_id(mut self, topic_id: Option<Uuid>) -> Self {
+        self.0.extend(topic_id.map(|id| (headers::ERROR_TOPIC_ID, id.to_string())));
+        self
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {

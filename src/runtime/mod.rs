@@ -18,6 +18,7 @@ pub mod kafka;
 pub mod series;
 pub mod subscription;
 pub mod task;
+pub mod topic_ids;
 pub mod transaction;
 pub mod watermark;
 

@@ -14,13 +14,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::assignment::{Assignment, partition_list};
 use super::clock;
-use super::kafka::KafkaSettings;
+use super::kafka::{KafkaSettings, is_slow, longer};
 use super::reader::Reader;
-use super::state::StateError;
+use super::state::{Progress, StateError};
 use super::task::Task;
+use super::topic_ids::topic_ids;
 use crate::flow::{Declaration, PartitionStage};
 
 const SLICE: Duration = Duration::from_millis(500);
@@ -59,6 +61,8 @@ impl Restore<'_> {
         partitions: &[i32],
     ) -> Result<TopicPartitionList, RestoreError> {
         let input = self.kafka.topic(self.declaration.input);
+        let topic_id = self.topic_id(consumer, &input)?;
+        task.identify(topic_id);
         let mut positions = self.committed(consumer, &input, partitions)?;
         for partition in partitions {
             task.take(*partition, clock::now());
@@ -72,7 +76,19 @@ impl Restore<'_> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             let committed = positions.remove(partition).flatten();
-            let recorded = progress.get(partition).copied();
+            let recorded = progress.get(partition);
+            let former = recorded.and_then(|recorded| recorded.topic_id);
+            let is_another = former.is_some() && topic_id.is_some() && former != topic_id;
+            let recorded = recorded.map(|recorded| recorded.next_offset);
+            if is_another {
+                tracing::warn!(
+                    topic = input,
+                    partition,
+                    "the topic was deleted and made again: it is read from its beginning, its keys' state is kept"
+                );
+            }
+            // What is committed since would have left its progress as well.
+            let (committed, recorded) = if is_another { (None, None) } else { (committed, recorded) };
             let next_offset = match (committed, recorded) {
                 (Some(committed), recorded) => {
                     if recorded.is_some_and(|recorded| recorded != committed) {
@@ -112,6 +128,22 @@ impl Restore<'_> {
             .map_err(RestoreError::Consumer)
     }
 
+    /// Which topic of the input's name there is now; `None` where the brokers have no ids.
+    fn topic_id(
+        &self,
+        consumer: &BaseConsumer<Assignment>,
+        topic: &str,
+    ) -> Result<Option<Uuid>, RestoreError> {
+        let what = format!("which topic {topic} is could not be read");
+        self.retry(&what, |wait| {
+            let ids = topic_ids(consumer.client(), &[topic], wait).map_err(|problem| {
+                tracing::debug!(topic, problem, "no id yet");
+                KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)
+            })?;
+            Ok(ids.get(topic).copied())
+        })
+    }
+
     /// The group's offsets; `None` where it has none.
     fn committed(
         &self,
@@ -120,8 +152,8 @@ impl Restore<'_> {
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, Option<i64>>, RestoreError> {
         let what = "the group's offsets could not be read";
-        let list = self.retry(what, || {
-            let list = consumer.committed_offsets(partition_list(topic, partitions), SLICE)?;
+        let list = self.retry(what, |wait| {
+            let list = consumer.committed_offsets(partition_list(topic, partitions), wait)?;
             list.elements().iter().try_for_each(|element| element.error())?;
             Ok(Some(list))
         })?;
@@ -141,7 +173,7 @@ impl Restore<'_> {
         partition: i32,
     ) -> Result<i64, RestoreError> {
         let what = format!("the beginning of {topic}/{partition} could not be read");
-        self.retry(&what, || Ok(Some(reader.fetch_watermarks(topic, partition, SLICE)?.0)))
+        self.retry(&what, |wait| Ok(Some(reader.fetch_watermarks(topic, partition, wait)?.0)))
     }
 
     /// Waits until every transaction that may concern the committed offsets has ended.
@@ -154,10 +186,11 @@ impl Restore<'_> {
         let all = self.client("read_uncommitted")?;
         for partition in partitions {
             let what = format!("the end of {topic}/{partition} could not be read");
-            let end = self.retry(&what, || Ok(Some(all.fetch_watermarks(&topic, *partition, SLICE)?.1)))?;
+            let end =
+                self.retry(&what, |wait| Ok(Some(all.fetch_watermarks(&topic, *partition, wait)?.1)))?;
             let what = format!("a transaction in {topic}/{partition} did not end");
-            self.retry(&what, || {
-                let (_, stable) = reader.fetch_watermarks(&topic, *partition, SLICE)?;
+            self.retry(&what, |wait| {
+                let (_, stable) = reader.fetch_watermarks(&topic, *partition, wait)?;
                 Ok((stable >= end).then_some(()))
             })?;
         }
@@ -170,7 +203,7 @@ impl Restore<'_> {
         reader: &BaseConsumer<Reader>,
         task: &mut Task<S>,
         partitions: &[i32],
-    ) -> Result<BTreeMap<i32, i64>, RestoreError> {
+    ) -> Result<BTreeMap<i32, Progress>, RestoreError> {
         let topic = self.kafka.topic(self.declaration.changelog);
         let mut list = partition_list(&topic, partitions);
         list.set_all_offsets(Offset::Beginning).map_err(RestoreError::Consumer)?;
@@ -191,7 +224,7 @@ impl Restore<'_> {
                         .restore(partition, record.key().unwrap_or_default(), record.payload())
                         .map_err(|cause| RestoreError::State { topic: topic.clone(), partition, cause })?;
                     if let Some(restored) = restored {
-                        progress.insert(partition, restored.next_offset);
+                        progress.insert(partition, restored);
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -209,22 +242,28 @@ impl Restore<'_> {
         Ok(progress)
     }
 
-    /// Asks until there is an answer; `None` is "not yet".
+    /// Asks until there is an answer, waiting longer for it each time; `None` is "not yet".
     fn retry<T>(
         &self,
         what: &str,
-        ask: impl Fn() -> Result<Option<T>, KafkaError>,
+        ask: impl Fn(Duration) -> Result<Option<T>, KafkaError>,
     ) -> Result<T, RestoreError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(2);
         let mut said = false;
+        let mut answer_wait = SLICE;
         loop {
-            let last = match ask() {
+            let last = match ask(answer_wait) {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => "not yet".to_owned(),
                 Err(error) => match error.rdkafka_error_code() {
                     Some(RDKafkaErrorCode::UnstableOffsetCommit) => "a transaction is open".to_owned(),
-                    _ => error.to_string(),
+                    _ => {
+                        if is_slow(&error) {
+                            answer_wait = longer(answer_wait);
+                        }
+                        error.to_string()
+                    }
                 },
             };
             if self.shutdown.is_cancelled() {

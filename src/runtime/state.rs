@@ -8,6 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::timers::Timers;
 use super::watermark::Watermark;
@@ -265,6 +266,9 @@ pub(super) struct Progress {
     pub next_offset: i64,
     /// Partitions the input had: with another number, keys stand elsewhere.
     pub partitions: i32,
+    /// Which topic of the input's name it was, where the brokers tell: the offset is one in that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<Uuid>,
 }
 
 /// A changelog that cannot be used.
@@ -391,9 +395,13 @@ mod tests {
         let mut watermark = Watermark::default();
         watermark.advance(Timestamp::from_millis(1_767_323_045_678));
         let silent_until = Watermark::default();
-        let progress = Progress { v: 2, watermark, silent_until, next_offset: 77, partitions: 6 };
+        let progress =
+            Progress { v: 2, watermark, silent_until, next_offset: 77, partitions: 6, topic_id: None };
         let bytes = serde_json::to_vec(&progress).unwrap();
         assert_eq!(read_progress(2, &bytes).unwrap(), progress);
         assert!(matches!(read_progress(1, &bytes), Err(UnreadableState::Newer { .. })));
+        let of_topic = Progress { topic_id: Some(Uuid::from_u128(7)), ..progress };
+        let bytes = serde_json::to_vec(&of_topic).unwrap();
+        assert_eq!(read_progress(2, &bytes).unwrap(), of_topic);
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Part;
 use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::topic_ids::TopicIds;
 use crate::topics::Topic;
 
 use exchange::{Command, Held, Shared};
@@ -113,7 +114,8 @@ pub type Offsets = Vec<(TopicPartition, i64)>;
 /// What a member of the group is told, in order.
 #[derive(Debug)]
 pub enum Event {
-    /// These partitions are ours; say where to [`start`](SubscriptionHandle::start).
+    /// These partitions are ours; say where to [`start`](SubscriptionHandle::start). None are
+    /// where the group has been joined and all partitions are with other members.
     Assigned(Vec<TopicPartition>),
     /// These go to another member. What is to be committed can be committed until
     /// [`acknowledge_revocation`](SubscriptionHandle::acknowledge_revocation).
@@ -169,6 +171,10 @@ pub enum SubscriptionError {
          removed before they were read; reset the group's offset on purpose to go on"
     )]
     PositionLost { group: String, partition: String, reason: String },
+    #[error(
+        "group `{group}`: {topic} was deleted and made again while it was read; it is read from its beginning"
+    )]
+    TopicReplaced { group: String, topic: String },
     #[error("the consumer of group `{group}` failed for good: {reason}")]
     Fatal { group: String, reason: String },
 }
@@ -286,6 +292,18 @@ impl Subscription {
     /// See [`SubscriptionHandle::resume`].
     pub async fn resume(&self, partitions: Vec<TopicPartition>) {
         self.handle.resume(partitions).await;
+    }
+
+    /// Which topics these are that are read now. Should one be replaced by another of the same
+    /// name from here on, the subscription fails with
+    /// [`TopicReplaced`](SubscriptionError::TopicReplaced).
+    ///
+    /// # Errors
+    /// When the brokers do not tell within 2 s, in a form for people.
+    pub async fn topic_ids(&self) -> Result<TopicIds, String> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.shared.command(Command::TopicIds { reply });
+        answer.await.unwrap_or_else(|_| Err("the subscription has ended".to_owned()))
     }
 
     /// Leaves the group and waits for it, 2 s at most: others take over at once

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use memchr::memmem::Finder;
+use uuid::Uuid;
 
 use super::dead_letter::{AheadOf, ErrorHeaders, MAX_DEPTH, PER_RECORD, Reason, overhead};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
@@ -134,6 +135,8 @@ pub struct Task<S: PartitionStage> {
     idle_after: Option<Duration>,
     /// The input topic's name as the brokers know it.
     input: String,
+    /// Which topic of that name it is, where that is known.
+    topic_id: Option<Uuid>,
     /// One place per partition of the input; `None` where it is not held.
     partitions: Vec<Option<Held<S::State>>>,
     /// Records found to spoil their batch, to be dead letters at the next reading.
@@ -193,6 +196,7 @@ impl<S: PartitionStage> Task<S> {
             stage,
             declaration,
             input,
+            topic_id: None,
             partitions: std::iter::repeat_with(|| None).take(partitions).collect(),
             condemned: HashMap::new(),
             inspected: HashMap::new(),
@@ -221,6 +225,11 @@ impl<S: PartitionStage> Task<S> {
             touched: false,
             read_at: at,
         });
+    }
+
+    /// Says which topic of the input's name is read: offsets are offsets in that one.
+    pub(super) fn identify(&mut self, topic_id: Option<Uuid>) {
+        self.topic_id = topic_id;
     }
 
     /// The next record of the partition is at this offset.
@@ -387,7 +396,8 @@ impl<S: PartitionStage> Task<S> {
     ) -> Result<(), Failure<W::Error>> {
         self.outputs.clear();
         let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
-        let errors = ErrorHeaders::new(self.declaration.name, reason, position, at);
+        let errors =
+            ErrorHeaders::new(self.declaration.name, reason, position, at).with_topic_id(self.topic_id);
         let topic = reason.topic();
         let bytes = record.key.map_or(0, <[u8]>::len)
             + record.value.map_or(0, <[u8]>::len)
@@ -503,6 +513,7 @@ impl<S: PartitionStage> Task<S> {
                 silent_until: held.silent_until,
                 next_offset: held.next_offset,
                 partitions,
+                topic_id: self.topic_id,
             };
             self.scratch.clear();
             serde_json::to_writer(&mut self.scratch, &progress).expect("own state is JSON");

@@ -13,7 +13,8 @@ use secrecy::SecretString;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Health;
+use super::backoff::Backoff;
+use crate::health::{Health, Part};
 use crate::metrics;
 use crate::model::decision::Loop;
 use crate::model::outcome::{Outcome, OutcomeStatus};
@@ -98,37 +99,15 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), DriftError> {
     let server = Server::new(&settings)?;
-    let options = SubscriptionOptions {
-        batch_records: BATCH_LIMIT,
-        health: Some(health.part(ROLE)),
-        ..SubscriptionOptions::default()
-    };
-    let mut subscription = Subscription::open(kafka, ROLE, &[&OUTCOMES], options, shutdown.clone())?;
-    let drift = Drift { settings, server, shutdown };
-    loop {
-        match subscription.next().await {
-            Event::Assigned(partitions) => {
-                let positions = partitions.into_iter().map(|partition| (partition, Start::Committed));
-                subscription.start(positions.collect()).await;
-            }
-            // Nothing is kept between two events: what was read is written, or read again.
-            Event::Revoked(_) => subscription.acknowledge_revocation().await,
-            Event::Lost(_) => {}
-            Event::Records(records) => {
-                if drift.deliver(&records).await.is_err() {
-                    break;
-                }
-                match subscription.commit(next_offsets(&records)).await {
-                    Ok(()) | Err(CommitError::Closed) => {}
-                    // Written again after a restart they are the same points.
-                    Err(error) => tracing::warn!(%error, "drift points were written"),
-                }
-            }
-            Event::Failed(error) => return Err(error.into()),
-            Event::Closed => break,
-        }
+    let mut pause = Backoff::new(settings.retry);
+    let part = health.part(ROLE);
+    let drift = Drift { settings, server, shutdown: shutdown.clone() };
+    // A lost position is for a person to decide on: the other roles go on meanwhile.
+    while let Err(reason) = drift.follow(kafka, part.clone(), &mut pause).await? {
+        tracing::error!(reason, "drift points are read anew from the group's offsets");
+        part.not_ready(reason);
+        pause.wait(&shutdown).await;
     }
-    subscription.close().await;
     Ok(())
 }
 
@@ -155,6 +134,47 @@ struct Drift {
 }
 
 impl Drift {
+    /// One membership in the group: until shutdown, or why a new one is to go on.
+    async fn follow(
+        &self,
+        kafka: &KafkaSettings,
+        part: Part,
+        pause: &mut Backoff,
+    ) -> Result<Result<(), String>, SubscriptionError> {
+        let options = SubscriptionOptions {
+            batch_records: BATCH_LIMIT,
+            health: Some(part),
+            ..SubscriptionOptions::default()
+        };
+        let mut subscription = Subscription::open(kafka, ROLE, &[&OUTCOMES], options, self.shutdown.clone())?;
+        let ended = loop {
+            match subscription.next().await {
+                Event::Assigned(partitions) => {
+                    let positions = partitions.into_iter().map(|partition| (partition, Start::Committed));
+                    subscription.start(positions.collect()).await;
+                }
+                // Nothing is kept between two events: what was read is written, or read again.
+                Event::Revoked(_) => subscription.acknowledge_revocation().await,
+                Event::Lost(_) => {}
+                Event::Records(records) => {
+                    if self.deliver(&records).await.is_err() {
+                        break Ok(());
+                    }
+                    pause.reset();
+                    match subscription.commit(next_offsets(&records)).await {
+                        Ok(()) | Err(CommitError::Closed) => {}
+                        // Written again after a restart they are the same points.
+                        Err(error) => tracing::warn!(%error, "drift points were written"),
+                    }
+                }
+                Event::Failed(error) => break Err(error.to_string()),
+                Event::Closed => break Ok(()),
+            }
+        };
+        subscription.close().await;
+        Ok(ended)
+    }
+
     async fn deliver(&self, records: &[InboundRecord]) -> Result<(), Stopped> {
         let lines: Vec<String> =
             records.iter().filter_map(|record| self.point(record)).map(|point| point.to_string()).collect();

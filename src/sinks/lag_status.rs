@@ -1,23 +1,20 @@
 //! Keeps the newest evaluation of each consumer group in Postgres, where every
 //! instance's HTTP interface reads it, and shows it as metrics.
-//!
-//! Writing an evaluation again changes nothing, so offsets are committed after the
-//! rows and need not be part of their transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{Health, Part};
+use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use crate::health::Health;
 use crate::metrics;
 use crate::model::lag::{LagEvaluation, LagStatus};
 use crate::postgres::Database;
+use crate::runtime::dead_letter::Reason;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{
-    Event, InboundRecord, Start, Subscription, SubscriptionError, SubscriptionOptions,
-};
+use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::topics;
 
 /// Name of the role: `--stages`, consumer group, readiness.
@@ -25,117 +22,93 @@ pub const ROLE: &str = "lag-status";
 
 /// Groups with metrics of their own at most: labels are bounded.
 const MOST_LABELS: usize = 500;
-/// Pause before Postgres is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+/// Records kept with one transaction at most.
+const BATCH_RECORDS: usize = 1_000;
+/// Shortest and longest pause before Postgres is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often rows of groups long gone are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Runs until `shutdown`.
 ///
 /// # Errors
-/// When the Kafka settings are not accepted or the group member fails for good; a
-/// database that is away is waited for.
+/// When the Kafka settings are not accepted; everything else is retried and shown
+/// on `health`.
 pub async fn run(
     kafka: &KafkaSettings,
     database: Database,
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), SubscriptionError> {
-    let options = SubscriptionOptions {
-        health: Some(health.part(&format!("{ROLE}.group"))),
-        ..SubscriptionOptions::default()
+    let reading = Reading {
+        role: ROLE,
+        topics: vec![&topics::LAG_STATUS],
+        batch_records: BATCH_RECORDS,
+        retry: RETRY,
+        commit_interval: positioned::COMMIT_INTERVAL,
     };
-    let mut subscription =
-        Subscription::open(kafka, ROLE, &[&topics::LAG_STATUS], options, shutdown.clone())?;
-    let mut sink = Sink { database, part: health.part(ROLE), labels: Labels::default() };
-    sink.part.ready();
-    let mut prune_at = Instant::now();
-    let result = loop {
-        match subscription.next().await {
-            Event::Assigned(partitions) => {
-                let starts = partitions.into_iter().map(|partition| (partition, Start::Committed));
-                subscription.start(starts.collect()).await;
-            }
-            Event::Revoked(_) => subscription.acknowledge_revocation().await,
-            Event::Lost(_) => {}
-            Event::Records(records) => {
-                let newest = newest(&records);
-                if !sink.keep(&newest, &shutdown).await {
-                    continue;
-                }
-                sink.labels.show(newest.values());
-                let mut next = HashMap::new();
-                for record in &records {
-                    next.insert(record.topic_partition(), record.offset + 1);
-                }
-                if let Err(error) = subscription.commit(next.into_iter().collect()).await {
-                    tracing::debug!(%error, "the same evaluations will be written again");
-                }
-                if Instant::now() >= prune_at {
-                    prune_at = Instant::now() + PRUNE_EVERY;
-                    sink.prune().await;
-                }
-            }
-            Event::Failed(error) => break Err(error),
-            Event::Closed => break Ok(()),
-        }
+    let sink = || Sink {
+        positions: Positions::new(database.clone(), kafka, ROLE),
+        database: database.clone(),
+        labels: Labels::default(),
+        prune_at: Instant::now(),
     };
-    subscription.close().await;
-    result
+    positioned::run(reading, kafka, health, shutdown, sink).await
 }
 
-/// The last evaluation of each group; what cannot be read was not written by us, and
-/// the next poll takes its place.
-fn newest(records: &[InboundRecord]) -> BTreeMap<String, LagEvaluation> {
-    let mut newest = BTreeMap::new();
+/// The last evaluation of each group. A record without a value says that a group is gone.
+///
+/// # Errors
+/// The records that are no evaluations.
+fn newest(records: &[&InboundRecord]) -> Result<BTreeMap<String, LagEvaluation>, Vec<SetAside>> {
+    let (mut newest, mut unreadable) = (BTreeMap::new(), Vec::new());
     for record in records {
         let Some(value) = record.value.as_deref() else { continue };
         match serde_json::from_slice::<LagEvaluation>(value) {
             Ok(evaluation) => drop(newest.insert(evaluation.consumer_group.clone(), evaluation)),
-            Err(error) => tracing::warn!(
-                partition = record.partition,
-                offset = record.offset,
-                %error,
-                "an evaluation cannot be read and is passed over"
-            ),
+            Err(error) => unreadable.push(SetAside::new(record, Reason::BadJson(error.to_string()))),
         }
     }
-    newest
+    if unreadable.is_empty() { Ok(newest) } else { Err(unreadable) }
 }
 
 struct Sink {
     database: Database,
-    part: Part,
+    positions: Positions,
     labels: Labels,
+    prune_at: Instant,
 }
 
-impl Sink {
-    /// Writes until it is written; `false` at shutdown.
-    async fn keep(&self, newest: &BTreeMap<String, LagEvaluation>, shutdown: &CancellationToken) -> bool {
-        let evaluations: Vec<&LagEvaluation> = newest.values().collect();
+impl Keeper for Sink {
+    fn positions(&mut self) -> &mut Positions {
+        &mut self.positions
+    }
+
+    async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
         loop {
-            let written = tokio::select! {
-                written = self.database.put_lag_status(&evaluations) => written,
-                () = shutdown.cancelled() => return false,
-            };
-            match written {
-                Ok(()) => {
-                    self.part.ready();
-                    return true;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the status of consumer groups waits for Postgres");
-                    self.part.not_ready(error.to_string());
-                }
+            let Step { records, advances, next } = self.positions.step(records, set_aside).await?;
+            if next.is_empty() {
+                return Ok(next);
             }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = shutdown.cancelled() => return false,
+            let newest = newest(&records).map_err(NotKept::Refused)?;
+            let evaluations: Vec<&LagEvaluation> = newest.values().collect();
+            let consumer = self.positions.consumer();
+            let written = self.database.put_lag_status(consumer, &advances, &evaluations).await;
+            if let Some(next) = self.positions.settle(next, written)? {
+                self.labels.show(newest.values());
+                self.prune().await;
+                return Ok(next);
             }
         }
     }
+}
 
-    async fn prune(&self) {
+impl Sink {
+    async fn prune(&mut self) {
+        if Instant::now() < self.prune_at {
+            return;
+        }
+        self.prune_at = Instant::now() + PRUNE_EVERY;
         if let Err(error) = self.database.prune_lag_status().await {
             tracing::warn!(%error, "groups long gone are still kept");
         }

@@ -150,8 +150,11 @@ pub fn roles() -> Vec<Role> {
         Role {
             name: AUDIT,
             kind: Kind::Sink,
-            description: "keeps every decision, outcome and dead letter",
+            description: "keeps every decision, outcome and dead letter; sets aside what on side tables nobody can read",
             reads: vec![
+                &topics::SETTINGS,
+                &topics::FLOW_VERSIONS,
+                &topics::QUEUE_AVAILABILITY,
                 &topics::DIAL_DECISIONS,
                 &topics::ROLLBACK_DECISIONS,
                 &topics::ROUTING_DECISIONS,

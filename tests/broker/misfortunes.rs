@@ -70,6 +70,19 @@ async fn a_group_whose_offsets_are_gone_goes_on_where_its_state_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_input_deleted_and_made_again_is_read_from_its_beginning() {
+    let kafka = history(1).await;
+    kafka::replace_topic(&kafka, &NUMBERS, 1).await;
+    // Fewer than there were, so that the former place is beyond their end; then more.
+    send_numbers(&kafka, 100..150).await;
+    let instance = Instance::start(&kafka, "one", 1);
+    expect_all(&kafka, 150).await;
+    send_numbers(&kafka, 150..300).await;
+    expect_all(&kafka, 300).await;
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn partitions_added_while_it_stood_still_stop_the_stage() {
     let kafka = history(2).await;
     add_partitions(&kafka, &NUMBERS, 3).await;

@@ -32,9 +32,13 @@ async fn next(subscription: &mut Subscription) -> Event {
 }
 
 async fn assigned(subscription: &mut Subscription) -> Vec<TopicPartition> {
-    match next(subscription).await {
-        Event::Assigned(partitions) => partitions,
-        other => panic!("expected an assignment, got {other:?}"),
+    loop {
+        match next(subscription).await {
+            // Joined, with everything at other members for now.
+            Event::Assigned(none) if none.is_empty() => {}
+            Event::Assigned(partitions) => return partitions,
+            other => panic!("expected an assignment, got {other:?}"),
+        }
     }
 }
 
@@ -295,6 +299,7 @@ async fn a_topic_that_comes_later_is_found_and_readiness_tells_it() {
     produce_numbers(&kafka, 1, 0..3).await;
     let added = loop {
         match next(&mut subscription).await {
+            Event::Assigned(none) if none.is_empty() => {}
             Event::Assigned(partitions) => break partitions,
             Event::Revoked(_) => subscription.acknowledge_revocation().await,
             other => panic!("expected an assignment, got {other:?}"),
@@ -343,6 +348,54 @@ async fn a_commit_whose_end_is_not_known_is_looked_up() {
             Ok(()) => assert!(arrives),
             Err(PublishError::Retry(_)) => assert!(!arrives),
             Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_a_partition_knows_it_and_is_ready() {
+    let kafka = kafka::settings();
+    kafka::create_topics(&kafka, &[&DIAL_DECISIONS], 1).await;
+    let mut first = open(&kafka, "one", SubscriptionOptions::default());
+    assert_eq!(assigned(&mut first).await, [ONE]);
+    let health = trunkline::health::Health::default();
+    let options =
+        SubscriptionOptions { health: Some(health.part("reader")), ..SubscriptionOptions::default() };
+    let mut second = open(&kafka, "two", options);
+    match next(&mut second).await {
+        Event::Assigned(partitions) => assert!(partitions.is_empty(), "{partitions:?}"),
+        other => panic!("expected an assignment, got {other:?}"),
+    }
+    until("readiness", || async { health.reasons().is_empty().then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_replaced_while_it_is_read_ends_the_subscription() {
+    let kafka = kafka::settings();
+    kafka::create_topics(&kafka, &[&DIAL_DECISIONS], 1).await;
+    produce_numbers(&kafka, 0, 0..3).await;
+    let mut subscription = open(&kafka, "one", SubscriptionOptions::default());
+    assert_eq!(assigned(&mut subscription).await, [ONE]);
+    let before = subscription.topic_ids().await.expect("ids");
+    subscription.start(vec![(ONE, Start::Committed)]).await;
+    assert_eq!(numbers(&records(&mut subscription, 3).await), [0, 1, 2]);
+    kafka::replace_topic(&kafka, &DIAL_DECISIONS, 1).await;
+    produce_numbers(&kafka, 0, 100..110).await;
+    loop {
+        match next(&mut subscription).await {
+            Event::Failed(SubscriptionError::TopicReplaced { topic, .. }) => {
+                assert_eq!(topic, kafka.topic(&DIAL_DECISIONS));
+                break;
+            }
+            // It had gone for long enough to be noticed: assigned anew it is another one.
+            Event::Revoked(_) => subscription.acknowledge_revocation().await,
+            Event::Assigned(partitions) if partitions == [ONE] => {
+                let now = subscription.topic_ids().await.expect("ids");
+                assert_ne!(now, before);
+                break;
+            }
+            Event::Assigned(_) | Event::Lost(_) | Event::Records(_) => {}
+            other => panic!("expected to be told, got {other:?}"),
         }
     }
 }

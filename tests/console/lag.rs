@@ -19,7 +19,7 @@ fn evaluation(group: &str, observed_at: &str, valid_until: &str) -> LagEvaluatio
 }
 
 async fn put(database: &Database, evaluations: &[LagEvaluation]) {
-    database.put_lag_status(&evaluations.iter().collect::<Vec<_>>()).await.expect("is written");
+    database.put_lag_status("", &[], &evaluations.iter().collect::<Vec<_>>()).await.expect("is written");
 }
 
 const FUTURE: &str = "2999-01-01T00:00:00.000Z";

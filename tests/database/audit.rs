@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
 use trunkline::postgres::{self, Database};
 use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::sinks::audit;
+use trunkline::sinks::{audit, outbox};
 use trunkline::topics;
 
 use crate::support::postgres::TestDatabase;
@@ -103,6 +103,10 @@ async fn topics_of(partitions: i32) -> KafkaSettings {
             &topics::ROUTING_DECISIONS,
             &topics::OUTCOMES,
             &topics::DEAD_LETTERS,
+            &topics::OUTBOX_PROGRESS,
+            &topics::SETTINGS,
+            &topics::FLOW_VERSIONS,
+            &topics::QUEUE_AVAILABILITY,
         ],
         partitions,
     )
@@ -202,7 +206,20 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up() {
     expect_whole(&database, 6).await;
     instance.stop().await;
 
-    let letters = kafka::read_all(&kafka, &topics::DEAD_LETTERS);
+    let stop = CancellationToken::new();
+    let outbox = tokio::spawn({
+        let (kafka, stop) = (kafka.clone(), stop.clone());
+        async move {
+            outbox::run(outbox::Settings::default(), kafka, database, &Health::default(), stop).await;
+        }
+    });
+    let letters = until("the dead letters", || async {
+        let letters = kafka::read_all(&kafka, &topics::DEAD_LETTERS);
+        (letters.len() >= poison.len()).then_some(letters)
+    })
+    .await;
+    stop.cancel();
+    outbox.await.unwrap();
     let told: Vec<(&[u8], String, String)> = letters
         .iter()
         .map(|letter| {
@@ -226,4 +243,64 @@ async fn poison_goes_to_the_dead_letters_and_holds_nothing_up() {
     assert_eq!(values, expected, "{told:?}");
     let of_nul = told.iter().find(|(value, ..)| *value == nul.as_bytes()).unwrap();
     assert_eq!((of_nul.1.as_str(), of_nul.2.as_str()), ("rejected", "15"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_deleted_and_made_again_is_kept_whole_beside_the_former() {
+    let (own, database) = TestDatabase::migrated().await;
+    let kafka = topics_of(1).await;
+    produce(&kafka, 1..=4).await;
+    let instance = Instance::start(&kafka, "one", &own.options());
+    expect_whole(&database, 4).await;
+    for topic in [&topics::DIAL_DECISIONS, &topics::OUTCOMES] {
+        kafka::replace_topic(&kafka, topic, 1).await;
+    }
+    // The same offsets, and some beyond those that were stored.
+    produce(&kafka, 5..=12).await;
+    expect_whole(&database, 12).await;
+    until("the audit to be ready again", || async { instance.health.reasons().is_empty().then_some(()) })
+        .await;
+    instance.stop().await;
+    let set_aside: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM trunkline.outbox").fetch_one(database.pool()).await.unwrap();
+    assert_eq!(set_aside, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_nothing_to_do_is_ready() {
+    let (own, database) = TestDatabase::migrated().await;
+    let kafka = topics_of(1).await;
+    let instances = ["one", "two"].map(|name| Instance::start(&kafka, name, &own.options()));
+    produce(&kafka, 1..=2).await;
+    expect_whole(&database, 2).await;
+    for instance in &instances {
+        until("readiness", || async { instance.health.reasons().is_empty().then_some(()) }).await;
+    }
+    for instance in instances {
+        instance.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_table_can_read_is_set_aside_once_whoever_reads_the_table() {
+    let (own, database) = TestDatabase::migrated().await;
+    let kafka = topics_of(1).await;
+    for topic in [&topics::SETTINGS, &topics::FLOW_VERSIONS, &topics::QUEUE_AVAILABILITY] {
+        kafka::produce(&kafka, topic, None, &[("k", b"{broken"), ("k", b"[]")]).await;
+    }
+    for name in ["one", "two"] {
+        let instance = Instance::start(&kafka, name, &own.options());
+        until("the positions to be past them", || async {
+            let past: i64 = sqlx::query_scalar("SELECT count(*) FROM audit.positions WHERE next_offset = 2")
+                .fetch_one(database.pool())
+                .await
+                .unwrap();
+            (past == 3).then_some(())
+        })
+        .await;
+        instance.stop().await;
+    }
+    let letters = database.outbox_after(0, 20, 1 << 20).await.unwrap();
+    assert_eq!(letters.len(), 6, "{letters:?}");
+    assert!(letters.iter().all(|letter| letter.topic == topics::DEAD_LETTERS.name), "{letters:?}");
 }

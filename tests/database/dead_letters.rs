@@ -4,6 +4,7 @@ use trunkline::model::Timestamp;
 use trunkline::postgres::Database;
 use trunkline::postgres::dead_letters::{DeadLetterId, Filter, Redrive};
 use trunkline::runtime::subscription::{InboundRecord, TopicPartition};
+use trunkline::runtime::topic_ids::TopicIds;
 use trunkline::sinks::audit::AuditWriter;
 use trunkline::topics::DEAD_LETTERS;
 
@@ -36,7 +37,7 @@ fn letter(offset: i64, source: i64, value: Option<Vec<u8>>) -> InboundRecord {
 
 async fn store(database: &Database, records: &[InboundRecord]) -> u64 {
     let mut writer = AuditWriter::new(database.clone(), &no_kafka());
-    writer.positions(&[LETTERS]).await.unwrap();
+    writer.positions(&[LETTERS], &TopicIds::new()).await.unwrap();
     writer.write(records, &[]).await.unwrap().written.dead_letters
 }
 
@@ -122,4 +123,45 @@ async fn one_record_is_sent_again_once_whichever_copy_is_named() {
     assert_eq!(message.headers[1].0, "trunkline-redriven-from");
     let open = Filter { open: true, ..Filter::default() };
     assert!(database.dead_letters(&topic(), &open, 10).await.unwrap().is_empty(), "both copies are done");
+}
+
+#[tokio::test]
+async fn letters_of_topics_made_again_are_kept_beside_the_former_and_sent_again_as_well() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let id = DeadLetterId { partition: 0, offset: 0 };
+    for made in 1..=2u128 {
+        let mut writer = AuditWriter::new(database.clone(), &no_kafka());
+        let ids = TopicIds::from([(topic(), Some(uuid::Uuid::from_u128(made)))]);
+        writer.positions(&[LETTERS], &ids).await.unwrap();
+        let mut record = letter(0, 41, Some(format!("value {made}").into_bytes()));
+        let source = uuid::Uuid::from_u128(10 + made).to_string();
+        record.headers.push(("trunkline-error-topic-id".to_owned(), source.into_bytes()));
+        assert_eq!(writer.write(&[record], &[]).await.unwrap().written.dead_letters, 1);
+
+        let letter = database.dead_letter(&topic(), id).await.unwrap().unwrap();
+        assert_eq!(letter.value, Some(format!("value {made}").into_bytes()), "the last one of that place");
+        assert_eq!(letter.summary.redriven_at, None);
+        let sent =
+            database.redrive(&topic(), &letter, "genesys.campaign-stats.v1", "somebody").await.unwrap();
+        assert_eq!(sent, Redrive::Appended);
+    }
+    assert_eq!(database.dead_letters(&topic(), &Filter::default(), 10).await.unwrap().len(), 2);
+    assert_eq!(database.outbox_after(0, 10, 1 << 20).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_copy_that_does_not_know_its_topic_is_one_of_the_same_record() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let mut knows = letter(1, 41, Some(b"v".to_vec()));
+    let source = uuid::Uuid::from_u128(11).to_string();
+    knows.headers.push(("trunkline-error-topic-id".to_owned(), source.into_bytes()));
+    store(&database, &[letter(0, 41, Some(b"v".to_vec())), knows]).await;
+    let redrive = async |offset| {
+        let id = DeadLetterId { partition: 0, offset };
+        let letter = database.dead_letter(&topic(), id).await.unwrap().unwrap();
+        database.redrive(&topic(), &letter, "genesys.campaign-stats.v1", "somebody").await.unwrap()
+    };
+    assert_eq!(redrive(1).await, Redrive::Appended);
+    assert!(matches!(redrive(0).await, Redrive::Before { .. }));
+    assert_eq!(database.outbox_after(0, 10, 1 << 20).await.unwrap().len(), 1);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 use trunkline::model::Timestamp;
 use trunkline::postgres::enrichment::{Change, Row, State};
-use trunkline::postgres::ledger::Advance;
+use trunkline::postgres::ledger::{Advance, Stored};
 use trunkline::postgres::{APP_ROLE, Database, READER_ROLE};
 
 use crate::support::postgres::TestDatabase;
@@ -141,7 +141,10 @@ async fn a_second_writer_sees_what_the_first_one_left() {
 #[tokio::test]
 async fn the_position_moves_with_the_rows_or_not_at_all() {
     let (_own, database) = TestDatabase::migrated().await;
-    let advance = |expected, next| [Advance { topic: "t".into(), partition: 0, expected, next }];
+    let stored = |next_offset| Stored { topic_id: None, next_offset };
+    let advance = |expected: Option<i64>, next| {
+        [Advance { topic: "t".into(), partition: 0, expected: expected.map(stored), next: stored(next) }]
+    };
     let mut given_up = database.enrichment().await.unwrap();
     assert!(given_up.advance("c", &advance(None, 5)).await.unwrap());
     drop(given_up);
@@ -149,7 +152,7 @@ async fn the_position_moves_with_the_rows_or_not_at_all() {
     assert!(enrichment.advance("c", &advance(None, 7)).await.unwrap());
     assert!(enrichment.add(&[begin("a", Duration::ZERO)]).await.unwrap());
     enrichment.commit().await.unwrap();
-    assert_eq!(database.positions("c", &[("t".into(), 0)]).await.unwrap(), [Some(7)]);
+    assert_eq!(database.positions("c", &[("t".into(), 0)]).await.unwrap(), [Some(stored(7))]);
     let mut stale = database.enrichment().await.unwrap();
     assert!(!stale.advance("c", &advance(Some(5), 9)).await.unwrap());
 }

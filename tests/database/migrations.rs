@@ -154,3 +154,22 @@ async fn a_user_who_may_not_create_roles_can_migrate_once_they_exist() {
     assert!(report.notices[0].contains(&format!("GRANT trunkline_app TO \"{user}\"")), "{report:?}");
     assert_eq!(working_user.unwrap(), user);
 }
+
+#[tokio::test]
+async fn an_instance_goes_on_beside_a_newer_migration_that_allows_it() {
+    let (own, database) = TestDatabase::migrated().await;
+    let owner = own.owner().await;
+    let run = async |sql: &'static str| drop(sqlx::raw_sql(sql).execute(&owner).await.unwrap());
+    run("INSERT INTO trunkline.migrations (version, description, success, checksum, execution_time)
+         VALUES (9001, 'later', true, '\\x00', 0)")
+    .await;
+    let stopped = database.verify().await.unwrap_err();
+    assert!(matches!(stopped, Error::NewerDatabase { version: 9001 }), "{stopped}");
+    run("INSERT INTO trunkline.compatibility VALUES (9001, 9000)").await;
+    assert!(database.verify().await.is_err(), "only what knows migration 9000 may");
+    run("UPDATE trunkline.compatibility SET oldest = (SELECT max(version) FROM trunkline.migrations WHERE version < 9001)
+         WHERE version = 9001")
+    .await;
+    database.verify().await.unwrap();
+    assert_eq!(database.status().await.unwrap().last().unwrap().standing, Standing::Newer);
+}

@@ -42,6 +42,26 @@ pub async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topic], par
     }
 }
 
+/// Deletes a topic and makes another of the same name.
+pub async fn replace_topic(kafka: &KafkaSettings, topic: &'static Topic, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
+    let name = kafka.topic(topic);
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in admin.delete_topics(&[&name], &options).await.expect("is deleted") {
+        result.expect("is deleted");
+    }
+    let give_up = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let made = admin.create_topics(&[new], &options).await.expect("an answer");
+        if made.into_iter().all(|result| result.is_ok()) {
+            return;
+        }
+        assert!(std::time::Instant::now() < give_up, "{name} cannot be made again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Raises a topic's number of partitions.
 pub async fn add_partitions(kafka: &KafkaSettings, topic: &'static Topic, partitions: usize) {
     let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");

@@ -6,6 +6,7 @@ use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
 use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::runtime::subscription::{InboundRecord, TopicPartition};
+use trunkline::runtime::topic_ids::TopicIds;
 use trunkline::sinks::audit::AuditWriter;
 use trunkline::topics::{self, Topic};
 
@@ -102,6 +103,6 @@ pub async fn fill(database: &Database, decisions: &[Value], outcomes: &[Value]) 
     let mut writer = AuditWriter::new(database.clone(), &no_kafka());
     let partitions =
         [&topics::DIAL_DECISIONS, &topics::OUTCOMES].map(|topic| TopicPartition { topic, partition: 0 });
-    writer.positions(&partitions).await.expect("positions");
+    writer.positions(&partitions, &TopicIds::new()).await.expect("positions");
     writer.write(&records, &[]).await.expect("is written");
 }

@@ -5,5 +5,7 @@ mod read;
 mod write;
 
 pub use read::{Cursor, CursorError, Filter, LedgerEntry, OutcomeEntry, VerificationEntry};
-pub use write::{Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Refusal, Written};
+pub use write::{
+    Advance, Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Refusal, Stored, Written,
+};
 pub(super) use write::{Insert, advance};

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::super::dead_letters::LoggedDeadLetter;
-use super::super::error::is_about_data;
+use super::super::error::{is_about_data, refusal};
 use super::super::{Database, Error};
 use crate::model::Timestamp;
 
@@ -85,6 +85,8 @@ pub struct LoggedOutcome<'a> {
 pub struct Logged<'a, T> {
     /// The topic's full name on the brokers.
     pub topic: &'a str,
+    /// Which topic of that name, where the brokers tell.
+    pub topic_id: Option<Uuid>,
     pub partition: i32,
     pub offset: i64,
     pub value: T,
@@ -96,9 +98,17 @@ pub struct Advance {
     pub topic: String,
     pub partition: i32,
     /// What the position must be now; `None` where none was stored yet.
-    pub expected: Option<i64>,
+    pub expected: Option<Stored>,
+    pub next: Stored,
+}
+
+/// A position as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Which topic of its name it is one in; `None` where that was not known.
+    pub topic_id: Option<Uuid>,
     /// Offset of the next record to read.
-    pub next: i64,
+    pub next_offset: i64,
 }
 
 /// What is written together.
@@ -145,7 +155,31 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl RecordError {
+    pub(in crate::postgres) fn of(database: &Database, error: sqlx::Error) -> Self {
+        match is_about_data(&error) {
+            true => Self::Refused(database.explain(error)),
+            false => Self::Unavailable(database.explain(error)),
+        }
+    }
+}
+
 impl Database {
+    /// Begins a transaction that moves the positions of `consumer`. They come first: a second
+    /// writer waits here, then sees that they moved.
+    pub(in crate::postgres) async fn moving(
+        &self,
+        consumer: &str,
+        advances: &[Advance],
+    ) -> Result<Transaction<'static, Postgres>, RecordError> {
+        let fail = |error| RecordError::of(self, error);
+        let mut transaction = self.pool().begin().await.map_err(fail)?;
+        match advance(&mut transaction, consumer, advances).await.map_err(fail)? {
+            true => Ok(transaction),
+            false => Err(RecordError::Moved),
+        }
+    }
+
     /// The stored positions of `consumer`, in the order of `partitions` (topic's full
     /// name, partition); `None` where nothing was ever stored.
     ///
@@ -155,11 +189,11 @@ impl Database {
         &self,
         consumer: &str,
         partitions: &[(String, i32)],
-    ) -> Result<Vec<Option<i64>>, Error> {
+    ) -> Result<Vec<Option<Stored>>, Error> {
         let (topics, numbers): (Vec<&str>, Vec<i32>) =
             partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition)).unzip();
-        sqlx::query_scalar(
-            "SELECT p.next_offset \
+        let rows: Vec<(Option<Uuid>, Option<i64>)> = sqlx::query_as(
+            "SELECT p.topic_id, p.next_offset \
              FROM unnest($2::text[], $3::int[]) WITH ORDINALITY AS w(topic, partition, nth) \
              LEFT JOIN audit.positions p \
                ON p.consumer = $1 AND p.topic = w.topic AND p.partition = w.partition \
@@ -170,7 +204,11 @@ impl Database {
         .bind(numbers)
         .fetch_all(self.pool())
         .await
-        .map_err(|error| self.explain(error))
+        .map_err(|error| self.explain(error))?;
+        let stored = |(topic_id, next_offset): (Option<Uuid>, Option<i64>)| {
+            next_offset.map(|next_offset| Stored { topic_id, next_offset })
+        };
+        Ok(rows.into_iter().map(stored).collect())
     }
 
     /// Writes a batch and moves the positions of `consumer`: all of it or nothing.
@@ -178,15 +216,8 @@ impl Database {
     /// # Errors
     /// See [`RecordError`].
     pub async fn record(&self, consumer: &str, batch: &Batch<'_>) -> Result<Written, RecordError> {
-        let fail = |error: sqlx::Error| match is_about_data(&error) {
-            true => RecordError::Refused(self.explain(error)),
-            false => RecordError::Unavailable(self.explain(error)),
-        };
-        let mut transaction = self.pool().begin().await.map_err(fail)?;
-        // Positions first: a second writer waits here, then sees that they moved.
-        if !advance(&mut transaction, consumer, &batch.advances).await.map_err(fail)? {
-            return Err(RecordError::Moved);
-        }
+        let fail = |error| RecordError::of(self, error);
+        let mut transaction = self.moving(consumer, &batch.advances).await?;
         let decisions: Vec<_> = batch.decisions.iter().collect();
         let outcomes: Vec<_> = batch.outcomes.iter().collect();
         let dead_letters: Vec<_> = batch.dead_letters.iter().collect();
@@ -228,17 +259,17 @@ pub(in crate::postgres) async fn advance(
 ) -> Result<bool, sqlx::Error> {
     let moved: i64 = sqlx::query_scalar(
         "WITH wanted AS (
-             SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[])
-                 AS w(topic, partition, expected, next)
+             SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[], $7::uuid[])
+                 AS w(topic, partition, expected, next, expected_id, next_id)
          ), moved AS (
-             UPDATE audit.positions p SET next_offset = w.next, moved_at = now()
+             UPDATE audit.positions p SET topic_id = w.next_id, next_offset = w.next, moved_at = now()
              FROM wanted w
              WHERE p.consumer = $1 AND p.topic = w.topic AND p.partition = w.partition
-               AND p.next_offset = w.expected
+               AND p.next_offset = w.expected AND p.topic_id IS NOT DISTINCT FROM w.expected_id
              RETURNING 1
          ), begun AS (
-             INSERT INTO audit.positions (consumer, topic, partition, next_offset)
-             SELECT $1, topic, partition, next FROM wanted WHERE expected IS NULL
+             INSERT INTO audit.positions (consumer, topic, topic_id, partition, next_offset)
+             SELECT $1, topic, next_id, partition, next FROM wanted WHERE expected IS NULL
              ON CONFLICT DO NOTHING
              RETURNING 1
          )
@@ -247,8 +278,10 @@ pub(in crate::postgres) async fn advance(
     .bind(consumer)
     .bind(advances.iter().map(|a| a.topic.as_str()).collect::<Vec<_>>())
     .bind(advances.iter().map(|a| a.partition).collect::<Vec<_>>())
-    .bind(advances.iter().map(|a| a.expected).collect::<Vec<_>>())
-    .bind(advances.iter().map(|a| a.next).collect::<Vec<_>>())
+    .bind(advances.iter().map(|a| a.expected.map(|expected| expected.next_offset)).collect::<Vec<_>>())
+    .bind(advances.iter().map(|a| a.next.next_offset).collect::<Vec<_>>())
+    .bind(advances.iter().map(|a| a.expected.and_then(|expected| expected.topic_id)).collect::<Vec<_>>())
+    .bind(advances.iter().map(|a| a.next.topic_id).collect::<Vec<_>>())
     .fetch_one(connection)
     .await?;
     Ok(usize::try_from(moved).is_ok_and(|moved| moved == advances.len()))
@@ -268,17 +301,18 @@ impl Insert for LoggedDecision<'_> {
         let done = sqlx::query(
             "INSERT INTO audit.decision_log (decision_id, loop, key, sequence, mode, decided_at, event_time,
                  expires_at, action, reason, parameters, inputs, policy, policy_version, policy_hash,
-                 settings_revision, cause_ids, topic, partition, \"offset\")
+                 settings_revision, cause_ids, topic, partition, \"offset\", topic_id)
              SELECT decision_id, loop, key, sequence, mode, to_timestamp(decided_at::float8 / 1000),
                  to_timestamp(event_time::float8 / 1000), to_timestamp(expires_at::float8 / 1000), action,
                  reason, parameters::jsonb, inputs::jsonb, policy, policy_version, policy_hash,
-                 settings_revision, cause_ids::jsonb, topic, partition, position
+                 settings_revision, cause_ids::jsonb, topic, partition, position, topic_id
              FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bigint[],
                  $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
-                 $14::bigint[], $15::text[], $16::bigint[], $17::text[], $18::text[], $19::int[], $20::bigint[])
+                 $14::bigint[], $15::text[], $16::bigint[], $17::text[], $18::text[], $19::int[], $20::bigint[],
+                 $21::uuid[])
                  AS r(decision_id, loop, key, sequence, mode, decided_at, event_time, expires_at, action,
                  reason, parameters, inputs, policy, policy_version, policy_hash, settings_revision, cause_ids,
-                 topic, partition, position)
+                 topic, partition, position, topic_id)
              ON CONFLICT (decision_id) DO NOTHING",
         )
         .bind(column(rows, |row| row.value.decision_id))
@@ -301,6 +335,7 @@ impl Insert for LoggedDecision<'_> {
         .bind(column(rows, |row| row.topic))
         .bind(column(rows, |row| row.partition))
         .bind(column(rows, |row| row.offset))
+        .bind(column(rows, |row| row.topic_id))
         .execute(connection)
         .await?;
         Ok(done.rows_affected())
@@ -315,16 +350,16 @@ impl Insert for LoggedOutcome<'_> {
         let done = sqlx::query(
             "INSERT INTO audit.outcome_log (decision_id, loop, key, sequence, status, reason, attempts,
                  http_status, request, response, requested_at, finished_at, effect, topic, partition,
-                 \"offset\")
+                 \"offset\", topic_id)
              SELECT decision_id, loop, key, sequence, status, reason, attempts,
                  (response::jsonb ->> 'status')::integer, request::jsonb, response::jsonb,
                  to_timestamp(requested_at::float8 / 1000), to_timestamp(finished_at::float8 / 1000),
-                 effect::jsonb, topic, partition, position
+                 effect::jsonb, topic, partition, position, topic_id
              FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[],
                  $7::bigint[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[],
-                 $14::int[], $15::bigint[])
+                 $14::int[], $15::bigint[], $16::uuid[])
                  AS r(decision_id, loop, key, sequence, status, reason, attempts, request, response,
-                 requested_at, finished_at, effect, topic, partition, position)
+                 requested_at, finished_at, effect, topic, partition, position, topic_id)
              ON CONFLICT (decision_id, verification) DO NOTHING",
         )
         .bind(column(rows, |row| row.value.decision_id))
@@ -342,6 +377,7 @@ impl Insert for LoggedOutcome<'_> {
         .bind(column(rows, |row| row.topic))
         .bind(column(rows, |row| row.partition))
         .bind(column(rows, |row| row.offset))
+        .bind(column(rows, |row| row.topic_id))
         .execute(connection)
         .await?;
         Ok(done.rows_affected())
@@ -373,7 +409,7 @@ async fn find_refused<T: Insert>(
                         topic: row.topic.to_owned(),
                         partition: row.partition,
                         offset: row.offset,
-                        reason: in_short(&error),
+                        reason: refusal(&error),
                     }),
                     _ => {
                         let (first, second) = part.split_at(part.len() / 2);
@@ -386,14 +422,4 @@ async fn find_refused<T: Insert>(
         }
     }
     Ok(())
-}
-
-fn in_short(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(refusal) => {
-            let code = refusal.code().unwrap_or_default();
-            format!("Postgres refuses the row: {} (SQLSTATE {code})", refusal.message())
-        }
-        other => format!("Postgres refuses the row: {other}"),
-    }
 }

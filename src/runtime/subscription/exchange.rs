@@ -10,6 +10,7 @@ use super::{
     CommitError, Event, InboundRecord, Offsets, OutboundRecord, PublishError, Start, SubscriptionError,
     TopicPartition,
 };
+use crate::runtime::topic_ids::TopicIds;
 
 /// A partition as the owner knew it when it gave the command. A partition that
 /// was lost and came back has a new epoch: what was meant for the old one is refused.
@@ -30,6 +31,9 @@ pub(super) enum Command {
         records: Vec<OutboundRecord>,
         offsets: Vec<(Held, i64)>,
         reply: oneshot::Sender<Result<(), PublishError>>,
+    },
+    TopicIds {
+        reply: oneshot::Sender<Result<TopicIds, String>>,
     },
     Pause(Vec<TopicPartition>),
     Resume(Vec<TopicPartition>),

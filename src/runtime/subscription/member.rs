@@ -26,18 +26,21 @@ use tokio_util::sync::CancellationToken;
 use super::exchange::{Command, Held, Queued, Shared};
 use super::publisher::Publisher;
 use super::{InboundRecord, Start, SubscriptionError, SubscriptionOptions, TopicPartition};
-use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::kafka::{KafkaSettings, longer};
 use crate::runtime::native;
+use crate::runtime::topic_ids::{TopicIds, topic_ids};
 use crate::topics::Topic;
 
 use context::Context;
 
 /// Longest sleep with nothing to do: the backstop for a lost wake-up.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// For looking up committed offsets and for probing brokers that went away.
+/// For looking up committed offsets and topics, the first time.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUP_RETRY: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often is looked whether topics are still those they were.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
 /// Bytes of records that wait for their receiver before partitions are paused.
 const BUFFERED_BYTES: usize = 32 * 1_024 * 1_024;
 /// Bytes in one batch of records; the one that goes over it is its last.
@@ -105,6 +108,10 @@ pub(super) fn spawn(
         full: false,
         unreachable_since: None,
         probed_at: Instant::now(),
+        joined: false,
+        ids: None,
+        lookup_wait: LOOKUP_TIMEOUT,
+        identified_at: Instant::now(),
     };
     std::thread::Builder::new()
         .name(format!("read-{role}"))
@@ -157,6 +164,13 @@ struct Member {
     full: bool,
     unreachable_since: Option<Instant>,
     probed_at: Instant,
+    /// In the group, be it without a partition.
+    joined: bool,
+    /// Which topics are read, for an owner that has asked.
+    ids: Option<TopicIds>,
+    /// How long the next look-up waits for its answer: longer after one that came too late.
+    lookup_wait: Duration,
+    identified_at: Instant,
 }
 
 struct Partition {
@@ -192,6 +206,9 @@ impl Member {
             self.start_partitions();
             self.regulate();
             self.probe();
+            if let Some(error) = self.replaced() {
+                break Some(error);
+            }
         };
         if let Some(error) = ended {
             tracing::error!(group = self.group, %error, "subscription ends");
@@ -228,6 +245,14 @@ impl Member {
                 }
                 Command::Publish { records, offsets, reply } => {
                     let _ = reply.send(self.publish(records, &offsets));
+                }
+                Command::TopicIds { reply } => {
+                    let ids = self.topic_ids();
+                    match &ids {
+                        Ok(ids) => self.ids = Some(ids.clone()),
+                        Err(_) => self.lookup_wait = longer(self.lookup_wait),
+                    }
+                    let _ = reply.send(ids);
                 }
                 Command::Pause(partitions) => self.set_paused(&partitions, true),
                 Command::Resume(partitions) => self.set_paused(&partitions, false),
@@ -268,6 +293,32 @@ impl Member {
         failed.map_or(Ok(more), Err)
     }
 
+    fn topic_ids(&self) -> Result<TopicIds, String> {
+        let names: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        topic_ids(self.consumer.client(), &names, self.lookup_wait)
+            .map_err(|problem| format!("Kafka at {} does not tell its topics: {problem}", self.kafka.brokers))
+    }
+
+    /// A topic that is no longer the one it was: a position in it would be one in another log.
+    fn replaced(&mut self) -> Option<SubscriptionError> {
+        if self.ids.is_none() || self.held.is_empty() || self.identified_at.elapsed() < IDENTIFY_EVERY {
+            return None;
+        }
+        self.find_replaced()
+    }
+
+    fn find_replaced(&mut self) -> Option<SubscriptionError> {
+        self.identified_at = Instant::now();
+        let known = self.ids.as_ref()?;
+        // One that is gone altogether is told by the brokers' errors.
+        let now = self.topic_ids().ok()?;
+        let is_another = |(name, id): &(&String, &Option<uuid::Uuid>)| {
+            id.is_some() && known.get(*name).is_some_and(|known| known.is_some() && known != *id)
+        };
+        let (topic, _) = now.iter().find(is_another)?;
+        Some(SubscriptionError::TopicReplaced { group: self.group.clone(), topic: topic.clone() })
+    }
+
     /// `None` for what was fetched before its partition was taken away.
     fn inbound(&self, message: &BorrowedMessage<'_>) -> Option<InboundRecord> {
         let topic = *self.names.get(message.topic())?;
@@ -295,11 +346,11 @@ impl Member {
             }
             KafkaError::MessageConsumption(
                 code @ (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange),
-            ) => {
-                // The event names no partition; the topics narrow it down.
-                let partition = self.names.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                Some(SubscriptionError::PositionLost { group, partition, reason: code.to_string() })
-            }
+            ) => Some(self.find_replaced().unwrap_or_else(|| SubscriptionError::PositionLost {
+                group,
+                partition: self.lost_partitions(),
+                reason: code.to_string(),
+            })),
             KafkaError::MessageConsumption(code) => {
                 if self.unreachable_since.is_none() {
                     tracing::warn!(group = self.group, error = %code, "Kafka is not as it should be; trying on");
@@ -312,6 +363,24 @@ impl Member {
                 tracing::warn!(group = self.group, error = %other, "while reading");
                 None
             }
+        }
+    }
+
+    /// The event of a lost position names no partition: those whose logs begin later or end
+    /// earlier are looked up, and where none can be found the topics narrow it down.
+    fn lost_partitions(&self) -> String {
+        let positions = self.consumer.position().unwrap_or_else(|_| TopicPartitionList::new());
+        let elements = positions.elements();
+        let outside = elements.iter().filter_map(|element| {
+            let Offset::Offset(at) = element.offset() else { return None };
+            let (topic, partition) = (element.topic(), element.partition());
+            let (first, end) = self.consumer.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT).ok()?;
+            (at < first || at > end).then(|| format!("{topic}/{partition}"))
+        });
+        let found: Vec<String> = outside.collect();
+        match found.is_empty() {
+            true => self.names.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            false => found.join(", "),
         }
     }
 
@@ -401,8 +470,7 @@ impl Member {
                     .all(|topic| topic.error().is_none() && !topic.partitions().is_empty())
             })
         });
-        // Before the first assignment the group is not joined yet.
-        if well && !self.held.is_empty() {
+        if well && self.joined {
             self.reached();
         } else if well {
             self.unreachable_since = None;

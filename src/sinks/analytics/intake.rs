@@ -11,12 +11,10 @@ use crate::model::conversation::ConversationEvent;
 use crate::postgres::dead_letters::REDRIVEN_FROM;
 use crate::postgres::enrichment::{Row, State};
 use crate::postgres::{Database, Error};
-use crate::runtime::clock;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, TopicPartition};
 use crate::runtime::watermark::is_from_the_future;
-use crate::sinks::positioned::{PositionError, Positions};
-use crate::topics;
+use crate::sinks::positioned::{NotKept, PositionError, Positions, SetAside};
 
 /// Takes events in and knows how far each partition has been read.
 pub struct Intake {
@@ -51,15 +49,6 @@ impl Taken {
             metrics::ENRICHMENT_EVENTS.counter(&[result]).increment(number);
         }
     }
-
-    fn add(&mut self, more: Taken) {
-        self.told += more.told;
-        self.known += more.known;
-        self.unreadable += more.unreadable;
-        self.refused += more.refused;
-        // The later one of a partition comes last, as its reader wants it.
-        self.next.extend(more.next);
-    }
 }
 
 /// Why records are not taken in yet.
@@ -85,58 +74,38 @@ impl From<PositionError> for TakeError {
     }
 }
 
+impl From<TakeError> for NotKept {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Position(error) => error.into(),
+            TakeError::Unavailable(error) if error.is_about_data() => Self::RefusedSome(error.refusal()),
+            error => Self::Yet(error.to_string()),
+        }
+    }
+}
+
 impl Intake {
     pub fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
         Self { positions: Positions::new(database.clone(), kafka, super::ROLE), database, waits }
     }
 
-    /// Takes in what of `records` has not been yet: in one transaction, or where Postgres
-    /// refuses a row for what is in it in halves, down to the one event that becomes a dead letter.
+    /// Takes in what of `records` has not been yet, in one transaction; those in `set_aside`
+    /// only move the position.
     ///
     /// # Errors
-    /// See [`TakeError`]. Some of the records may be taken in; they are not taken in again.
-    pub async fn take(&mut self, records: &[InboundRecord]) -> Result<Taken, TakeError> {
-        let mut taken = Taken::default();
-        let mut parts = vec![records];
-        while let Some(part) = parts.pop() {
-            match (self.take_whole(part, None).await, part) {
-                (Ok(more), _) => taken.add(more),
-                (Err(TakeError::Unavailable(error)), [record]) if error.is_about_data() => {
-                    tracing::error!(
-                        partition = record.partition,
-                        offset = record.offset,
-                        %error,
-                        "Postgres refuses an event: it goes to the dead letters"
-                    );
-                    taken.add(self.take_whole(part, Some(&error.to_string())).await?);
-                }
-                (Err(TakeError::Unavailable(error)), _) if error.is_about_data() => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
-                (Err(error), _) => return Err(error),
-            }
-        }
-        Ok(taken)
-    }
-
-    /// All of the records in one transaction, or all of them set aside for this reason.
-    async fn take_whole(
+    /// See [`TakeError`].
+    pub async fn take(
         &mut self,
         records: &[InboundRecord],
-        refused: Option<&str>,
+        set_aside: &[SetAside],
     ) -> Result<Taken, TakeError> {
         loop {
             self.positions.make_sure(records).await?;
-            let plan = Plan::new(&self.positions, records);
+            let plan = Plan::new(&self.positions, records, set_aside);
             if plan.next.is_empty() {
                 return Ok(Taken::default());
             }
-            let written = match refused {
-                None => self.write(plan).await,
-                Some(reason) => self.set_aside(plan, records, reason).await,
-            };
-            match written {
+            match self.write(plan).await {
                 Ok(Some(taken)) => {
                     self.positions.moved(&taken.next);
                     return Ok(taken);
@@ -149,25 +118,6 @@ impl Intake {
                 }
             }
         }
-    }
-
-    /// The position moves past the records in the transaction that has them published.
-    async fn set_aside(
-        &self,
-        plan: Plan<'_>,
-        records: &[InboundRecord],
-        reason: &str,
-    ) -> Result<Option<Taken>, TakeError> {
-        let mut enrichment = self.database.enrichment().await?;
-        if !enrichment.advance(self.positions.consumer(), &self.positions.advances(&plan.next)).await? {
-            return Ok(None);
-        }
-        let topic = self.positions.name(&topics::CONVERSATION_EVENTS);
-        let letter = |record| Publication::refused(record, reason.to_owned(), topic, clock::now());
-        let letters: Vec<Publication> = records.iter().map(letter).collect();
-        enrichment.publish(&letters.iter().map(Publication::message).collect::<Vec<_>>()).await?;
-        enrichment.commit().await?;
-        Ok(Some(Taken { refused: letters.len() as u64, next: plan.next, ..Taken::default() }))
     }
 
     async fn write(&self, plan: Plan<'_>) -> Result<Option<Taken>, TakeError> {
@@ -234,11 +184,15 @@ struct Plan<'r> {
 }
 
 impl<'r> Plan<'r> {
-    fn new(positions: &Positions, records: &'r [InboundRecord]) -> Self {
+    fn new(positions: &Positions, records: &'r [InboundRecord], set_aside: &[SetAside]) -> Self {
         let (ahead, next) = positions.ahead(records);
         let taken = Taken { next: next.clone(), ..Taken::default() };
         let mut plan = Self { heard: BTreeMap::new(), next, taken };
         for record in ahead {
+            if set_aside.iter().any(|other| other.is_of(record)) {
+                plan.taken.refused += 1;
+                continue;
+            }
             match read(record) {
                 Ok(event) => {
                     let heard = Heard {

@@ -20,16 +20,16 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::positioned::{self, Keeper, NotKept, PositionError, Positions, Reading};
+use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside};
 use crate::genesys::Client;
 use crate::health::{Health, Part};
 use crate::postgres::Database;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Offsets, Subscription, SubscriptionError, TopicPartition};
+use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError, TopicPartition};
 use crate::topics;
 
 use flusher::{Asking, Flusher};
-use intake::{Intake, TakeError};
+use intake::Intake;
 pub use work::{ATTEMPTS, Waits};
 
 /// Name of the role: `--stages`, consumer group, metrics.
@@ -99,7 +99,6 @@ pub async fn run(
     let reading = Reading {
         role: ROLE,
         topics: vec![&topics::CONVERSATION_EVENTS],
-        publishes: false,
         batch_records: settings.batch_records,
         retry: settings.retry,
         commit_interval: settings.commit_interval,
@@ -143,17 +142,10 @@ impl Keeper for Enrichment {
         &mut self.intake.positions
     }
 
-    async fn keep(&mut self, records: &[InboundRecord], _: &Subscription) -> Result<Offsets, NotKept> {
-        match self.intake.take(records).await {
-            Ok(taken) => {
-                taken.count();
-                Ok(taken.next)
-            }
-            Err(TakeError::Position(PositionError::Rewound { partition })) => {
-                Err(NotKept::Rewound { partition })
-            }
-            Err(error) => Err(NotKept::Yet(error.to_string())),
-        }
+    async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
+        let taken = self.intake.take(records, set_aside).await?;
+        taken.count();
+        Ok(taken.next)
     }
 
     async fn gained(&mut self, partitions: &[TopicPartition], shutdown: &CancellationToken) {

@@ -14,7 +14,6 @@ use crate::model::enriched::EnrichedConversation;
 use crate::postgres::enrichment::{Change, Row};
 use crate::postgres::outbox::Message;
 use crate::runtime::dead_letter::{ErrorHeaders, PER_RECORD, Reason};
-use crate::runtime::subscription::InboundRecord;
 use crate::topics::{self, Topic, headers};
 
 /// Room for what is added to a value when it is published: headers, framing.
@@ -129,17 +128,6 @@ impl Publication {
             key: Some(row.conversation_id.as_bytes().to_vec()),
             value: Some(serde_json::to_vec(&event).expect("an event has text keys only")),
             headers: with_reason(described, &reason, position, at),
-        }
-    }
-
-    /// A record whose row Postgres refuses, byte for byte.
-    pub fn refused(record: &InboundRecord, reason: String, events_topic: &str, at: Timestamp) -> Self {
-        let position = Position { topic: events_topic, partition: record.partition, offset: record.offset };
-        Self {
-            topic: &topics::DEAD_LETTERS,
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers: with_reason(record.headers.clone(), &Reason::Rejected(reason), position, at),
         }
     }
 

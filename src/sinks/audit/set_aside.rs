@@ -15,6 +15,7 @@ pub fn letter(record: &InboundRecord) -> LoggedDeadLetter<'_> {
         headers::ERROR_PARTITION,
         headers::ERROR_OFFSET,
         headers::ERROR_TIME,
+        headers::ERROR_TOPIC_ID,
     ]
     .iter()
     .map(|name| record.headers.iter().rposition(|(other, _)| other == name).unwrap_or(usize::MAX))
@@ -30,6 +31,7 @@ pub fn letter(record: &InboundRecord) -> LoggedDeadLetter<'_> {
         stage: text(0).unwrap_or_else(|| "unknown".to_owned()),
         reason: text(1).unwrap_or_else(|| "not told".to_owned()),
         source: source(),
+        source_topic_id: text(6).and_then(|id| id.parse().ok()),
         set_aside_at: text(5).and_then(|time| time.parse().ok()).unwrap_or(written_at),
         key: record.key.as_deref(),
         value: record.value.as_deref(),

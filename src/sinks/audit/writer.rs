@@ -1,29 +1,20 @@
 //! From records to one transaction in the ledger.
 
-use super::set_aside;
+use super::{facts, set_aside};
 use crate::metrics;
-use crate::model::decision::Position;
 use crate::postgres::ledger::{Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
 use crate::postgres::{Database, Error};
-use crate::runtime::clock;
-use crate::runtime::dead_letter::{ErrorHeaders, Reason};
+use crate::runtime::dead_letter::Reason;
 use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, OutboundRecord, Start, TopicPartition};
-use crate::sinks::positioned::{PositionError, Positions};
+use crate::runtime::subscription::{InboundRecord, Start, TopicPartition};
+use crate::runtime::topic_ids::TopicIds;
+use crate::sinks::positioned::{PositionError, Positions, SetAside};
 use crate::topics;
 
 /// Writes batches and knows how far each partition has been read.
 pub struct AuditWriter {
     database: Database,
     positions: Positions,
-}
-
-/// A record that does not go into the ledger, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetAside {
-    pub partition: TopicPartition,
-    pub offset: i64,
-    pub reason: Reason,
 }
 
 /// What one call of [`AuditWriter::write`] brought.
@@ -60,6 +51,9 @@ pub enum WriteError {
     /// anew from there.
     #[error("the stored position of {partition} went back")]
     Rewound { partition: TopicPartition },
+    /// Another writer reads another topic of the same name: reading must begin anew.
+    #[error("the topic of {partition} was deleted and made again")]
+    Replaced { partition: TopicPartition },
     /// Write the same batch again later; what was committed after all is not written twice.
     #[error(transparent)]
     Unavailable(Error),
@@ -77,8 +71,9 @@ impl AuditWriter {
     pub async fn positions(
         &mut self,
         partitions: &[TopicPartition],
+        ids: &TopicIds,
     ) -> Result<Vec<(TopicPartition, Start)>, Error> {
-        self.positions.begin(partitions).await
+        self.positions.begin(partitions, ids).await
     }
 
     pub(super) fn stored_positions(&mut self) -> &mut Positions {
@@ -124,27 +119,6 @@ impl AuditWriter {
         }
     }
 
-    /// A copy of a record for the dead letters: byte for byte, with the reason in headers.
-    pub fn dead_letter(&self, records: &[InboundRecord], set_aside: &SetAside) -> Option<OutboundRecord> {
-        let record = records.iter().find(|record| {
-            record.topic_partition() == set_aside.partition && record.offset == set_aside.offset
-        })?;
-        let position = Position {
-            topic: self.positions.name(record.topic),
-            partition: record.partition,
-            offset: record.offset,
-        };
-        let mut headers = record.headers.clone();
-        let errors = ErrorHeaders::new(super::ROLE, &set_aside.reason, position, clock::now());
-        headers.extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
-        Some(OutboundRecord {
-            topic: &topics::DEAD_LETTERS,
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers,
-        })
-    }
-
     async fn find_refused(&self, plan: &Plan<'_>, error: Error) -> WriteError {
         match self.database.refusals(&plan.batch).await {
             Err(error) => WriteError::Unavailable(error),
@@ -175,6 +149,7 @@ impl From<PositionError> for WriteError {
     fn from(error: PositionError) -> Self {
         match error {
             PositionError::Rewound { partition } => Self::Rewound { partition },
+            PositionError::Replaced { partition } => Self::Replaced { partition },
             PositionError::Unavailable(error) => Self::Unavailable(error),
         }
     }
@@ -199,11 +174,10 @@ impl<'r> Plan<'r> {
         let mut plan = Self { next, ..Self::default() };
         let mut refused = Vec::new();
         for record in ahead {
-            let (partition, offset) = (record.topic_partition(), record.offset);
-            if set_aside.iter().any(|other| other.partition == partition && other.offset == offset) {
+            if set_aside.iter().any(|other| other.is_of(record)) {
                 plan.set_aside += 1;
             } else if let Err(reason) = plan.decode(record, positions) {
-                refused.push(SetAside { partition, offset, reason });
+                refused.push(SetAside::new(record, reason));
             }
         }
         if !refused.is_empty() {
@@ -215,19 +189,23 @@ impl<'r> Plan<'r> {
 
     fn decode(&mut self, record: &'r InboundRecord, positions: &'r Positions) -> Result<(), Reason> {
         let (topic, partition, offset) = (positions.name(record.topic), record.partition, record.offset);
+        let topic_id = positions.topic_id(record.topic);
         if record.topic == &topics::DEAD_LETTERS {
             let value = set_aside::letter(record);
-            self.batch.dead_letters.push(Logged { topic, partition, offset, value });
+            self.batch.dead_letters.push(Logged { topic, topic_id, partition, offset, value });
             return Ok(());
+        }
+        if let Some(read) = facts::read(record) {
+            return read;
         }
         let bytes = record.value.as_deref().ok_or(Reason::Tombstone)?;
         let bad_json = |error: serde_json::Error| Reason::BadJson(error.to_string());
         if record.topic == &topics::OUTCOMES {
             let value: LoggedOutcome<'r> = serde_json::from_slice(bytes).map_err(bad_json)?;
-            self.batch.outcomes.push(Logged { topic, partition, offset, value });
+            self.batch.outcomes.push(Logged { topic, topic_id, partition, offset, value });
         } else {
             let value: LoggedDecision<'r> = serde_json::from_slice(bytes).map_err(bad_json)?;
-            self.batch.decisions.push(Logged { topic, partition, offset, value });
+            self.batch.decisions.push(Logged { topic, topic_id, partition, offset, value });
         }
         Ok(())
     }

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 
-use crate::postgres::ledger::Advance;
+use uuid::Uuid;
+
+use crate::postgres::ledger::{Advance, RecordError, Stored};
 use crate::postgres::{Database, Error};
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, Offsets, Start, TopicPartition};
+use crate::runtime::topic_ids::TopicIds;
 use crate::topics::{self, Topic};
+
+use super::{NotKept, SetAside};
 
 /// The stored positions of one consumer's partitions.
 pub struct Positions {
@@ -15,9 +20,19 @@ pub struct Positions {
     /// All topics' full names, made once.
     names: Vec<(&'static Topic, String)>,
     /// Of each assigned partition; `None` before its first row.
-    known: HashMap<TopicPartition, Option<i64>>,
+    known: HashMap<TopicPartition, Option<Stored>>,
+    /// Which topics these partitions are of, where the brokers tell.
+    ids: HashMap<&'static str, Uuid>,
     /// An attempt failed: what is stored may differ from what we know.
     stale: bool,
+}
+
+/// What one transaction is to bring.
+pub(in crate::sinks) struct Step<'r> {
+    /// Those that have rows.
+    pub records: Vec<&'r InboundRecord>,
+    pub advances: Vec<Advance>,
+    pub next: Offsets,
 }
 
 /// Why positions cannot be relied on.
@@ -27,6 +42,9 @@ pub enum PositionError {
     /// anew from there.
     #[error("the stored position of {partition} went back")]
     Rewound { partition: TopicPartition },
+    /// Another writer reads another topic of the same name: one was deleted and made again.
+    #[error("the stored position of {partition} is one in another topic of that name")]
+    Replaced { partition: TopicPartition },
     #[error(transparent)]
     Unavailable(#[from] Error),
 }
@@ -38,8 +56,13 @@ impl Positions {
             consumer: kafka.group(role),
             names: topics::ALL.iter().map(|topic| (*topic, kafka.topic(topic))).collect(),
             known: HashMap::new(),
+            ids: HashMap::new(),
             stale: false,
         }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// The consumer they are stored for.
@@ -53,18 +76,50 @@ impl Positions {
         found.map(|(_, name)| name.as_str()).expect("every topic is declared in topics::ALL")
     }
 
-    /// Reads where newly assigned partitions go on.
+    /// Reads where newly assigned partitions go on. What is stored of another topic of the
+    /// same name does not count: this one is read from its beginning.
     ///
     /// # Errors
     /// When the database cannot be asked.
     pub async fn begin(
         &mut self,
         partitions: &[TopicPartition],
+        ids: &TopicIds,
     ) -> Result<Vec<(TopicPartition, Start)>, Error> {
         let stored = self.stored(partitions).await?;
-        self.known.extend(stored.iter().copied());
-        let start = |position: Option<i64>| position.map_or(Start::Earliest, Start::At);
-        Ok(stored.into_iter().map(|(partition, position)| (partition, start(position))).collect())
+        for partition in partitions {
+            match ids.get(self.name(partition.topic)).copied().flatten() {
+                Some(id) => self.ids.insert(partition.topic.name, id),
+                None => self.ids.remove(partition.topic.name),
+            };
+        }
+        for (partition, stored) in &stored {
+            if stored.is_some_and(|stored| !self.is_of_topic(*partition, stored)) {
+                tracing::warn!(
+                    consumer = self.consumer,
+                    topic = self.name(partition.topic),
+                    partition = partition.partition,
+                    "the topic was deleted and made again: it is read from its beginning"
+                );
+            }
+        }
+        self.known.extend(stored);
+        let start = |partition| self.of(partition).map_or(Start::Earliest, Start::At);
+        Ok(partitions.iter().map(|partition| (*partition, start(*partition))).collect())
+    }
+
+    /// The id of the topic that is read, where the brokers tell.
+    pub fn topic_id(&self, topic: &Topic) -> Option<Uuid> {
+        self.ids.get(topic.name).copied()
+    }
+
+    /// Whether a stored position is one in the topic that is read. Where either is not known,
+    /// it is taken for one.
+    fn is_of_topic(&self, partition: TopicPartition, stored: Stored) -> bool {
+        match (stored.topic_id, self.topic_id(partition.topic)) {
+            (Some(stored), Some(read)) => stored == read,
+            _ => true,
+        }
     }
 
     /// These partitions are no longer ours.
@@ -90,20 +145,66 @@ impl Positions {
         (ahead, next)
     }
 
+    /// What of `records` is to be written with one transaction now, and what moves with it.
+    /// Nothing does where the positions are past them all.
+    ///
+    /// # Errors
+    /// See [`PositionError`].
+    pub(in crate::sinks) async fn step<'r>(
+        &mut self,
+        records: &'r [InboundRecord],
+        set_aside: &[SetAside],
+    ) -> Result<Step<'r>, PositionError> {
+        self.make_sure(records).await?;
+        let (mut records, next) = self.ahead(records);
+        records.retain(|record| !set_aside.iter().any(|other| other.is_of(record)));
+        Ok(Step { records, advances: self.advances(&next), next })
+    }
+
+    /// Takes note of how the transaction of a step ended: how far the positions are, or
+    /// `None` where another writer was there and the step is to be taken anew.
+    pub(in crate::sinks) fn settle(
+        &mut self,
+        next: Offsets,
+        written: Result<(), RecordError>,
+    ) -> Result<Option<Offsets>, NotKept> {
+        match written {
+            Ok(()) => {
+                self.moved(&next);
+                return Ok(Some(next));
+            }
+            Err(RecordError::Refused(error)) => return Err(NotKept::RefusedSome(error.refusal())),
+            Err(RecordError::Moved) => self.doubt(),
+            Err(RecordError::Unavailable(error)) => {
+                self.doubt();
+                return Err(NotKept::Yet(error.to_string()));
+            }
+        }
+        Ok(None)
+    }
+
     /// What moves the stored positions to `next`.
     pub fn advances(&self, next: &[(TopicPartition, i64)]) -> Vec<Advance> {
         let advance = |(partition, next): &(TopicPartition, i64)| Advance {
             topic: self.name(partition.topic).to_owned(),
             partition: partition.partition,
-            expected: self.of(*partition),
-            next: *next,
+            expected: self.known.get(partition).copied().flatten(),
+            next: self.next(*partition, *next),
         };
         next.iter().map(advance).collect()
     }
 
     /// They were moved.
     pub fn moved(&mut self, next: &[(TopicPartition, i64)]) {
-        self.known.extend(next.iter().map(|(partition, next)| (*partition, Some(*next))));
+        for (partition, next) in next {
+            self.known.insert(*partition, Some(self.next(*partition, *next)));
+        }
+    }
+
+    fn next(&self, partition: TopicPartition, next_offset: i64) -> Stored {
+        let before = self.known.get(&partition).copied().flatten();
+        let topic_id = self.topic_id(partition.topic).or(before.and_then(|stored| stored.topic_id));
+        Stored { topic_id, next_offset }
     }
 
     /// It is not known whether they were moved, or another writer has moved them.
@@ -126,9 +227,13 @@ impl Positions {
                 partitions.push(record.topic_partition());
             }
         }
-        for (partition, position) in self.stored(&partitions).await? {
-            let known = self.known.insert(partition, position).flatten();
-            if position < known {
+        for (partition, stored) in self.stored(&partitions).await? {
+            let before = self.of(partition);
+            let known = self.known.insert(partition, stored).flatten();
+            if stored != known && stored.is_some_and(|stored| !self.is_of_topic(partition, stored)) {
+                return Err(PositionError::Replaced { partition });
+            }
+            if self.of(partition) < before {
                 return Err(PositionError::Rewound { partition });
             }
         }
@@ -137,13 +242,14 @@ impl Positions {
     }
 
     fn of(&self, partition: TopicPartition) -> Option<i64> {
-        self.known.get(&partition).copied().flatten()
+        let stored = self.known.get(&partition).copied().flatten()?;
+        self.is_of_topic(partition, stored).then_some(stored.next_offset)
     }
 
     async fn stored(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<Vec<(TopicPartition, Option<i64>)>, Error> {
+    ) -> Result<Vec<(TopicPartition, Option<Stored>)>, Error> {
         let name = |partition: &TopicPartition| (self.name(partition.topic).to_owned(), partition.partition);
         let names: Vec<_> = partitions.iter().map(name).collect();
         let stored = self.database.positions(&self.consumer, &names).await?;

@@ -13,7 +13,7 @@ use crate::runtime::subscription::{CommitError, OutboundRecord, PublishError, To
 impl Member {
     /// The group's committed offsets; waits for transactions that still hold them.
     pub(super) fn committed(&self, of: TopicPartitionList) -> KafkaResult<Vec<(String, i32, Option<i64>)>> {
-        let found = self.consumer.committed_offsets(of, LOOKUP_TIMEOUT)?;
+        let found = self.consumer.committed_offsets(of, self.lookup_wait)?;
         found
             .elements()
             .iter()

@@ -8,6 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Rebalance;
 use super::{LOOKUP_RETRY, Member, Partition, Revoking, add};
+use crate::runtime::kafka::longer;
 use crate::runtime::subscription::exchange::{Held, Queued};
 use crate::runtime::subscription::{Start, TopicPartition};
 
@@ -43,6 +44,7 @@ impl Member {
         if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
             tracing::error!(group = self.group, %error, "cannot acknowledge an assignment");
         }
+        self.joined = true;
         self.reached();
         let mut held = Vec::new();
         for partition in self.ours(partitions) {
@@ -52,7 +54,8 @@ impl Member {
             held.push(Held { partition, epoch });
         }
         tracing::info!(group = self.group, partitions = %listed(held.iter().map(|h| h.partition)), "assigned");
-        if !held.is_empty() {
+        // An owner is also to know that it has none, not that others have come or gone.
+        if !held.is_empty() || self.held.is_empty() {
             self.shared.push(Queued::Assigned(held));
         }
     }
@@ -62,6 +65,7 @@ impl Member {
             self.ours(partitions).into_iter().filter(|partition| self.held.contains_key(partition)).collect();
         tracing::info!(group = self.group, partitions = %listed(partitions.iter().copied()), lost, "revoked");
         self.shared.withdraw(&partitions);
+        self.joined &= !lost;
         if lost || partitions.is_empty() {
             self.let_go(&partitions, lost);
             return;
@@ -139,6 +143,7 @@ impl Member {
                 }
                 Err(error) => {
                     tracing::warn!(group = self.group, %error, "cannot look up committed offsets; trying again");
+                    self.lookup_wait = longer(self.lookup_wait);
                     let again = Instant::now() + LOOKUP_RETRY;
                     self.starting.extend(due.into_iter().map(|(_, wanted, start)| (again, wanted, start)));
                     return;
