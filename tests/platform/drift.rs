@@ -166,7 +166,7 @@ async fn points_are_read_back_as_they_were_sent() {
     committed(&kafka, 6).await;
     let series = until("all series", || async {
         let series = server.series().await;
-        (series.len() == 6).then_some(series)
+        (series.len() == 8).then_some(series)
     })
     .await;
     let found = |campaign: &str, field: &str| {
@@ -182,7 +182,8 @@ async fn points_are_read_back_as_they_were_sent() {
     assert_eq!(found("plain", "new_rate").0, json!([2.5, 2.51]));
     assert_eq!(found("plain", "drift").0, json!([0.5, 0.01]));
     assert_eq!(found(awkward, "new_rate"), (json!([1.75]), json!([AT_MS + 3])));
-    assert_eq!(found(awkward, "drift").0, json!([-1.25]));
+    assert_eq!(found(awkward, "drift").0, json!([1.25]), "without a sign, as it was asked for");
+    assert_eq!(found(awkward, "change").0, json!([-1.25]));
     running.stop().await;
 }
 

@@ -40,7 +40,7 @@ pub struct Decided {
     pub campaign: String,
     pub sequence: u64,
     pub event_time: String,
-    /// The record it names as its cause, `topic/partition/offset`.
+    /// The record it names as its cause, `topic/partition/offset`; empty where it names none.
     pub cause: String,
 }
 

@@ -106,7 +106,8 @@ fn decided(record: &Read) -> Decided {
         campaign: text(&value["key"]),
         sequence: value["sequence"].as_u64().expect("a number"),
         event_time: text(&value["eventTime"]),
-        cause: text(&value["causeIds"][0]),
+        // What was decided for want of a window has none.
+        cause: value["causeIds"].get(0).map(text).unwrap_or_default(),
     }
 }
 
