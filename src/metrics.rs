@@ -1,6 +1,8 @@
 //! Every metric, declared once: the `/metrics` page's help texts and
 //! `docs/reference/metrics.md` are made from this file.
 
+pub mod shown;
+
 use metrics::{Counter, Gauge, Histogram, Label};
 
 /// What kind of number a metric is.
@@ -117,13 +119,15 @@ metrics_table! {
     LAG_POLL_SECONDS = "trunkline_lag_poll_seconds", SECONDS, [],
         "Time to ask a cluster's brokers about its consumer groups.";
     LAG_GROUP_STATUS = "trunkline_lag_group_status", Kind::Gauge, ["group"],
-        "Status of a consumer group: 0 OK, 1 UNCOMMITTED, 2 UNKNOWN, 3 MISSING_GROUP, 4 WARNING, 5 ERROR, 6 REWIND, 7 STALLED, 8 STOPPED, 9 DATA_LOSS.";
+        "Status of a consumer group: 0 OK, 1 UNCOMMITTED, 2 UNKNOWN, 3 MISSING_GROUP, 4 WARNING, 5 ERROR, 6 REWIND, 7 STALLED, 8 STOPPED, 9 ABANDONED, 10 BEYOND_END, 11 DATA_LOSS. Groups of the worst 500 have series.";
     LAG_GROUP_RECORDS = "trunkline_lag_group_records", Kind::Gauge, ["group"],
         "Records a consumer group has yet to read.";
     LAG_GROUP_AGE_SECONDS = "trunkline_lag_group_age_seconds", Kind::Gauge, ["group"],
         "How long the head of a consumer group's longest line has waited.";
     LAG_GROUP_REPLICAS = "trunkline_lag_group_replicas", Kind::Gauge, ["group"],
         "Consumers that would be right for a consumer group.";
+    LAG_GROUP_OPEN_TRANSACTION_SECONDS = "trunkline_lag_group_open_transaction_seconds", Kind::Gauge, ["group"],
+        "For so long at least the oldest transaction has been open that holds records back from a consumer group; only while one is.";
     FLOW_POLLS = "trunkline_flow_polls_total", Kind::Counter, ["what", "result"],
         "Observations of flows (versions, measures) by how they ended: ok, not_delivered, or how the call failed.";
     FLOWS_WATCHED = "trunkline_flows_watched", Kind::Gauge, [],

@@ -16,6 +16,8 @@ use crate::topology::settings;
 
 /// Groups shown at most.
 const LIMIT: u32 = 10_000;
+/// Characters of a group's name in the table; GROUP as an argument and --json tell it whole.
+const MOST_OF_NAME: usize = 48;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -76,7 +78,7 @@ fn table(statuses: &[GroupStatus]) -> Table {
         let evaluation = &status.evaluation;
         let members = evaluation.members.map_or_else(unknown, |members| members.to_string());
         table.add_row([
-            printable(&status.group),
+            shortened(&printable(&status.group)),
             status.status.name().to_owned(),
             status.lag.map_or_else(unknown, |lag| lag.to_string()),
             seconds(Some(status.age_seconds)),
@@ -99,6 +101,7 @@ fn details(status: &GroupStatus) -> String {
     let evaluation = &status.evaluation;
     let lines = [
         ("group", status.group.clone()),
+        ("type", evaluation.group_type.map_or_else(unknown, |kind| kind.name().to_owned())),
         ("status", format!("{} since {}", status.status.name(), evaluation.since)),
         (
             "why",
@@ -116,12 +119,30 @@ fn details(status: &GroupStatus) -> String {
                 rate(evaluation.drain_per_second)
             ),
         ),
+        (
+            "transaction",
+            match evaluation.open_transaction_seconds {
+                Some(open) => format!("open for {} at least", seconds(Some(open))),
+                None => "none is open".to_owned(),
+            },
+        ),
         ("caught up in", seconds(evaluation.catch_up_seconds)),
         ("what helps", what_helps(status)),
         ("replicas", status.replicas.map_or_else(unknown, |replicas| replicas.to_string())),
         ("observed", status.observed_at.to_string()),
     ];
     lines.iter().map(|(name, text)| format!("{name:<14}{}\n", printable(text))).collect()
+}
+
+/// The beginning and the end, which tells names apart that begin alike.
+fn shortened(name: &str) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    if characters.len() <= MOST_OF_NAME {
+        return name.to_owned();
+    }
+    let end = MOST_OF_NAME / 4;
+    let begin = MOST_OF_NAME - end - 1;
+    characters[..begin].iter().chain(['…'].iter()).chain(&characters[characters.len() - end..]).collect()
 }
 
 fn what_helps(status: &GroupStatus) -> String {
@@ -180,9 +201,20 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "names do not steer the terminal");
         let text = details(&status(error, "orders"));
         assert!(text.contains("age_over_error") && text.contains("120.0/s in, 100.0/s out"), "{text}");
+        assert!(text.contains("open for 12m at least") && text.contains("classic"), "{text}");
         let fine = include_str!("../../schemas/examples/trunkline.lag-status.v1/ok.json");
         let fine = status(fine, "fine");
         assert_eq!((fine.status, what_helps(&fine).as_str()), (LagStatus::Ok, "-"));
+    }
+
+    #[test]
+    fn names_do_not_widen_the_table() {
+        let fine = include_str!("../../schemas/examples/trunkline.lag-status.v1/ok.json");
+        let long = format!("{}end", "ä".repeat(600));
+        let text = table(&[status(fine, &long), status(fine, "short")]).to_string();
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= MOST_OF_NAME + 90, "{widest}\n{text}");
+        assert!(text.contains("äend") && text.contains('…') && text.contains("short"), "{text}");
     }
 
     #[test]

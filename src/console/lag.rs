@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::{JsonSchema, json_schema};
 use serde::Serialize;
 
@@ -12,14 +14,16 @@ use crate::postgres::lag::GroupStatus;
 
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;
-/// Longest name of a group, in bytes.
-const MAX_TEXT: usize = 512;
+/// Longest name of a group, in characters: what the poller makes of names at most.
+const MAX_NAME: usize = 1_024;
+/// Longest cursor: a name of so many bytes in base64.
+const MAX_CURSOR: usize = 1_368;
 
 /// Consumer groups by name.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Page {
     items: Vec<GroupStatus>,
-    /// Where the next page begins: hand it over as `cursor`. Null on the last page.
+    /// Where the next page begins: hand it over as `cursor`, as it is. Null on the last page.
     next: Option<String>,
 }
 
@@ -40,8 +44,8 @@ pub(super) const LIST_PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "cursor",
         place: Place::Query,
-        description: "`next` of the page before",
-        schema: |_| json_schema!({"type": "string", "maxLength": MAX_TEXT}),
+        description: "`next` of the page before, as it is",
+        schema: |_| json_schema!({"type": "string", "maxLength": MAX_CURSOR}),
     },
 ];
 
@@ -49,7 +53,7 @@ pub(super) const GROUP_PARAMETERS: &[Parameter] = &[Parameter {
     name: "group",
     place: Place::Path,
     description: "The group's name; `cluster:name` for another cluster than trunkline's own",
-    schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}),
+    schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_NAME}),
 }];
 
 pub(super) const LIST_ANSWERS: &[Answer] = &[
@@ -97,7 +101,7 @@ pub(super) async fn list(
     let mut items = shared.database.lag_statuses(after.as_deref(), limit + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
-    let next = items.last().filter(|_| more).map(|last| last.group.clone());
+    let next = items.last().filter(|_| more).map(|last| to_cursor(&last.group));
     Ok(Json(Page { items, next }))
 }
 
@@ -137,6 +141,17 @@ async fn find(shared: &Shared, group: &str) -> Result<GroupStatus, Problem> {
     })
 }
 
+/// Names may hold anything, and a cursor has to survive addresses and shells.
+fn to_cursor(group: &str) -> String {
+    URL_SAFE_NO_PAD.encode(group)
+}
+
+fn from_cursor(cursor: &str) -> Option<String> {
+    let group = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    // Postgres holds no NUL.
+    (!group.contains('\0')).then_some(group)
+}
+
 /// Reads the query and tells everything that is wrong with it at once.
 fn read_query(query: &[(String, String)]) -> Result<(Option<String>, u32), Problem> {
     let (mut after, mut limit) = (None, DEFAULT_LIMIT);
@@ -144,11 +159,13 @@ fn read_query(query: &[(String, String)]) -> Result<(Option<String>, u32), Probl
     for (index, (name, value)) in query.iter().enumerate() {
         let allowed = match name.as_str() {
             _ if query[..index].iter().any(|(other, _)| other == name) => "to be given once".to_owned(),
-            "cursor" if value.len() <= MAX_TEXT && !value.chars().any(char::is_control) => {
-                after = Some(value.clone());
-                continue;
-            }
-            "cursor" => "`next` of the page before".to_owned(),
+            "cursor" => match from_cursor(value) {
+                Some(group) => {
+                    after = Some(group);
+                    continue;
+                }
+                None => "`next` of the page before".to_owned(),
+            },
             "limit" => match value.parse() {
                 Ok(number) if (1..=MAX_LIMIT).contains(&number) => {
                     limit = number;

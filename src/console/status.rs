@@ -75,7 +75,9 @@ impl Metrics {
 
     /// The page as Prometheus reads it.
     pub fn render(&self) -> String {
-        self.0.render()
+        let mut page = self.0.render();
+        metrics::shown::render(&mut page);
+        page
     }
 
     /// Moves what was recorded out of the recorder's buffers, which grow otherwise.

@@ -19,12 +19,43 @@ pub struct LagSample {
     /// The group's name; `cluster:name` for groups of other clusters than trunkline's own.
     pub consumer_group: String,
     pub source: LagSource,
+    /// What kind of group it is; absent where nobody told, as in analytics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_type: Option<GroupType>,
     /// When the poll began.
     pub observed_at: Timestamp,
     /// Samples of this group that belong to the poll, this one included.
     #[schemars(range(min = 1))]
     pub poll_samples: u32,
     pub observation: Observation,
+}
+
+/// How a group shares its partitions among its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupType {
+    /// By the protocol in which a member assigns the partitions, or without any members.
+    Classic,
+    /// By the brokers (KIP-848).
+    Consumer,
+    /// Records are shared, not partitions (KIP-932): there is no offset to be behind of.
+    Share,
+    /// By the brokers, for the tasks of a Kafka Streams topology (KIP-1071).
+    Streams,
+    /// Of a kind that nothing here can judge.
+    Other,
+}
+
+impl GroupType {
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupType::Classic => "classic",
+            GroupType::Consumer => "consumer",
+            GroupType::Share => "share",
+            GroupType::Streams => "streams",
+            GroupType::Other => "other",
+        }
+    }
 }
 
 /// Who was asked.
@@ -49,6 +80,10 @@ pub enum Observation {
     },
     /// The group is required and was not found.
     Missing {},
+    /// The group exists, and is of a kind that has no offsets to judge it by.
+    NotJudged {
+        reason: String,
+    },
     /// The poll itself failed: nothing is known.
     Failed {
         reason: String,
@@ -60,6 +95,10 @@ pub enum Observation {
 #[serde(rename_all = "camelCase")]
 pub struct PartitionLag {
     pub topic: String,
+    /// The topic's identity: with another one it is another log. Absent where the brokers
+    /// tell none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
     pub partition: i32,
     /// Offset of the next record to read; absent where nothing was ever committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,11 +107,37 @@ pub struct PartitionLag {
     pub log_start: i64,
     /// Last stable offset: where a `read_committed` reader's log ends.
     pub log_end: i64,
+    /// Where the log ends with what open transactions hold; absent where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_watermark: Option<i64>,
     /// The first data record from `committed` on; absent where there is none before `logEnd`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Head>,
+    /// Data records from the head to `logEnd`, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
     /// Members of the group at the time of the poll.
     pub members: u32,
+    /// Whom the partition is assigned to; absent where nobody can tell, as while members
+    /// are being assigned anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<Assigned>,
+    /// Sum of all offsets the group has committed, over all partitions: whether it commits
+    /// at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_sum: Option<i64>,
+}
+
+/// Who of a group's members reads a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Assigned {
+    /// A live member is assigned it.
+    Here,
+    /// No member is, and members are assigned other partitions.
+    Elsewhere,
+    /// No member is assigned anything, or there is none.
+    Nowhere,
 }
 
 /// The record at the head of the line.
@@ -102,6 +167,10 @@ pub struct EventLag {
 pub enum LagStatus {
     /// Retention passed the group by: records were removed unread.
     DataLoss,
+    /// The committed offset lies behind the end of the log: the next reader is reset.
+    BeyondEnd,
+    /// Behind, and the group's members read other partitions than this one.
+    Abandoned,
     /// Behind, and nobody reads.
     Stopped,
     /// Behind, somebody is there, and nothing moves.
@@ -121,8 +190,10 @@ pub enum LagStatus {
 
 impl LagStatus {
     /// All of them, worst first.
-    pub const ALL: [LagStatus; 10] = [
+    pub const ALL: [LagStatus; 12] = [
         LagStatus::DataLoss,
+        LagStatus::BeyondEnd,
+        LagStatus::Abandoned,
         LagStatus::Stopped,
         LagStatus::Stalled,
         LagStatus::Rewind,
@@ -137,6 +208,8 @@ impl LagStatus {
     pub fn name(self) -> &'static str {
         match self {
             LagStatus::DataLoss => "DATA_LOSS",
+            LagStatus::BeyondEnd => "BEYOND_END",
+            LagStatus::Abandoned => "ABANDONED",
             LagStatus::Stopped => "STOPPED",
             LagStatus::Stalled => "STALLED",
             LagStatus::Rewind => "REWIND",
@@ -163,20 +236,41 @@ pub enum AuditAction {
 #[serde(rename_all = "camelCase")]
 pub struct LagEvidence {
     pub observation: Observation,
-    /// Records between the head of the line and the end; transaction markers among
-    /// them count, as only reading could tell them apart.
+    /// Data records between the head of the line and the end; where they were not counted,
+    /// offsets, so that markers and aborted records among them count.
     pub lag: u64,
-    /// How long the head of the line has waited; 0 with nothing to read.
+    /// How long the head of the line has waited, by its own time and within what the polls
+    /// saw; 0 with nothing to read.
     pub age_ms: u64,
     /// Records that retention removed and that were not known to be none of data.
     pub lost: u64,
+    /// Polls in a row in which the offset lay before the log's start of the poll before.
+    #[serde(default)]
+    pub lost_polls: u32,
+    /// Polls in a row in which the offset lay behind the log's end.
+    #[serde(default)]
+    pub beyond_polls: u32,
     /// How long the group has been behind at this very committed offset.
     pub still_ms: u64,
-    /// Polls in a row without a member and without a commit that moved.
+    /// Polls in a row behind, without a member that is assigned the partition and without a
+    /// commit that moved.
     pub deserted_polls: u32,
-    /// Polls in a row with an age above the threshold of ERROR.
+    /// A member was assigned it once, and nobody has committed without being one since.
+    #[serde(default)]
+    pub read_by_member: bool,
+    /// Polls in a row in which the whole group has been silent: no commit for `silenceMs`.
+    #[serde(default)]
+    pub silent_polls: u32,
+    /// After so long without any commit a group without members counts as silent.
+    #[serde(default)]
+    pub silence_ms: u64,
+    /// How long records usually wait for the next commit of a group without members: so
+    /// much age is usual.
+    #[serde(default)]
+    pub usual_wait_ms: u64,
+    /// Polls in a row with an age above the threshold of ERROR, beside the usual.
     pub error_polls: u32,
-    /// Polls in a row with an age above the threshold of WARNING.
+    /// Polls in a row with an age above the threshold of WARNING, beside the usual.
     pub warning_polls: u32,
     /// Growth of the age, once there are enough polls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,6 +278,12 @@ pub struct LagEvidence {
     /// The offset committed before it went down, until that is reached again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewound_from: Option<i64>,
+    /// How long ago that was.
+    #[serde(default)]
+    pub rewound_ms: u64,
+    /// For so long at least a transaction has been open; absent where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_transaction_ms: Option<u64>,
 }
 
 /// A monotone trend: Theil–Sen slope, Mann–Kendall probability.
@@ -215,6 +315,9 @@ pub struct LagReason {
 #[serde(rename_all = "camelCase")]
 pub struct LagEvaluation {
     pub consumer_group: String,
+    /// What kind of group it is; absent where only analytics are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_type: Option<GroupType>,
     pub observed_at: Timestamp,
     /// After this nothing has been heard of the group for too long to say how it is.
     pub valid_until: Timestamp,
@@ -241,6 +344,10 @@ pub struct LagEvaluation {
     /// `lag / (drain − arrival)`; absent where the group does not catch up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catch_up_seconds: Option<f64>,
+    /// For so long at least the oldest transaction has been open that holds records back;
+    /// absent where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_transaction_seconds: Option<f64>,
     /// Consumers that would be right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,

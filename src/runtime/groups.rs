@@ -22,7 +22,7 @@ pub type TopicPartition = (String, i32);
 
 /// Requests to the brokers under way at once where each group needs its own.
 const REQUESTS_AT_ONCE: usize = 256;
-/// Partitions asked about at once: librdkafka looks each answer up in its list from the front.
+/// Partitions, or topics, asked about at once: librdkafka looks each answer up in its list from the front.
 const PARTITIONS_PER_QUESTION: usize = 500;
 
 /// Why the brokers' answer is not there, in a form for people.
@@ -39,6 +39,17 @@ pub struct Listed {
     pub name: String,
     /// Nobody is a member, so there is nothing more to ask.
     pub empty: bool,
+    /// Absent with brokers that do not tell (before 3.8).
+    pub kind: Option<Kind>,
+}
+
+/// Who assigns the partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A member.
+    Classic,
+    /// The brokers (KIP-848).
+    Consumer,
 }
 
 /// Who reads in a group.
@@ -47,13 +58,19 @@ pub struct Membership {
     pub members: u32,
     /// Partitions that members are assigned, in no order.
     pub assigned: Vec<TopicPartition>,
+    /// They are not being assigned anew just now.
+    pub settled: bool,
 }
 
 /// One end of a partition's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Edge {
+pub enum Edge {
+    /// The first offset that is still there.
     Start,
+    /// The last stable offset: where a `read_committed` reader's log ends.
     Stable,
+    /// Where the log ends with what open transactions hold.
+    High,
 }
 
 /// An offset, or why the broker does not tell it.
@@ -62,10 +79,11 @@ pub type EdgeOffset = Result<i64, String>;
 /// Offsets where logs begin and end, or why one cannot be told.
 #[derive(Debug, Default)]
 pub struct Edges {
-    /// The first offset that is still there.
     pub starts: HashMap<TopicPartition, EdgeOffset>,
-    /// The last stable offset: where a `read_committed` reader's log ends.
     pub ends: HashMap<TopicPartition, EdgeOffset>,
+    pub highs: HashMap<TopicPartition, EdgeOffset>,
+    /// Identities of topics, where they have one that was told.
+    pub topic_ids: HashMap<String, String>,
 }
 
 /// How long librdkafka itself may work on a request to a group's coordinator: its limit.
@@ -131,32 +149,61 @@ impl Groups {
         self.each(groups, timeout, "committed offsets", Operation::Committed, |event| event.committed())
     }
 
-    /// Both edges of each partition, or why they cannot be told. Partitions of topics that do
-    /// not exist any more are left out.
+    /// Names of groups that are no consumer groups, in no order, with the protocol of
+    /// classic ones; it is empty for share and for streams groups, which librdkafka 2.12
+    /// does not tell apart.
     ///
     /// # Errors
-    /// When some question gets no answer at all.
-    pub fn edges(&self, partitions: &[TopicPartition], timeout: Duration) -> Result<Edges, GroupsError> {
+    /// When the brokers do not answer.
+    pub fn of_other_kinds(&self, timeout: Duration) -> Result<Vec<(String, String)>, GroupsError> {
+        let all = native::all_groups(self.client.inner(), timeout).map_err(problem("groups of all kinds"))?;
+        Ok(all.into_iter().filter(|(_, protocol)| protocol != "consumer").collect())
+    }
+
+    /// Edges of partitions, and identities of `topics`, or why one cannot be told.
+    /// Partitions of topics that do not exist any more are left out.
+    ///
+    /// # Errors
+    /// When some question about an edge gets no answer at all.
+    pub fn edges(
+        &self,
+        asked: &[(Edge, &[TopicPartition])],
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<Edges, GroupsError> {
         const WHAT: &str = "offsets of partitions";
         let deadline = Instant::now() + timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
         let queue = self.queue();
         let mut open = 0;
-        for partitions in partitions.chunks(PARTITIONS_PER_QUESTION) {
-            for edge in [Edge::Start, Edge::Stable] {
-                let left = deadline.saturating_duration_since(Instant::now());
-                queue.send(Request::Offsets { partitions, edge }, left).map_err(problem(WHAT))?;
+        for (edge, partitions) in asked {
+            for partitions in partitions.chunks(PARTITIONS_PER_QUESTION) {
+                queue.send(Request::Offsets { partitions, edge: *edge }, left()).map_err(problem(WHAT))?;
                 open += 1;
             }
         }
+        for topics in topics.chunks(PARTITIONS_PER_QUESTION) {
+            queue.send(Request::Topics(topics), left()).map_err(problem(WHAT))?;
+            open += 1;
+        }
         let mut edges = Edges::default();
         while open > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let event = queue.wait(left).ok_or_else(|| problem(WHAT)("no answer in time".to_owned()))?;
-            let offsets = event.offsets().map_err(problem(WHAT))?;
-            let edge =
-                if event.index() == Edge::Start as usize { &mut edges.starts } else { &mut edges.ends };
-            edge.extend(offsets);
+            let event = queue.wait(left()).ok_or_else(|| problem(WHAT)("no answer in time".to_owned()))?;
             open -= 1;
+            let offsets = match event.index() {
+                native::TOPICS => {
+                    match event.topic_ids() {
+                        Ok(ids) => edges.topic_ids.extend(ids),
+                        // Nothing but what a topic made anew would change hangs on it.
+                        Err(error) => tracing::debug!(error, "identities of topics are not known"),
+                    }
+                    continue;
+                }
+                index if index == Edge::Start as usize => &mut edges.starts,
+                index if index == Edge::Stable as usize => &mut edges.ends,
+                _ => &mut edges.highs,
+            };
+            offsets.extend(event.offsets().map_err(problem(WHAT))?);
         }
         Ok(edges)
     }

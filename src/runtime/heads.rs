@@ -21,6 +21,8 @@ const PARTITIONS_AT_ONCE: usize = 512;
 const BYTES_PER_PARTITION: &str = "65536";
 /// Time to look up the leaders of one topic.
 const LEADERS: Duration = Duration::from_secs(2);
+/// Why a record before the offset asked for comes.
+const BEGAN_AGAIN: &str = "the log begins again before what was asked for";
 /// How often the deadline is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -50,7 +52,8 @@ impl Heads {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "error")
+            // What is gone by the time it is read leaves the first that is still there.
+            .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false")
             // What waits is counted over all partitions together, and a partition whose turn
             // it is not because of that would wait a second.
@@ -76,19 +79,79 @@ impl Heads {
         let mut answers = HashMap::with_capacity(wanted.len());
         self.meet(wanted, deadline);
         for chunk in wanted.chunks(PARTITIONS_AT_ONCE) {
-            let mut open: HashSet<TopicPartition> = chunk.iter().map(|(place, _)| place.clone()).collect();
+            let mut open: HashMap<TopicPartition, i64> = chunk.iter().cloned().collect();
             match self.assign(chunk) {
-                Ok(()) => self.gather(&mut open, &mut answers, deadline),
+                Ok(()) => self.gather(deadline, |place, happened| {
+                    let Some(from) = open.get(&place).copied() else { return !open.is_empty() };
+                    let answer = match happened {
+                        Happened::Record(found) if found.offset < from => Err(BEGAN_AGAIN.to_owned()),
+                        Happened::Record(found) => Ok(Some(found)),
+                        Happened::End => Ok(None),
+                        Happened::Failed(problem) => Err(problem),
+                    };
+                    // Later records of the same fetch, or of a chunk that is done, say nothing new.
+                    open.remove(&place);
+                    answers.insert(place, answer);
+                    !open.is_empty()
+                }),
                 Err(error) => {
-                    answers.extend(open.drain().map(|place| (place, Err(error.to_string()))));
+                    answers.extend(open.drain().map(|(place, _)| (place, Err(error.to_string()))));
                 }
             }
-            answers.extend(open.into_iter().map(|place| (place, Err("no record came in time".to_owned()))));
+            let late = "no record came in time";
+            answers.extend(open.into_keys().map(|place| (place, Err(late.to_owned()))));
         }
+        self.rest();
+        answers
+    }
+
+    /// Counts the data records of each partition from the first offset on and before the
+    /// second. What could not be counted by the deadline is left out.
+    pub fn count(
+        &mut self,
+        wanted: &[(TopicPartition, i64, i64)],
+        deadline: Instant,
+    ) -> HashMap<TopicPartition, u64> {
+        let mut counted = HashMap::with_capacity(wanted.len());
+        for chunk in wanted.chunks(PARTITIONS_AT_ONCE) {
+            let starts: Vec<_> = chunk.iter().map(|(place, from, _)| (place.clone(), *from)).collect();
+            // Next offset that counts, end, records so far.
+            let mut open: HashMap<TopicPartition, (i64, i64, u64)> =
+                chunk.iter().map(|(place, from, to)| (place.clone(), (*from, *to, 0))).collect();
+            if self.assign(&starts).is_err() {
+                continue;
+            }
+            self.gather(deadline, |place, happened| {
+                let Some((next, to, records)) = open.get_mut(&place) else { return !open.is_empty() };
+                let ended = match happened {
+                    Happened::Record(found) => {
+                        if (*next..*to).contains(&found.offset) {
+                            (*next, *records) = (found.offset + 1, *records + 1);
+                        }
+                        found.offset + 1 >= *to
+                    }
+                    Happened::End => true,
+                    Happened::Failed(_) => {
+                        open.remove(&place);
+                        return !open.is_empty();
+                    }
+                };
+                if ended {
+                    let records = *records;
+                    open.remove(&place);
+                    counted.insert(place, records);
+                }
+                !open.is_empty()
+            });
+        }
+        self.rest();
+        counted
+    }
+
+    fn rest(&self) {
         if let Err(error) = self.consumer.unassign() {
             tracing::debug!(%error, "the reader of heads keeps its assignment");
         }
-        answers
     }
 
     /// Looks up the leaders of topics read for the first time: left to itself the client does
@@ -114,26 +177,17 @@ impl Heads {
         self.consumer.assign(&list)
     }
 
-    fn gather(
-        &self,
-        open: &mut HashSet<TopicPartition>,
-        answers: &mut HashMap<TopicPartition, Result<Option<Found>, String>>,
-        deadline: Instant,
-    ) {
-        while !open.is_empty() {
+    /// Hands on what happens until `more` wants no more, or the deadline comes.
+    fn gather(&self, deadline: Instant, mut more: impl FnMut(TopicPartition, Happened) -> bool) {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            let (place, answer) = match native::next(self.consumer.client(), left.min(POLL)) {
-                Some(Happened::Record { place, found }) => (place, Ok(Some(found))),
-                Some(Happened::End { place }) => (place, Ok(None)),
-                Some(Happened::Failed { place, problem }) => (place, Err(problem)),
-                Some(Happened::Else) | None => continue,
-            };
-            // Later records of the same fetch, or of a chunk that is done, say nothing new.
-            if open.remove(&place) {
-                answers.insert(place, answer);
+            if let Some((place, happened)) = native::next(self.consumer.client(), left.min(POLL))
+                && !more(place, happened)
+            {
+                return;
             }
         }
     }

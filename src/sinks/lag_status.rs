@@ -1,7 +1,10 @@
 //! Keeps the newest evaluation of each consumer group in Postgres, where every
 //! instance's HTTP interface reads it, and shows it as metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod shown;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,23 +12,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
 use crate::health::Health;
-use crate::metrics;
-use crate::model::lag::{LagEvaluation, LagStatus};
+use crate::model::lag::LagEvaluation;
 use crate::postgres::Database;
+use crate::runtime::clock;
 use crate::runtime::dead_letter::Reason;
 use crate::runtime::kafka::KafkaSettings;
 use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::topics;
 
+use shown::ShownGroups;
+
 /// Name of the role: `--stages`, consumer group, readiness.
 pub const ROLE: &str = "lag-status";
 
-/// Groups with metrics of their own at most: labels are bounded.
-const MOST_LABELS: usize = 500;
 /// Records kept with one transaction at most.
 const BATCH_RECORDS: usize = 1_000;
 /// Shortest and longest pause before Postgres is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often groups are looked for that nobody has heard of for too long to show them.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often rows of groups long gone are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -47,13 +52,24 @@ pub async fn run(
         retry: RETRY,
         commit_interval: positioned::COMMIT_INTERVAL,
     };
+    let shown = Arc::new(Mutex::new(ShownGroups::default()));
     let sink = || Sink {
         positions: Positions::new(database.clone(), kafka, ROLE),
         database: database.clone(),
-        labels: Labels::default(),
+        shown: Arc::clone(&shown),
         prune_at: Instant::now(),
     };
-    positioned::run(reading, kafka, health, shutdown, sink).await
+    // A group that is gone brings no record that could say so.
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            lock(&shown).sweep(clock::now());
+        }
+    };
+    tokio::select! {
+        result = positioned::run(reading, kafka, health, shutdown, sink) => result,
+        never = sweeping => never,
+    }
 }
 
 /// The last evaluation of each group. A record without a value says that a group is gone.
@@ -75,8 +91,12 @@ fn newest(records: &[&InboundRecord]) -> Result<BTreeMap<String, LagEvaluation>,
 struct Sink {
     database: Database,
     positions: Positions,
-    labels: Labels,
+    shown: Arc<Mutex<ShownGroups>>,
     prune_at: Instant,
+}
+
+fn lock(shown: &Mutex<ShownGroups>) -> std::sync::MutexGuard<'_, ShownGroups> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Keeper for Sink {
@@ -95,7 +115,7 @@ impl Keeper for Sink {
             let consumer = self.positions.consumer();
             let written = self.database.put_lag_status(consumer, &advances, &evaluations).await;
             if let Some(next) = self.positions.settle(next, written)? {
-                self.labels.show(newest.values());
+                lock(&self.shown).update(newest.values(), clock::now());
                 self.prune().await;
                 return Ok(next);
             }
@@ -111,54 +131,6 @@ impl Sink {
         self.prune_at = Instant::now() + PRUNE_EVERY;
         if let Err(error) = self.database.prune_lag_status().await {
             tracing::warn!(%error, "groups long gone are still kept");
-        }
-    }
-}
-
-/// The groups that have metrics.
-#[derive(Default)]
-struct Labels {
-    shown: BTreeSet<String>,
-}
-
-impl Labels {
-    fn show<'e>(&mut self, evaluations: impl Iterator<Item = &'e LagEvaluation>) {
-        for evaluation in evaluations {
-            let group = evaluation.consumer_group.as_str();
-            if !self.shown.contains(group) {
-                if self.shown.len() >= MOST_LABELS {
-                    continue;
-                }
-                self.shown.insert(group.to_owned());
-            }
-            metrics::LAG_GROUP_STATUS.gauge(&[group]).set(f64::from(severity(evaluation.status)));
-            metrics::LAG_GROUP_AGE_SECONDS.gauge(&[group]).set(evaluation.age_seconds);
-            if let Some(lag) = evaluation.lag {
-                metrics::LAG_GROUP_RECORDS.gauge(&[group]).set(lag as f64);
-            }
-            if let Some(replicas) = evaluation.replicas {
-                metrics::LAG_GROUP_REPLICAS.gauge(&[group]).set(f64::from(replicas));
-            }
-        }
-    }
-}
-
-/// As the metric's help spells it: 0 is OK, 9 the worst.
-fn severity(status: LagStatus) -> u8 {
-    let worse = LagStatus::ALL.iter().rev().take_while(|other| **other != status).count();
-    u8::try_from(worse).unwrap_or(u8::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn severities_are_those_the_metrics_help_names() {
-        for (number, status) in LagStatus::ALL.iter().rev().enumerate() {
-            assert_eq!(usize::from(severity(*status)), number);
-            let named = format!("{number} {}", status.name());
-            assert!(metrics::LAG_GROUP_STATUS.help.contains(&named), "{named}");
         }
     }
 }

@@ -199,6 +199,7 @@ fn samples(
             observations.into_iter().map(move |observation| LagSample {
                 consumer_group: group.to_owned(),
                 source: LagSource::Analytics,
+                group_type: None,
                 observed_at: at,
                 poll_samples: of,
                 observation,

@@ -92,3 +92,33 @@ async fn what_nobody_hears_of_any_more_is_unknown_and_then_not_listed() {
     assert_eq!(gone["status"], "UNKNOWN");
     assert_eq!(database.prune_lag_status().await.unwrap(), 0, "kept for a week");
 }
+
+#[tokio::test]
+async fn pages_go_on_behind_any_name() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let long = "x".repeat(600);
+    let groups = ["a\nb", "a\"b'c\\", "\u{7f}\t", "ä&cursor=1#%00", "…", &long, &format!("{long}y")];
+    let all: Vec<_> =
+        groups.iter().map(|group| evaluation(group, "2026-01-02T03:04:05.678Z", FUTURE)).collect();
+    put(&database, &all).await;
+    let console = Running::start(Settings::default(), database).await;
+    let (mut told, mut cursor) = (Vec::new(), String::new());
+    for page in 0.. {
+        assert!(page <= groups.len(), "it does not end: {told:?}");
+        let page: Value = console.get(&format!("/v1/lag?limit=1{cursor}")).await.json().await.unwrap();
+        told.extend(
+            page["items"].as_array().unwrap().iter().map(|item| item["group"].as_str().unwrap().to_owned()),
+        );
+        let Some(next) = page["next"].as_str() else { break };
+        assert!(next.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{next}");
+        cursor = format!("&cursor={next}");
+    }
+    told.sort_unstable();
+    let mut expected: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    // Not one of ours, not UTF-8, and a NUL in it.
+    for wrong in ["a%20b", "_w", "YQBi"] {
+        problem(console.get(&format!("/v1/lag?cursor={wrong}")).await, 400, "bad-parameters").await;
+    }
+}

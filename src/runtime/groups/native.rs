@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR as NO_ERROR;
 
-use super::{Edge, EdgeOffset, Listed, Membership, TopicPartition};
+use super::{Edge, EdgeOffset, Kind, Listed, Membership, TopicPartition};
 
 /// What is asked of one group.
 #[derive(Clone, Copy)]
@@ -33,7 +33,12 @@ pub(super) enum Request<'r> {
         partitions: &'r [TopicPartition],
         edge: Edge,
     },
+    /// The answer carries no edge: [`TOPICS`].
+    Topics(&'r [&'r str]),
 }
+
+/// What an answer about topics carries.
+pub(super) const TOPICS: usize = usize::MAX;
 
 /// Where answers come in.
 pub(super) struct Queue {
@@ -65,9 +70,10 @@ impl Queue {
                 Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS
             }
             Request::Offsets { .. } => Op::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
+            Request::Topics(_) => Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         };
         let options = Options::new(self.client, operation, timeout)?;
-        // SAFETY, for all four: client, options and queue are valid; librdkafka copies what
+        // SAFETY, for all five: client, options and queue are valid; librdkafka copies what
         // else it is given before it returns.
         match request {
             Request::ListGroups => unsafe {
@@ -102,11 +108,24 @@ impl Queue {
                 }
             }
             Request::Offsets { partitions, edge } => {
-                options.read_committed()?;
+                if edge != Edge::High {
+                    options.read_committed()?;
+                }
                 options.carry(edge as usize);
                 let list = PartitionList::new(partitions, edge)?;
                 unsafe {
                     sys::rd_kafka_ListOffsets(self.client, list.native, options.native, self.native);
+                }
+            }
+            Request::Topics(topics) => {
+                options.carry(TOPICS);
+                let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
+                let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+                unsafe {
+                    let topics =
+                        sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+                    sys::rd_kafka_DescribeTopics(self.client, topics, options.native, self.native);
+                    sys::rd_kafka_TopicCollection_destroy(topics);
                 }
             }
         }
@@ -194,7 +213,7 @@ impl PartitionList {
         use sys::rd_kafka_OffsetSpec_t as Spec;
         let offset = match edge {
             Edge::Start => Spec::RD_KAFKA_OFFSET_SPEC_EARLIEST,
-            Edge::Stable => Spec::RD_KAFKA_OFFSET_SPEC_LATEST,
+            Edge::Stable | Edge::High => Spec::RD_KAFKA_OFFSET_SPEC_LATEST,
         } as i64;
         let capacity = i32::try_from(partitions.len()).map_err(|_| "too many partitions".to_owned())?;
         // SAFETY: the list is valid until it is dropped, and names are copied into it.
@@ -250,6 +269,7 @@ impl Event {
                     name: text(sys::rd_kafka_ConsumerGroupListing_group_id(*group)),
                     empty: sys::rd_kafka_ConsumerGroupListing_state(*group)
                         == sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY,
+                    kind: kind(sys::rd_kafka_ConsumerGroupListing_type(*group)),
                 })
                 .collect())
         }
@@ -273,13 +293,21 @@ impl Event {
             let mut assigned = Vec::new();
             for index in 0..members {
                 let member = sys::rd_kafka_ConsumerGroupDescription_member(group, index);
-                let assignment = sys::rd_kafka_MemberDescription_assignment(member);
-                if !assignment.is_null() {
-                    let list = sys::rd_kafka_MemberAssignment_partitions(assignment);
-                    assigned.extend(elements(list).iter().map(|place| (text(place.topic), place.partition)));
+                // What it reads, and what it is about to: the brokers hand partitions over.
+                for assignment in [
+                    sys::rd_kafka_MemberDescription_assignment(member),
+                    sys::rd_kafka_MemberDescription_target_assignment(member),
+                ] {
+                    if !assignment.is_null() {
+                        let list = sys::rd_kafka_MemberAssignment_partitions(assignment);
+                        assigned
+                            .extend(elements(list).iter().map(|place| (text(place.topic), place.partition)));
+                    }
                 }
             }
-            Ok(Membership { members: u32::try_from(members).unwrap_or(u32::MAX), assigned })
+            let settled = sys::rd_kafka_ConsumerGroupDescription_state(group)
+                == sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+            Ok(Membership { members: u32::try_from(members).unwrap_or(u32::MAX), assigned, settled })
         }
     }
 
@@ -333,6 +361,32 @@ impl Event {
         }
     }
 
+    /// Identities of topics, of those that have one.
+    pub fn topic_ids(&self) -> Result<Vec<(String, String)>, String> {
+        self.succeeded()?;
+        // SAFETY: as above.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(self.native);
+            if result.is_null() {
+                return Err(UNEXPECTED.to_owned());
+            }
+            let mut count = 0;
+            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+            Ok(array(topics, count)
+                .iter()
+                .filter(|topic| told(sys::rd_kafka_TopicDescription_error(**topic)).is_ok())
+                .filter_map(|topic| {
+                    let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
+                    // Brokers before 2.8 know none.
+                    let none = sys::rd_kafka_Uuid_most_significant_bits(id) == 0
+                        && sys::rd_kafka_Uuid_least_significant_bits(id) == 0;
+                    let name = text(sys::rd_kafka_TopicDescription_name(*topic));
+                    (!none).then(|| (name, text(sys::rd_kafka_Uuid_base64str(id))))
+                })
+                .collect())
+        }
+    }
+
     fn succeeded(&self) -> Result<(), String> {
         // SAFETY: the event is valid, and so is its text as long.
         unsafe {
@@ -351,6 +405,47 @@ impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: came from a poll and is destroyed once.
         unsafe { sys::rd_kafka_event_destroy(self.native) }
+    }
+}
+
+fn kind(native: sys::rd_kafka_consumer_group_type_t) -> Option<Kind> {
+    match native {
+        sys::rd_kafka_consumer_group_type_t::RD_KAFKA_CONSUMER_GROUP_TYPE_CLASSIC => Some(Kind::Classic),
+        sys::rd_kafka_consumer_group_type_t::RD_KAFKA_CONSUMER_GROUP_TYPE_CONSUMER => Some(Kind::Consumer),
+        _ => None,
+    }
+}
+
+/// All groups of all kinds, and the protocol of those that are classic ones. Blocks.
+///
+/// The only request of librdkafka's that does not leave out groups it has no use for.
+pub(super) fn all_groups<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Result<Vec<(String, String)>, String> {
+    let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
+    let mut list = ptr::null();
+    // SAFETY: the client is borrowed; the list is ours until it is destroyed, its groups have
+    // the length that stands beside them, and nothing that points into it leaves.
+    unsafe {
+        match sys::rd_kafka_list_groups(client.native_ptr(), ptr::null(), &raw mut list, timeout_ms) {
+            NO_ERROR => {}
+            error => {
+                // A part of it may be there, which is as good as nothing.
+                if !list.is_null() {
+                    sys::rd_kafka_group_list_destroy(list);
+                }
+                return Err(RDKafkaErrorCode::from(error).to_string());
+            }
+        }
+        let Some(held) = list.as_ref() else { return Err(UNEXPECTED.to_owned()) };
+        let groups = match held.groups.is_null() || held.group_cnt <= 0 {
+            true => &[],
+            false => slice::from_raw_parts(held.groups, held.group_cnt as usize),
+        };
+        let found = groups.iter().map(|group| (text(group.group), text(group.protocol_type))).collect();
+        sys::rd_kafka_group_list_destroy(list);
+        Ok(found)
     }
 }
 

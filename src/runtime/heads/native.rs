@@ -12,25 +12,19 @@ use rdkafka_sys as sys;
 use super::Found;
 use crate::runtime::groups::TopicPartition;
 
+/// What happened to a partition.
 pub(super) enum Happened {
-    Record {
-        place: TopicPartition,
-        found: Found,
-    },
+    Record(Found),
     /// Nothing more before the last stable offset.
-    End {
-        place: TopicPartition,
-    },
-    Failed {
-        place: TopicPartition,
-        problem: String,
-    },
-    /// Something that is not about a partition.
-    Else,
+    End,
+    Failed(String),
 }
 
-/// Waits for the next event of the consumer.
-pub(super) fn next<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Option<Happened> {
+/// Waits for the next event of the consumer that is about a partition.
+pub(super) fn next<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Option<(TopicPartition, Happened)> {
     let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
     // SAFETY: the client is borrowed; queue and event are ours until they are destroyed, and
     // nothing that points into them leaves.
@@ -44,49 +38,50 @@ pub(super) fn next<C: ClientContext>(client: &Client<C>, timeout: Duration) -> O
         let happened = match sys::rd_kafka_event_type(event) {
             sys::RD_KAFKA_EVENT_FETCH => record(event),
             sys::RD_KAFKA_EVENT_ERROR => error(event),
-            _ => Happened::Else,
+            _ => None,
         };
         sys::rd_kafka_event_destroy(event);
-        Some(happened)
+        happened
     }
 }
 
 /// # Safety
 /// The event is a valid one of a fetch.
-unsafe fn record(event: *mut sys::rd_kafka_event_t) -> Happened {
+unsafe fn record(event: *mut sys::rd_kafka_event_t) -> Option<(TopicPartition, Happened)> {
     unsafe {
         let message = sys::rd_kafka_event_message_next(event);
-        let Some(seen) = message.as_ref() else { return Happened::Else };
+        let seen = message.as_ref()?;
         if seen.rkt.is_null() {
-            return Happened::Else;
+            return None;
         }
         let topic = CStr::from_ptr(sys::rd_kafka_topic_name(seen.rkt)).to_string_lossy().into_owned();
         let place = (topic, seen.partition);
         match RDKafkaErrorCode::from(seen.err) {
             RDKafkaErrorCode::NoError => {}
-            RDKafkaErrorCode::PartitionEOF => return Happened::End { place },
-            other => return Happened::Failed { place, problem: other.to_string() },
+            RDKafkaErrorCode::PartitionEOF => return Some((place, Happened::End)),
+            other => return Some((place, Happened::Failed(other.to_string()))),
         }
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         let timestamp_ms = sys::rd_kafka_message_timestamp(message, &raw mut kind);
         let known = kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         let found = Found { offset: seen.offset, timestamp_ms: known.then_some(timestamp_ms) };
-        Happened::Record { place, found }
+        Some((place, Happened::Record(found)))
     }
 }
 
 /// # Safety
 /// The event is a valid one of an error.
-unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Happened {
+unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Option<(TopicPartition, Happened)> {
     unsafe {
         let named = sys::rd_kafka_event_topic_partition(event);
-        let Some(place) = named.as_ref() else { return Happened::Else };
+        let place = named.as_ref()?;
         let topic = CStr::from_ptr(place.topic).to_string_lossy().into_owned();
         let place = (topic, place.partition);
         sys::rd_kafka_topic_partition_destroy(named);
-        match RDKafkaErrorCode::from(sys::rd_kafka_event_error(event)) {
-            RDKafkaErrorCode::PartitionEOF => Happened::End { place },
-            other => Happened::Failed { place, problem: other.to_string() },
-        }
+        let happened = match RDKafkaErrorCode::from(sys::rd_kafka_event_error(event)) {
+            RDKafkaErrorCode::PartitionEOF => Happened::End,
+            other => Happened::Failed(other.to_string()),
+        };
+        Some((place, happened))
     }
 }

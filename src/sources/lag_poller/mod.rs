@@ -5,6 +5,8 @@
 
 mod choice;
 mod cluster;
+mod name;
+mod others;
 mod spans;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,6 +12,8 @@ struct Span {
     from: i64,
     to: i64,
     head: Option<Found>,
+    /// Data records from the head up to this offset, where they were counted.
+    counted: Option<(i64, u64)>,
     /// Asked for since the last [`Spans::forget_unused`].
     used: bool,
 }
@@ -40,6 +42,8 @@ impl Spans {
             return Known::Nothing;
         }
         let Some(spans) = self.places.get_mut(place) else { return Known::ReadFrom(from) };
+        // A head beyond the end is of a log that is not there any more.
+        spans.retain(|span| span.head.is_none_or(|head| head.offset < end));
         match spans.iter_mut().find(|span| span.from <= from && from <= span.to) {
             None => Known::ReadFrom(from),
             Some(span) => {
@@ -58,9 +62,33 @@ impl Spans {
         let to = found.map_or(end, |head| head.offset);
         let spans = self.places.entry(place.clone()).or_default();
         match spans.iter_mut().find(|span| span.head.is_none() && span.to == from) {
-            Some(span) => *span = Span { to, head: found, used: true, ..*span },
-            None => spans.push(Span { from, to, head: found, used: true }),
+            Some(span) => *span = Span { to, head: found, counted: None, used: true, ..*span },
+            None => spans.push(Span { from, to, head: found, counted: None, used: true }),
         }
+    }
+
+    /// Data records from the head at `offset` up to `end`, where they were counted; else where
+    /// to count on from, and those before.
+    pub fn counted(&self, place: &TopicPartition, offset: i64, end: i64) -> Result<u64, (i64, u64)> {
+        let spans = self.places.get(place).map_or(&[][..], Vec::as_slice);
+        let of_head = spans.iter().filter(|span| span.head.is_some_and(|head| head.offset == offset));
+        match of_head.filter_map(|span| span.counted).max() {
+            Some((to, records)) if to >= end => Ok(records),
+            Some(so_far) => Err(so_far),
+            None => Err((offset, 0)),
+        }
+    }
+
+    /// Keeps that there are so many data records from the head at `offset` up to `end`.
+    pub fn learn_count(&mut self, place: &TopicPartition, offset: i64, end: i64, records: u64) {
+        let Some(spans) = self.places.get_mut(place) else { return };
+        let of_head = spans.iter_mut().filter(|span| span.head.is_some_and(|head| head.offset == offset));
+        of_head.for_each(|span| span.counted = Some((end, records)));
+    }
+
+    /// The topic was made anew: nothing that was read of it is true any more.
+    pub fn forget_topic(&mut self, topic: &str) {
+        self.places.retain(|(of, _), _| of != topic);
     }
 
     /// Drops what nobody asked for since the last time: at most one span per group and
@@ -107,6 +135,30 @@ mod tests {
         spans.learn(&place(), 9, 12, Some(found(10)));
         assert_eq!(spans.look_up(&place(), 5, 12), Known::Head(found(10)));
         assert_eq!(spans.look_up(&place(), 12, 12), Known::Nothing, "at the end");
+    }
+
+    #[test]
+    fn records_are_counted_on_from_where_the_count_ended() {
+        let mut spans = Spans::default();
+        spans.learn(&place(), 5, 9, Some(found(7)));
+        assert_eq!(spans.counted(&place(), 7, 9), Err((7, 0)));
+        spans.learn_count(&place(), 7, 9, 1);
+        assert_eq!(spans.counted(&place(), 7, 9), Ok(1));
+        assert_eq!(spans.counted(&place(), 7, 20), Err((9, 1)));
+        spans.learn(&place(), 8, 20, Some(found(8)));
+        assert_eq!(spans.counted(&place(), 8, 20), Err((8, 0)), "of another head");
+    }
+
+    #[test]
+    fn what_was_known_of_a_log_is_not_true_of_another_one() {
+        let mut spans = Spans::default();
+        spans.learn(&place(), 5, 900, Some(found(800)));
+        assert_eq!(spans.look_up(&place(), 5, 20), Known::ReadFrom(5), "it ends before that head");
+        spans.learn(&place(), 5, 20, Some(found(5)));
+        spans.forget_topic("another");
+        assert_eq!(spans.look_up(&place(), 5, 20), Known::Head(found(5)));
+        spans.forget_topic("t");
+        assert_eq!(spans.look_up(&place(), 5, 20), Known::ReadFrom(5));
     }
 
     #[test]

@@ -23,10 +23,14 @@ impl Lag {
         let as_they_are = if members > 0 { members } else { measured.members_before.max(1) };
         let most = measured.parts.max(1);
         let (action, replicas) = match leading.status {
-            // More consumers would read nothing that is lost, and wait in the same line.
-            LagStatus::DataLoss | LagStatus::Rewind | LagStatus::MissingGroup => {
-                (Action::Investigate, as_they_are)
-            }
+            _ if leading.may_mend_itself => (Action::Hold, as_they_are),
+            // More consumers would read nothing that is lost, and wait in the same line; those
+            // that are there read what they are told to.
+            LagStatus::DataLoss
+            | LagStatus::BeyondEnd
+            | LagStatus::Abandoned
+            | LagStatus::Rewind
+            | LagStatus::MissingGroup => (Action::Investigate, as_they_are),
             LagStatus::Stopped | LagStatus::Stalled => (Action::Restart, as_they_are),
             LagStatus::Error | LagStatus::Warning => self.for_a_slow_group(measured, as_they_are, most),
             LagStatus::Unknown | LagStatus::Uncommitted => (Action::Hold, as_they_are),
@@ -63,6 +67,8 @@ fn without_members(status: LagStatus) -> Action {
     match status {
         LagStatus::Stopped | LagStatus::Stalled => Action::Restart,
         LagStatus::DataLoss
+        | LagStatus::BeyondEnd
+        | LagStatus::Abandoned
         | LagStatus::Rewind
         | LagStatus::Error
         | LagStatus::Warning

@@ -40,6 +40,8 @@ impl Episode {
     ) -> Call {
         match status {
             LagStatus::DataLoss
+            | LagStatus::BeyondEnd
+            | LagStatus::Abandoned
             | LagStatus::Stopped
             | LagStatus::Stalled
             | LagStatus::Rewind

@@ -1,10 +1,12 @@
 //! Lag samples → how each consumer group is, and what help it needs.
 
 mod advice;
+mod ends;
 mod episode;
 mod history;
 mod poll;
 mod replicas;
+mod rhythm;
 pub mod rules;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ use crate::flow::{Declaration, Outputs, Record, Stage, Step};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::lag::{
-    AuditAction, LagEvaluation, LagInputs, LagParameters, LagSample, LagSource, LagStatus,
+    AuditAction, LagEvaluation, LagInputs, LagParameters, LagReason, LagSample, LagSource, LagStatus,
 };
 use crate::topics;
 
@@ -33,7 +35,7 @@ pub static DECLARATION: Declaration = Declaration {
     input: &topics::CONSUMER_LAG,
     outputs: &[&topics::LAG_STATUS, &topics::LAG_EVALUATIONS],
     changelog: &topics::LAG_CHANGELOG,
-    state_version: 1,
+    state_version: 2,
     lateness: Duration::from_secs(300),
 };
 
@@ -76,7 +78,9 @@ impl Lag {
 pub struct State {
     /// Sequence of the last decision.
     sequence: u64,
-    sources: BTreeMap<LagSource, Polled>,
+    /// History. It has another name than in version 1, which is forgotten.
+    #[serde(default)]
+    polled: BTreeMap<LagSource, Polled>,
     #[serde(default)]
     status: Option<(LagStatus, Timestamp)>,
     #[serde(default)]
@@ -103,7 +107,7 @@ impl Stage for Lag {
         if sample.poll_samples == 0 {
             return Step::Rejected("pollSamples is 0, and this is one".into());
         }
-        match state.sources.entry(sample.source).or_default().take(&sample, &self.thresholds) {
+        match state.polled.entry(sample.source).or_default().take(&sample, &self.thresholds) {
             Taken::Old => return Step::NoOp("poll_is_over"),
             Taken::Gathered => {}
             Taken::SummedUp => self.evaluate(record, state, &sample, outputs),
@@ -116,7 +120,7 @@ impl Lag {
     fn evaluate(&self, record: &Record<'_>, state: &mut State, sample: &LagSample, outputs: &mut Outputs) {
         let now = sample.observed_at;
         let fresh: Vec<(LagSource, &Summary)> = state
-            .sources
+            .polled
             .iter()
             .filter_map(|(source, polled)| Some((*source, polled.summary.as_ref()?)))
             .filter(|(source, summary)| summary.observed_at.plus(self.life(*source)) >= now)
@@ -129,8 +133,12 @@ impl Lag {
             Some((status, since)) if status == leading.status => since,
             _ => now,
         };
-        let mut reasons: Vec<_> = fresh.iter().flat_map(|(_, summary)| summary.reasons.clone()).collect();
-        reasons.sort_by_key(|reason| reason.status);
+        let mut reasons: Vec<LagReason> = fresh
+            .iter()
+            .flat_map(|(_, summary)| &summary.reasons)
+            .map(|reason| reason.told.clone())
+            .collect();
+        reasons.sort_by_key(|reason| rules::rank(&reason.rule));
         // What only the brokers know, whichever source is worse.
         let measured = fresh.iter().map(|(_, summary)| *summary).find(|summary| summary.members.is_some());
         let measured = measured.unwrap_or(leading);
@@ -139,6 +147,7 @@ impl Lag {
         let exceeded = fresh.iter().any(|(_, summary)| summary.exceeded);
         let evaluation = LagEvaluation {
             consumer_group: record.key.into(),
+            group_type: fresh.iter().find_map(|(_, summary)| summary.group_type),
             observed_at: now,
             valid_until: now.plus(self.life(sample.source)),
             status: leading.status,
@@ -151,6 +160,7 @@ impl Lag {
             arrival_per_second: measured.arrival_per_second,
             drain_per_second: measured.drain_per_second,
             catch_up_seconds: measured.catch_up_seconds,
+            open_transaction_seconds: measured.open_transaction_ms.map(|ms| ms as f64 / 1_000.0),
             replicas: advice.replicas,
             recommended_action: advice.action,
             audit_action: match exceeded {

@@ -1,14 +1,16 @@
 //! One poll of one group by one source: gathered sample by sample, then summed up.
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::history::{Moved, Part};
 use super::replicas::Rates;
+use super::rhythm::Rhythm;
 use super::rules::{self, POLL_INCOMPLETE, Thresholds, Verdict};
 use crate::model::Timestamp;
-use crate::model::lag::{LagEvidence, LagReason, LagSample, LagStatus, Observation};
+use crate::model::lag::{GroupType, LagEvidence, LagReason, LagSample, LagStatus, Observation, PartitionLag};
 
 /// What is kept of one group by one source.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -19,11 +21,33 @@ pub struct Polled {
     /// The newest poll that was summed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    parts: BTreeMap<String, BTreeMap<i32, Part>>,
+    topics: BTreeMap<String, Topic>,
     rates: Rates,
+    rhythm: Rhythm,
     /// Members when there last were any.
     #[serde(default)]
     members_before: u32,
+}
+
+/// The partitions of a topic, as long as it is the same topic.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Topic {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    parts: BTreeMap<i32, Part>,
+}
+
+impl Topic {
+    /// A topic that was deleted and made again is another log under the same name.
+    fn meet(&mut self, at: Timestamp, id: Option<&str>) {
+        let Some(id) = id else { return };
+        match self.id.as_deref() {
+            Some(known) if known == id => return,
+            Some(_) => self.parts.values_mut().for_each(|part| part.restart(at)),
+            None => {}
+        }
+        self.id = Some(id.to_owned());
+    }
 }
 
 /// A poll whose samples are coming in.
@@ -40,13 +64,17 @@ struct Gathered {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub observed_at: Timestamp,
+    pub group_type: Option<GroupType>,
     /// Worst first, one per rule.
-    pub reasons: Vec<LagReason>,
+    pub reasons: Vec<Reason>,
     pub status: LagStatus,
+    /// All that has this status may mend itself yet.
+    pub may_mend_itself: bool,
     /// What the worst part was judged by.
     pub worst: Option<LagEvidence>,
     pub lag: Option<u64>,
     pub age_ms: u64,
+    pub open_transaction_ms: Option<u64>,
     pub parts: u32,
     pub members: Option<u32>,
     /// Members when there last were any.
@@ -58,6 +86,13 @@ pub struct Summary {
     pub needed: Option<u32>,
     /// A threshold of the seed's was exceeded.
     pub exceeded: bool,
+}
+
+/// A rule that answered, and how bad its example is beside others it answered for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    pub told: LagReason,
+    weight: (u64, u64),
 }
 
 /// What became of a sample.
@@ -82,11 +117,16 @@ impl Polled {
         if superseded {
             self.sum_up(thresholds);
         }
-        let mut open = self.open.take().unwrap_or_else(|| Gathered::new(at, sample.poll_samples));
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                self.begin(at, &sample.observation, thresholds);
+                Gathered::new(at, sample)
+            }
+        };
         let evidence = match &sample.observation {
             Observation::Partition(seen) => {
-                let part = self.parts.entry(seen.topic.clone()).or_default().entry(seen.partition);
-                let (evidence, Moved { drained, arrived }) = part.or_default().take(at, seen, thresholds);
+                let (evidence, Moved { drained, arrived }) = self.take_partition(at, seen, thresholds);
                 open.moved = (open.moved.0 + drained, open.moved.1 + arrived);
                 evidence
             }
@@ -101,14 +141,32 @@ impl Polled {
         if complete || superseded { Taken::SummedUp } else { Taken::Gathered }
     }
 
+    fn begin(&mut self, at: Timestamp, first: &Observation, thresholds: &Thresholds) {
+        if let Observation::Partition(PartitionLag { committed_sum: Some(sum), .. }) = first {
+            self.rhythm.note(at.as_millis(), *sum, thresholds);
+        }
+    }
+
+    fn take_partition(
+        &mut self,
+        at: Timestamp,
+        seen: &PartitionLag,
+        thresholds: &Thresholds,
+    ) -> (LagEvidence, Moved) {
+        let topic = self.topics.entry(seen.topic.clone()).or_default();
+        topic.meet(at, seen.topic_id.as_deref());
+        let part = topic.parts.entry(seen.partition).or_default();
+        part.take(at, seen, self.rhythm.pace(thresholds), thresholds)
+    }
+
     fn sum_up(&mut self, thresholds: &Thresholds) {
         let Some(Gathered { observed_at, expected, received, mut summary, moved }) = self.open.take() else {
             return;
         };
         if received < expected {
-            summary.note(&POLL_INCOMPLETE, None);
+            summary.note(&POLL_INCOMPLETE, None, (0, 0));
         }
-        let known = summary.reasons.iter().all(|reason| reason.status != LagStatus::Unknown);
+        let known = summary.reasons.iter().all(|reason| reason.told.status != LagStatus::Unknown);
         if known {
             self.forget_others_than_of(&summary);
         }
@@ -120,6 +178,7 @@ impl Polled {
                 self.members_before = members;
             }
             let lag = summary.lag.unwrap_or(0);
+            self.rhythm.end_poll(observed_at.as_millis(), lag > 0);
             let rate = self.rates.rate();
             summary.arrival_per_second = rate.map(|rate| rate.arrival);
             summary.drain_per_second = rate.map(|rate| rate.drain);
@@ -133,30 +192,38 @@ impl Polled {
     /// Partitions that were not in a poll are no longer the group's: their time of the
     /// newest sample is older.
     fn forget_others_than_of(&mut self, summary: &Summary) {
-        for parts in self.parts.values_mut() {
-            parts.retain(|_, part| part.seen_at() == summary.observed_at);
+        for topic in self.topics.values_mut() {
+            topic.parts.retain(|_, part| part.seen_at() == summary.observed_at);
         }
-        self.parts.retain(|_, parts| !parts.is_empty());
+        self.topics.retain(|_, topic| !topic.parts.is_empty());
     }
 }
 
 impl Gathered {
-    fn new(observed_at: Timestamp, expected: u32) -> Self {
-        Self { observed_at, expected, received: 0, moved: (0, 0), summary: Summary::new(observed_at) }
+    fn new(observed_at: Timestamp, first: &LagSample) -> Self {
+        let summary = Summary { group_type: first.group_type, ..Summary::new(observed_at) };
+        Self { observed_at, expected: first.poll_samples, received: 0, moved: (0, 0), summary }
     }
 
     fn add(&mut self, evidence: &LagEvidence, verdicts: &[Verdict], thresholds: &Thresholds) {
         self.received += 1;
         let summary = &mut self.summary;
-        let worst = verdicts.iter().map(|verdict| verdict.status).min().unwrap_or(LagStatus::Ok);
-        let standing = summary.worst.as_ref().map(|held| (summary.status, std::cmp::Reverse(held.age_ms)));
-        if standing.is_none_or(|standing| (worst, std::cmp::Reverse(evidence.age_ms)) < standing) {
+        let place = place(&evidence.observation);
+        let worst = verdicts.iter().min_by_key(|verdict| rules::rank(verdict.rule)).unwrap_or(&rules::OK);
+        if summary.is_topped_by(worst.status, evidence, place.as_deref()) {
             summary.worst = Some(evidence.clone());
         }
+        let may_mend_itself = thresholds.may_mend_itself(worst, evidence);
+        match worst.status.cmp(&summary.status) {
+            Ordering::Less => summary.may_mend_itself = may_mend_itself,
+            Ordering::Equal => summary.may_mend_itself &= may_mend_itself,
+            Ordering::Greater => {}
+        }
         for verdict in verdicts.iter().filter(|verdict| **verdict != rules::OK) {
-            summary.note(verdict, place(&evidence.observation).as_deref());
+            summary.note(verdict, place.as_deref(), (evidence.lost, evidence.age_ms));
         }
         summary.age_ms = summary.age_ms.max(evidence.age_ms);
+        summary.open_transaction_ms = summary.open_transaction_ms.max(evidence.open_transaction_ms);
         match &evidence.observation {
             Observation::Partition(seen) => {
                 summary.parts += 1;
@@ -173,7 +240,7 @@ impl Gathered {
                 summary.exceeded |= verdicts.iter().any(|verdict| *verdict != rules::OK);
             }
             Observation::Idle { members } => summary.members = Some(*members),
-            Observation::Missing {} | Observation::Failed { .. } => {}
+            Observation::Missing {} | Observation::Failed { .. } | Observation::NotJudged { .. } => {}
         }
     }
 }
@@ -182,11 +249,14 @@ impl Summary {
     fn new(observed_at: Timestamp) -> Self {
         Self {
             observed_at,
+            group_type: None,
             reasons: Vec::new(),
             status: LagStatus::Ok,
+            may_mend_itself: false,
             worst: None,
             lag: None,
             age_ms: 0,
+            open_transaction_ms: None,
             parts: 0,
             members: None,
             members_before: 0,
@@ -198,19 +268,31 @@ impl Summary {
         }
     }
 
-    fn note(&mut self, verdict: &Verdict, place: Option<&str>) {
+    /// Whether this is worse than the worst so far, in whatever order they come.
+    fn is_topped_by(&self, status: LagStatus, evidence: &LagEvidence, at: Option<&str>) -> bool {
+        let Some(held) = &self.worst else { return true };
+        let held_at = place(&held.observation);
+        (status, Reverse(evidence.age_ms), at) < (self.status, Reverse(held.age_ms), held_at.as_deref())
+    }
+
+    fn note(&mut self, verdict: &Verdict, place: Option<&str>, weight: (u64, u64)) {
         self.status = self.status.min(verdict.status);
-        if let Some(known) = self.reasons.iter_mut().find(|reason| reason.rule == verdict.rule) {
-            known.count += 1;
+        if let Some(known) = self.reasons.iter_mut().find(|reason| reason.told.rule == verdict.rule) {
+            known.told.count += 1;
+            if (Reverse(weight), place) < (Reverse(known.weight), known.told.example.as_deref()) {
+                known.told.example = place.map(str::to_owned);
+                known.weight = weight;
+            }
             return;
         }
-        self.reasons.push(LagReason {
+        let told = LagReason {
             status: verdict.status,
             rule: verdict.rule.into(),
             count: 1,
             example: place.map(str::to_owned),
-        });
-        self.reasons.sort_by_key(|reason| reason.status);
+        };
+        self.reasons.push(Reason { told, weight });
+        self.reasons.sort_by_key(|reason| rules::rank(&reason.told.rule));
     }
 }
 
@@ -226,12 +308,20 @@ fn bare(observation: Observation) -> LagEvidence {
         lag: 0,
         age_ms,
         lost: 0,
+        lost_polls: 0,
+        beyond_polls: 0,
         still_ms: 0,
         deserted_polls: 0,
+        read_by_member: false,
+        silent_polls: 0,
+        silence_ms: 0,
+        usual_wait_ms: 0,
         error_polls: 0,
         warning_polls: 0,
         trend: None,
         rewound_from: None,
+        rewound_ms: 0,
+        open_transaction_ms: None,
     }
 }
 
@@ -239,7 +329,7 @@ fn place(observation: &Observation) -> Option<String> {
     match observation {
         Observation::Partition(seen) => Some(format!("{}/{}", seen.topic, seen.partition)),
         Observation::EventType(seen) => Some(seen.event_type.clone()),
-        Observation::Failed { reason } => Some(reason.clone()),
+        Observation::Failed { reason } | Observation::NotJudged { reason } => Some(reason.clone()),
         Observation::Idle { .. } | Observation::Missing {} => None,
     }
 }

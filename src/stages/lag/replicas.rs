@@ -19,6 +19,9 @@ const UTILISATION: f64 = 0.8;
 pub struct Rates {
     /// Time in ms, offsets worked off and arrived since the first poll.
     polls: VecDeque<(i64, u64, u64)>,
+    /// The poll from which on members had enough to do, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    busy_since: Option<i64>,
     /// Records per second that one member managed while there was enough to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     capacity: Option<f64>,
@@ -42,13 +45,17 @@ impl Rates {
         thresholds: &Thresholds,
     ) {
         let now = at.as_millis();
-        let (_, drained_before, arrived_before) = self.polls.back().copied().unwrap_or_default();
+        let (before, drained_before, arrived_before) = self.polls.back().copied().unwrap_or((now, 0, 0));
         self.polls.push_back((now, drained_before + drained, arrived_before + arrived));
         let oldest = now - i64::try_from(thresholds.history_ms).unwrap_or(i64::MAX);
         while self.polls.len() > MOST_POLLS || self.polls.front().is_some_and(|(at, ..)| *at < oldest) {
             self.polls.pop_front();
         }
-        if let (Some(members), Some(rate)) = (busy_members.filter(|members| *members > 0), self.rate())
+        let busy_members = busy_members.filter(|members| *members > 0);
+        self.busy_since = busy_members.map(|_| self.busy_since.unwrap_or(before));
+        // Idle time before says nothing of what they can do.
+        if let (Some(members), Some(since)) = (busy_members, self.busy_since)
+            && let Some(rate) = self.rate_since(since)
             && rate.drain > 0.0
         {
             self.capacity = Some(rate.drain / f64::from(members));
@@ -58,11 +65,12 @@ impl Rates {
     /// Over the last minute, or since the poll before where that is longer ago.
     /// `None` before the second poll.
     pub fn rate(&self) -> Option<Rate> {
+        self.rate_since(i64::MIN)
+    }
+
+    fn rate_since(&self, since: i64) -> Option<Rate> {
         let (now, drained, arrived) = *self.polls.back()?;
-        let earlier = self.polls.iter().rev().skip(1);
-        let within = |at: i64| now - at <= RATE_WINDOW_MS;
-        let (at, drained_then, arrived_then) =
-            earlier.clone().take_while(|(at, ..)| within(*at)).last().or_else(|| earlier.clone().next())?;
+        let (at, drained_then, arrived_then) = self.recent(now).take_while(|(at, ..)| *at >= since).last()?;
         let seconds = (now - at) as f64 / 1_000.0;
         (seconds > 0.0).then(|| Rate {
             arrival: (arrived - arrived_then) as f64 / seconds,
@@ -70,13 +78,30 @@ impl Rates {
         })
     }
 
-    /// `lag / (drain − arrival)`: `None` where the group does not catch up.
+    /// Polls before the newest of the last minute, or the one before where that is longer
+    /// ago; newest first.
+    fn recent(&self, now: i64) -> impl Iterator<Item = (i64, u64, u64)> {
+        let earlier = self.polls.iter().rev().skip(1).copied();
+        earlier
+            .enumerate()
+            .take_while(move |(age, (at, ..))| *age == 0 || now - at <= RATE_WINDOW_MS)
+            .map(|(_, poll)| poll)
+    }
+
+    /// `lag / (drain − arrival)`, as they have been since the backlog of the last minute was
+    /// greatest: a burst that is over arrives no more. `None` where the group does not catch
+    /// up.
     pub fn catch_up_seconds(&self, lag: u64) -> Option<f64> {
         if lag == 0 {
             return Some(0.0);
         }
-        let rate = self.rate()?;
-        (rate.drain > rate.arrival).then(|| lag as f64 / (rate.drain - rate.arrival))
+        let (now, drained, arrived) = *self.polls.back()?;
+        let backlog = |drained: u64, arrived: u64| i128::from(arrived) - i128::from(drained);
+        let newest_first = self.recent(now).map(|(at, drained, arrived)| (backlog(drained, arrived), at));
+        // Of equals the last, which is the earliest.
+        let (most, at) = newest_first.max_by_key(|(backlog, _)| *backlog)?;
+        let worked_off = most - backlog(drained, arrived);
+        (worked_off > 0).then(|| lag as f64 * (now - at) as f64 / 1_000.0 / worked_off as f64)
     }
 
     /// Consumers that keep up with what arrives and work `lag` off in the time wanted.
