@@ -217,7 +217,7 @@ async fn no_kind_and_no_name_of_a_group_is_left_out() {
     })
     .await;
     assert!(long.consumer_group.len() <= 1_024, "{}", long.consumer_group.len());
-    database.put_lag_status(&[&long]).await.expect("Postgres holds it");
+    database.put_lag_status("", &[], &[&long]).await.expect("Postgres holds it");
     assert_eq!(watch.calls().get("connect"), None);
     drop(joined);
     watch.stop().await;
