@@ -89,7 +89,7 @@ pub fn play(
                 dialer.set_dial_rate(rate.clamp(scenario.min_dial_rate, scenario.max_dial_rate));
             }
         }
-        if now % 60 == 0 {
+        if now.is_multiple_of(60) {
             found.minutes.push(Minute {
                 dial_rate: dialer.snapshot().dial_rate,
                 utilisation: minute.utilisation(),
@@ -98,7 +98,7 @@ pub fn play(
             });
             minute = Span { begin: seen.calls, ..Span::default() };
         }
-        if now % 3_600 == 0 {
+        if now.is_multiple_of(3_600) {
             found.hours.push(Answers::between(hour.begin, seen.calls));
             hour = Span { begin: seen.calls, ..Span::default() };
         }

@@ -215,7 +215,7 @@ impl Pacer for Adaptive {
     }
 
     fn each_second(&mut self, now: u64, seen: &Snapshot, scenario: &CampaignScenario) -> Option<f64> {
-        if now % ADAPTIVE_SECONDS != 0 {
+        if !now.is_multiple_of(ADAPTIVE_SECONDS) {
             return None;
         }
         let agents = f64::from((seen.agents.idle + seen.agents.talking).max(1));
