@@ -101,7 +101,7 @@ async fn endless_refusals_are_asked_about_one_call_at_a_time_over_three_instance
     let clients: Vec<_> = (0..3).map(|_| instance()).collect();
     let end = Instant::now() + Duration::from_secs(8);
     let mut calls = JoinSet::new();
-    for client in clients.iter().flat_map(|client| std::iter::repeat_n(client, 8)).cloned() {
+    for client in clients.iter().flat_map(|client| std::iter::repeat_n(client.clone(), 8)) {
         calls.spawn(async move {
             // As pollers do: each again and again.
             while Instant::now() < end {
