@@ -340,9 +340,14 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if !under_way.is_zero() {
             return Settled::Not(Next::Pause(Instant::now() + self.pauses.next().min(under_way)));
         }
-        if doubt.accepted && untold {
-            let reason = "confirmed_by_the_reply: the platform does not say what is in force";
-            return Settled::Not(end(OutcomeStatus::Applied, reason));
+        if untold {
+            // Reading back will not tell either: what the reply said is all there is.
+            let (status, code) = match doubt.accepted {
+                true => (OutcomeStatus::Applied, "confirmed_by_the_reply"),
+                false => (OutcomeStatus::Failed, "effect_unknown"),
+            };
+            let reason = format!("{code}: the platform does not say what is in force");
+            return Settled::Not(end(status, reason));
         }
         if doubt.accepted {
             // It said yes: the same again is not asked for.

@@ -214,6 +214,19 @@ async fn it_goes_back_to_what_was_decided_and_not_to_the_next_number() {
     assert!(outcome.reason.starts_with("no_eligible_version"), "{}", outcome.reason);
 }
 
+/// A platform that labels no version as active, before and after.
+#[tokio::test(start_paused = true)]
+async fn where_the_platform_never_says_what_is_in_force_its_reply_is_all_there_is() {
+    let silent =
+        |versions: &mut Versions| versions.iter_mut().for_each(|it| it.status = "published".to_owned());
+    let stand = Stand::<Flow>::new().await.with(silent);
+    let stand =
+        stand.writes(&[Act::Refuse(Refusal::RateLimited(Duration::from_secs(1))), Act::Before(silent)]);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, outcome.code()), (OutcomeStatus::Failed, "effect_unknown"), "{outcome:?}");
+    assert_eq!(stand.effects(), 1, "and it is not sent again on a guess");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_left_to_go_back_to_or_from() {
     let stand = Stand::<Flow>::new().await.with(|versions| versions.retain(PlatformVersion::is_active));
