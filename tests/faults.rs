@@ -33,6 +33,8 @@ mod rollback_failures;
 mod rollback_scene;
 #[path = "faults/routing.rs"]
 mod routing;
+#[path = "faults/routing_slow.rs"]
+mod routing_slow;
 #[path = "faults/zombies.rs"]
 mod zombies;
 

@@ -1,8 +1,12 @@
-//! A proxy before Postgres that loses the reply to a COMMIT, or the COMMIT itself,
-//! and can be away altogether, or stand still with all connections open.
+//! A proxy before Postgres that loses the reply to a COMMIT, or the COMMIT itself, makes
+//! commits slow, and can be away altogether, or stand still with all connections open.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rand::RngExt as _;
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +31,8 @@ pub struct PostgresProxy {
     done: Arc<AtomicUsize>,
     away: watch::Sender<bool>,
     stalled: watch::Sender<bool>,
+    slow: watch::Sender<Option<Range<u64>>>,
+    slow_replies: watch::Sender<Option<Range<u64>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -44,6 +50,8 @@ impl PostgresProxy {
         let (fault, done) = (Arc::new(AtomicU8::new(Fault::None as u8)), Arc::new(AtomicUsize::new(0)));
         let (away, is_away) = watch::channel(false);
         let (stalled, is_stalled) = watch::channel(false);
+        let (slow, is_slow) = watch::channel(None);
+        let (slow_replies, are_slow) = watch::channel(None);
         let accepting = tokio::spawn({
             let (fault, done) = (Arc::clone(&fault), Arc::clone(&done));
             async move {
@@ -54,16 +62,17 @@ impl PostgresProxy {
                     let Ok(server) = TcpStream::connect(&upstream).await else { continue };
                     let (fault, done, mut is_away) = (Arc::clone(&fault), Arc::clone(&done), is_away.clone());
                     let is_stalled = is_stalled.clone();
+                    let is_slow = (is_slow.clone(), are_slow.clone());
                     tokio::spawn(async move {
                         tokio::select! {
-                            () = pass(client, server, fault, done, is_stalled) => {}
+                            () = pass(client, server, fault, done, is_stalled, is_slow) => {}
                             _ = is_away.wait_for(|away| *away) => {}
                         }
                     });
                 }
             }
         });
-        Self { port, fault, done, away, stalled, accepting }
+        Self { port, fault, done, away, stalled, slow, slow_replies, accepting }
     }
 
     /// The same database through the proxy.
@@ -86,6 +95,16 @@ impl PostgresProxy {
         self.stalled.send_replace(stalled);
     }
 
+    /// Each commit takes so many milliseconds more from now on; `None`: none.
+    pub fn set_slow_commits(&self, milliseconds: Option<Range<u64>>) {
+        self.slow.send_replace(milliseconds);
+    }
+
+    /// Every reply takes so many milliseconds more from now on; `None`: none.
+    pub fn set_slow_replies(&self, milliseconds: Option<Range<u64>>) {
+        self.slow_replies.send_replace(milliseconds);
+    }
+
     /// Cuts every connection and takes no new ones, or takes them again.
     pub fn set_away(&self, away: bool) {
         self.away.send_replace(away);
@@ -98,6 +117,7 @@ async fn pass(
     fault: Arc<AtomicU8>,
     done: Arc<AtomicUsize>,
     mut stalled: watch::Receiver<bool>,
+    (slow_commits, slow_replies): (watch::Receiver<Slowness>, watch::Receiver<Slowness>),
 ) {
     let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
@@ -109,6 +129,9 @@ async fn pass(
                 }
                 let bytes = &from_client[..count];
                 let is_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
+                if is_commit {
+                    take_time(&slow_commits).await;
+                }
                 let planned = if is_commit { fault.swap(Fault::None as u8, Ordering::SeqCst) } else { 0 };
                 if planned == Fault::LoseNextCommit as u8 {
                     done.fetch_add(1, Ordering::SeqCst);
@@ -129,10 +152,34 @@ async fn pass(
                 if stalled.wait_for(|stalled| !stalled).await.is_err() {
                     return;
                 }
-                if client.write_all(&from_server[..count]).await.is_err() {
+                let bytes = &from_server[..count];
+                take_time(&slow_replies).await;
+                if commits_by_itself(bytes) {
+                    take_time(&slow_commits).await;
+                }
+                if client.write_all(bytes).await.is_err() {
                     return;
                 }
             }
         }
     }
+}
+
+/// Milliseconds, where any.
+type Slowness = Option<Range<u64>>;
+
+async fn take_time(slowness: &watch::Receiver<Slowness>) {
+    let milliseconds = slowness.borrow().clone().map(|range| rand::rng().random_range(range));
+    if let Some(milliseconds) = milliseconds {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    }
+}
+
+/// Whether this ends a statement that was a transaction of its own and wrote rows.
+fn commits_by_itself(reply: &[u8]) -> bool {
+    let wrote = |tag: &[u8]| reply.windows(tag.len()).any(|window| window == tag);
+    let nothing = wrote(b"INSERT 0 0\0") || wrote(b"UPDATE 0\0") || wrote(b"DELETE 0\0");
+    reply.ends_with(b"Z\0\0\0\x05I")
+        && !nothing
+        && (wrote(b"INSERT 0 ") || wrote(b"UPDATE ") || wrote(b"DELETE "))
 }
