@@ -5,34 +5,26 @@
 //! been reached, then every change a moment after its commit.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::kafka::{KafkaSettings, is_slow, longer};
-use super::worker::{backoff, wait};
+use super::kafka::KafkaSettings;
+use super::topic_reader::{LOOK, POLL, TopicReader, Watch};
 use crate::health::Part;
 use crate::metrics as table;
 use crate::topics::Topic;
 
-/// Longest wait for a record; the shutdown waits for it.
-const POLL: Duration = Duration::from_millis(100);
 /// Changes that become visible together, at most.
 const CHANGES_AT_ONCE: usize = 1_000;
-/// Time between two looks at the brokers and the topic's partitions.
-const LOOK: Duration = Duration::from_secs(10);
-const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
-const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
 
 /// Keys with their newest values.
 pub type Entries<T> = HashMap<Arc<str>, Arc<T>>;
@@ -90,12 +82,8 @@ impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
         let stop = shutdown.child_token();
         let counted = |result: &str| table::GLOBAL_TABLE_RECORDS.counter(&[topic.name, result]);
         let mut reader = Reader {
-            kafka: kafka.clone(),
-            name: kafka.topic(topic),
-            topic,
+            source: TopicReader::new(kafka, topic, health, stop.clone()),
             most_entries,
-            health,
-            stop: stop.clone(),
             shared: Arc::clone(&shared),
             told,
             applied: counted("applied"),
@@ -147,21 +135,9 @@ impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
     }
 }
 
-/// Why a topic's partitions are not known.
-enum NoPartitions {
-    /// No answer in time.
-    Slow(String),
-    Else(String),
-}
-
 struct Reader<T> {
-    kafka: KafkaSettings,
-    /// The topic's full name.
-    name: String,
-    topic: &'static Topic,
+    source: TopicReader,
     most_entries: usize,
-    health: Part,
-    stop: CancellationToken,
     shared: Arc<Shared<T>>,
     told: watch::Sender<Standing>,
     applied: Counter,
@@ -176,80 +152,27 @@ struct Reader<T> {
 
 impl<T: DeserializeOwned> Reader<T> {
     fn run(&mut self) {
-        let mut failures = 0;
-        while !self.stop.is_cancelled() {
-            let Err(reason) = self.read_and_follow() else { break };
-            failures += 1;
-            tracing::warn!(topic = self.name, reason, failures, "reading the table anew");
-            self.health.not_ready(reason);
-            wait(backoff(failures), &self.stop);
-        }
+        let source = self.source.clone();
+        source.again_and_again(|| self.read_and_follow());
         self.told.send_replace(Standing::Stopped);
     }
 
     /// Until the shutdown. On an error everything is read again, beside what can be seen.
     fn read_and_follow(&mut self) -> Result<(), String> {
-        let consumer = self.consumer().map_err(|error| format!("cannot make a Kafka consumer: {error}"))?;
-        let Some(partitions) = self.first_partitions(&consumer)? else { return Ok(()) };
+        let consumer = self.source.consumer()?;
+        let Some(partitions) = self.source.first_partitions(&consumer)? else { return Ok(()) };
+        let name = &self.source.name;
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in &partitions {
-            list.add_partition_offset(&self.name, *partition, Offset::Beginning).expect("a valid offset");
+            list.add_partition_offset(name, *partition, Offset::Beginning).expect("a valid offset");
         }
-        consumer.assign(&list).map_err(|error| format!("cannot read {}: {error}", self.name))?;
+        consumer.assign(&list).map_err(|error| format!("cannot read {name}: {error}"))?;
         let entries = self.read_whole(&consumer, partitions.iter().copied().collect())?;
         if let Some(entries) = entries {
             self.show(entries);
             self.follow(&consumer, partitions.len())?;
         }
         Ok(())
-    }
-
-    fn consumer(&self) -> Result<BaseConsumer<Watch>, KafkaError> {
-        let mut config = self.kafka.client("table");
-        config
-            // In name only: it is never joined.
-            .set("group.id", self.kafka.group("table"))
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest");
-        let preferences = [("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "4096")];
-        self.kafka.prefer(&mut config, &preferences);
-        BaseConsumer::from_config_and_context(&config, Watch::default())
-    }
-
-    /// Asks until brokers that are merely slow have answered. `None` when the shutdown came first.
-    fn first_partitions(&self, consumer: &BaseConsumer<Watch>) -> Result<Option<Vec<i32>>, String> {
-        let mut wait = ANSWER_WAIT;
-        while !self.stop.is_cancelled() {
-            match self.partitions(consumer, wait) {
-                Ok(partitions) => return Ok(Some(partitions)),
-                Err(NoPartitions::Slow(reason)) => self.health.not_ready(reason),
-                Err(NoPartitions::Else(reason)) => return Err(reason),
-            }
-            wait = longer(wait);
-        }
-        Ok(None)
-    }
-
-    fn partitions(&self, consumer: &BaseConsumer<Watch>, wait: Duration) -> Result<Vec<i32>, NoPartitions> {
-        let metadata = consumer.fetch_metadata(Some(&self.name), wait).map_err(|error| {
-            let reason = format!("cannot reach Kafka at {}: {error}", self.kafka.brokers);
-            if is_slow(&error) { NoPartitions::Slow(reason) } else { NoPartitions::Else(reason) }
-        })?;
-        let found =
-            metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
-        let partitions: Vec<i32> =
-            found.map_or(&[][..], |topic| topic.partitions()).iter().map(|found| found.id()).collect();
-        match partitions.is_empty() {
-            true => {
-                let reason =
-                    format!("topic {} does not exist: create it with `trunkline topics apply`", self.name);
-                Err(NoPartitions::Else(reason))
-            }
-            false => Ok(partitions),
-        }
     }
 
     /// Reads every partition to its end. `None` when the shutdown came first.
@@ -261,9 +184,9 @@ impl<T: DeserializeOwned> Reader<T> {
         let mut entries = Entries::new();
         self.over = false;
         let started = Instant::now();
-        self.health.not_ready(format!("reading {}", self.name));
+        self.source.health.not_ready(format!("reading {}", self.source.name));
         while !unread.is_empty() {
-            if self.stop.is_cancelled() {
+            if self.source.stop.is_cancelled() {
                 return Ok(None);
             }
             match consumer.poll(POLL) {
@@ -273,15 +196,15 @@ impl<T: DeserializeOwned> Reader<T> {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(unread.remove(&partition)),
-                Some(Err(error)) => self.judge(&error)?,
+                Some(Err(error)) => self.source.judge(&error)?,
                 None => {}
             }
-            if self.look_at_connection(consumer) {
-                self.health.not_ready(format!("reading {}", self.name));
+            if self.source.look_at_connection(consumer) {
+                self.source.health.not_ready(format!("reading {}", self.source.name));
             }
         }
         let (entries_held, took_ms) = (entries.len(), started.elapsed().as_millis() as u64);
-        tracing::info!(topic = self.name, entries = entries_held, took_ms, "table is read");
+        tracing::info!(topic = self.source.name, entries = entries_held, took_ms, "table is read");
         Ok(Some(entries))
     }
 
@@ -293,10 +216,11 @@ impl<T: DeserializeOwned> Reader<T> {
 
     fn tell(&mut self) {
         match self.over {
-            false => self.health.ready(),
+            false => self.source.health.ready(),
             true => {
-                let (name, most) = (&self.name, self.most_entries);
-                self.health
+                let (name, most) = (&self.source.name, self.most_entries);
+                self.source
+                    .health
                     .not_ready(format!("{name} has more than {most} keys: the others are not known here"));
             }
         }
@@ -307,26 +231,26 @@ impl<T: DeserializeOwned> Reader<T> {
 
     fn follow(&mut self, consumer: &BaseConsumer<Watch>, partitions: usize) -> Result<(), String> {
         let mut looked_at = Instant::now();
-        while !self.stop.is_cancelled() {
+        while !self.source.stop.is_cancelled() {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     self.apply_all(consumer, &message)?;
                     if self.over && self.entries_held() < self.most_entries {
-                        return Err(format!("{} has room for keys that were passed over", self.name));
+                        return Err(format!("{} has room for keys that were passed over", self.source.name));
                     }
                     self.tell();
                 }
-                Some(Err(error)) => self.judge(&error)?,
+                Some(Err(error)) => self.source.judge(&error)?,
                 None => {}
             }
-            if self.look_at_connection(consumer) {
+            if self.source.look_at_connection(consumer) {
                 self.tell();
             }
             if looked_at.elapsed() > LOOK {
                 looked_at = Instant::now();
                 // Partitions that came later hold keys that are read nowhere yet.
-                if self.partitions(consumer, ANSWER_WAIT).is_ok_and(|now| now.len() != partitions) {
-                    return Err(format!("the number of partitions of {} has changed", self.name));
+                if self.source.has_other_partitions(consumer, partitions) {
+                    return Err(format!("the number of partitions of {} has changed", self.source.name));
                 }
             }
         }
@@ -347,7 +271,7 @@ impl<T: DeserializeOwned> Reader<T> {
         while changes.len() < CHANGES_AT_ONCE {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(message)) => changes.extend(self.decode(&message)),
-                Some(Err(error)) => self.judge(&error)?,
+                Some(Err(error)) => self.source.judge(&error)?,
                 None => break,
             }
         }
@@ -396,62 +320,6 @@ impl<T: DeserializeOwned> Reader<T> {
     fn pass_over(&self, message: &BorrowedMessage<'_>, reason: &str) {
         self.unreadable.increment(1);
         let (partition, offset) = (message.partition(), message.offset());
-        tracing::warn!(topic = self.name, partition, offset, reason, "a record is passed over");
-    }
-
-    /// Errors that end reading; all others pass by themselves.
-    fn judge(&self, error: &KafkaError) -> Result<(), String> {
-        match error {
-            KafkaError::PartitionEOF(_) => Ok(()),
-            KafkaError::MessageConsumptionFatal(_) => Err(format!("reading {}: {error}", self.name)),
-            _ => {
-                tracing::warn!(topic = self.name, %error, "table");
-                Ok(())
-            }
-        }
-    }
-
-    /// Says so while the brokers cannot be reached. Answers whether they just came back.
-    fn look_at_connection(&self, consumer: &BaseConsumer<Watch>) -> bool {
-        if !consumer.context().unreachable.swap(false, Ordering::AcqRel) {
-            return false;
-        }
-        self.health.not_ready(format!(
-            "cannot reach Kafka at {}: {} may be out of date",
-            self.kafka.brokers, self.topic.name
-        ));
-        while !self.stop.is_cancelled() {
-            if consumer.fetch_metadata(Some(&self.name), ANSWER_WAIT).is_ok() {
-                consumer.context().unreachable.store(false, Ordering::Release);
-                return true;
-            }
-            wait(LOOK_UNREACHABLE, &self.stop);
-        }
-        false
+        tracing::warn!(topic = self.source.name, partition, offset, reason, "a record is passed over");
     }
 }
-
-/// Notes what librdkafka reports from its own threads.
-#[derive(Default)]
-struct Watch {
-    unreachable: AtomicBool,
-}
-
-impl ClientContext for Watch {
-    fn error(&self, error: KafkaError, reason: &str) {
-        use rdkafka::types::RDKafkaErrorCode::{
-            AllBrokersDown, BrokerTransportFailure, PartitionEOF, Resolve,
-        };
-        match error.rdkafka_error_code() {
-            Some(AllBrokersDown | BrokerTransportFailure | Resolve) => {
-                self.unreachable.store(true, Ordering::Release);
-            }
-            // The end of a partition is no news.
-            Some(PartitionEOF) => return,
-            _ => {}
-        }
-        tracing::warn!(%error, reason, "table reader");
-    }
-}
-
-impl ConsumerContext for Watch {}

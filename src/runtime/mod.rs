@@ -17,6 +17,7 @@ pub mod heads;
 pub mod kafka;
 pub mod series;
 pub mod subscription;
+pub mod tail;
 pub mod task;
 pub mod topic_ids;
 pub mod transaction;
@@ -30,6 +31,7 @@ mod restore;
 mod stage;
 mod state;
 mod timers;
+mod topic_reader;
 mod worker;
 
 pub use restore::RestoreError;
