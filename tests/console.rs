@@ -8,6 +8,8 @@ mod access;
 mod decisions;
 #[path = "console/lag.rs"]
 mod lag;
+#[path = "console/parameters.rs"]
+mod parameters;
 #[path = "console/routing.rs"]
 mod routing;
 #[path = "console/server.rs"]

@@ -15,6 +15,7 @@ use crate::config::{Config, Needs};
 use crate::genesys::Client;
 use crate::health::Health;
 use crate::model::decision::Mode;
+use crate::model::object;
 use crate::model::routing::RouteConfiguration;
 use crate::postgres::Database;
 use crate::postgres::routing::Saved;
@@ -85,6 +86,8 @@ impl Options {
 const HISTORY: u32 = 1_000;
 /// Largest configuration read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
+/// It nests no deeper than this.
+const MAX_DEPTH: usize = 8;
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
@@ -151,7 +154,8 @@ async fn save(file: &PathBuf, options: &Options) -> anyhow::Result<()> {
             std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?;
         opened.take(MAX_BYTES).read_to_string(&mut text)?;
     }
-    let draft: RouteConfiguration = serde_json::from_str(&text).context("not a routing configuration")?;
+    let draft: RouteConfiguration = object::read(text.as_bytes(), MAX_DEPTH)
+        .map_err(|told| anyhow::anyhow!("not a routing configuration: {told}"))?;
     routing::check(&draft)?;
     options.database().await?.save_route_draft(&draft, &who()).await?;
     let next = "put it in force with: trunkline routes publish";

@@ -6,6 +6,7 @@ mod decisions;
 mod events;
 mod lag;
 mod openapi;
+mod parameters;
 mod problem;
 mod routes;
 mod routing;
@@ -278,7 +279,7 @@ async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(Kind::MethodNotAllowed, detail, "see /openapi.json for what there is")
 }
 
-/// Every request comes through here: access, limits, time, and what every answer says.
+/// Every request comes through here: access, parameters, limits, time, and what every answer says.
 async fn door(
     State(shared): State<Shared>,
     matched: Option<MatchedPath>,
@@ -296,7 +297,15 @@ async fn door(
         Err(problem) => problem.into_response(),
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            answer(&shared, access, vital, request, next).await
+            let (mut parts, body) = request.into_parts();
+            let checked = match &matched {
+                Some(path) => parameters::check(path.as_str(), &mut parts).await,
+                None => Ok(()),
+            };
+            match checked {
+                Ok(()) => answer(&shared, access, vital, Request::from_parts(parts, body), next).await,
+                Err(problem) => problem.into_response(),
+            }
         }
     };
     let headers = response.headers_mut();

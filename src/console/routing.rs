@@ -11,20 +11,19 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::access::Caller;
 use super::problem::{Kind, Problem};
 use super::routes::{Answer, Content, Parameter, Place, RequestBody};
 use super::{Inner, Shared};
 use crate::model::Timestamp;
-use crate::model::json;
+use crate::model::object;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RoutePublication, RouteRefusal};
 use crate::postgres::routing::Saved;
 
 /// Revisions the history shows.
 const HISTORY: u32 = 100;
-/// Configurations nest no deeper than this.
+/// Bodies nest no deeper than this.
 const MAX_DEPTH: usize = 8;
 
 /// Work on its way behind a `dyn` interface.
@@ -193,8 +192,8 @@ pub(super) async fn decide(
     Path(configuration_id): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let request: DecisionRequest = serde_json::from_slice(&body).map_err(|error| {
-        Problem::new(Kind::BadBody, format!("not a request for a decision: {error}"), DECISION_REMEDY)
+    let request: DecisionRequest = object::read(&body, MAX_DEPTH).map_err(|told| {
+        Problem::new(Kind::BadBody, format!("not a request for a decision: {told}"), DECISION_REMEDY)
     })?;
     let answer = service(&shared)?.decide(&configuration_id, &request.conversation_id).await?;
     let text = serde_json::to_vec(&*answer).expect("own values are JSON");
@@ -285,14 +284,12 @@ fn view(saved: Saved) -> Option<ConfigurationView> {
 fn read_configuration(id: &str, body: &[u8]) -> Result<RouteConfiguration, Problem> {
     let remedy = "see RouteConfiguration in /openapi.json";
     let bad = |told: String| Problem::new(Kind::BadBody, format!("not a configuration: {told}"), remedy);
-    let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
-    let mut value: Value = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
-    json::check(text, MAX_DEPTH).map_err(|flaw| bad(flaw.to_string()))?;
+    let mut value = object::parse(body, MAX_DEPTH).map_err(bad)?;
     if let Some(object) = value.as_object_mut() {
         object.remove("revision");
         object.remove("draft");
     }
-    let draft: RouteConfiguration = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
+    let draft: RouteConfiguration = object::of(&value).map_err(|error| bad(error.to_string()))?;
     if draft.id != id {
         return Err(bad(format!("its id is {:?} and the path says {id:?}", draft.id)));
     }

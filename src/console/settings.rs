@@ -16,6 +16,7 @@ use super::access::Caller;
 use super::problem::{Kind, Problem};
 use super::routes::{Answer, Content, Parameter, Place, RequestBody};
 use crate::model::Timestamp;
+use crate::model::object;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting, check};
 use crate::postgres::settings::SettingError;
 
@@ -76,6 +77,9 @@ pub(super) const WINDOW_LIST_ANSWERS: &[Answer] = &[Answer {
     description: "Windows that are open, newest first",
     content: Content::Json(|generator| generator.subschema_for::<Windows>()),
 }];
+
+/// Values nest no deeper than this.
+const MAX_DEPTH: usize = 32;
 
 /// A window to be opened.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -209,7 +213,6 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Pro
         let detail = format!("the body is {media_type:?}, not application/json");
         return Err(Problem::new(Kind::UnsupportedMediaType, detail, "send content-type: application/json"));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::new(Kind::BadBody, error.to_string(), "see /openapi.json for what it may hold")
-    })
+    object::read(body, MAX_DEPTH)
+        .map_err(|told| Problem::new(Kind::BadBody, told, "see /openapi.json for what it may hold"))
 }

@@ -15,6 +15,7 @@ pub mod flow;
 pub mod ingest;
 pub mod json;
 pub mod lag;
+pub mod object;
 pub mod outcome;
 pub mod rollback;
 pub mod routing;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Timestamp;
+use super::{Timestamp, object};
 
 /// One setting as it is in force. The newest of its scope counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -84,7 +84,7 @@ pub fn check(scope: &str, value: &Value) -> Result<(), String> {
     let id = scope.split_once('/').filter(|(_, id)| !id.is_empty());
     match id {
         Some(("route", _)) if value.is_null() => Ok(()),
-        Some(("route", _)) => match serde_json::from_value::<RouteWeights>(value.clone()) {
+        Some(("route", _)) => match object::of::<RouteWeights>(value) {
             Ok(weights) if weights.is_usable() => Ok(()),
             Ok(_) => Err("route/<configurationId> takes at least one weight, none below 0".to_owned()),
             Err(error) => Err(format!(
@@ -92,7 +92,7 @@ pub fn check(scope: &str, value: &Value) -> Result<(), String> {
             )),
         },
         Some(("maintenance", _)) if value.is_null() => Ok(()),
-        Some(("maintenance", _)) => match serde_json::from_value::<MaintenanceWindow>(value.clone()) {
+        Some(("maintenance", _)) => match object::of::<MaintenanceWindow>(value) {
             Ok(window) if window.from < window.until => Ok(()),
             Ok(_) => Err("a maintenance window must end after it begins".to_owned()),
             Err(error) => {
@@ -133,8 +133,17 @@ mod tests {
         {
             assert!(check(scope, &value).is_err(), "{scope}");
         }
-        for value in [json!({}), json!({"weights": {}}), json!({"weights": {"q": -1}}), json!({"value": {}})]
-        {
+        assert!(
+            check("maintenance/1", &json!([null, "2026-01-02T03:04:05.678Z", "2026-01-02T03:05:05.678Z"]))
+                .is_err()
+        );
+        for value in [
+            json!({}),
+            json!([{"q": 1}]),
+            json!({"weights": {}}),
+            json!({"weights": {"q": -1}}),
+            json!({"value": {}}),
+        ] {
             assert!(check("route/a", &value).is_err(), "{value}");
         }
     }
