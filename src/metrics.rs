@@ -184,6 +184,8 @@ metrics_table! {
         "1 while a configuration is answered by its fallback.";
     ROUTE_LATE = "trunkline_route_late_total", Kind::Counter, ["result"],
         "Answers given without the counters by what became of them: recorded, conflict (another instance's stands), lost (more than can be kept).";
+    ROUTE_FOLLOWED = "trunkline_route_followed_total", Kind::Counter, ["result"],
+        "Routing decisions of all instances read from their topic, to be repeated when asked again.";
     ROUTE_ALARM = "trunkline_route_alarm", Kind::Gauge, ["configuration", "alarm"],
         "1 while people should look: nobody_available, all_weights_zero.";
     DRIFT_POINTS = "trunkline_drift_points_total", Kind::Counter, ["result"],

@@ -192,7 +192,7 @@ async fn serve(part: &str) {
             let service = Service::new(settings, counters, Arc::new(Unchanging), &health, shutdown.clone());
             tokio::spawn(service.clone().run());
             let publisher = Publisher::new(database.clone(), None, Mode::Shadow, shutdown.clone());
-            Arc::new(Routed { service, publisher })
+            Arc::new(Routed::new(service, publisher))
         }
     };
     let settings = Settings { listen: ([127, 0, 0, 1], 0).into(), ..Settings::default() };

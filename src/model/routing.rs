@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 use super::borrow::borrowed;
 
-/// Shares and deficits are whole numbers of this size: `1_000_000_000` is one interaction,
-/// or all of them.
-pub const UNIT: i64 = 1_000_000_000;
+/// Parts of an interaction where nothing else is said.
+pub const BILLION: i64 = 1_000_000_000;
 
 /// A queue, or another thing a conversation can be sent to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,8 +37,9 @@ pub struct RouteRule {
     #[schemars(length(max = 4096))]
     pub expression: Option<String>,
     pub destination: Destination,
-    /// Of any scale: only the ratio between the rules counts. At least 0; what comes to less
-    /// than 1 % of all is raised to it.
+    /// Of any scale: only the ratio between the rules counts, and it is kept exactly. At least
+    /// 0; what comes to less than 1 % of all is raised to it. In the smallest whole numbers of
+    /// their proportions all weights together come to 10^15 at most.
     #[schemars(range(min = 0))]
     pub weight: f64,
     /// Gets nothing, whatever its weight.
@@ -174,10 +174,35 @@ pub struct RouteAnswer {
 pub struct RouteGroup<'a> {
     #[serde(borrow)]
     pub destination_id: Cow<'a, str>,
-    /// Its part of all, in billionths; 0 while it drains or is not available.
+    /// Its part of all, in billionths, rounded; 0 while it drains or is not available.
     pub share_billionths: i64,
-    /// How many interactions it was behind its share, in billionths of one.
+    /// How many interactions it was behind its share, in billionths of one, rounded.
     pub deficit_billionths: i64,
+    /// The same in `unit` parts, exactly; absent where that is billionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deficit: Option<i64>,
+}
+
+impl<'a> RouteGroup<'a> {
+    /// `share` and `deficit` in parts of which an interaction has `unit`.
+    pub fn of(destination_id: &'a str, unit: i64, share: i64, deficit: i64) -> Self {
+        let billionths = |parts: i64| {
+            let (parts, unit) = (i128::from(parts) * i128::from(BILLION), i128::from(unit));
+            // The nearest one; of both signs alike.
+            ((2 * parts.abs() + unit) / (2 * unit) * parts.signum()).clamp(i64::MIN.into(), i64::MAX.into())
+                as i64
+        };
+        let exact = |parts: i64| (unit != BILLION).then_some(parts);
+        Self {
+            destination_id: Cow::Borrowed(destination_id),
+            share_billionths: billionths(share),
+            deficit_billionths: billionths(deficit),
+            share: exact(share),
+            deficit: exact(deficit),
+        }
+    }
 }
 
 /// What a routing decision was taken from: enough to take it again.
@@ -186,8 +211,20 @@ pub struct RouteGroup<'a> {
 pub struct RouteInputs<'a> {
     /// Revision of the configuration.
     pub revision: u64,
+    /// Parts of an interaction that `share` and `deficit` of the groups are counted in, a
+    /// multiple of the sum of the weights. Absent: billionths.
+    #[serde(default = "billion", skip_serializing_if = "is_billion")]
+    pub unit: i64,
     #[serde(borrow)]
     pub groups: Vec<RouteGroup<'a>>,
+}
+
+fn billion() -> i64 {
+    BILLION
+}
+
+fn is_billion(unit: &i64) -> bool {
+    *unit == BILLION
 }
 
 /// What a routing decision says.

@@ -29,6 +29,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (10, "rollback", include_str!("../../sql/0010_rollback.sql")),
     (11, "actuation", include_str!("../../sql/0011_actuation.sql")),
     (12, "topic_ids", include_str!("../../sql/0012_topic_ids.sql")),
+    (13, "exact_routing", include_str!("../../sql/0013_exact_routing.sql")),
     (15, "budget_probe", include_str!("../../sql/0015_budget_probe.sql")),
     (16, "alert_receivers", include_str!("../../sql/0016_alert_receivers.sql")),
 ];

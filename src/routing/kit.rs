@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use ::metrics::{Counter, Histogram};
 use hashbrown::DefaultHashBuilder;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
+use super::desk::looks;
 use super::journal::Journal;
 use super::weights::{Plan, Unusable};
 use crate::health::Part;
@@ -83,6 +86,8 @@ pub struct Kit {
     pub counters: RouteCounters,
     pub view: Arc<dyn View>,
     pub board: Board,
+    /// Places for looks beside a turn.
+    looks: Arc<Semaphore>,
     /// By [`key`]: the cache moves keys about as it grows, and need not follow pointers for it.
     answers: Cache<u128, Arc<RouteAnswer>, DefaultHashBuilder>,
 }
@@ -91,9 +96,15 @@ impl Kit {
     pub fn new(settings: Settings, counters: RouteCounters, view: Arc<dyn View>, part: Part) -> Self {
         let answers = Cache::builder()
             .max_capacity(settings.cache_answers)
+            // The newest are asked about again, not those that were asked about often.
+            .eviction_policy(EvictionPolicy::lru())
             .time_to_live(settings.cache_life.min(settings.retention))
             .build_with_hasher(DefaultHashBuilder::default());
-        Self { settings, counters, view, board: Board::new(part), answers }
+        Self { settings, counters, view, board: Board::new(part), looks: looks(), answers }
+    }
+
+    pub fn looks(&self) -> &Arc<Semaphore> {
+        &self.looks
     }
 
     /// An answer given or met before.
@@ -103,6 +114,16 @@ impl Kit {
 
     pub fn remember(&self, answer: &Arc<RouteAnswer>) {
         self.answers.insert(key(&answer.configuration_id, &answer.conversation_id), Arc::clone(answer));
+    }
+
+    /// An answer that some instance recorded. It stands against what was given here without
+    /// the counters, and not against a later one.
+    pub fn remember_recorded(&self, answer: RouteAnswer) {
+        let key = key(&answer.configuration_id, &answer.conversation_id);
+        let known = self.answers.get(&key).and_then(|known| known.sequence);
+        if known.is_none_or(|sequence| Some(sequence) < answer.sequence) {
+            self.answers.insert(key, Arc::new(answer));
+        }
     }
 
     /// What to decide by: the configuration with the weights set at run time, and their revision.

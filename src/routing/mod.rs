@@ -9,12 +9,14 @@
 //! What is promised when:
 //! - `exact`: recorded before it was given; the next one asked, anywhere, gets the same.
 //! - `cached`, `fallback`: given within the patience without the counters, written to the
-//!   instance's [journal], and recorded with the same destination once the counters are
-//!   back. Until then another instance that is asked about the same conversation may answer
-//!   differently; the one recorded first stands and is counted, once.
+//!   instance's [journal], and recorded with the same destination with the next block. Until
+//!   then another instance that is asked about the same conversation may answer differently;
+//!   the one recorded first stands and is counted, once. What was recorded is [followed] by
+//!   every instance, so that it is not contradicted while the counters cannot be asked.
 
 mod breaker;
 mod desk;
+mod followed;
 mod journal;
 mod kit;
 mod publication;

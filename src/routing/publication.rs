@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::service::Service;
 use super::weights::{Plan, Unusable};
 use crate::genesys::{Client, Priority, Scope};
 use crate::model::decision::Mode;
@@ -37,6 +38,8 @@ pub struct Publisher {
     /// `None`: the platform is not to be asked.
     platform: Option<Client>,
     mode: Mode,
+    /// Knows at once what is put in force here.
+    service: Option<Service>,
     shutdown: CancellationToken,
 }
 
@@ -47,7 +50,13 @@ impl Publisher {
         mode: Mode,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { database, platform, mode, shutdown }
+        Self { database, platform, mode, service: None, shutdown }
+    }
+
+    /// What is put in force is decided by in this service at once, without asking for it.
+    #[must_use]
+    pub fn telling(self, service: Service) -> Self {
+        Self { service: Some(service), ..self }
     }
 
     /// Puts the draft in force between two decisions, for all instances at once. Without a
@@ -60,9 +69,14 @@ impl Publisher {
             Plan::of(&draft).map_err(PublishError::Unusable)?;
         }
         let (revision, definition) = match self.database.publish_route(id, who).await? {
-            Published::InForce(revision, definition) | Published::NoDraft(revision, definition) => {
+            Published::InForce(in_force) => {
+                let (revision, definition) = (in_force.counter.revision, in_force.definition.clone());
+                if let Some(service) = &self.service {
+                    service.put_in_force(*in_force);
+                }
                 (revision, definition)
             }
+            Published::NoDraft(revision, definition) => (revision, definition),
             Published::Unknown => return Err(PublishError::Unknown(id.to_owned())),
             Published::TooMany => return Err(PublishError::TooMany),
         };

@@ -29,16 +29,13 @@ const STAND_BACK: Duration = Duration::from_secs(2);
 /// How often old answers are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 
-/// What can change an answer of the rule.
+/// What can change an answer of the rule beside its inputs.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RuleParameters {
-    unit: i64,
-}
+struct RuleParameters {}
 
 /// The policy decisions are taken under.
 pub fn policy() -> Policy<'static> {
-    Policy::new(rule::NAME, rule::VERSION, &RuleParameters { unit: rule::UNIT })
+    Policy::new(rule::NAME, rule::VERSION, &RuleParameters {})
 }
 
 /// Runs until `shutdown`.
@@ -147,6 +144,7 @@ fn decisions<'a>(
 struct Walk<'a> {
     names: Vec<&'a str>,
     places: HashMap<&'a str, usize>,
+    unit: i64,
     standings: Vec<Standing>,
     settings_revision: u64,
 }
@@ -156,12 +154,18 @@ impl<'a> Walk<'a> {
         let names: Vec<&str> = turn.groups.iter().map(|(id, ..)| id.as_str()).collect();
         let places = names.iter().enumerate().map(|(index, name)| (*name, index)).collect();
         let standings = turn.groups.iter().map(|&(_, share, deficit)| Standing { share, deficit }).collect();
-        Self { names, places, standings, settings_revision: turn.settings_revision.unsigned_abs() }
+        Self {
+            names,
+            places,
+            unit: turn.unit,
+            standings,
+            settings_revision: turn.settings_revision.unsigned_abs(),
+        }
     }
 
     fn pass(&mut self, answer: &RecordedAnswer) {
         if answer.reason == RouteReason::Share.name() {
-            book(&mut self.standings, self.places.get(answer.destination_id.as_str()).copied());
+            book(&mut self.standings, self.unit, self.places.get(answer.destination_id.as_str()).copied());
         }
     }
 }
@@ -174,11 +178,8 @@ fn decision<'a>(
     policy: &'a Policy<'static>,
 ) -> RouteDecision<'a, Vec<String>> {
     let sequence = answer.sequence.unsigned_abs();
-    let groups = block.names.iter().zip(&block.standings).map(|(name, standing)| RouteGroup {
-        destination_id: Cow::Borrowed(*name),
-        share_billionths: standing.share,
-        deficit_billionths: standing.deficit,
-    });
+    let groups = block.names.iter().zip(&block.standings);
+    let groups = groups.map(|(name, at)| RouteGroup::of(name, block.unit, at.share, at.deficit));
     Decision {
         decision_id: DecisionId::derive(Loop::Route, &of.configuration_id, sequence, answer.decided_at),
         sequence,
@@ -194,7 +195,11 @@ fn decision<'a>(
             destination_id: Cow::Borrowed(&answer.destination_id),
             source: RouteSource::of(&answer.source).unwrap_or(RouteSource::Exact),
         },
-        inputs: RouteInputs { revision: answer.revision.unsigned_abs(), groups: groups.collect() },
+        inputs: RouteInputs {
+            revision: answer.revision.unsigned_abs(),
+            unit: block.unit,
+            groups: groups.collect(),
+        },
         policy: policy.by_reference(),
         settings_revision: block.settings_revision,
         cause_ids: Vec::new(),
@@ -207,7 +212,7 @@ fn decision<'a>(
 mod tests {
     use super::*;
     use crate::model::Timestamp;
-    use crate::routing::rule::UNIT;
+    use crate::model::routing::BILLION;
 
     #[test]
     fn decisions_hold_what_they_were_taken_from_also_in_the_middle_of_a_block() {
@@ -221,10 +226,13 @@ mod tests {
             reason: reason.name().into(),
             decided_at: Timestamp::from_millis(1_767_323_045_678),
         };
+        // Halves, and a unit that is not billionths.
+        let unit = BILLION + 2;
         let turn = |first_sequence, a, b| RecordedTurn {
             first_sequence,
             settings_revision: 4,
-            groups: vec![("a".into(), UNIT / 2, a), ("b".into(), UNIT / 2, b)],
+            unit,
+            groups: vec![("a".into(), unit / 2, a), ("b".into(), unit / 2, b)],
         };
         let answers = [
             answer(1, "a", RouteReason::Share),
@@ -240,20 +248,22 @@ mod tests {
         assert_eq!(rest, all[2..]);
         let deficits: Vec<Vec<i64>> = all
             .iter()
-            .map(|decision| decision.inputs.groups.iter().map(|group| group.deficit_billionths).collect())
+            .map(|decision| decision.inputs.groups.iter().map(|group| group.deficit.unwrap()).collect())
             .collect();
-        let half = UNIT / 2;
+        let half = unit / 2;
         assert_eq!(deficits, [vec![0, 0], vec![-half, half], vec![-half, half], vec![0, 0]]);
         for decision in all.iter().filter(|decision| decision.reason == "share") {
             let standings: Vec<Standing> = decision
                 .inputs
                 .groups
                 .iter()
-                .map(|group| Standing { share: group.share_billionths, deficit: group.deficit_billionths })
+                .map(|group| Standing { share: group.share.unwrap(), deficit: group.deficit.unwrap() })
                 .collect();
-            let again = rule::choose(&standings).map(|index| &*decision.inputs.groups[index].destination_id);
+            let again = rule::choose(&standings, decision.inputs.unit)
+                .map(|index| &*decision.inputs.groups[index].destination_id);
             assert_eq!(again, Some(&*decision.parameters.destination_id), "decided again from its record");
             assert_eq!(decision.settings_revision, 4);
+            assert_eq!(decision.inputs.groups[0].share_billionths, BILLION / 2, "rounded for people");
         }
     }
 }

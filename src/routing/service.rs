@@ -9,11 +9,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::desk::{Ask, Desk, Message};
+use super::followed::Followed;
 use super::kit::{Kit, Settings, View};
 use super::weights::is_id;
 use crate::health::{Health, Part};
+use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
 use crate::postgres::routing::{InForce, RouteCounters};
+use crate::runtime::kafka::KafkaSettings;
+use crate::runtime::{clock, tail};
+use crate::topics;
 
 /// Name of the role: `--stages`, readiness.
 pub const ROLE: &str = "routing";
@@ -68,7 +73,8 @@ impl Service {
     }
 
     /// Which group gets the conversation. Answers within the configured patience whatever
-    /// the database does, once the configuration has been met.
+    /// the database does, once the configuration has been met; the database is asked about one
+    /// that has not, before it is refused.
     ///
     /// # Errors
     /// See [`RouteRefusal`](Refusal).
@@ -94,12 +100,42 @@ impl Service {
         answered.await.map_err(|_| Refusal::Stopping)
     }
 
+    /// This was put in force just now: asked about it at once, this instance knows it.
+    pub fn put_in_force(&self, in_force: InForce) {
+        let id = in_force.definition.id.clone();
+        if self.open_desk(&id).is_some() {
+            self.look_again(&id);
+        } else if let Err(reason) = self.open(in_force) {
+            tracing::warn!(configuration = id, reason, "what was published is not answered here yet");
+        }
+    }
+
     /// Something may have changed: weights set at run time, a publication.
-    pub fn look_again(&self, configuration_id: &str) {
+    fn look_again(&self, configuration_id: &str) {
         if let Some(desk) = self.open_desk(configuration_id) {
             // A full desk is about to ask the database anyway.
             let _ = desk.messages.try_send(Message::LookAgain);
         }
+    }
+
+    /// Repeats what other instances record, and this one recorded before it was started: reads
+    /// the newest decisions from their topic, as many as answers are kept in memory, and goes on
+    /// with those that come. `part` is not ready before the newest are here.
+    pub fn follow(&self, kafka: &KafkaSettings, part: Part) {
+        let (kit, mut followed) = (Arc::clone(&self.inner.kit), Followed::default());
+        let most = i64::try_from(kit.settings.cache_answers).unwrap_or(i64::MAX);
+        let counted = |result: &str| metrics::ROUTE_FOLLOWED.counter(&[result]);
+        let (remembered, passed_over) = (counted("remembered"), counted("unreadable"));
+        let take = move |value: &[u8]| {
+            let answer = followed.answer(value, clock::now(), kit.settings.retention);
+            let answer = answer.inspect_err(|_| passed_over.increment(1))?;
+            if let Some(answer) = answer {
+                remembered.increment(1);
+                kit.remember_recorded(answer);
+            }
+            Ok(())
+        };
+        tail::follow(kafka, &topics::ROUTING_DECISIONS, most, part, &self.inner.shutdown, take);
     }
 
     /// Opens a desk for every configuration in force and keeps looking for more, until
@@ -150,7 +186,8 @@ impl Service {
         if !is_id(id) {
             return Err(Refusal::Unknown(id.to_owned()));
         }
-        let deadline = Instant::now() + self.inner.kit.settings.patience;
+        // Nothing can be answered from what is known here, so this may take longer than an answer.
+        let deadline = Instant::now() + self.inner.kit.settings.give_up;
         let looking = async {
             let _turn = self.inner.look_ups.acquire().await;
             if let Some(desk) = self.open_desk(id) {

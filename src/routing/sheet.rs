@@ -6,13 +6,14 @@ use super::tally::Tally;
 use super::weights::Plan;
 use crate::model::Timestamp;
 use crate::model::routing::{RouteReason, RouteSource};
-use crate::postgres::routing::{Block, Groups, NewAnswer};
+use crate::postgres::routing::{Block, Counts, NewAnswer};
 
 /// Under what a block is drawn up.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     pub plan: &'a Plan,
-    pub shares: &'a [i64],
+    /// In the order of the plan's groups.
+    pub weights: &'a [i64],
     pub revision: i64,
     pub settings_revision: i64,
 }
@@ -24,15 +25,17 @@ pub struct Sheet {
     pub after: Tally,
 }
 
-/// Books the answers that were given already, then takes a decision for each conversation.
+/// Books the answers that are given already, then takes a decision for each conversation. Of
+/// all these `superseded` have an earlier answer that counts no longer.
 pub fn draw_up(
     terms: Terms<'_>,
-    counter: &Groups,
+    counter: &Counts,
     given: Vec<NewAnswer>,
     conversations: &[Arc<str>],
+    superseded: Vec<Arc<str>>,
     at: Timestamp,
 ) -> Sheet {
-    let mut tally = Tally::new(terms.plan, counter, terms.shares);
+    let mut tally = Tally::new(terms.plan, counter, terms.weights);
     let taken_from = tally.taken_from(terms.plan);
     for answer in &given {
         tally.book(terms.plan, &answer.destination_id, answer.reason);
@@ -49,19 +52,25 @@ pub fn draw_up(
             decided_at: at,
         });
     }
-    let groups = tally.groups(terms.plan);
-    let block = Block { answers, settings_revision: terms.settings_revision, taken_from, groups };
+    let counts = tally.counts(terms.plan);
+    let settings_revision = terms.settings_revision;
+    let block = Block { answers, settings_revision, taken_from, counts, superseded };
     Sheet { block: Arc::new(block), after: tally }
 }
 
 /// Takes one decision and books it.
 pub fn decide(plan: &Plan, tally: &mut Tally) -> (Arc<str>, RouteReason) {
+    let (destination, reason) = choose(plan, tally);
+    tally.book(plan, &destination, reason);
+    (destination, reason)
+}
+
+/// Takes one decision.
+pub fn choose(plan: &Plan, tally: &Tally) -> (Arc<str>, RouteReason) {
     let (destination, reason) = match tally.choose() {
         Some(index) => (&plan.groups[index].id, RouteReason::Share),
         None if plan.enabled => (&plan.default, RouteReason::NobodyAvailable),
         None => (&plan.default, RouteReason::Disabled),
     };
-    let destination = Arc::clone(destination);
-    tally.book(plan, &destination, reason);
-    (destination, reason)
+    (Arc::clone(destination), reason)
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use super::rule::{self, Standing};
 use super::weights::Plan;
 use crate::model::routing::RouteReason;
-use crate::postgres::routing::Groups;
+use crate::postgres::routing::Counts;
 
 /// Groups in the order of the plan's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
+    /// Parts of an interaction that shares and deficits are counted in.
+    unit: i64,
     standings: Vec<Standing>,
     decisions: Vec<i64>,
     /// Decisions for destinations that are no group of the plan: its default, or groups it
@@ -18,47 +20,63 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// `weights` in the order of the plan's groups, 0 for those that cannot take anything.
+    ///
     /// What a group that the plan no longer has was owed or had too much is dealt to the
     /// others in equal parts, so that all deficits together stay 0.
-    pub fn new(plan: &Plan, groups: &Groups, shares: &[i64]) -> Self {
-        let mut tally = Self::default();
-        for (group, &share) in plan.groups.iter().zip(shares) {
-            let (deficit, decisions) = groups.get(&*group.id).copied().unwrap_or_default();
-            tally.standings.push(Standing { share, deficit });
-            tally.decisions.push(decisions);
+    pub fn new(plan: &Plan, counts: &Counts, weights: &[i64]) -> Self {
+        let (mut standings, mut decisions) = (Vec::new(), Vec::new());
+        for group in &plan.groups {
+            let (deficit, count) = counts.groups.get(&*group.id).copied().unwrap_or_default();
+            standings.push(Standing { share: 0, deficit });
+            decisions.push(count);
         }
-        let mut left: i64 = 0;
-        for (id, &(deficit, decisions)) in groups {
+        let (mut left, mut elsewhere) = (0i64, BTreeMap::new());
+        for (id, &(deficit, count)) in &counts.groups {
             if plan.index(id).is_none() {
-                left += deficit;
-                tally.elsewhere.insert(id.clone(), decisions);
+                left = left.saturating_add(deficit);
+                elsewhere.insert(id.clone(), count);
             }
         }
-        let count = tally.standings.len() as i64;
-        for (index, standing) in (0..count).zip(&mut tally.standings) {
-            standing.deficit +=
-                left / count + (left % count).signum() * i64::from(index < (left % count).abs());
+        let count = standings.len() as i64;
+        for (index, standing) in (0..count).zip(&mut standings) {
+            let dealt = left / count + (left % count).signum() * i64::from(index < (left % count).abs());
+            standing.deficit = standing.deficit.saturating_add(dealt);
         }
+        let mut tally = Self { unit: counts.unit, standings, decisions, elsewhere };
+        tally.set_weights(weights);
         tally
     }
 
-    /// Shares as they are now.
-    pub fn set_shares(&mut self, shares: &[i64]) {
-        for (standing, &share) in self.standings.iter_mut().zip(shares) {
-            standing.share = share;
+    /// Nothing was decided yet, and nobody has a share.
+    pub fn of_nothing(plan: &Plan) -> Self {
+        let counts = Counts { unit: rule::MIN_UNIT, groups: BTreeMap::new() };
+        Self::new(plan, &counts, &vec![0; plan.groups.len()])
+    }
+
+    /// Shares by these weights from now on; everybody stands where they stood.
+    pub fn set_weights(&mut self, weights: &[i64]) {
+        let total: i64 = weights.iter().sum();
+        let unit = if total == 0 { self.unit } else { rule::unit_for(total, self.unit) };
+        if unit != self.unit {
+            rule::rescale(&mut self.standings, self.unit, unit);
+            self.unit = unit;
+        }
+        for (standing, &weight) in self.standings.iter_mut().zip(weights) {
+            standing.share = if total == 0 { 0 } else { weight * (unit / total) };
         }
     }
 
     /// Whose turn it is, by index; `None` when nobody is available.
     pub fn choose(&self) -> Option<usize> {
-        rule::choose(&self.standings)
+        rule::choose(&self.standings, self.unit)
     }
 
     /// Counts a decision. Only one by share moves the deficits.
     pub fn book(&mut self, plan: &Plan, destination: &str, reason: RouteReason) {
         let index = plan.index(destination);
         if reason == RouteReason::Share {
-            book(&mut self.standings, index);
+            book(&mut self.standings, self.unit, index);
         }
         match index {
             Some(index) => self.decisions[index] += 1,
@@ -67,11 +85,12 @@ impl Tally {
     }
 
     /// As the counter keeps it.
-    pub fn groups(&self, plan: &Plan) -> Groups {
+    pub fn counts(&self, plan: &Plan) -> Counts {
         let planned = plan.groups.iter().zip(&self.standings).zip(&self.decisions);
         let planned =
             planned.map(|((group, standing), &count)| (group.id.to_string(), (standing.deficit, count)));
-        planned.chain(self.elsewhere.iter().map(|(id, &count)| (id.clone(), (0, count)))).collect()
+        let groups = planned.chain(self.elsewhere.iter().map(|(id, &count)| (id.clone(), (0, count))));
+        Counts { unit: self.unit, groups: groups.collect() }
     }
 
     /// Destination, share and deficit of each group.
@@ -83,18 +102,19 @@ impl Tally {
 
 /// Books a decision by share that went to `index`; `None`: to a group that is no more.
 /// While nobody has a share, there is nothing to be behind of.
-pub fn book(standings: &mut [Standing], index: Option<usize>) {
+pub fn book(standings: &mut [Standing], unit: i64, index: Option<usize>) {
     if let Some(index) = index
         && standings.iter().any(|standing| standing.share > 0)
     {
-        rule::book(standings, index);
+        rule::book(standings, unit, index);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::routing::{RouteFallback, UNIT};
+    use crate::model::routing::{BILLION, RouteFallback};
+    use crate::postgres::routing::Groups;
     use crate::routing::weights::PlannedGroup;
 
     fn plan(ids: &[&str]) -> Plan {
@@ -108,16 +128,20 @@ mod tests {
         }
     }
 
+    fn counts(groups: Groups) -> Counts {
+        Counts { unit: BILLION, groups }
+    }
+
     #[test]
     fn what_a_removed_group_leaves_is_dealt_out_whole() {
         let groups: Groups =
             [("a", (-3, 5)), ("b", (-4, 6)), ("c", (7, 9))].map(|(id, entry)| (id.into(), entry)).into();
         for (left, ids) in [(7, ["a", "b"]), (-3, ["b", "c"]), (-4, ["a", "c"])] {
             let plan = plan(&ids);
-            let tally = Tally::new(&plan, &groups, &[UNIT / 2, UNIT / 2]);
+            let tally = Tally::new(&plan, &counts(groups.clone()), &[1, 1]);
             let sum: i64 = tally.standings.iter().map(|standing| standing.deficit).sum();
             assert_eq!(sum, 0, "{left} left over");
-            let kept = tally.groups(&plan);
+            let kept = tally.counts(&plan).groups;
             assert_eq!(kept.values().map(|(_, count)| count).sum::<i64>(), 20, "counts stay: {kept:?}");
         }
     }
@@ -125,18 +149,36 @@ mod tests {
     #[test]
     fn only_decisions_by_share_move_deficits() {
         let plan = plan(&["a", "b"]);
-        let mut tally = Tally::new(&plan, &Groups::new(), &[UNIT / 2, UNIT / 2]);
+        let mut tally = Tally::new(&plan, &counts(Groups::new()), &[1, 1]);
         tally.book(&plan, "z", RouteReason::FallbackDefault);
         tally.book(&plan, "a", RouteReason::FallbackDefault);
         assert!(tally.standings.iter().all(|standing| standing.deficit == 0));
         tally.book(&plan, "a", RouteReason::Share);
-        assert_eq!(tally.standings[0].deficit, -UNIT / 2);
-        assert_eq!(tally.groups(&plan)["a"], (-UNIT / 2, 2));
-        assert_eq!(tally.groups(&plan)["z"], (0, 1));
+        assert_eq!(tally.standings[0].deficit, -BILLION / 2);
+        assert_eq!(tally.counts(&plan).groups["a"], (-BILLION / 2, 2));
+        assert_eq!(tally.counts(&plan).groups["z"], (0, 1));
         // A decision for a group that is gone, and one while nobody has a share.
         tally.book(&plan, "gone", RouteReason::Share);
-        let mut nobody = Tally::new(&plan, &Groups::new(), &[0, 0]);
+        let mut nobody = Tally::new(&plan, &counts(Groups::new()), &[0, 0]);
         nobody.book(&plan, "a", RouteReason::Share);
         assert_eq!(nobody.standings[0].deficit, 0);
+    }
+
+    #[test]
+    fn weights_that_do_not_divide_the_unit_get_one_that_they_do() {
+        let plan = plan(&["a", "b"]);
+        let mut tally = Tally::new(&plan, &counts(Groups::new()), &[1, 2]);
+        for _ in 0..30_000 {
+            let chosen = tally.choose().unwrap();
+            tally.book(&plan, &plan.groups[chosen].id, RouteReason::Share);
+        }
+        let kept = tally.counts(&plan);
+        assert_eq!(kept.groups, [("a".into(), (0, 10_000)), ("b".into(), (0, 20_000))].into());
+        assert!(kept.unit % 3 == 0 && kept.unit >= BILLION);
+        // Read again it goes on in the same unit, also while one of them is away.
+        let mut again = Tally::new(&plan, &kept, &[1, 0]);
+        assert_eq!(again.unit, kept.unit);
+        again.set_weights(&[1, 2]);
+        assert_eq!(again.taken_from(&plan), tally.taken_from(&plan));
     }
 }

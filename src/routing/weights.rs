@@ -1,8 +1,8 @@
-//! From a configuration as people write it to whole shares.
+//! From a configuration as people write it to whole weights, none of them rounded.
 
 use std::sync::Arc;
 
-use super::rule::UNIT;
+use super::rule::MAX_UNIT;
 use crate::model::routing::{RouteConfiguration, RouteFallback, RouteStatus};
 
 /// Groups one configuration has at most.
@@ -11,10 +11,10 @@ pub const MAX_GROUPS: usize = 50;
 pub const MAX_ID: usize = 128;
 const MAX_NAME: usize = 256;
 const MAX_EXPRESSION: usize = 4_096;
-/// Weights count in hundredths of a percent.
-const WHOLE: f64 = 10_000.0;
-/// 1 %: nobody who is not drained gets less.
-const FLOOR: u32 = 100;
+/// Nobody who is not drained is weighed as less than one part in so many: 1 %.
+const FLOOR: i128 = 100;
+/// Most decimals of a weight. With weights below 10^10 and 50 groups their sums stay below 10^37.
+const MAX_DECIMALS: usize = 24;
 
 /// A configuration checked and made ready to decide by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,9 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedGroup {
     pub id: Arc<str>,
-    /// In hundredths of a percent, raised to the floor; 0 drains.
-    pub weight: u32,
+    /// As it was asked for, raised to the floor; all together in the smallest whole numbers.
+    /// 0 drains. Their sum is at most [`MAX_UNIT`].
+    pub weight: i64,
 }
 
 /// What is wrong with a configuration, one sentence per finding.
@@ -50,18 +51,15 @@ impl Plan {
         if !problems.is_empty() {
             return Err(Unusable(problems));
         }
-        let active = || configuration.rules.iter().filter(|rule| !rule.drain);
-        let total: f64 = active().map(|rule| rule.weight).sum();
-        let all_zero = active().next().is_some() && total == 0.0;
-        let count = active().count() as f64;
+        let active = || configuration.rules.iter().filter(|rule| !rule.drain).map(|rule| rule.weight);
+        let all_zero = active().next().is_some() && active().all(|weight| weight == 0.0);
+        let whole = whole(&active().collect::<Vec<_>>()).map_err(|problem| Unusable(vec![problem]))?;
+        let mut whole = whole.into_iter();
+        let mut weight = |drain: bool| if drain { 0 } else { whole.next().expect("one each") };
         let mut groups: Vec<PlannedGroup> = configuration
             .rules
             .iter()
-            .map(|rule| {
-                let part = if all_zero { 1.0 / count } else { rule.weight / total };
-                let weight = if rule.drain { 0 } else { ((part * WHOLE).round() as u32).max(FLOOR) };
-                PlannedGroup { id: rule.destination.id.as_str().into(), weight }
-            })
+            .map(|rule| PlannedGroup { id: rule.destination.id.as_str().into(), weight: weight(rule.drain) })
             .collect();
         groups.sort_by(|a, b| a.id.cmp(&b.id));
         let heaviest =
@@ -85,36 +83,60 @@ impl Plan {
         self.groups.binary_search_by(|group| (*group.id).cmp(id)).ok()
     }
 
-    /// Shares over the groups that `available` lets through, in the order of the groups.
-    pub fn shares(&self, available: impl Fn(&str) -> bool) -> Vec<i64> {
-        let weights: Vec<u32> = self
-            .groups
-            .iter()
-            .map(|group| if self.enabled && available(&group.id) { group.weight } else { 0 })
-            .collect();
-        shares(&weights)
+    /// Whether a conversation can still be where this says: at a group, drained or not, or at
+    /// the default.
+    pub fn has(&self, destination_id: &str) -> bool {
+        self.index(destination_id).is_some() || *self.default == *destination_id
+    }
+
+    /// Weights of the groups that `available` lets through, 0 for the others, in the order of
+    /// the groups.
+    pub fn weights(&self, available: impl Fn(&str) -> bool) -> Vec<i64> {
+        let weight = |group: &PlannedGroup| {
+            if self.enabled && available(&group.id) { group.weight } else { 0 }
+        };
+        self.groups.iter().map(weight).collect()
     }
 }
 
-/// Parts of [`UNIT`] in proportion to `weights`, summing up to it exactly: what rounding
-/// leaves over goes to the greatest remainders, the first of equals. All 0 where every
-/// weight is.
-pub fn shares(weights: &[u32]) -> Vec<i64> {
-    let total: i128 = weights.iter().map(|&weight| i128::from(weight)).sum();
+/// The smallest whole numbers in the same proportions, each raised to 1 % of all; all 1 where
+/// every weight is 0.
+///
+/// # Errors
+/// When they have so many digits that they cannot be counted in exactly.
+fn whole(weights: &[f64]) -> Result<Vec<i64>, String> {
+    // The shortest text that reads back as the number is the one that was given.
+    let texts: Vec<String> = weights.iter().map(f64::to_string).collect();
+    let parts = texts.iter().map(|text| text.split_once('.').unwrap_or((text.as_str(), "")));
+    let decimals = parts.clone().map(|(_, fraction)| fraction.len()).max().unwrap_or(0);
+    let too_fine = || {
+        format!(
+            "the weights have too many digits to be kept exactly: in the smallest whole numbers of their \
+             proportions they must sum up to {MAX_UNIT} at most; give them with fewer digits"
+        )
+    };
+    if decimals > MAX_DECIMALS {
+        return Err(too_fine());
+    }
+    let scaled = |(whole, fraction): (&str, &str)| -> i128 {
+        format!("{whole}{fraction:0<decimals$}").parse().expect("digits of a number below 10^10")
+    };
+    let scaled: Vec<i128> = parts.map(scaled).collect();
+    let total: i128 = scaled.iter().sum();
     if total == 0 {
-        return vec![0; weights.len()];
+        return Ok(vec![1; weights.len()]);
     }
-    let unit = i128::from(UNIT);
-    let exact = |weight: u32| i128::from(weight) * unit;
-    // At most UNIT each, so the casts fit.
-    let mut shares: Vec<i64> = weights.iter().map(|&weight| (exact(weight) / total) as i64).collect();
-    let left = (unit - shares.iter().map(|&share| i128::from(share)).sum::<i128>()) as usize;
-    let mut order: Vec<usize> = (0..weights.len()).filter(|&index| weights[index] > 0).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(exact(weights[index]) % total));
-    for index in order.into_iter().take(left) {
-        shares[index] += 1;
+    let raised: Vec<i128> = scaled.iter().map(|weight| (weight * FLOOR).max(total)).collect();
+    let divisor = raised.iter().copied().fold(0, greatest_common_divisor);
+    let reduced: Vec<i128> = raised.iter().map(|weight| weight / divisor).collect();
+    if reduced.iter().sum::<i128>() > i128::from(MAX_UNIT) {
+        return Err(too_fine());
     }
-    shares
+    Ok(reduced.into_iter().map(|weight| weight as i64).collect())
+}
+
+fn greatest_common_divisor(a: i128, b: i128) -> i128 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// Whether an id can be kept and shown: not empty, bounded, without control characters.
@@ -177,6 +199,8 @@ fn problems(configuration: &RouteConfiguration) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::routing::{Destination, RouteRule};
 
@@ -205,25 +229,62 @@ mod tests {
         }
     }
 
-    fn planned(weights: &[f64]) -> Vec<u32> {
+    fn planned(weights: &[f64]) -> Vec<i64> {
         let plan = Plan::of(&configuration(weights)).unwrap();
         plan.groups.iter().map(|group| group.weight).collect()
     }
 
     #[test]
-    fn weights_of_any_scale_become_hundredths_of_a_percent_with_a_floor() {
-        assert_eq!(planned(&[70.0, 30.0]), [7_000, 3_000]);
-        assert_eq!(planned(&[0.7, 0.3]), [7_000, 3_000]);
-        assert_eq!(planned(&[100.0, 0.0]), [10_000, 100]);
-        assert_eq!(planned(&[1.0]), [10_000]);
-        assert_eq!(planned(&[1.0, 1.0, 1.0]), [3_333; 3]);
+    fn weights_are_kept_in_their_proportions_and_only_raised_to_the_floor() {
+        assert_eq!(planned(&[70.0, 30.0]), [7, 3]);
+        assert_eq!(planned(&[0.7, 0.3]), [7, 3]);
+        assert_eq!(planned(&[1.0, 2.0]), [1, 2]);
+        assert_eq!(planned(&[33.33, 66.67]), [3_333, 6_667]);
+        assert_eq!(planned(&[100.0, 0.0]), [100, 1]);
+        assert_eq!(planned(&[99.0, 1.0]), [99, 1]);
+        assert_eq!(planned(&[1.0]), [1]);
+        assert_eq!(planned(&[3.0, 3.0, 3.0]), [1; 3]);
+        assert_eq!(planned(&[1e-20, 2e-20]), [1, 2]);
+        assert_eq!(planned(&[12.345_678_901, 87.654_321_099]), [12_345_678_901, 87_654_321_099]);
+    }
+
+    #[test]
+    fn weights_with_too_many_digits_are_refused_with_the_limit() {
+        for weights in [[1.0 / 3.0, 2.0 / 3.0], [0.1 + 0.2, 0.7], [f64::MIN_POSITIVE, 1.0], [1e9, 1e-9]] {
+            let Unusable(told) = Plan::of(&configuration(&weights)).unwrap_err();
+            assert!(told[0].contains("1000000000000000 at most"), "{told:?}");
+        }
+        assert_eq!(planned(&[0.333_333_333_333, 0.666_666_666_667]), [333_333_333_333, 666_666_666_667]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_can_be_asked_for_keeps_its_proportions_or_is_refused(
+            weights in prop::collection::vec(
+                prop_oneof![0.0..=1e9, (0u32..=10_000).prop_map(|hundredths| f64::from(hundredths) / 100.0)],
+                // Beyond ten their ids would not stand in the order of the weights.
+                1..=10,
+            ),
+        ) {
+            let Ok(plan) = Plan::of(&configuration(&weights)) else { return Ok(()) };
+            let whole = planned(&weights);
+            let total: i128 = whole.iter().map(|&weight| i128::from(weight)).sum();
+            prop_assert!(total <= i128::from(MAX_UNIT) && plan.weights(|_| true).len() == weights.len());
+            let asked: f64 = weights.iter().sum();
+            let raised: f64 = weights.iter().map(|weight| weight.max(asked / 100.0)).sum();
+            for (weight, whole) in weights.iter().zip(&whole) {
+                prop_assert!(*whole > 0);
+                let wanted = if asked == 0.0 { 1.0 / weights.len() as f64 } else { weight.max(asked / 100.0) / raised };
+                prop_assert!((*whole as f64 / total as f64 - wanted).abs() < 1e-12);
+            }
+        }
     }
 
     #[test]
     fn all_zero_is_equal_shares_and_said() {
         let plan = Plan::of(&configuration(&[0.0, 0.0])).unwrap();
         assert!(plan.all_zero);
-        assert_eq!(plan.shares(|_| true), [UNIT / 2, UNIT / 2]);
+        assert_eq!(plan.weights(|_| true), [1, 1]);
         assert!(!Plan::of(&configuration(&[1.0, 0.0])).unwrap().all_zero);
     }
 
@@ -251,11 +312,11 @@ mod tests {
         let mut wanted = configuration(&[50.0, 30.0, 20.0]);
         wanted.rules[0].drain = true;
         let plan = Plan::of(&wanted).unwrap();
-        assert_eq!(plan.shares(|_| true), [0, 600_000_000, 400_000_000]);
-        assert_eq!(plan.shares(|id| id != "q1"), [0, 0, UNIT]);
-        assert_eq!(plan.shares(|_| false), [0, 0, 0]);
+        assert_eq!(plan.weights(|_| true), [0, 3, 2]);
+        assert_eq!(plan.weights(|id| id != "q1"), [0, 0, 2]);
+        assert_eq!(plan.weights(|_| false), [0, 0, 0]);
         wanted.status = RouteStatus::Disabled;
-        assert_eq!(Plan::of(&wanted).unwrap().shares(|_| true), [0, 0, 0]);
+        assert_eq!(Plan::of(&wanted).unwrap().weights(|_| true), [0, 0, 0]);
     }
 
     #[test]
@@ -264,13 +325,5 @@ mod tests {
         assert_eq!(Plan::of(&wanted).unwrap().default.as_ref(), "q1");
         wanted.default_destination = Some(Destination { r#type: "QUEUE_ID".into(), id: "x".into() });
         assert_eq!(Plan::of(&wanted).unwrap().default.as_ref(), "x");
-    }
-
-    #[test]
-    fn shares_sum_up_whatever_the_weights() {
-        for weights in [vec![1, 1, 1], vec![3_333, 3_333, 3_334, 100], vec![u32::MAX; 7], vec![0, 5]] {
-            assert_eq!(shares(&weights).iter().sum::<i64>(), UNIT, "{weights:?}");
-        }
-        assert_eq!(shares(&[1, 1, 1]), [333_333_334, 333_333_333, 333_333_333]);
     }
 }

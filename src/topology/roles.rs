@@ -224,7 +224,7 @@ pub fn roles() -> Vec<Role> {
             name: ROUTING,
             kind: Kind::Server,
             description: "decides which group gets a conversation, on the console's listener; its decisions go out through the outbox",
-            reads: vec![&topics::QUEUE_AVAILABILITY, &topics::SETTINGS],
+            reads: vec![&topics::QUEUE_AVAILABILITY, &topics::SETTINGS, &topics::ROUTING_DECISIONS],
             writes: vec![&topics::ROUTING_DECISIONS],
             keeps: vec![],
             outside: &["Architect flows", PLATFORM, POSTGRES],

@@ -8,8 +8,15 @@ use crate::routing::{self, PublishError, Publisher, Service};
 
 /// The service with those who publish its configurations.
 pub struct Routed {
-    pub service: Service,
-    pub publisher: Publisher,
+    service: Service,
+    publisher: Publisher,
+}
+
+impl Routed {
+    /// What `publisher` puts in force is known to `service` at once.
+    pub fn new(service: Service, publisher: Publisher) -> Self {
+        Self { publisher: publisher.telling(service.clone()), service }
+    }
 }
 
 impl RouteDecisions for Routed {
@@ -31,14 +38,12 @@ impl RouteDecisions for Routed {
         who: &'a str,
     ) -> Routing<'a, Result<RoutePublication, NotPublished>> {
         Box::pin(async move {
-            let published = self.publisher.publish(id, who).await.map_err(|error| match error {
+            self.publisher.publish(id, who).await.map_err(|error| match error {
                 PublishError::Unknown(_) => NotPublished::Unknown(error.to_string()),
                 PublishError::Unusable(_) => NotPublished::Unusable(error.to_string()),
                 PublishError::TooMany => NotPublished::TooMany(error.to_string()),
                 PublishError::Database(error) => NotPublished::Database(error),
-            })?;
-            self.service.look_again(id);
-            Ok(published)
+            })
         })
     }
 }

@@ -438,9 +438,10 @@ impl Starting<'_> {
         let own = settings::routing(self.config, &self.kafka.instance);
         let retention = own.retention;
         let service = routing::Service::new(own, counters, Arc::new(view), &self.health, stop.clone());
+        service.follow(&self.kafka, self.health.part("routing follower"));
         let platform = if self.config.route.platform_publish { Some(self.client()?) } else { None };
         let publisher = routing::Publisher::new(self.database.clone(), platform, mode, stop.clone());
-        self.routed = Some(Arc::new(Routed { service: service.clone(), publisher }));
+        self.routed = Some(Arc::new(Routed::new(service.clone(), publisher)));
         let (database, part) = (self.database.clone(), self.health.part("routing recorder"));
         self.task(roles::ROUTING, async move {
             tokio::join!(service.run(), routing::recorder::run(database, mode, retention, part, stop));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::Response;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
 use trunkline::console::Settings;
 use trunkline::health::Health;
 use trunkline::model::decision::Mode;
@@ -13,6 +14,7 @@ use trunkline::routing::{Publisher, Service, Unchanging};
 use trunkline::topology::Routed;
 
 use super::support::postgres::TestDatabase;
+use super::support::postgres_proxy::PostgresProxy;
 use super::{Running, problem};
 
 /// A console with the decision service behind it, patient enough for a busy machine.
@@ -30,7 +32,7 @@ async fn start(own: &TestDatabase, database: trunkline::postgres::Database) -> R
         let service = Service::new(settings, counters, Arc::new(Unchanging), &health, shutdown.clone());
         tokio::spawn(service.clone().run());
         let publisher = Publisher::new(database, None, Mode::Shadow, shutdown.clone());
-        console.with_routing(Arc::new(Routed { service, publisher }))
+        console.with_routing(Arc::new(Routed::new(service, publisher)))
     })
     .await
 }
@@ -116,6 +118,9 @@ async fn impossible_configurations_and_requests_are_refused_and_the_old_one_stay
         seed_configuration([Value::Null, json!(30)]),
         json!({"id": "c"}),
         json!([]),
+        json!({"id": "c", "name": "Support", "rules": [["r", null, null, {"type": "QUEUE_ID", "id": "a"}, 1]]}),
+        json!({"id": "c", "name": "Support", "rules": [{"id": "r", "destination": ["QUEUE_ID", "a"], "weight": 1}]}),
+        seed_configuration([json!(1.0 / 3.0), json!(2.0 / 3.0)]),
     ] {
         let refused = problem(console.put("/v1/routes/c", &wrong).await, 400, "bad-body").await;
         assert!(!refused["detail"].as_str().unwrap().is_empty());
@@ -141,6 +146,33 @@ async fn impossible_configurations_and_requests_are_refused_and_the_old_one_stay
     let shown: Value = console.get("/v1/routes/c").await.json().await.unwrap();
     assert_eq!((&shown["revision"], &shown["rules"][0]["weight"]), (&json!(1), &json!(70.0)));
     assert_eq!(shown["draft"]["rules"][0]["weight"], json!(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_knows_what_was_published_although_the_counters_cannot_be_asked() {
+    let (own, database) = TestDatabase::migrated().await;
+    let proxy = PostgresProxy::before(&own.options()).await;
+    let url = proxy.through(own.options()).to_url_lossy().to_string();
+    let settings = trunkline::postgres::Settings { url: url.into(), ..Default::default() };
+    let patience =
+        Patience { statement: Duration::from_secs(1), idle_in_transaction: Duration::from_secs(1) };
+    let counters = RouteCounters::new(&settings, 2, patience).unwrap();
+    let console = Running::start_with(Settings::default(), database.clone(), |console, shutdown| {
+        let health = Health::default();
+        let settings = trunkline::routing::Settings::default();
+        let service = Service::new(settings, counters, Arc::new(Unchanging), &health, shutdown.clone());
+        tokio::spawn(service.clone().run());
+        let publisher = Publisher::new(database, None, Mode::Shadow, shutdown.clone());
+        console.with_routing(Arc::new(Routed::new(service, publisher)))
+    })
+    .await;
+    proxy.set_stalled(true);
+    console.put("/v1/routes/c", &seed_configuration([json!(1), json!(2)])).await;
+    assert_eq!(console.post("/v1/routes/c/publish", &json!({})).await.status(), 200);
+    let asked = console.post("/v1/routes/c/decisions", &json!({"conversationId": "v"})).await;
+    assert_eq!(asked.status(), 200);
+    let answer: Value = asked.json().await.unwrap();
+    assert_eq!((&answer["revision"], &answer["destinationId"]), (&json!(1), &json!("b")));
 }
 
 #[tokio::test]

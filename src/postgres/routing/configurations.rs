@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use sqlx::types::Json;
 
 use super::super::{Database, Error};
+use super::{InForce, counter};
 use crate::model::Timestamp;
 use crate::model::routing::RouteConfiguration;
 
@@ -20,8 +21,8 @@ pub struct Saved {
 /// What came of a publication.
 #[derive(Clone, Debug)]
 pub enum Published {
-    /// The draft is in force under this revision.
-    InForce(i64, RouteConfiguration),
+    /// The draft is in force, and this is how it stands.
+    InForce(Box<InForce>),
     /// There is no draft; this is in force already.
     NoDraft(i64, RouteConfiguration),
     /// Nothing of this id was ever saved.
@@ -128,8 +129,8 @@ impl Database {
         const RAISE: &str =
             "INSERT INTO trunkline.route_counters AS c (configuration_id, revision) VALUES ($1, 1)
             ON CONFLICT (configuration_id) DO UPDATE SET revision = c.revision + 1, turn = c.turn + 1
-            RETURNING revision";
-        let revision: i64 = sqlx::query_scalar(RAISE).bind(id).fetch_one(&mut *transaction).await?;
+            RETURNING configuration, revision, turn, decisions, groups, unit";
+        let counter = counter(&sqlx::query(RAISE).bind(id).fetch_one(&mut *transaction).await?)?;
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM trunkline.route_counters")
             .fetch_one(&mut *transaction)
             .await?;
@@ -138,10 +139,10 @@ impl Database {
         }
         const KEEP: &str = "INSERT INTO trunkline.route_revisions
             (configuration_id, revision, definition, published_by) VALUES ($1, $2, $3, $4)";
-        let keep = sqlx::query(KEEP).bind(id).bind(revision).bind(Json(&definition)).bind(who);
+        let keep = sqlx::query(KEEP).bind(id).bind(counter.revision).bind(Json(&definition)).bind(who);
         keep.execute(&mut *transaction).await?;
         transaction.commit().await?;
-        Ok(Published::InForce(revision, definition))
+        Ok(Published::InForce(Box::new(InForce { counter, definition })))
     }
 
     /// The newest `limit` revisions, newest first.

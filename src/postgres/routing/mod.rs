@@ -22,8 +22,16 @@ use crate::model::routing::{RouteConfiguration, RouteReason, RouteSource};
 pub use configurations::{Published, RevisionEntry, Saved};
 pub use record::{Recordable, RecordedAnswer, RecordedTurn};
 
-/// Deficit in billionths of an interaction and number of decisions, by destination.
+/// Deficit in parts of an interaction and number of decisions, by destination.
 pub type Groups = BTreeMap<String, (i64, i64)>;
+
+/// How everybody stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Parts of an interaction that deficits are counted in.
+    pub unit: i64,
+    pub groups: Groups,
+}
 
 /// The row that all instances count in, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +41,7 @@ pub struct Counter {
     pub revision: i64,
     pub turn: i64,
     pub decisions: i64,
-    pub groups: Groups,
+    pub counts: Counts,
 }
 
 /// A counter with the configuration in force.
@@ -59,10 +67,13 @@ pub struct NewAnswer {
 pub struct Block {
     pub answers: Vec<NewAnswer>,
     pub settings_revision: i64,
-    /// Destination, share and deficit before the first answer.
+    /// Destination, share and deficit before the first answer, in the unit of `counts`.
     pub taken_from: Vec<(String, i64, i64)>,
-    /// The counter's groups after the last answer.
-    pub groups: Groups,
+    /// How everybody stands after the last answer.
+    pub counts: Counts,
+    /// Conversations of these answers whose earlier answer, in [`LockedTurn::known`], counts no
+    /// longer.
+    pub superseded: Vec<Arc<str>>,
 }
 
 /// An answer given before.
@@ -104,15 +115,16 @@ pub struct LockedTurn {
 // Conversations are looked up one by one: with `= ANY` and the statistics of a table that was
 // empty a moment ago, the planner reads all rows of the configuration instead.
 const WRITE: &str = "WITH moved AS (
-        UPDATE trunkline.route_counters SET turn = turn + 1, decisions = decisions + $3, groups = $4
+        UPDATE trunkline.route_counters
+        SET turn = turn + 1, decisions = decisions + $3, groups = $4, unit = $14
         WHERE configuration = $1 AND turn = $2
           AND ($13 OR NOT EXISTS (SELECT FROM unnest($7::text[]) AS asked(id), LATERAL (
                 SELECT FROM trunkline.route_answers AS a
                 WHERE a.configuration = $1 AND a.conversation_id = asked.id LIMIT 1) AS known))
         RETURNING decisions - $3 AS before, revision
     ), taken AS (
-        INSERT INTO trunkline.route_turns (configuration, first_sequence, revision, settings_revision, groups)
-        SELECT $1, before + 1, revision, $5, $6 FROM moved
+        INSERT INTO trunkline.route_turns (configuration, first_sequence, revision, settings_revision, groups, unit)
+        SELECT $1, before + 1, revision, $5, $6, $14 FROM moved
     )
     INSERT INTO trunkline.route_answers
         (configuration, conversation_id, sequence, destination_id, revision, source, reason, decided_at_ms)
@@ -167,7 +179,7 @@ impl RouteCounters {
     ) -> Result<Option<LockedTurn>, Error> {
         let explain = |error| self.database.explain(error);
         let mut transaction = self.database.pool().begin().await.map_err(explain)?;
-        const LOCK: &str = "SELECT configuration, revision, turn, decisions, groups
+        const LOCK: &str = "SELECT configuration, revision, turn, decisions, groups, unit
             FROM trunkline.route_counters WHERE configuration_id = $1 FOR UPDATE";
         let row = sqlx::query(LOCK).bind(configuration_id).fetch_optional(&mut *transaction).await;
         let Some(row) = row.map_err(explain)? else {
@@ -185,12 +197,22 @@ impl RouteCounters {
         let known = if conversations.is_empty() {
             Vec::new()
         } else {
-            let known = sqlx::query(KNOWN).bind(counter.configuration);
-            let known = known.bind(conversations.iter().map(|id| &**id).collect::<Vec<_>>());
-            let rows = known.fetch_all(&mut *transaction).await.map_err(explain)?;
-            rows.iter().map(known_answer).collect::<Result<_, _>>().map_err(explain)?
+            known(&mut *transaction, counter.configuration, conversations).await.map_err(explain)?
         };
         Ok(Some(LockedTurn { transaction, target: self.database.clone(), counter, definition, known }))
+    }
+
+    /// Which of these conversations were answered before, without waiting for anybody's turn.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn known(
+        &self,
+        configuration: i32,
+        conversations: &[Arc<str>],
+    ) -> Result<Vec<KnownAnswer>, Error> {
+        let explain = |error| self.database.explain(error);
+        known(self.database.pool(), configuration, conversations).await.map_err(explain)
     }
 
     /// What to say of an attempt that was given up after `limit`.
@@ -203,7 +225,8 @@ impl RouteCounters {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn in_force(&self, configuration_id: &str) -> Result<Option<InForce>, Error> {
-        const ONE: &str = "SELECT c.configuration, c.revision, c.turn, c.decisions, c.groups, r.definition
+        const ONE: &str = "SELECT c.configuration, c.revision, c.turn, c.decisions, c.groups, c.unit,
+                r.definition
             FROM trunkline.route_counters c JOIN trunkline.route_revisions r USING (configuration_id, revision)
             WHERE c.configuration_id = $1";
         let explain = |error| self.database.explain(error);
@@ -224,13 +247,23 @@ impl RouteCounters {
 }
 
 impl LockedTurn {
-    /// Writes a block, none of whose conversations are in [`known`](Self::known), and lets
-    /// go of the row.
+    /// Writes a block, none of whose conversations are in [`known`](Self::known) but those it
+    /// supersedes, and lets go of the row.
     ///
     /// # Errors
     /// When the database cannot be asked; the block may have been written.
     pub async fn write(mut self, block: &Block) -> Result<(), Error> {
         let explain = |error| self.target.explain(error);
+        if !block.superseded.is_empty() {
+            // Kept until the audit has been told of them: their sequence must have no holes.
+            const SUPERSEDE: &str = "WITH gone AS (
+                    DELETE FROM trunkline.route_answers
+                    WHERE configuration = $1 AND conversation_id = ANY($2) RETURNING *
+                ) INSERT INTO trunkline.route_superseded SELECT * FROM gone";
+            let conversations: Vec<&str> = block.superseded.iter().map(|id| &**id).collect();
+            let supersede = sqlx::query(SUPERSEDE).bind(self.counter.configuration).bind(conversations);
+            supersede.execute(&mut *self.transaction).await.map_err(explain)?;
+        }
         if !block.answers.is_empty() {
             let written = write(&mut *self.transaction, &self.counter, block, true).await.map_err(explain)?;
             if !written {
@@ -255,7 +288,7 @@ async fn write<'c>(
         .bind(counter.configuration)
         .bind(counter.turn)
         .bind(block.answers.len() as i64)
-        .bind(Json(&block.groups))
+        .bind(Json(&block.counts.groups))
         .bind(block.settings_revision)
         .bind(Json(&block.taken_from))
         .bind(answers().map(|answer| &*answer.conversation_id).collect::<Vec<_>>())
@@ -265,9 +298,20 @@ async fn write<'c>(
         .bind(answers().map(|answer| answer.reason.name()).collect::<Vec<_>>())
         .bind(answers().map(|answer| answer.decided_at.as_millis()).collect::<Vec<_>>())
         .bind(all_new)
+        .bind(block.counts.unit)
         .execute(executor)
         .await?;
     Ok(done.rows_affected() > 0)
+}
+
+async fn known<'c>(
+    executor: impl Executor<'c, Database = Postgres>,
+    configuration: i32,
+    conversations: &[Arc<str>],
+) -> Result<Vec<KnownAnswer>, sqlx::Error> {
+    let conversations: Vec<&str> = conversations.iter().map(|id| &**id).collect();
+    let rows = sqlx::query(KNOWN).bind(configuration).bind(conversations).fetch_all(executor).await?;
+    rows.iter().map(known_answer).collect()
 }
 
 fn counter(row: &PgRow) -> Result<Counter, sqlx::Error> {
@@ -277,7 +321,7 @@ fn counter(row: &PgRow) -> Result<Counter, sqlx::Error> {
         revision: row.try_get("revision")?,
         turn: row.try_get("turn")?,
         decisions: row.try_get("decisions")?,
-        groups,
+        counts: Counts { unit: row.try_get("unit")?, groups },
     })
 }
 

@@ -35,6 +35,8 @@ pub struct RecordedAnswer {
 pub struct RecordedTurn {
     pub first_sequence: i64,
     pub settings_revision: i64,
+    /// Parts of an interaction that shares and deficits are counted in.
+    pub unit: i64,
     /// Destination, share and deficit before the first answer.
     pub groups: Vec<(String, i64, i64)>,
 }
@@ -70,12 +72,14 @@ impl Database {
     ) -> Result<(Vec<RecordedAnswer>, Vec<RecordedTurn>), Error> {
         const ANSWERS: &str = "SELECT sequence, conversation_id, destination_id, revision, source, reason,
                 decided_at_ms
-            FROM trunkline.route_answers
+            FROM (SELECT * FROM trunkline.route_answers UNION ALL SELECT * FROM trunkline.route_superseded)
+                 AS given
             WHERE configuration = $1 AND sequence <= $2 + $3
               AND sequence >= coalesce((SELECT max(first_sequence) FROM trunkline.route_turns
                                         WHERE configuration = $1 AND first_sequence <= $2 + 1), 1)
             ORDER BY sequence";
-        const TURNS: &str = "SELECT first_sequence, settings_revision, groups FROM trunkline.route_turns
+        const TURNS: &str =
+            "SELECT first_sequence, settings_revision, unit, groups FROM trunkline.route_turns
             WHERE configuration = $1 AND first_sequence <= $3
               AND first_sequence >= (SELECT max(first_sequence) FROM trunkline.route_turns
                                      WHERE configuration = $1 AND first_sequence <= $2 + 1)
@@ -103,6 +107,7 @@ impl Database {
             Ok(RecordedTurn {
                 first_sequence: row.try_get("first_sequence")?,
                 settings_revision: row.try_get("settings_revision")?,
+                unit: row.try_get("unit")?,
                 groups,
             })
         };
@@ -156,10 +161,15 @@ impl Database {
             WHERE t.configuration = r.configuration AND t.first_sequence < (
                 SELECT max(o.first_sequence) FROM trunkline.route_turns o
                 WHERE o.configuration = r.configuration AND o.first_sequence <= r.sequence + 1)";
+        const FORGET_SUPERSEDED: &str = "DELETE FROM trunkline.route_superseded s
+            USING trunkline.route_records r
+            WHERE s.configuration = r.configuration AND s.sequence <= r.sequence";
         let explain = |error| self.explain(error);
         let forget = sqlx::query(FORGET).bind(retention.as_secs_f64());
         let forgotten = forget.execute(self.pool()).await.map_err(explain)?;
-        sqlx::query(FORGET_TURNS).execute(self.pool()).await.map_err(explain)?;
+        for rest in [FORGET_TURNS, FORGET_SUPERSEDED] {
+            sqlx::query(rest).execute(self.pool()).await.map_err(explain)?;
+        }
         Ok(forgotten.rows_affected())
     }
 }

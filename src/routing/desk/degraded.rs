@@ -2,10 +2,11 @@
 //! recorded later.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::journal::Journal;
-use super::super::sheet::decide;
-use super::{Desk, Step};
+use super::super::sheet::{choose, decide};
+use super::Desk;
 use crate::metrics;
 use crate::model::routing::{RouteFallback, RouteReason, RouteSource};
 use crate::postgres::routing::NewAnswer;
@@ -13,60 +14,67 @@ use crate::runtime::clock;
 
 /// Answers given and not recorded yet, at most; those beyond it are lost to the record.
 const MAX_LATE: usize = 200_000;
+/// Other instances that did not write for so long do not decide.
+const ALONE_AFTER: Duration = Duration::from_secs(60);
 
 impl Desk {
-    /// What is on its way takes too long: everybody who waits is answered now.
-    pub(super) fn fall_behind(&mut self) {
-        self.overdue = true;
-        self.fail("no answer in time".to_owned(), "overdue");
-        self.hand_out_sheet();
-        self.give_queue();
-    }
-
-    /// Callers of the block on its way get what it says; whether it is recorded shows later.
-    pub(super) fn hand_out_sheet(&mut self) {
-        let source = self.source();
-        let block = match &self.step {
-            Step::Writing(sheet) | Step::LockedWriting(sheet) => Arc::clone(&sheet.block),
-            Step::Idle | Step::Locking(_) => return,
-        };
-        for answer in &block.answers {
-            if self.callers.contains_key(&answer.conversation_id) {
-                let answer = NewAnswer { source, ..answer.clone() };
-                self.write_down(&answer);
-                self.hand_out(&answer, None, source);
-            }
-        }
-    }
-
+    /// Nobody waits for counters that cannot be reached.
     pub(super) fn give_queue(&mut self) {
         while let Some(conversation_id) = self.queue.pop_front() {
-            self.give(conversation_id);
+            if self.callers.contains_key(&conversation_id) {
+                self.give(conversation_id);
+            }
         }
     }
 
     /// Answers from what is known here.
     pub(super) fn give(&mut self, conversation_id: Arc<str>) {
-        let source = self.source();
-        let shares = self.shares();
-        self.local.set_shares(&shares);
-        let (destination_id, reason) =
-            if source == RouteSource::Fallback && self.plan.fallback == RouteFallback::Default {
-                let destination = Arc::clone(&self.plan.default);
-                self.local.book(&self.plan, &destination, RouteReason::FallbackDefault);
-                (destination, RouteReason::FallbackDefault)
-            } else {
-                decide(&self.plan, &mut self.local)
-            };
-        let (revision, decided_at) = (self.counter.revision, clock::now());
-        let answer = NewAnswer { conversation_id, destination_id, revision, source, reason, decided_at };
+        let answer = match self.maybe_recorded.remove(&conversation_id) {
+            Some(decided) => {
+                self.local.book(&self.plan, &decided.destination_id, decided.reason);
+                NewAnswer { source: RouteSource::Cached, ..decided }
+            }
+            None => self.decide_here(conversation_id),
+        };
         self.write_down(&answer);
-        self.hand_out(&answer, None, source);
+        self.hand_out(&answer, None, answer.source);
         self.keep_late(answer);
     }
 
-    pub(super) fn source(&self) -> RouteSource {
-        if self.breaker.is_open() { RouteSource::Fallback } else { RouteSource::Cached }
+    /// Notes what an answer was decided under.
+    fn note_weights(&mut self, conversation_id: &Arc<str>, weights: &[i64]) {
+        let last = self.late.back().and_then(|last| self.decided_under.get(&last.conversation_id));
+        let shared = last.filter(|last| ***last == *weights).cloned();
+        let weights = shared.unwrap_or_else(|| weights.into());
+        self.decided_under.insert(Arc::clone(conversation_id), weights);
+    }
+
+    fn decide_here(&mut self, conversation_id: Arc<str>) -> NewAnswer {
+        let source = if self.breaker.is_open() { RouteSource::Fallback } else { RouteSource::Cached };
+        let weights = self.weights();
+        self.local.set_weights(&weights);
+        let by_default = source == RouteSource::Fallback && self.plan.fallback == RouteFallback::Default;
+        let (destination_id, reason) = if by_default {
+            (Arc::clone(&self.plan.default), RouteReason::FallbackDefault)
+        } else if self.is_alone() {
+            choose(&self.plan, &self.local)
+        } else {
+            self.own.set_weights(&weights);
+            decide(&self.plan, &mut self.own)
+        };
+        self.local.book(&self.plan, &destination_id, reason);
+        self.note_weights(&conversation_id, &weights);
+        let (revision, decided_at) = (self.counter.revision, clock::now());
+        NewAnswer { conversation_id, destination_id, revision, source, reason, decided_at }
+    }
+
+    /// Whether the counters are this instance's alone. Then it goes on with their sequence, exact as
+    /// ever. Where others decide as well, each of them making good what the counters last said
+    /// was missing would make it good as often as there are instances, and too late, so that
+    /// the shares would swing ever wider. There each balances what it decides itself, and what is
+    /// missing is made good by the decisions that are taken under the lock.
+    fn is_alone(&self) -> bool {
+        self.others_at.elapsed() > ALONE_AFTER
     }
 
     pub(super) fn write_down(&mut self, answer: &NewAnswer) {
@@ -78,6 +86,7 @@ impl Desk {
     pub(super) fn keep_late(&mut self, answer: NewAnswer) {
         if self.late.len() >= MAX_LATE {
             self.unrecorded.remove(&answer.conversation_id);
+            self.decided_under.remove(&answer.conversation_id);
             metrics::ROUTE_LATE.counter(&["lost"]).increment(1);
             return;
         }

@@ -1,13 +1,27 @@
 //! Answers for one configuration: one task that owns what this instance knows about it.
 //!
 //! Conversations that wait are decided as a block and answered once the block is
-//! committed (`exact`). While the counters are slow or away they are answered from what is
-//! known here and kept as `late`, to be recorded with the very same destinations as soon as
-//! the counters can be reached. Nothing is ever decided twice: a destination that may have
-//! been committed is the one that is handed out.
+//! committed (`exact`). Whoever has waited as long as callers do is answered from what is
+//! known here; that answer is kept as `late`, to be recorded with the very same destination
+//! with the next block. Everybody else goes on waiting for the next turn. Only while the
+//! counters cannot be reached at all nobody waits.
+//!
+//! Nothing is ever decided twice: a destination that may have been committed is the one that
+//! is handed out and recorded.
+//!
+//! ```text
+//!           ask ──▶ queue ──turn──▶ block on its way ──committed──▶ told, exact
+//!                     │                │        └──failed──▶ queue (maybe recorded)
+//!            patience over      patience over
+//!                     ▼                ▼
+//!               told by rule     told as the block says ──▶ late, unless the block commits
+//! ```
 
 mod degraded;
+mod patience;
 mod turns;
+
+pub use patience::looks;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,6 +63,8 @@ pub struct Ask {
 
 struct Callers {
     asked_at: Instant,
+    /// Whether somebody has looked, without a turn, if it was answered before.
+    looked_for: bool,
     replies: Vec<oneshot::Sender<Arc<RouteAnswer>>>,
 }
 
@@ -79,16 +95,30 @@ pub struct Desk {
     counter: Counter,
     /// That, and everything given here since.
     local: Tally,
+    /// What was decided here without the counters, balanced by itself.
+    own: Tally,
+    /// When it last showed that other instances decide as well.
+    others_at: Instant,
+    /// Who waits for a turn. Of these some may have been answered meanwhile: they have no
+    /// callers.
     queue: VecDeque<Arc<str>>,
+    /// When whose patience is over, in the order they asked.
+    deadlines: VecDeque<(Instant, Arc<str>)>,
     callers: HashMap<Arc<str>, Callers>,
     /// Given, not recorded, and in no block on its way.
     late: VecDeque<NewAnswer>,
+    /// The weights that late answers were decided under: they are booked under the same, so that
+    /// nobody is owed what came due while it was away.
+    decided_under: HashMap<Arc<str>, Arc<[i64]>>,
     /// Given and not known to be recorded.
     unrecorded: HashMap<Arc<str>, Arc<RouteAnswer>>,
+    /// Decided in a block that may have been committed, and not told to anybody.
+    maybe_recorded: HashMap<Arc<str>, NewAnswer>,
     journal: Option<Journal>,
     step: Step,
-    began_at: Instant,
-    /// The step on its way took longer than callers wait.
+    /// When to look beside the step on its way.
+    look_at: Instant,
+    /// Somebody's patience was over before the step on its way was done.
     overdue: bool,
     breaker: Breaker,
     /// Another instance writes as well: better to lock first.
@@ -110,18 +140,24 @@ impl Desk {
         let mut desk = Self {
             meters: Meters::of(&id),
             id,
-            local: Tally::new(&plan, &counter.groups, &plan.shares(|_| true)),
+            local: Tally::new(&plan, &counter.counts, &plan.weights(|_| true)),
+            own: Tally::of_nothing(&plan),
+            // Not known yet, so it is taken for granted.
+            others_at: now,
             definition,
             plan,
             settings_revision,
             counter,
             queue: VecDeque::new(),
+            deadlines: VecDeque::new(),
             callers: HashMap::new(),
             late: VecDeque::new(),
+            decided_under: HashMap::new(),
             unrecorded: HashMap::new(),
+            maybe_recorded: HashMap::new(),
             journal,
             step: Step::Idle,
-            began_at: now,
+            look_at: now,
             overdue: false,
             breaker: Breaker::new(kit.settings.breaker_pause),
             contended: false,
@@ -135,6 +171,7 @@ impl Desk {
     /// Answers until nobody can ask any more or `shutdown`.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message>, shutdown: CancellationToken) {
         let mut work: Option<BoxFuture<'static, Done>> = None;
+        let mut looking: Option<BoxFuture<'static, patience::Looked>> = None;
         let mut received = Vec::with_capacity(256);
         let mut end: Option<Instant> = None;
         loop {
@@ -145,12 +182,19 @@ impl Desk {
             if end.is_some_and(|end| nothing_left || Instant::now() >= end) {
                 break;
             }
-            let deadline = self.deadline(work.is_some());
+            let deadline = self.deadline();
             let wake = if work.is_none() { self.wake() } else { None };
+            let look = (work.is_some() && looking.is_none()).then_some(self.look_at);
+            // Polled only under its condition.
+            let any = self.look_at;
             tokio::select! {
                 biased;
                 done = async { work.as_mut().expect("guarded").await }, if work.is_some() => {
                     work = self.finish(done);
+                }
+                looked = async { looking.as_mut().expect("guarded").await }, if looking.is_some() => {
+                    looking = None;
+                    self.looked(looked);
                 }
                 count = messages.recv_many(&mut received, 256), if end.is_none() => {
                     if count == 0 {
@@ -160,13 +204,16 @@ impl Desk {
                         self.take(message);
                     }
                 }
-                () = sleep_until(deadline.unwrap_or(self.began_at)), if deadline.is_some() => self.fall_behind(),
-                () = sleep_until(wake.unwrap_or(self.began_at)), if wake.is_some() => {}
+                () = sleep_until(deadline.unwrap_or(any)), if deadline.is_some() => {
+                    self.expire(Instant::now());
+                }
+                () = sleep_until(wake.unwrap_or(any)), if wake.is_some() => {}
+                () = sleep_until(look.unwrap_or(any)), if look.is_some() => looking = self.look(),
                 () = shutdown.cancelled(), if end.is_none() => {
                     messages.close();
                     end = Some(Instant::now() + GRACE);
                 }
-                () = sleep_until(end.unwrap_or(self.began_at)), if end.is_some() => {}
+                () = sleep_until(end.unwrap_or(any)), if end.is_some() => {}
             }
         }
         self.kit.board.withdraw(&self.id);
@@ -177,8 +224,7 @@ impl Desk {
             self.look_again = true;
             return;
         };
-        let known = self.kit.cached(&self.id, &conversation_id);
-        if let Some(answer) = known.or_else(|| self.unrecorded.get(&conversation_id).cloned()) {
+        if let Some(answer) = self.known_here(&conversation_id) {
             // Whoever asked may have gone.
             let _ = reply.send(answer);
             return;
@@ -187,37 +233,31 @@ impl Desk {
             callers.replies.push(reply);
             return;
         }
-        let callers = Callers { asked_at, replies: vec![reply] };
+        let callers = Callers { asked_at, looked_for: false, replies: vec![reply] };
         self.callers.insert(Arc::clone(&conversation_id), callers);
-        if self.breaker.is_open() || self.overdue {
+        if self.breaker.is_open() {
             self.give(conversation_id);
         } else {
+            let deadline = asked_at + self.kit.settings.patience;
+            self.deadlines.push_back((deadline, Arc::clone(&conversation_id)));
             self.queue.push_back(conversation_id);
         }
     }
 
-    fn shares(&self) -> Vec<i64> {
-        let shares = self.plan.shares(|id| self.kit.view.is_available(id));
-        let nobody = self.plan.enabled && shares.iter().all(|&share| share == 0);
-        self.kit.alarm(&self.id, "nobody_available", nobody);
-        shares
+    /// What this instance knows was told about the conversation. What was recorded for a group
+    /// that has been removed since counts no longer.
+    fn known_here(&self, conversation_id: &str) -> Option<Arc<RouteAnswer>> {
+        let known = self.kit.cached(&self.id, conversation_id);
+        let known = known.filter(|known| known.sequence.is_none() || self.plan.has(&known.destination_id));
+        known.or_else(|| self.unrecorded.get(conversation_id).cloned())
     }
 
-    /// When callers have waited long enough for what is on its way.
-    fn deadline(&self, working: bool) -> Option<Instant> {
-        if !working || self.overdue {
-            return None;
-        }
-        let queued = self.queue.front().and_then(|id| self.callers.get(id)).map(|callers| callers.asked_at);
-        let asked_at = match &self.step {
-            Step::Writing(sheet) | Step::LockedWriting(sheet) => {
-                let first =
-                    sheet.block.answers.iter().find_map(|answer| self.callers.get(&answer.conversation_id));
-                first.map(|callers| callers.asked_at).or(queued)
-            }
-            Step::Locking(_) | Step::Idle => queued,
-        };
-        Some(asked_at.unwrap_or(self.began_at) + self.kit.settings.patience)
+    /// Weights of those who can take a conversation now.
+    fn weights(&self) -> Vec<i64> {
+        let weights = self.plan.weights(|id| self.kit.view.is_available(id));
+        let nobody = self.plan.enabled && weights.iter().all(|&weight| weight == 0);
+        self.kit.alarm(&self.id, "nobody_available", nobody);
+        weights
     }
 
     /// When to try again without being asked.
@@ -228,12 +268,16 @@ impl Desk {
         self.breaker.next_attempt()
     }
 
-    fn fail(&mut self, reason: String, kind: &'static str) {
+    fn fail(&mut self, reason: &str) {
         self.breaker.failed(Instant::now());
-        metrics::ROUTE_BLOCKS.counter(&[kind]).increment(1);
+        metrics::ROUTE_BLOCKS.counter(&["failed"]).increment(1);
         let open = self.breaker.is_open();
         metrics::ROUTE_BREAKER_OPEN.gauge(&[&self.id]).set(f64::from(u8::from(open)));
-        let how = if open { "by its fallback" } else { "from its last known state" };
+        self.not_exact(reason);
+    }
+
+    fn not_exact(&self, reason: &str) {
+        let how = if self.breaker.is_open() { "by its fallback" } else { "from its last known state" };
         tracing::warn!(configuration = &*self.id, reason, "routing answers {how}");
         self.kit.board.file(&self.id, format!("configuration {} answers {how}: {reason}", self.id));
     }

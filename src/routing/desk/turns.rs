@@ -26,19 +26,29 @@ impl Desk {
     pub(super) fn begin(&mut self) -> Option<BoxFuture<'static, Done>> {
         debug_assert!(matches!(self.step, Step::Idle));
         let now = Instant::now();
-        let due = self.breaker.next_attempt().is_none_or(|at| at <= now);
-        let waiting = !self.queue.is_empty() && !self.breaker.is_open();
-        let upkeep = !self.late.is_empty() || self.look_again || !self.breaker.is_whole();
-        if !(waiting || upkeep && due) {
+        if self.breaker.next_attempt().is_some_and(|at| at > now) {
             return None;
         }
-        self.began_at = now;
+        let upkeep = !self.late.is_empty() || self.look_again || !self.breaker.is_whole();
+        let waiting = !self.breaker.is_open() && self.queue.iter().any(|id| self.callers.contains_key(id));
+        if !(waiting || upkeep) {
+            return None;
+        }
+        self.look_at = now + self.look_after();
         self.overdue = false;
         if upkeep || self.contended {
             return Some(self.lock());
         }
-        let conversations: Vec<_> = self.queue.drain(..self.queue.len().min(MAX_BLOCK)).collect();
-        let sheet = self.sheet(Vec::new(), &conversations);
+        let mut conversations = Vec::new();
+        while conversations.len() < MAX_BLOCK
+            && let Some(id) = self.queue.pop_front()
+        {
+            if self.callers.contains_key(&id) {
+                conversations.push(id);
+            }
+        }
+        let weights = self.weights();
+        let sheet = self.sheet(&weights, Vec::new(), &conversations, Vec::new());
         let (counters, counter, block) =
             (self.kit.counters.clone(), self.counter.clone(), Arc::clone(&sheet.block));
         self.step = Step::Writing(sheet);
@@ -48,11 +58,12 @@ impl Desk {
         }))
     }
 
-    pub(super) fn lock(&mut self) -> BoxFuture<'static, Done> {
+    fn lock(&mut self) -> BoxFuture<'static, Done> {
         let late = self.late.iter().take(MAX_LATE_IN_BLOCK).map(|answer| &answer.conversation_id);
         let mut asked: Vec<Arc<str>> = late.cloned().collect();
         if !self.breaker.is_open() {
-            asked.extend(self.queue.iter().take(MAX_BLOCK - asked.len()).cloned());
+            let waiting = self.queue.iter().filter(|id| self.callers.contains_key(*id));
+            asked.extend(waiting.take(MAX_BLOCK - asked.len()).cloned());
         }
         let (counters, id, known, of) =
             (self.kit.counters.clone(), Arc::clone(&self.id), self.counter.revision, asked.clone());
@@ -64,23 +75,32 @@ impl Desk {
         })
     }
 
-    pub(super) fn sheet(&mut self, given: Vec<NewAnswer>, conversations: &[Arc<str>]) -> Sheet {
-        let shares = self.shares();
+    fn sheet(
+        &mut self,
+        weights: &[i64],
+        given: Vec<NewAnswer>,
+        conversations: &[Arc<str>],
+        superseded: Vec<Arc<str>>,
+    ) -> Sheet {
         let terms = Terms {
             plan: &self.plan,
-            shares: &shares,
+            weights,
             revision: self.counter.revision,
             settings_revision: self.settings_revision,
         };
-        let sheet = draw_up(terms, &self.counter.groups, given, conversations, clock::now());
+        let now = clock::now();
+        let sheet = draw_up(terms, &self.counter.counts, given, conversations, superseded, now);
         self.rebase(sheet.after.clone());
         sheet
     }
 
     /// Late answers come on top of what is known to be counted.
-    pub(super) fn rebase(&mut self, counted: Tally) {
+    fn rebase(&mut self, counted: Tally) {
         self.local = counted;
         for answer in &self.late {
+            if let Some(weights) = self.decided_under.get(&answer.conversation_id) {
+                self.local.set_weights(weights);
+            }
             self.local.book(&self.plan, &answer.destination_id, answer.reason);
         }
     }
@@ -94,8 +114,9 @@ impl Desk {
             (Step::Writing(sheet), Done::Written(Ok(false))) => {
                 metrics::ROUTE_BLOCKS.counter(&["lost_turn"]).increment(1);
                 self.contended = true;
-                self.put_back(sheet);
-                self.overdue = false;
+                for answer in self.put_back(sheet) {
+                    self.queue.push_front(answer.conversation_id);
+                }
             }
             (Step::Locking(asked), Done::Locked(Ok(Some(locked)))) => {
                 return self.locked(asked, locked);
@@ -118,38 +139,41 @@ impl Desk {
         None
     }
 
-    /// A step failed: what its outcome is will show when it is recorded again.
-    pub(super) fn failed(&mut self, reason: String) {
-        if self.overdue {
-            tracing::debug!(configuration = &*self.id, reason, "what was overdue has failed");
-        } else {
-            self.fail(reason, "failed");
-        }
-        self.hand_out_sheet();
+    /// A step failed: what its outcome is will show with the next turn. Whoever still has
+    /// patience waits for that one.
+    fn failed(&mut self, reason: String) {
+        self.fail(&reason);
         if let Step::Writing(sheet) | Step::LockedWriting(sheet) =
             std::mem::replace(&mut self.step, Step::Idle)
         {
-            self.put_back(sheet);
+            for answer in self.put_back(sheet) {
+                self.queue.push_front(Arc::clone(&answer.conversation_id));
+                self.maybe_recorded.insert(Arc::clone(&answer.conversation_id), answer);
+            }
         }
-        self.overdue = false;
         self.contended = true;
-        // Nobody waits for an attempt that is not due, nor for one that just failed.
-        self.give_queue();
+        if self.breaker.is_open() {
+            self.give_queue();
+        }
     }
 
-    /// A block that was not written: answers that were handed out are late, the others wait again.
-    pub(super) fn put_back(&mut self, sheet: Sheet) {
+    /// A block is not known to be written: answers that were handed out are late, those that
+    /// somebody still waits for come back, the last first.
+    fn put_back(&mut self, sheet: Sheet) -> Vec<NewAnswer> {
+        let mut waiting = Vec::new();
         for mut answer in Arc::unwrap_or_clone(sheet.block).answers.into_iter().rev() {
             if let Some(given) = self.unrecorded.get(&answer.conversation_id) {
                 answer.source = given.source;
                 self.late.push_front(answer);
             } else if self.callers.contains_key(&answer.conversation_id) {
-                self.queue.push_front(answer.conversation_id);
+                waiting.push(answer);
             }
         }
+        self.rebase(Tally::new(&self.plan, &self.counter.counts, &self.plan.weights(|_| true)));
+        waiting
     }
 
-    pub(super) fn written(&mut self, sheet: Sheet) {
+    fn written(&mut self, sheet: Sheet) {
         let first = self.counter.decisions + 1;
         metrics::ROUTE_BLOCKS.counter(&["written"]).increment(1);
         metrics::ROUTE_BLOCK_SIZE.histogram(&[]).record(sheet.block.answers.len() as f64);
@@ -157,9 +181,10 @@ impl Desk {
             self.counter.turn += 1;
         }
         self.counter.decisions += sheet.block.answers.len() as i64;
-        self.counter.groups.clone_from(&sheet.block.groups);
+        self.counter.counts.clone_from(&sheet.block.counts);
         self.succeed();
         for (sequence, answer) in (first..).zip(&sheet.block.answers) {
+            self.decided_under.remove(&answer.conversation_id);
             let source = match self.unrecorded.remove(&answer.conversation_id) {
                 Some(given) => {
                     metrics::ROUTE_LATE.counter(&["recorded"]).increment(1);
@@ -174,12 +199,11 @@ impl Desk {
     }
 
     /// The counter is ours until the block is written.
-    pub(super) fn locked(
-        &mut self,
-        asked: Vec<Arc<str>>,
-        locked: Box<LockedTurn>,
-    ) -> Option<BoxFuture<'static, Done>> {
+    fn locked(&mut self, asked: Vec<Arc<str>>, locked: Box<LockedTurn>) -> Option<BoxFuture<'static, Done>> {
         self.contended = locked.counter.turn != self.counter.turn;
+        if self.contended {
+            self.others_at = Instant::now();
+        }
         self.counter = locked.counter.clone();
         if let Some(definition) = locked.definition.clone() {
             self.definition = definition;
@@ -189,21 +213,33 @@ impl Desk {
             self.plan_again();
         }
         let mut asked: HashSet<Arc<str>> = asked.into_iter().collect();
-        let known: HashSet<&str> = locked.known.iter().map(|known| &*known.conversation_id).collect();
+        // Whose group was removed is decided anew, this once: what is recorded now counts.
+        let (standing, gone): (Vec<&KnownAnswer>, Vec<_>) =
+            locked.known.iter().partition(|known| self.plan.has(&known.destination_id));
+        let known: HashSet<&str> = standing.iter().map(|known| &*known.conversation_id).collect();
         self.late.retain(|answer| !known.contains(&*answer.conversation_id));
         self.queue.retain(|id| !known.contains(&**id));
-        for known in &locked.known {
+        for known in standing {
             self.already_known(known);
             asked.remove(known.conversation_id.as_str());
         }
         let take = |answer: &NewAnswer| asked.contains(&answer.conversation_id);
-        let (given, late) = std::mem::take(&mut self.late).into_iter().partition(take);
-        self.late = late;
-        let (fresh, queue): (VecDeque<_>, _) =
+        let (mut given, late): (Vec<NewAnswer>, Vec<_>) =
+            std::mem::take(&mut self.late).into_iter().partition(take);
+        self.late = VecDeque::from(late);
+        let (mut fresh, queue): (Vec<Arc<str>>, Vec<_>) =
             std::mem::take(&mut self.queue).into_iter().partition(|id| asked.contains(id));
-        self.queue = queue;
-        let given: VecDeque<NewAnswer> = given;
-        let sheet = self.sheet(given.into(), &Vec::from(fresh));
+        self.queue = VecDeque::from(queue);
+        // Answered without the counters since this turn was asked for, they are in `given`.
+        fresh.retain(|id| self.callers.contains_key(id));
+        let weights = self.one_weighing(&mut given, &mut fresh);
+        given.extend(fresh.iter().filter_map(|id| self.maybe_recorded.remove(id)));
+        let decided: HashSet<&str> = given.iter().map(|answer| &*answer.conversation_id).collect();
+        fresh.retain(|id| !decided.contains(&**id));
+        let answered = |id: &str| decided.contains(id) || fresh.iter().any(|fresh| **fresh == *id);
+        let superseded = gone.iter().map(|known| Arc::from(known.conversation_id.as_str()));
+        let superseded = superseded.filter(|id: &Arc<str>| answered(id)).collect();
+        let sheet = self.sheet(&weights, given, &fresh, superseded);
         let (counters, block) = (self.kit.counters.clone(), Arc::clone(&sheet.block));
         self.step = Step::LockedWriting(sheet);
         let limit = self.kit.settings.give_up;
@@ -212,10 +248,32 @@ impl Desk {
         ))
     }
 
-    pub(super) fn plan_again(&mut self) {
+    /// A block is booked under one set of weights: what was given under others than the first
+    /// of it waits for the next, and so do those who are still to be decided where these are not
+    /// the weights of now.
+    fn one_weighing(&mut self, given: &mut Vec<NewAnswer>, fresh: &mut Vec<Arc<str>>) -> Vec<i64> {
+        let now = self.weights();
+        let Some(first) = given.first().map(|first| self.under(first, &now).to_vec()) else { return now };
+        let is_first = |answer: &NewAnswer| *self.under(answer, &now) == *first;
+        let (block, others): (Vec<_>, Vec<_>) = std::mem::take(given).into_iter().partition(is_first);
+        *given = block;
+        others.into_iter().rev().for_each(|answer| self.late.push_front(answer));
+        if first != now {
+            fresh.drain(..).rev().for_each(|id| self.queue.push_front(id));
+        }
+        first
+    }
+
+    fn under<'d>(&'d self, answer: &NewAnswer, now: &'d [i64]) -> &'d [i64] {
+        self.decided_under.get(&answer.conversation_id).map_or(now, |weights| &**weights)
+    }
+
+    fn plan_again(&mut self) {
         match self.kit.plan(&self.definition) {
             Ok((plan, settings_revision)) => {
                 self.kit.alarm(&self.id, "all_weights_zero", plan.all_zero);
+                self.own = Tally::of_nothing(&plan);
+                self.decided_under.clear();
                 (self.plan, self.settings_revision) = (plan, settings_revision);
             }
             // Checked before it was kept; a newer trunkline may allow what this one does not.
@@ -228,6 +286,8 @@ impl Desk {
     /// Somebody recorded an answer for this conversation before.
     pub(super) fn already_known(&mut self, known: &KnownAnswer) {
         let id: Arc<str> = known.conversation_id.as_str().into();
+        self.maybe_recorded.remove(&id);
+        self.decided_under.remove(&id);
         if let Some(given) = self.unrecorded.remove(&id) {
             // Given here while another instance, or our own lost commit, recorded it.
             let same = *given.destination_id == *known.destination_id;

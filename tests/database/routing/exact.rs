@@ -100,9 +100,83 @@ async fn a_publication_is_in_force_for_the_next_decision_everywhere() {
     two.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_stays_a_third_over_thousands_of_decisions() {
+    let (own, database) = TestDatabase::migrated().await;
+    let owner = own.owner().await;
+    publish(&database, &configuration("c", &[("a", 1.0), ("b", 2.0)])).await;
+    let instance =
+        Arc::new(Instance::start_with(&own.options(), Instance::patient(), Arc::new(Unchanging)).await);
+    let mut clients = JoinSet::new();
+    for client in 0..500 {
+        let instance = Arc::clone(&instance);
+        clients.spawn(async move {
+            for number in 0..21 {
+                instance.decide("c", &format!("v-{client}-{number}")).await;
+            }
+        });
+    }
+    while let Some(joined) = clients.join_next().await {
+        joined.unwrap();
+    }
+    let sequence = expect_whole(&owner, "c", 10_500).await;
+    expect_bound(&sequence, &[("a", 1), ("b", 2)]);
+    Arc::into_inner(instance).expect("the clients are done").stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_group_was_removed_is_decided_anew_once_and_whose_group_drains_keeps_it() {
+    let (own, database) = TestDatabase::migrated().await;
+    let owner = own.owner().await;
+    publish(&database, &configuration("c", &[("a", 1.0), ("b", 1.0), ("d", 1.0)])).await;
+    let one = Instance::start_with(&own.options(), Instance::patient(), Arc::new(Unchanging)).await;
+    let two = Instance::start_with(&own.options(), Instance::patient(), Arc::new(Unchanging)).await;
+    let mut told = HashMap::new();
+    for number in 0..9 {
+        let answer = one.decide("c", &format!("v{number}")).await;
+        told.insert(format!("v{number}"), answer.destination_id);
+    }
+    // b is removed, d drains.
+    let mut changed = configuration("c", &[("a", 1.0), ("d", 1.0)]);
+    changed.rules[1].drain = true;
+    publish(&database, &changed).await;
+    // Both instances meet the change with the next decision.
+    for instance in [&one, &two] {
+        instance.decide("c", &format!("new-{:p}", instance)).await;
+    }
+    let mut anew = HashMap::new();
+    for (conversation, before) in &told {
+        for instance in [&two, &one, &two] {
+            let answer = instance.decide("c", conversation).await;
+            if **before == *"b" {
+                assert_eq!((&*answer.destination_id, answer.revision), ("a", 2), "{conversation}");
+                let first = anew.entry(conversation.clone()).or_insert(answer.sequence);
+                assert_eq!(*first, answer.sequence, "decided anew once");
+            } else {
+                assert_eq!((&answer.destination_id, answer.revision), (before, 1), "{conversation}");
+            }
+        }
+    }
+    assert_eq!(anew.len(), 3);
+    // Nothing is lost to the audit: the old answers are told as well, and then forgotten.
+    let of = database.recordable_routes().await.unwrap().remove(0);
+    let (answers, _) = database.unrecorded_answers(&of, 1_000).await.unwrap();
+    let sequences: Vec<i64> = answers.iter().map(|answer| answer.sequence).collect();
+    assert_eq!(sequences, (1..=9 + 2 + 3).collect::<Vec<i64>>());
+    assert!(database.record_routes(&of, 14, &[]).await.unwrap());
+    database.forget_route_answers(Duration::from_secs(3_600)).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM trunkline.route_superseded")
+        .fetch_one(&owner)
+        .await
+        .unwrap();
+    assert_eq!((left, kept(&owner, "c").await.len()), (0, 11));
+    one.stop().await;
+    two.stop().await;
+}
+
 /// Availability as a test sets it.
 #[derive(Default)]
-struct Absent(Mutex<Vec<String>>);
+pub struct Absent(pub Mutex<Vec<String>>);
 
 impl View for Absent {
     fn is_available(&self, destination_id: &str) -> bool {
