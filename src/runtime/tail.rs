@@ -53,7 +53,8 @@ fn read(
                 }
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                if unread.remove(&partition) && unread.is_empty() {
+                unread.remove(&partition);
+                if unread.is_empty() {
                     source.health.ready();
                 }
             }

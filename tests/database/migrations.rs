@@ -159,7 +159,9 @@ async fn a_user_who_may_not_create_roles_can_migrate_once_they_exist() {
 async fn an_instance_goes_on_beside_a_newer_migration_that_allows_it() {
     let (own, database) = TestDatabase::migrated().await;
     let owner = own.owner().await;
-    let run = async |sql: &'static str| drop(sqlx::raw_sql(sql).execute(&owner).await.unwrap());
+    let run = async |sql: &'static str| {
+        sqlx::raw_sql(sql).execute(&owner).await.unwrap();
+    };
     run("INSERT INTO trunkline.migrations (version, description, success, checksum, execution_time)
          VALUES (9001, 'later', true, '\\x00', 0)")
     .await;

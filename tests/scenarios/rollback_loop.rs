@@ -178,7 +178,11 @@ fn a_flow_of_which_nothing_more_is_heard_is_inconclusive_and_that_is_said_once()
             (0..14).for_each(|_| played.silence(others));
             assert_eq!(played.answers("menu").len(), heard, "seed {seed}, round {round}: too early");
             (0..30).for_each(|_| played.silence(others));
-            assert_eq!(played.answers("menu")[heard..], [inconclusive.clone()], "seed {seed}, round {round}");
+            assert_eq!(
+                played.answers("menu")[heard..],
+                std::slice::from_ref(&inconclusive)[..],
+                "seed {seed}, round {round}"
+            );
         }
         let told = played.records(&topics::ROLLBACK_DECISIONS, "menu").pop().unwrap();
         assert_eq!((&told["inputs"]["unmeasured"], &told["causeIds"]), (&json!(true), &json!([])));

@@ -85,7 +85,9 @@ impl ShownGroups {
         if worst.len() > MOST_KNOWN {
             let forgotten: Vec<String> =
                 worst[MOST_KNOWN..].iter().map(|(group, _)| (*group).clone()).collect();
-            forgotten.iter().for_each(|group| drop(self.known.remove(group)));
+            for group in &forgotten {
+                self.known.remove(group);
+            }
         }
     }
 }
