@@ -37,7 +37,7 @@ use crate::postgres::Database;
 pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
 pub use events::{EventIntake, Refusing, Taking};
 pub use openapi::document as openapi_document;
-pub use routes::{Method, ROUTES, Route};
+pub use routes::{Method, Place, ROUTES, Route};
 pub use routing::{NotPublished, RouteDecisions, Routing};
 pub use status::Metrics;
 

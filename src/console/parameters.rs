@@ -28,7 +28,8 @@ static LENGTHS: LazyLock<HashMap<(&str, &str), usize>> = LazyLock::new(|| {
     in_path.map(length).collect()
 });
 
-/// Looks at what a request says in its path and its query.
+/// Looks at what a request says in its path. Of their queries routes tell all that is wrong
+/// themselves.
 ///
 /// # Errors
 /// Everything that Postgres could not keep (U+0000), that is no text, or is too long.
@@ -52,11 +53,6 @@ pub async fn check(path: &str, parts: &mut Parts) -> Result<(), Problem> {
         }
         // Nothing varies in this path.
         Err(_) => {}
-    }
-    for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
-        if name.contains('\0') || value.contains('\0') {
-            errors.push(wrong(&name, Some(&value), "text without U+0000".to_owned()));
-        }
     }
     if errors.is_empty() { Ok(()) } else { Err(Problem::bad_parameters(errors)) }
 }

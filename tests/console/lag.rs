@@ -57,7 +57,8 @@ async fn groups_are_told_with_status_lag_age_and_reasons_and_an_autoscaler_gets_
     let replicas: Value = console.get("/v1/lag/elsewhere:d/replicas").await.json().await.unwrap();
     assert_eq!(replicas, json!({"replicas": 3}));
     problem(console.get("/v1/lag/analytics/replicas").await, 404, "not-found").await;
-    for unknown in ["/v1/lag/nobody", "/v1/lag/nobody/replicas", "/v1/lag/a%00b"] {
+    problem(console.get("/v1/lag/a%00b").await, 400, "bad-parameters").await;
+    for unknown in ["/v1/lag/nobody", "/v1/lag/nobody/replicas"] {
         problem(console.get(unknown).await, 404, "not-found").await;
     }
     for wrong in ["/v1/lag?limit=0", "/v1/lag?limit=1001", "/v1/lag?colour=red", "/v1/lag?limit=1&limit=2"] {

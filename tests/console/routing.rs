@@ -120,7 +120,7 @@ async fn impossible_configurations_and_requests_are_refused_and_the_old_one_stay
         json!([]),
         json!({"id": "c", "name": "Support", "rules": [["r", null, null, {"type": "QUEUE_ID", "id": "a"}, 1]]}),
         json!({"id": "c", "name": "Support", "rules": [{"id": "r", "destination": ["QUEUE_ID", "a"], "weight": 1}]}),
-        seed_configuration([json!(1.0 / 3.0), json!(2.0 / 3.0)]),
+        seed_configuration([json!(0.1 + 0.2), json!(0.7)]),
     ] {
         let refused = problem(console.put("/v1/routes/c", &wrong).await, 400, "bad-body").await;
         assert!(!refused["detail"].as_str().unwrap().is_empty());

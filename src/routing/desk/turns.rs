@@ -272,8 +272,10 @@ impl Desk {
         match self.kit.plan(&self.definition) {
             Ok((plan, settings_revision)) => {
                 self.kit.alarm(&self.id, "all_weights_zero", plan.all_zero);
-                self.own = Tally::of_nothing(&plan);
-                self.decided_under.clear();
+                if !plan.has_groups_of(&self.plan) {
+                    self.own = Tally::of_nothing(&plan);
+                    self.decided_under.clear();
+                }
                 (self.plan, self.settings_revision) = (plan, settings_revision);
             }
             // Checked before it was kept; a newer trunkline may allow what this one does not.
