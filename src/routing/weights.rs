@@ -255,7 +255,9 @@ mod tests {
 
     #[test]
     fn weights_with_too_many_digits_are_refused_with_the_limit() {
-        for weights in [[1.0 / 7.0, 6.0 / 7.0], [0.1 + 0.2, 0.7], [f64::MIN_POSITIVE, 1.0], [1e9, 1e-9]] {
+        for weights in
+            [[0.123_456_789_012_345_7, 0.7], [0.1 + 0.2, 0.7], [f64::MIN_POSITIVE, 1.0], [1e9, 1e-9]]
+        {
             let Unusable(told) = Plan::of(&configuration(&weights)).unwrap_err();
             assert!(told[0].contains("1000000000000000 at most"), "{told:?}");
         }
