@@ -201,7 +201,7 @@ async fn points_wait_for_a_server_that_is_away_and_arrive_once_it_is_there() {
     let server = Server::start().await;
     let running = Running::start(&kafka, settings(&server.url));
     committed(&kafka, 1).await;
-    until("the point", || async { (server.series().await.len() == 3).then_some(()) }).await;
+    until("the point", || async { (server.series().await.len() == 4).then_some(()) }).await;
     running.stop().await;
 }
 

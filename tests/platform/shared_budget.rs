@@ -122,6 +122,8 @@ async fn after_each_pause_one_call_of_all_instances_goes_out_and_more_when_it_wa
         let (first, second, last) = tokio::join!(first, second, last);
         first + second + last
     };
+    // Whoever meets the bucket while another one brings it is asked to come again.
+    assert!(matches!(one.take(Priority::Read).await.unwrap(), Take::Granted(_)));
     assert_eq!(all_at_once().await, 18, "nothing was refused yet");
     for round in 0..3 {
         other.refused(None).await.unwrap();
