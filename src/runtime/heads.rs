@@ -77,7 +77,7 @@ impl Heads {
         deadline: Instant,
     ) -> HashMap<TopicPartition, Result<Option<Found>, String>> {
         let mut answers = HashMap::with_capacity(wanted.len());
-        self.meet(wanted, deadline);
+        self.meet(wanted.iter().map(|(place, _)| place), deadline);
         for chunk in wanted.chunks(PARTITIONS_AT_ONCE) {
             let mut open: HashMap<TopicPartition, i64> = chunk.iter().cloned().collect();
             match self.assign(chunk) {
@@ -113,6 +113,7 @@ impl Heads {
         deadline: Instant,
     ) -> HashMap<TopicPartition, u64> {
         let mut counted = HashMap::with_capacity(wanted.len());
+        self.meet(wanted.iter().map(|(place, ..)| place), deadline);
         for chunk in wanted.chunks(PARTITIONS_AT_ONCE) {
             let starts: Vec<_> = chunk.iter().map(|(place, from, _)| (place.clone(), *from)).collect();
             // Next offset that counts, end, records so far.
@@ -156,8 +157,8 @@ impl Heads {
 
     /// Looks up the leaders of topics read for the first time: left to itself the client does
     /// so once a second.
-    fn meet(&mut self, wanted: &[(TopicPartition, i64)], deadline: Instant) {
-        let topics: HashSet<&str> = wanted.iter().map(|((topic, _), _)| topic.as_str()).collect();
+    fn meet<'w>(&mut self, wanted: impl Iterator<Item = &'w TopicPartition>, deadline: Instant) {
+        let topics: HashSet<&str> = wanted.map(|(topic, _)| topic.as_str()).collect();
         self.met.retain(|topic| topics.contains(topic.as_str()));
         for topic in topics {
             if self.met.insert(topic.to_owned()) {

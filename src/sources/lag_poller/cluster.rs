@@ -24,6 +24,9 @@ const QUESTIONS_SHARE: f64 = 0.6;
 /// what is farther behind is told in offsets.
 const MOST_COUNTED_OF_ONE: i64 = 2_048;
 const MOST_COUNTED: i64 = 8_192;
+/// Longest time a poll spends on counting; what is not counted by then is told in offsets, and
+/// tried again at the next poll.
+const COUNTING: Duration = Duration::from_millis(500);
 
 /// A cluster under watch. Its clients connect when they are first used.
 pub struct Cluster {
@@ -32,6 +35,8 @@ pub struct Cluster {
     choice: Choice,
     groups: Groups,
     heads: Heads,
+    /// Counts beside it: what it leaves unread must not hold up the next heads.
+    counter: Heads,
     spans: Spans,
     others: Others,
     /// Groups told of by the last poll that succeeded.
@@ -70,6 +75,7 @@ impl Cluster {
             choice,
             groups: Groups::new(config)?,
             heads: Heads::new(config, reader_group)?,
+            counter: Heads::new(config, reader_group)?,
             spans: Spans::default(),
             others: Others::default(),
             known: BTreeSet::new(),
@@ -298,7 +304,8 @@ impl Cluster {
         if list.is_empty() {
             return;
         }
-        for (place, records) in self.heads.count(&list, deadline) {
+        let deadline = deadline.min(Instant::now() + COUNTING);
+        for (place, records) in self.counter.count(&list, deadline) {
             if let Some((head, end, before)) = taken.get(&place) {
                 self.spans.learn_count(&place, *head, *end, before + records);
             }
