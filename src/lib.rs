@@ -15,7 +15,6 @@ pub mod model;
 pub mod postgres;
 pub mod routing;
 pub mod runtime;
-pub mod simulator;
 pub mod sinks;
 pub mod sources;
 pub mod stages;

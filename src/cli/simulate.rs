@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
 use super::demo::platform::Platform;
-use crate::simulator::{self, EventSettings, Scenario, Simulator};
+use simulator::{EventSettings, Scenario, Simulator};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

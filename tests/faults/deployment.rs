@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
-use trunkline::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Simulator};
+use simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Simulator};
 
 use crate::support::checker::violations;
 use crate::support::evidence::Scene;

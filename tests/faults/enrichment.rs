@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rdkafka::message::Message;
 use serde_json::{Value, json};
-use trunkline::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
 use trunkline::topics;
 
 use crate::deployment::chance;

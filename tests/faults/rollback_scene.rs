@@ -5,8 +5,8 @@ use std::time::Duration;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use simulator::{CampaignScenario, FlowScenario, Scenario, VersionScenario, VersionStatus};
 use trunkline::model::Timestamp;
-use trunkline::simulator::{CampaignScenario, FlowScenario, Scenario, VersionScenario, VersionStatus};
 
 use crate::deployment::{Deployment, ENDED, Instance};
 use crate::support::evidence::get_json;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rdkafka::message::{Headers, Message};
 use reqwest::Method;
 use serde_json::{Value, json};
+use simulator::Settings;
 use trunkline::model::outcome::{Outcome, OutcomeStatus};
-use trunkline::simulator::Settings;
 use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS};
 
 use crate::actuator_stand::{Hook, Moment, Stand, assert_ended, campaign, decision, nothing, now, with};

@@ -9,12 +9,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use serde_json::{Value, json};
+use simulator::Settings;
 use tokio::sync::Notify;
 use trunkline::model::campaign::DialParameters;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::model::outcome::{Effect, OutcomeStatus};
 use trunkline::postgres::intents::{Claim, FlowChange, FlowTerms, Intent, Settlement, Terms};
-use trunkline::simulator::Settings;
 
 use crate::actuator_stand::{Hook, Moment, Stand, assert_ended, campaign, decision, nothing, now, with};
 use crate::support::postgres::TestDatabase;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use simulator::{
+    Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{
@@ -17,9 +20,6 @@ use trunkline::model::Timestamp;
 use trunkline::model::outcome::{Outcome, OutcomeStatus, SentRequest};
 use trunkline::postgres::Database;
 use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::simulator::{
-    Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
-};
 use trunkline::sinks::actuator::Settings as ActuationSettings;
 use trunkline::sinks::actuator::{ActuationError, Actuator, DialChange, Platform, Redecision};
 use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, DialDecision, OUTCOMES};

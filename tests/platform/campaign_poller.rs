@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rdkafka::message::{Headers, Message};
 use serde_json::{Value, json};
+use simulator::{CampaignScenario, Scenario, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys;
 use trunkline::health::Health;
 use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::simulator::{CampaignScenario, Scenario, Settings};
 use trunkline::sources::PollerError;
 use trunkline::sources::campaign_poller;
 use trunkline::topics::{self, CAMPAIGN_STATS};
@@ -35,7 +35,7 @@ fn organization() -> Settings {
         ..CampaignScenario::default()
     });
     let mut clients = settings().clients;
-    clients.push(trunkline::simulator::Client { id: "second".into(), ..clients[0].clone() });
+    clients.push(simulator::Client { id: "second".into(), ..clients[0].clone() });
     Settings { scenario: Scenario::of_campaigns(campaigns.collect()), clients, ..settings() }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use simulator::{Settings, StaleReply};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{
@@ -11,7 +12,6 @@ use trunkline::genesys::{
     Reply, Scope,
 };
 use trunkline::health::Health;
-use trunkline::simulator::{Settings, StaleReply};
 
 use crate::support::simulated::{CAMPAIGN, OTHER, Organization, client, client_with, scope, settings};
 
@@ -65,7 +65,7 @@ async fn a_stale_revision_is_a_conflict_however_it_is_spelled() {
 #[tokio::test]
 async fn what_is_absent_or_not_allowed_says_so() {
     let mut reader_only = settings();
-    reader_only.clients[0].scopes.remove(trunkline::simulator::SCOPE_WRITE);
+    reader_only.clients[0].scopes.remove(simulator::SCOPE_WRITE);
     let organization = Organization::start(reader_only).await;
     let client = organization.client();
     let error = client.campaign("no-such-campaign", &scope()).await.unwrap_err();

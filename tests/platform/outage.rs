@@ -9,11 +9,11 @@ use std::time::Duration;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
+use simulator;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys;
 use trunkline::health::Health;
 use trunkline::model::Timestamp;
-use trunkline::simulator;
 use trunkline::sinks::analytics::{self, Waits};
 use trunkline::sources::events::{self, Edge};
 

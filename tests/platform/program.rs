@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use trunkline::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
 
 use crate::support::kafka;
 use crate::support::postgres::TestDatabase;

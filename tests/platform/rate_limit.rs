@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use simulator::Settings;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trunkline::genesys::{self, BucketShape, CallErrorKind as Kind, InProcessPermits};
 use trunkline::health::Health;
 use trunkline::model::Timestamp;
 use trunkline::postgres::Database;
-use trunkline::simulator::Settings;
 use trunkline::topology::SharedBudget;
 
 use crate::support::postgres::TestDatabase;

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use simulator::{
+    CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, FlowScenario, Running, Scenario, Settings,
+    Simulator, VersionScenario, VersionStatus,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{BucketShape, Client, InProcessPermits, Settings as GenesysSettings};
@@ -14,10 +18,6 @@ use trunkline::model::outcome::Outcome;
 use trunkline::postgres::Database;
 use trunkline::runtime::clock;
 use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::simulator::{
-    CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, FlowScenario, Running, Scenario, Settings,
-    Simulator, VersionScenario, VersionStatus,
-};
 use trunkline::sinks::rollback::{
     ActuationError, FlowVersionChange, RollbackActuator, Settings as ActuationSettings,
 };

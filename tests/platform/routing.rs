@@ -2,6 +2,7 @@
 
 use rdkafka::message::Message;
 use serde_json::{Value, json};
+use simulator::QueueScenario;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,6 @@ use trunkline::health::Health;
 use trunkline::model::decision::Mode;
 use trunkline::model::routing::{PlatformPublication, RouteConfiguration};
 use trunkline::routing::Publisher;
-use trunkline::simulator::QueueScenario;
 use trunkline::sources::queue_poller;
 use trunkline::topics::QUEUE_AVAILABILITY;
 

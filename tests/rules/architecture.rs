@@ -41,7 +41,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("simulator", &["model"]),
     (
         "cli",
         &[
@@ -61,7 +60,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "health",
             "telemetry",
             "topology",
-            "simulator",
         ],
     ),
 ];
@@ -181,6 +179,21 @@ const FOUNDATIONS: &[&str] = &[
     "sources::schedule",
     "sources::watch",
 ];
+
+/// The simulator is a crate: the compiler keeps its walls, this keeps the programs out of it.
+#[test]
+fn only_commands_know_the_simulator() {
+    let mut files = Vec::new();
+    source_files(&source_root(), &mut files);
+    let knows = |path: &PathBuf| {
+        let source = fs::read_to_string(path).expect("UTF-8 source");
+        source.contains("use simulator") || source.contains("simulator::")
+    };
+    let (commands, others): (Vec<_>, Vec<_>) =
+        files.into_iter().filter(knows).partition(|path| room_of(path) == "cli");
+    assert!(others.is_empty(), "{others:?}");
+    assert!(!commands.is_empty(), "the reader of imports no longer sees the simulator");
+}
 
 #[test]
 fn stages_and_sinks_do_not_know_their_siblings() {

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
+use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Scenario};
 use trunkline::cli::documents;
 use trunkline::config::{self, Needs, Source};
 use trunkline::model::decision::Mode;
-use trunkline::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Scenario};
 use trunkline::topics::{self, Values};
 
 fn root() -> PathBuf {

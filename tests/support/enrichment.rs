@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
+use simulator;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
@@ -15,7 +16,6 @@ use trunkline::health::Health;
 use trunkline::model::Timestamp;
 use trunkline::postgres::{self, Database};
 use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::simulator;
 use trunkline::sinks::analytics::{self, Waits};
 use trunkline::topics;
 

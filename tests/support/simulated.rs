@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use simulator::{
+    Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{self, BucketShape, Client, InProcessPermits, PermitStore, Priority, Scope};
 use trunkline::health::Health;
-use trunkline::simulator::{
-    Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
-};
 
 /// A campaign whose people answer every other call.
 pub const CAMPAIGN: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a11";

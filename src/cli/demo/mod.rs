@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config, Needs, Source};
 use crate::postgres::Database;
 use crate::runtime::admin;
-use crate::simulator::{self, Running as Simulation, Simulator};
 use crate::topics;
 use crate::topology::{self, Instance, settings};
+use simulator::{Running as Simulation, Simulator};
 
 use platform::Platform;
 use screen::Screen;

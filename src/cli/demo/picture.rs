@@ -2,7 +2,7 @@
 //! there are no more of them than it is high.
 
 use crate::postgres::{Recent, Tally};
-use crate::simulator::Overview;
+use simulator::Overview;
 
 use super::screen::{clock, what};
 
@@ -154,7 +154,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::simulator::{self, Simulator};
+    use simulator::Simulator;
 
     #[tokio::test]
     async fn the_picture_fits_whatever_the_terminal_and_names_what_it_shows() {

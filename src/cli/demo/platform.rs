@@ -4,7 +4,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::simulator::Running as Simulation;
+use simulator::Running as Simulation;
 
 /// A bad version of this flow is published after so long, by our clock.
 const BAD_FLOW: &str = "Main menu";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::decision::Loop;
 use crate::postgres::{Recent, Tally};
-use crate::simulator::Overview;
+use simulator::Overview;
 
 use super::picture::{self, Around, Size};
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::policies::{Pacer, Window};
 use super::worlds::DAY_SECONDS;
-use crate::simulator::{CallCounts, CampaignScenario, Dialer};
+use simulator::{CallCounts, CampaignScenario, Dialer};
 
 const HOURS: usize = (DAY_SECONDS / 3_600) as usize;
 

@@ -5,10 +5,10 @@ use serde::Serialize;
 use super::program::Program;
 use super::worlds::TOLD_HANDLE_SECONDS;
 use crate::model::Timestamp;
-use crate::simulator::{CallCounts, CampaignScenario, Snapshot};
 use crate::stages::dialing::limits::Limits;
 use crate::stages::dialing::pacing::{Observation, Pacing, State};
 use crate::stages::dialing::proportional::{Answer, Proportional};
+use simulator::{CallCounts, CampaignScenario, Snapshot};
 
 /// What a policy sees of a campaign at a poll: counts are those since the poll before.
 #[derive(Clone, Debug, Serialize)]

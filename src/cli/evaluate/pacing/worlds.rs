@@ -1,6 +1,6 @@
 //! The worlds a policy is tried in: one campaign, one day of eight hours.
 
-use crate::simulator::{Answering, CampaignScenario};
+use simulator::{Answering, CampaignScenario};
 
 /// Seconds of a simulated day.
 pub const DAY_SECONDS: u64 = 28_800;

@@ -1,0 +1,280 @@
+//! One request to the platform, from admission to the log: budget, faults, token,
+//! scope, effect.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use uuid::Uuid;
+
+use crate::budget::Standing;
+use crate::faults::{Fault, Plan};
+use crate::journal::{Effect, Entry, Origin, body_text};
+use crate::organization::{Moment, Organization};
+use crate::reply::{Refusal, Reply, refusal_for_status};
+use crate::seed::{self, Call, text_of};
+use crate::time::Timestamp;
+use crate::tokens::TokenProblem;
+
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("inin-correlation-id");
+const BUDGET_COUNT: HeaderName = HeaderName::from_static("inin-ratelimit-count");
+const BUDGET_ALLOWED: HeaderName = HeaderName::from_static("inin-ratelimit-allowed");
+const BUDGET_RESET: HeaderName = HeaderName::from_static("inin-ratelimit-reset");
+
+/// A whole request as it came in.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub origin: Origin,
+    pub method: Method,
+    pub path: String,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// How a reply leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Transport {
+    Whole,
+    /// Not at all: the connection is closed.
+    Dropped,
+    /// Half of it, then the connection is closed.
+    Truncated,
+    Slow {
+        bytes_per_second: u32,
+    },
+    /// Filled up with spaces to this length.
+    Huge {
+        bytes: u64,
+    },
+    /// The same, as gzip that unpacks to this length.
+    GzipBomb {
+        bytes: u64,
+    },
+}
+
+/// What goes back to the client, and when.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub reply: Reply,
+    pub transport: Transport,
+    pub delay: Duration,
+}
+
+/// What is settled about a request before it is carried out.
+#[derive(Debug)]
+pub struct Admission {
+    correlation_id: String,
+    client: Option<String>,
+    standing: Option<Standing>,
+    plan: Plan,
+    admitted_at: Timestamp,
+}
+
+/// From a request's arrival to its reply, by the machine's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+}
+
+impl Admission {
+    /// To wait before [`Organization::answer`].
+    pub fn delay(&self) -> Duration {
+        self.plan.delay_before
+    }
+
+    fn over_budget(&self) -> Option<Standing> {
+        self.standing.filter(|standing| standing.exceeded())
+    }
+}
+
+impl Organization {
+    /// Counts the request on its client's budget and draws its faults. The token is
+    /// looked at again when the request is carried out: it may expire meanwhile.
+    pub fn admit(&mut self, received: &Received, moment: Moment) -> Admission {
+        let bearer = text_of(&received.headers, header::AUTHORIZATION);
+        let client = self.tokens.authenticate(bearer, moment.elapsed).ok().map(|client| client.id.clone());
+        let standing = client.as_ref().map(|client| self.budgets.count(client, moment.elapsed));
+        let campaign = seed::campaign_in(&received.path);
+        let plan = match standing {
+            Some(standing) if standing.exceeded() => Plan::default(),
+            _ => self.faults.plan(received.method.as_str(), &received.path, campaign),
+        };
+        let correlation_id = Uuid::now_v7().to_string();
+        Admission { correlation_id, client, standing, plan, admitted_at: moment.wall }
+    }
+
+    /// Carries the request out, as far as budget and faults let it, and logs it.
+    pub fn answer(&mut self, received: &Received, admission: Admission, moment: Moment) -> Outgoing {
+        let context_id = admission.correlation_id.clone();
+        let span = Span {
+            started_at: admission.admitted_at,
+            ended_at: moment.wall.plus(admission.plan.delay_after),
+        };
+        let (reply, effect) = match (admission.over_budget(), &admission.plan.fault) {
+            (Some(standing), _) => (self.over_budget(standing, &context_id, moment), None),
+            (None, Some(fault)) if !fault.lets_effect_happen() => (Reply::empty(StatusCode::OK), None),
+            (None, _) => match self.carry_out(received, span, moment) {
+                Ok(done) => done,
+                Err(refusal) => (refusal.reply(&context_id), None),
+            },
+        };
+        let (reply, transport) = distort(reply, admission.plan.fault.as_ref(), &context_id, moment);
+        let reply = with_standing(reply, admission.standing).with_header(CORRELATION_ID, &context_id);
+        let delay = admission.plan.delay_after;
+        self.log(received, admission, &reply, transport, effect, moment);
+        Outgoing { reply, transport, delay }
+    }
+
+    fn carry_out(
+        &mut self,
+        received: &Received,
+        span: Span,
+        moment: Moment,
+    ) -> Result<(Reply, Option<Effect>), Refusal> {
+        let found = Call::find(&received.method, &received.path);
+        let at_login = received.origin == Origin::Login;
+        if at_login && !matches!(found, Ok(Call::Token)) {
+            return Err(found.err().unwrap_or_else(|| refusal_for_status(StatusCode::NOT_FOUND)));
+        }
+        if !matches!(found, Ok(Call::Token)) {
+            let bearer = text_of(&received.headers, header::AUTHORIZATION);
+            let client = self.tokens.authenticate(bearer, moment.elapsed).map_err(refuse_token)?;
+            let needed = found.as_ref().map_or(&[][..], Call::scopes);
+            if let Some(scope) = needed.iter().find(|scope| !client.scopes.contains(**scope)) {
+                let message =
+                    format!("Unable to perform the requested action. You must be granted the scope {scope}.");
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "missing.permissions", message));
+            }
+        }
+        seed::perform(&found?, self, received, span, moment)
+    }
+
+    fn over_budget(&self, standing: Standing, context_id: &str, moment: Moment) -> Reply {
+        let seconds = standing.left.as_secs_f64();
+        let message = format!(
+            "Rate limit exceeded the maximum. Retry the request in [{}] seconds",
+            standing.reset_seconds()
+        );
+        let reply = too_many_requests(&message, standing.allowed, context_id);
+        match self.manners.budget_retry_after.text(seconds, moment.wall.as_millis()) {
+            Some(text) => reply.with_header(header::RETRY_AFTER, &text),
+            None => reply,
+        }
+    }
+
+    fn log(
+        &mut self,
+        received: &Received,
+        admission: Admission,
+        reply: &Reply,
+        transport: Transport,
+        effect: Option<Effect>,
+        moment: Moment,
+    ) {
+        let holds_secret = received.path.trim_matches('/') == "oauth/token";
+        let path = match &received.query {
+            Some(query) => format!("{}?{query}", received.path),
+            None => received.path.clone(),
+        };
+        let retry_after = reply.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
+        self.journal.push(Entry {
+            sequence: 0,
+            at: moment.wall,
+            simulated_seconds: self.world.now(),
+            origin: received.origin,
+            client: admission.client,
+            method: received.method.to_string(),
+            path,
+            if_match: text_of(&received.headers, header::IF_MATCH).map(str::to_owned),
+            body: if holds_secret { None } else { body_text(&received.body) },
+            status: (transport != Transport::Dropped).then_some(reply.status.as_u16()),
+            retry_after: retry_after.and_then(|(_, value)| Some(value.to_str().ok()?.to_owned())),
+            faults: admission.plan.names(),
+            effect,
+            correlation_id: admission.correlation_id,
+        });
+    }
+}
+
+fn refuse_token(problem: TokenProblem) -> Refusal {
+    let (code, message) = match problem {
+        TokenProblem::Missing => {
+            ("authentication.required", "No authentication bearer token specified in authorization header.")
+        }
+        TokenProblem::Unknown => ("bad.credentials", "Invalid login credentials."),
+        TokenProblem::Expired => ("credentials.expired", "The supplied credentials have expired."),
+    };
+    Refusal::new(StatusCode::UNAUTHORIZED, code, message)
+}
+
+fn too_many_requests(message: &str, allowed: u32, context_id: &str) -> Reply {
+    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too.many.requests", message);
+    let mut reply = refusal.reply(context_id);
+    if let Some(Ok(mut body)) = reply.body.as_deref().map(serde_json::from_slice::<serde_json::Value>) {
+        body["limit"] = serde_json::json!({
+            "key": "token.rate.per.minute", "namespace": "platform.api", "value": allowed,
+        });
+        reply.body = Some(body.to_string().into_bytes());
+    }
+    reply
+}
+
+fn with_standing(reply: Reply, standing: Option<Standing>) -> Reply {
+    let Some(standing) = standing else { return reply };
+    reply
+        .with_header(BUDGET_COUNT, &standing.count.to_string())
+        .with_header(BUDGET_ALLOWED, &standing.allowed.to_string())
+        .with_header(BUDGET_RESET, &standing.reset_seconds().to_string())
+}
+
+/// What the fault makes of the reply.
+fn distort(reply: Reply, fault: Option<&Fault>, context_id: &str, moment: Moment) -> (Reply, Transport) {
+    let Some(fault) = fault else { return (reply, Transport::Whole) };
+    match fault {
+        Fault::Status { code, retry_after, seconds, .. } => {
+            let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let refused = refusal_for_status(status).reply(context_id);
+            let reply = match retry_after.text(*seconds, moment.wall.as_millis()) {
+                Some(text) => refused.with_header(header::RETRY_AFTER, &text),
+                None => refused,
+            };
+            (reply, Transport::Whole)
+        }
+        Fault::DropBeforeEffect | Fault::DropAfterEffect => (reply, Transport::Dropped),
+        Fault::TruncateBody => (with_body(reply), Transport::Truncated),
+        Fault::GarbageBody => {
+            let garbage = b"{\"id\": \"\xff\xfe\x00, }} 1e999 [[[".to_vec();
+            (Reply { body: Some(garbage), ..with_body(reply) }, Transport::Whole)
+        }
+        Fault::HtmlWith200 { .. } => {
+            let page =
+                "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>";
+            let mut html = Reply::empty(StatusCode::OK).with_header(header::CONTENT_TYPE, "text/html");
+            html.body = Some(page.into());
+            (html, Transport::Whole)
+        }
+        Fault::Redirect { location } => {
+            (Reply::empty(StatusCode::FOUND).with_header(header::LOCATION, location), Transport::Whole)
+        }
+        Fault::SlowBody { bytes_per_second } => {
+            (with_body(reply), Transport::Slow { bytes_per_second: *bytes_per_second })
+        }
+        Fault::HugeBody { bytes } => (with_body(reply), Transport::Huge { bytes: *bytes }),
+        Fault::GzipBomb { bytes } => (with_body(reply), Transport::GzipBomb { bytes: *bytes }),
+        Fault::Delay { .. } => (reply, Transport::Whole),
+    }
+}
+
+/// A body for faults that need one where the platform would have sent none.
+fn with_body(reply: Reply) -> Reply {
+    match reply.body {
+        Some(_) => reply,
+        None => Reply {
+            headers: reply.headers.clone(),
+            ..Reply::json(StatusCode::OK, &serde_json::json!({ "status": "accepted" }))
+        }
+        .with_header(header::CONTENT_TYPE, "application/json"),
+    }
+}

@@ -1,0 +1,15 @@
+//! The simulated Genesys Cloud over real sockets: what the actuator's tests rely on.
+
+mod budget;
+mod campaigns;
+mod consumer_groups;
+mod decisions;
+mod details;
+mod events;
+mod faults;
+mod flows;
+mod receiver;
+mod routing;
+mod tenant;
+mod tokens;
+mod world;
