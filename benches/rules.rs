@@ -1,10 +1,10 @@
 //! The rule and the stages' steps alone: what a decision costs without Kafka.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use trunkline::flow::{Outputs, Record, Stage};
 use trunkline::model::Timestamp;
 use trunkline::model::campaign::CampaignWindow;
 use trunkline::model::decision::{Mode, Position};
+use trunkline::pipeline::{Outputs, Record, Stage};
 use trunkline::stages::dialing::limits::Limits;
 use trunkline::stages::dialing::proportional::Proportional;
 use trunkline::stages::dialing::{self, Dialing};

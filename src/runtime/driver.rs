@@ -17,8 +17,8 @@ use super::dead_letter::{ErrorHeaders, PER_HEADER};
 use super::outbox::is_traceparent;
 use super::state::StateError;
 use super::task::{Failure, Incoming, Tally, Task, Writer};
-use crate::flow::{Declaration, Destination, Output, PartitionStage};
 use crate::model::Timestamp;
+use crate::pipeline::{Declaration, Destination, Output, PartitionStage};
 use crate::topics::{Topic, headers, partition_of};
 
 /// A record of an in-memory topic.

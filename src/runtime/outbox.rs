@@ -10,7 +10,7 @@ use super::kafka::KafkaSettings;
 use super::native;
 use super::task::{Incoming, Writer};
 use super::transaction::{Transaction, TransactionError};
-use crate::flow::{Declaration, Destination, Output};
+use crate::pipeline::{Declaration, Destination, Output};
 use crate::topics::{self, Topic, headers, partition_of};
 
 const TRACEPARENT: &CStr = c"traceparent";

@@ -23,7 +23,7 @@ use super::reader::Reader;
 use super::state::{Progress, StateError};
 use super::task::Task;
 use super::topic_ids::topic_ids;
-use crate::flow::{Declaration, PartitionStage};
+use crate::pipeline::{Declaration, PartitionStage};
 
 const SLICE: Duration = Duration::from_millis(500);
 

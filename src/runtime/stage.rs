@@ -15,9 +15,9 @@ use super::task::{Contradictions, Task};
 use super::transaction::{TransactionSettings, Verdict};
 use super::watermark::{Watermark, Watermarks};
 use super::worker::{Committed, Fault, Worker, backoff, wait};
-use crate::flow::PartitionStage;
 use crate::health::Part;
 use crate::metrics as table;
+use crate::pipeline::PartitionStage;
 
 /// Leaving the group may take this long at a shutdown; then the process ends without.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::timers::Timers;
 use super::watermark::Watermark;
-use crate::flow::{
+use crate::model::Timestamp;
+use crate::pipeline::{
     Change, Declaration, Moment, Outputs, PartitionStage, PartitionState, Record, Stage, Step,
     UnreadableState, Waking,
 };
-use crate::model::Timestamp;
 
 /// Stages with state per key keep a table of them for each partition.
 impl<S: Stage> PartitionStage for S {

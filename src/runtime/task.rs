@@ -12,9 +12,9 @@ use uuid::Uuid;
 use super::dead_letter::{AheadOf, ErrorHeaders, MAX_DEPTH, PER_RECORD, Reason, overhead};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{Watermark, Witnesses, is_from_the_future};
-use crate::flow::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
+use crate::pipeline::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
 use crate::topics::Topic;
 
 /// A record as it was read from the input topic.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::latest_possible;
 use crate::model::Timestamp;
+use crate::pipeline::latest_possible;
 
 /// The latest event time met in one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

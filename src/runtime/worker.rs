@@ -22,8 +22,8 @@ use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
 use super::task::{Failure, Incoming, Task};
 use super::transaction::{Producer, Transaction, TransactionError, Verdict};
-use crate::flow::PartitionStage;
 use crate::model::Timestamp;
+use crate::pipeline::PartitionStage;
 use crate::topics::Topic;
 
 /// How long an idle worker waits for a record before it looks after other things.

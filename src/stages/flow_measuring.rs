@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowMinute, MinuteSource};
+use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::topics;
 
 pub static DECLARATION: Declaration = Declaration {

@@ -1,6 +1,6 @@
 //! Every role an instance can play, in the order of the dataflow.
 
-use crate::flow::Declaration;
+use crate::pipeline::Declaration;
 use crate::sinks::alerts;
 use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, lag, rollback, windowing};
 use crate::topics::{self, Topic};

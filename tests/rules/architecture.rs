@@ -12,9 +12,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("topics", &["model"]),
     ("config", &["model"]),
-    ("flow", &["model", "topics"]),
-    ("stages", &["model", "topics", "flow"]),
-    ("runtime", &["model", "topics", "flow", "metrics", "health"]),
+    ("pipeline", &["model", "topics"]),
+    ("stages", &["model", "topics", "pipeline"]),
+    ("runtime", &["model", "topics", "pipeline", "metrics", "health"]),
     ("genesys", &["model", "metrics", "health"]),
     ("postgres", &["model", "metrics", "health"]),
     ("sources", &["model", "topics", "runtime", "genesys", "metrics", "health", "telemetry"]),
@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "model",
             "topics",
-            "flow",
+            "pipeline",
             "stages",
             "runtime",
             "genesys",
@@ -46,7 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "model",
             "topics",
-            "flow",
+            "pipeline",
             "stages",
             "runtime",
             "genesys",
@@ -235,9 +235,9 @@ fn stages_and_sinks_do_not_know_their_siblings() {
 
 #[test]
 fn the_reader_of_imports_sees_every_form() {
-    let source = "use crate::model::Timestamp;\nuse crate::{flow::{Stage, Step}, topics, genesys as g};\nfn f() { crate::sinks::x() }";
+    let source = "use crate::model::Timestamp;\nuse crate::{pipeline::{Stage, Step}, topics, genesys as g};\nfn f() { crate::sinks::x() }";
     let known: Vec<_> = rooms_known(source).into_iter().collect();
-    assert_eq!(known, ["flow", "genesys", "model", "sinks", "topics"]);
+    assert_eq!(known, ["genesys", "model", "pipeline", "sinks", "topics"]);
 }
 
 #[test]

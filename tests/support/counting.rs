@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use trunkline::flow::{Declaration, Outputs, Record, Stage, Step};
 use trunkline::model::Timestamp;
+use trunkline::pipeline::{Declaration, Outputs, Record, Stage, Step};
 use trunkline::topics::{self, Cleanup, Topic, Values};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, DialParameters};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::topics;
 
 use last_known::LastKnown;

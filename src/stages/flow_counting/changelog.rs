@@ -10,8 +10,8 @@
 
 use super::identity::{IDENTITY_BYTES, Identity};
 use super::state::FlowVersionRef;
-use crate::flow::UnreadableState;
 use crate::model::Timestamp;
+use crate::pipeline::UnreadableState;
 
 /// Events in one record: 64 KiB.
 const EVENTS_PER_RECORD: usize = 4_096;

@@ -12,10 +12,10 @@ mod state;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::flow::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::conversation::{ConversationEvent, InteractionOutcome};
 use crate::model::flow::{FlowClosed, FlowCount, FlowTally};
+use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
 use crate::topics;
 
 use identity::Identity;

@@ -8,8 +8,8 @@ use hashbrown::{Equivalent, HashMap};
 
 use super::changelog::{self, Record};
 use super::identity::Identity;
-use crate::flow::{Change, PartitionState, UnreadableState};
 use crate::model::Timestamp;
+use crate::pipeline::{Change, PartitionState, UnreadableState};
 
 /// Events known at once in one partition: some 120 MB. At the default lateness that is
 /// 20 000 a second for one partition.

@@ -9,9 +9,9 @@ mod state;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::flow::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::flow::{FlowMinute, FlowTally, MinuteSource};
+use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
 use crate::topics;
 
 use state::{FlowVersion, MOST_SUMS, State, Summed};

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Change, PartitionState, UnreadableState};
 use crate::model::Timestamp;
 use crate::model::flow::{FlowClosed, FlowCount};
+use crate::pipeline::{Change, PartitionState, UnreadableState};
 
 /// Flow versions summed at once in the open minutes of one partition, and remembered
 /// after.

@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::lag::{
     AuditAction, LagEvaluation, LagInputs, LagParameters, LagReason, LagSample, LagSource, LagStatus,
 };
+use crate::pipeline::{Declaration, Outputs, Record, Stage, Step};
 use crate::topics;
 
 use episode::{Call, Episode};

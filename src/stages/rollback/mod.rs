@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy, Position};
 use crate::model::flow::{FlowMinute, FlowVersions, MinuteSource};
 use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::model::rollback::RollbackParameters;
 use crate::model::settings::MaintenanceWindow;
+use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::topics;
 
 use guard::{Guard, Judgement, Observation, Surroundings};

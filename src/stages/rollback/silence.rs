@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::Waking;
 use crate::model::Timestamp;
+use crate::pipeline::Waking;
 
 /// Whether it was said that no minutes come, and when it may be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

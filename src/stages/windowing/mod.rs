@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignStats, CampaignWindow, Reading};
+use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::topics;
 
 use window::{Held, Window};
