@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trunkline::console::{Console, EventLimits, Metrics, Settings};
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::postgres::{self, Database};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sources::events::{self, Edge};
 use trunkline::topics::{CONVERSATION_EVENTS, DEAD_LETTERS, Topic};
 

@@ -13,9 +13,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
+use trunkline::kafka::admin::{self, TopicSettings};
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
-use trunkline::runtime::admin::{self, TopicSettings};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::topics::{self, Topic, partition_of};
 
 pub use measure::Usage;

@@ -25,8 +25,8 @@ use rdkafka::topic_partition_list::Offset;
 use tokio_util::sync::CancellationToken;
 use trunkline::console::{Console, EventIntake, Metrics, Settings};
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::postgres::{self, Database};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sources::events::{self, Edge};
 use trunkline::topics::{self, headers};
 

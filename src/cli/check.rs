@@ -13,9 +13,9 @@ use super::ConfigFile;
 use crate::config::{self, Config, Needs, Source};
 use crate::genesys::{BucketShape, CallError, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
+use crate::kafka::admin::{self, AdminError, Standing};
+use crate::kafka::settings::KafkaSettings;
 use crate::postgres::Database;
-use crate::runtime::admin::{self, AdminError, Standing};
-use crate::runtime::kafka::KafkaSettings;
 use crate::sinks::{alerts, drift};
 use crate::topology::{Instance, settings};
 

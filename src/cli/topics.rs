@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::ConfigFile;
 use crate::config::Needs;
-use crate::runtime::admin::{self, Standing, TopicReport};
+use crate::kafka::admin::{self, Standing, TopicReport};
 use crate::topics;
 use crate::topology::{Instance, settings};
 

@@ -13,11 +13,12 @@ use super::followed::Followed;
 use super::kit::{Kit, Settings, View};
 use super::weights::is_id;
 use crate::health::{Health, Part};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::tail;
 use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
 use crate::postgres::routing::{InForce, RouteCounters};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::{clock, tail};
+use crate::runtime::clock;
 use crate::topics;
 
 /// Name of the role: `--stages`, readiness.

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::dead_letter::{ErrorHeaders, Reason};
-use super::subscription::{InboundRecord, OutboundRecord};
+use crate::kafka::subscription::{InboundRecord, OutboundRecord};
 use crate::model::Timestamp;
 use crate::model::decision::{Decision, Position};
 use crate::model::outcome::Outcome;

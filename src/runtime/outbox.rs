@@ -6,10 +6,10 @@ use rdkafka::Message;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, OwnedHeaders};
 
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
-use super::kafka::KafkaSettings;
-use super::native;
 use super::task::{Incoming, Writer};
-use super::transaction::{Transaction, TransactionError};
+use crate::kafka::native;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::transaction::{Transaction, TransactionError};
 use crate::pipeline::{Declaration, Destination, Output};
 use crate::topics::{self, Topic, headers, partition_of};
 

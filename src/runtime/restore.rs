@@ -16,13 +16,13 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::assignment::{Assignment, partition_list};
 use super::clock;
-use super::kafka::{KafkaSettings, is_slow, longer};
-use super::reader::Reader;
 use super::state::{Progress, StateError};
 use super::task::Task;
-use super::topic_ids::topic_ids;
+use crate::kafka::assignment::{Assignment, partition_list};
+use crate::kafka::reader::Reader;
+use crate::kafka::settings::{KafkaSettings, is_slow, longer};
+use crate::kafka::topic_ids::topic_ids;
 use crate::pipeline::{Declaration, PartitionStage};
 
 const SLICE: Duration = Duration::from_millis(500);

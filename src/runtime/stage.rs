@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Gauge, Histogram};
 use tokio_util::sync::CancellationToken;
 
-use super::kafka::KafkaSettings;
 use super::restore::RestoreError;
 use super::task::{Contradictions, Task};
-use super::transaction::{TransactionSettings, Verdict};
 use super::watermark::{Watermark, Watermarks};
-use super::worker::{Committed, Fault, Worker, backoff, wait};
+use super::worker::{Committed, Fault, Worker};
 use crate::health::Part;
+use crate::kafka::retry::{backoff, wait};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::transaction::{TransactionSettings, Verdict};
 use crate::metrics as table;
 use crate::pipeline::PartitionStage;
 

@@ -14,14 +14,15 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::assignment::{Assignment, Change, partition_list};
 use super::clock;
-use super::kafka::{KafkaSettings, is_slow, longer};
 use super::outbox::{Outbox, Routes};
 use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
 use super::task::{Failure, Incoming, Task};
-use super::transaction::{Producer, Transaction, TransactionError, Verdict};
+use crate::kafka::assignment::{Assignment, Change, partition_list};
+use crate::kafka::retry::{backoff, wait};
+use crate::kafka::settings::{KafkaSettings, is_slow, longer};
+use crate::kafka::transaction::{Producer, Transaction, TransactionError, Verdict};
 use crate::model::Timestamp;
 use crate::pipeline::PartitionStage;
 use crate::topics::Topic;
@@ -655,24 +656,6 @@ fn partitions_of(
     match i32::try_from(count) {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(Fault::TopicMissing { topic: topic.to_owned() }),
-    }
-}
-
-/// 200 ms, doubling to 10 s.
-pub(super) fn backoff(failures: u32) -> Duration {
-    Duration::from_millis(200)
-        .saturating_mul(1 << failures.saturating_sub(1).min(10))
-        .min(Duration::from_secs(10))
-}
-
-/// Sleeps, but not through a shutdown.
-pub(super) fn wait(duration: Duration, shutdown: &CancellationToken) {
-    let until = Instant::now() + duration;
-    while !shutdown.is_cancelled() {
-        match until.checked_duration_since(Instant::now()) {
-            Some(left) if !left.is_zero() => std::thread::sleep(left.min(Duration::from_millis(50))),
-            _ => return,
-        }
     }
 }
 

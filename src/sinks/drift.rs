@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use crate::health::{Health, Part};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{
+    CommitError, Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
+};
 use crate::metrics;
 use crate::model::decision::Loop;
 use crate::model::outcome::{Outcome, OutcomeStatus};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{
-    CommitError, Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
-};
 use crate::topics::OUTCOMES;
 
 use line::Point;

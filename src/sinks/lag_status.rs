@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::model::lag::LagEvaluation;
 use crate::postgres::Database;
 use crate::runtime::clock;
 use crate::runtime::dead_letter::Reason;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::topics;
 
 use shown::ShownGroups;

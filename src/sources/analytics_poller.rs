@@ -16,11 +16,11 @@ use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use crate::genesys::{CallError, CallErrorKind, Client, EventLagAnswer, EventLagQuery, Priority, Scope};
 use crate::health::{Health, Part};
+use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::lag::{EventLag, LagSample, LagSource, Observation};
 use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
 use crate::topics;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.

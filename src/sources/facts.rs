@@ -10,7 +10,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
-use crate::runtime::kafka::KafkaSettings;
+use crate::kafka::settings::KafkaSettings;
 use crate::topics::{Topic, headers};
 
 /// How long a fact is offered to the brokers; a newer one has taken its place then.

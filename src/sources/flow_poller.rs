@@ -17,10 +17,10 @@ use super::ownership::{Member, Owned, PollerError};
 use super::watch::{Ended, Missed, Watch, observed_after};
 use crate::genesys::{Client, Measured, PlatformVersion};
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowVersion, FlowVersions};
-use crate::runtime::kafka::KafkaSettings;
 use crate::topics;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.

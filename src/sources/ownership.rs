@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts::FactProducer;
 use crate::health::{Health, Part};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{Event, Subscription, SubscriptionError, SubscriptionOptions};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{Event, Subscription, SubscriptionError, SubscriptionOptions};
 use crate::topics::{self, Topic};
 
 /// How long work that is to stop is waited for before it is aborted.

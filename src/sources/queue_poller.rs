@@ -16,10 +16,10 @@ use super::ownership::{Member, Owned, PollerError};
 use super::watch::{Missed, Watch, observed_after};
 use crate::genesys::Client;
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::routing::QueueAvailability;
-use crate::runtime::kafka::KafkaSettings;
 use crate::topics;
 
 /// Name of the role: its consumer group, clients, readiness and `--stages`.

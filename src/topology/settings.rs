@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::config::{Config, Webhook};
 use crate::console::{self, ApiKey, ApiKeyError};
+use crate::kafka::admin::TopicSettings;
+use crate::kafka::settings::KafkaSettings;
 use crate::routing;
 use crate::runtime::StageSettings;
-use crate::runtime::admin::TopicSettings;
-use crate::runtime::kafka::KafkaSettings;
 use crate::{genesys, postgres};
 
 use crate::model::flow::MinuteSource;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::kafka::global_table::GlobalTable;
+use crate::kafka::settings::KafkaSettings;
 use crate::model::flow::FlowVersions;
 use crate::model::outcome::Outcome;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
-use crate::runtime::global_table::GlobalTable;
-use crate::runtime::kafka::KafkaSettings;
 use crate::stages::rollback::Lookup;
 use crate::topics;
 

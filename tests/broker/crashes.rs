@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::settings::KafkaSettings;
 
 use super::exactly_once::{Instance, expect_all, send_numbers};
 use crate::support::counting::{SUMS, TOPICS};

@@ -9,9 +9,9 @@ use rdkafka::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::kafka::transaction::{Producer, TransactionSettings};
 use trunkline::model::Timestamp;
-use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::runtime::transaction::{Producer, TransactionSettings};
 use trunkline::runtime::{StageHandle, StageSettings, run_stage};
 
 use crate::support::counting::{CHANGELOG, Counting, NUMBERS, SUMS, TOPICS, number, order};

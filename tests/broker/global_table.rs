@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
-use trunkline::runtime::global_table::GlobalTable;
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::global_table::GlobalTable;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::{Cleanup, Topic, Values};
 
 use crate::support::kafka::{self, client, create_topics};

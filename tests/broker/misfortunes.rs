@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::Topic;
 
 use super::exactly_once::{Instance, expect_all, send_numbers};

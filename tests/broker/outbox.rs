@@ -10,11 +10,11 @@ use rdkafka::Message as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::series::{Series, SeriesError};
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::kafka::subscription::OutboundRecord;
 use trunkline::postgres::outbox::{Message, append, append_all};
 use trunkline::postgres::{Database, Settings};
-use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::runtime::series::{Series, SeriesError};
-use trunkline::runtime::subscription::OutboundRecord;
 use trunkline::sinks::outbox;
 use trunkline::topics::{CONVERSATIONS, DEAD_LETTERS, OUTBOX_PROGRESS};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rdkafka::message::Message;
 use tokio_util::sync::CancellationToken;
-use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::runtime::subscription::{
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::kafka::subscription::{
     CommitError, Event, InboundRecord, OutboundRecord, PublishError, Start, Subscription, SubscriptionError,
     SubscriptionOptions, TopicPartition,
 };

@@ -2,7 +2,7 @@
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use trunkline::runtime::admin::{Standing, TopicSettings, apply, list};
+use trunkline::kafka::admin::{Standing, TopicSettings, apply, list};
 
 use crate::support::counting::{CHANGELOG, NUMBERS, TOPICS};
 use crate::support::kafka::{self, client};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio_util::sync::CancellationToken;
-use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::runtime::transaction::{Producer, TransactionSettings, Verdict};
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::kafka::transaction::{Producer, TransactionSettings, Verdict};
 use trunkline::topics::Topic;
 
 use crate::support::counting::{SUMS, TOPICS};

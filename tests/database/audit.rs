@@ -9,8 +9,8 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::postgres::{self, Database};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::{audit, outbox};
 use trunkline::topics;
 

@@ -1,10 +1,10 @@
 //! Dead letters in the ledger: kept byte for byte, each once, sent again once.
 
+use trunkline::kafka::subscription::{InboundRecord, TopicPartition};
+use trunkline::kafka::topic_ids::TopicIds;
 use trunkline::model::Timestamp;
 use trunkline::postgres::Database;
 use trunkline::postgres::dead_letters::{DeadLetterId, Filter, Redrive};
-use trunkline::runtime::subscription::{InboundRecord, TopicPartition};
-use trunkline::runtime::topic_ids::TopicIds;
 use trunkline::sinks::audit::AuditWriter;
 use trunkline::topics::DEAD_LETTERS;
 

@@ -1,11 +1,11 @@
 //! The ledger's promises, on the rows themselves: once, whole, and never changed.
 
 use serde_json::Value;
+use trunkline::kafka::subscription::{InboundRecord, Start, TopicPartition};
+use trunkline::kafka::topic_ids::TopicIds;
 use trunkline::model::Timestamp;
 use trunkline::postgres::Database;
 use trunkline::postgres::ledger::{Cursor, Filter};
-use trunkline::runtime::subscription::{InboundRecord, Start, TopicPartition};
-use trunkline::runtime::topic_ids::TopicIds;
 use trunkline::sinks::audit::{AuditWriter, Stored, WriteError};
 use trunkline::topics;
 

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
 use trunkline::runtime::clock;
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::{alerts, audit, lag_status, outbox};
 use trunkline::topics::{self, DEAD_LETTERS, LAG_STATUS, OUTBOX_PROGRESS, OUTCOMES};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::QUEUE_AVAILABILITY;
 
 use crate::deployment::{Deployment, Instance, chance};

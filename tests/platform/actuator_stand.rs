@@ -16,10 +16,10 @@ use trunkline::genesys::{
     BucketShape, CallError, Campaign, Client, InProcessPermits, Reply, Scope, Settings as GenesysSettings,
 };
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::model::outcome::{Outcome, OutcomeStatus, SentRequest};
 use trunkline::postgres::Database;
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::actuator::Settings as ActuationSettings;
 use trunkline::sinks::actuator::{ActuationError, Actuator, DialChange, Platform, Redecision};
 use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, DialDecision, OUTCOMES};

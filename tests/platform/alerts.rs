@@ -7,11 +7,11 @@ use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
 use trunkline::runtime::clock;
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::alerts::{self, AlertsError, incidents};
 use trunkline::topics::{OUTCOMES, ROUTING_DECISIONS};
 

@@ -7,8 +7,8 @@ use rdkafka::message::Message;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::lag::{LagSample, Observation};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sources::analytics_poller;
 use trunkline::topics::CONSUMER_LAG;
 

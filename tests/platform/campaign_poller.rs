@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys;
 use trunkline::health::Health;
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::sources::PollerError;
 use trunkline::sources::campaign_poller;
 use trunkline::topics::{self, CAMPAIGN_STATS};

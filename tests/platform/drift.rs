@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::drift::{self, DriftError, Settings};
 use trunkline::topics::OUTCOMES;
 

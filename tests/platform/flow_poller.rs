@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::sources::flow_poller::{self, Settings};
 use trunkline::topics::{FLOW_HEALTH, FLOW_VERSIONS, Topic};
 

@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys;
 use trunkline::health::Health;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::postgres::{self, Database};
-use trunkline::runtime::kafka::KafkaSettings;
 use trunkline::sinks::analytics::{self, Waits};
 use trunkline::topics;
 

@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use trunkline::runtime::kafka::KafkaSettings;
+use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::{Cleanup, Topic};
 
 /// Settings under a prefix that no other test has.

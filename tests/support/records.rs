@@ -1,12 +1,12 @@
 //! Decisions and outcomes as their topics have them.
 
 use serde_json::{Value, json};
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::kafka::subscription::{InboundRecord, TopicPartition};
+use trunkline::kafka::topic_ids::TopicIds;
 use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
-use trunkline::runtime::kafka::KafkaSettings;
-use trunkline::runtime::subscription::{InboundRecord, TopicPartition};
-use trunkline::runtime::topic_ids::TopicIds;
 use trunkline::sinks::audit::AuditWriter;
 use trunkline::topics::{self, Topic};
 

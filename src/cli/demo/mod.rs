@@ -15,8 +15,8 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Needs, Source};
+use crate::kafka::admin;
 use crate::postgres::Database;
-use crate::runtime::admin;
 use crate::topics;
 use crate::topology::{self, Instance, settings};
 use simulator::{Running as Simulation, Simulator};

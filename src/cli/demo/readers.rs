@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::kafka::KafkaSettings;
+use crate::kafka::settings::KafkaSettings;
 use crate::topics;
 
 /// The group under watch.

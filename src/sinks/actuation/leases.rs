@@ -11,8 +11,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::ledger::Ledger;
 use super::{Actuation, Change};
 use crate::health::Part;
+use crate::kafka::subscription::TopicPartition;
 use crate::postgres::leases::Lease;
-use crate::runtime::subscription::TopicPartition;
 use crate::sinks::backoff::Backoff;
 
 /// Pauses between tries to take a partition's lease.

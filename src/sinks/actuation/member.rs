@@ -20,13 +20,13 @@ use super::queues::{KeyQueues, Turn};
 use super::tracker::Tracker;
 use super::{Actuation, ActuationError, Change, Exclusivity, Point};
 use crate::health::{Health, Part};
-use crate::postgres::leases::Lease;
-use crate::runtime::clock;
-use crate::runtime::decided::{self, Ending};
-use crate::runtime::subscription::{
+use crate::kafka::subscription::{
     Event, InboundRecord, PublishError, Start, Subscription, SubscriptionHandle, SubscriptionOptions,
     TopicPartition,
 };
+use crate::postgres::leases::Lease;
+use crate::runtime::clock;
+use crate::runtime::decided::{self, Ending};
 use crate::sinks::backoff::Backoff;
 use crate::telemetry;
 use crate::topics::headers;

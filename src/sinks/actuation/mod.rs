@@ -30,13 +30,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::genesys::{CallError, Priority, Reply, Scope};
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::SubscriptionError;
 use crate::metrics::Metric;
 use crate::model::decision::Action;
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::postgres::intents::{FlowChange, FlowTerms};
 use crate::runtime::decided;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
 use crate::topics::Topic;
 
 pub use execution::{Attempt, Interrupted};

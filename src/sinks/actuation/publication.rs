@@ -1,7 +1,7 @@
 //! Which outcomes are ready to leave, and under which offsets.
 
 use super::tracker::Tracker;
-use crate::runtime::subscription::{Offsets, OutboundRecord, TopicPartition};
+use crate::kafka::subscription::{Offsets, OutboundRecord, TopicPartition};
 
 /// A record's ending as it will stand on its topic.
 #[derive(Clone, Debug)]

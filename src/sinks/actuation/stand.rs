@@ -18,12 +18,12 @@ use super::leases::Tenure;
 use super::ledger::{Ledger, LedgerError};
 use super::{Actuation, Change, Read, Settings};
 use crate::genesys::{CallError, CallErrorKind, Reply, Scope};
+use crate::kafka::settings::KafkaSettings;
 use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
 use crate::model::outcome::{Outcome, ReceivedResponse, SentRequest};
 use crate::postgres::intents::{Claim, Claimed, FlowChange, History, Intent, Settlement, Terms};
 use crate::postgres::leases::Lease;
-use crate::runtime::kafka::KafkaSettings;
 
 /// When time begins, by the ledger's clock.
 pub const START_MS: i64 = 1_767_323_045_000;

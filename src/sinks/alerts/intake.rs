@@ -6,13 +6,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ROLE, Settings, incidents};
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::postgres::Database;
 use crate::postgres::alerts::Raised;
 use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::sinks::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
 
 /// Records taken in with one transaction at most.

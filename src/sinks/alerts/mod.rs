@@ -27,9 +27,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::SubscriptionError;
 use crate::postgres::Database;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::SubscriptionError;
 
 /// Name of the role: `--stages`, consumer group, metrics.
 pub const ROLE: &str = "alerts";

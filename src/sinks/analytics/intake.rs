@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::publication::{Publication, change, row_of, work_of};
 use super::work::{Waits, Work};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, TopicPartition};
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::conversation::ConversationEvent;
 use crate::postgres::dead_letters::REDRIVEN_FROM;
 use crate::postgres::enrichment::{Row, State};
 use crate::postgres::{Database, Error};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, TopicPartition};
 use crate::runtime::watermark::is_from_the_future;
 use crate::sinks::positioned::{NotKept, PositionError, Positions, SetAside};
 

@@ -23,9 +23,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside};
 use crate::genesys::Client;
 use crate::health::{Health, Part};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError, TopicPartition};
 use crate::postgres::Database;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError, TopicPartition};
 use crate::topics;
 
 use flusher::{Asking, Flusher};

@@ -1,10 +1,10 @@
 //! Records of the topics that every instance holds whole: can they be read at all?
 
+use crate::kafka::subscription::InboundRecord;
 use crate::model::flow::FlowVersions;
 use crate::model::routing::QueueAvailability;
 use crate::model::settings::Setting;
 use crate::runtime::dead_letter::Reason;
-use crate::runtime::subscription::InboundRecord;
 use crate::topics::{self, Topic};
 
 /// Whether a value is what the topic is to hold, for the topics that have tables.

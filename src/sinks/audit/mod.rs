@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 pub use super::positioned::SetAside;
 use super::positioned::{self, Keeper, NotKept, Positions, Reading};
 use crate::health::Health;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::metrics;
 use crate::postgres::Database;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::topics;
 
 pub use writer::{AuditWriter, Stored, WriteError};

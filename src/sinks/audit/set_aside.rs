@@ -1,8 +1,8 @@
 //! Reads a dead letter: what its headers say about it, and what it was before.
 
+use crate::kafka::subscription::InboundRecord;
 use crate::model::Timestamp;
 use crate::postgres::dead_letters::LoggedDeadLetter;
-use crate::runtime::subscription::InboundRecord;
 use crate::topics::headers;
 
 /// Never fails: a dead letter is kept whatever it looks like.

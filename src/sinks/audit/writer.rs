@@ -1,13 +1,13 @@
 //! From records to one transaction in the ledger.
 
 use super::{facts, set_aside};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, Start, TopicPartition};
+use crate::kafka::topic_ids::TopicIds;
 use crate::metrics;
 use crate::postgres::ledger::{Batch, Logged, LoggedDecision, LoggedOutcome, RecordError, Written};
 use crate::postgres::{Database, Error};
 use crate::runtime::dead_letter::Reason;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Start, TopicPartition};
-use crate::runtime::topic_ids::TopicIds;
 use crate::sinks::positioned::{PositionError, Positions, SetAside};
 use crate::topics;
 

@@ -1,12 +1,12 @@
 //! From a row of the outbox to a record. What no topic takes becomes a dead letter:
 //! those behind it must not wait for ever.
 
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::OutboundRecord;
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::postgres::outbox::Waiting;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::OutboundRecord;
 use crate::topics::{self, Topic, Values, headers};
 
 use super::ROLE;

@@ -3,7 +3,7 @@
 //!
 //! One instance at a time holds the lease and publishes; the others wait for it to
 //! fall idle. That is for peace only: exactly-once rests on the mark that each Kafka
-//! transaction carries and on fencing (see [`runtime::series`](crate::runtime::series)).
+//! transaction carries and on fencing (see [`runtime::series`](crate::kafka::series)).
 //! Rows are deleted after the commit; a crash in between leaves rows up to the mark,
 //! which are out already and only deleted.
 
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Health, Part};
+use crate::kafka::series::Series;
+use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::postgres::Database;
 use crate::postgres::leases::Lease;
 use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::series::Series;
 use crate::topics;
 
 /// Name of the role: `--stages`, transactional id, lease, metrics.

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use crate::health::{Health, Part};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{
     Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
     TopicPartition,
 };

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::{InboundRecord, Offsets, Start, TopicPartition};
+use crate::kafka::topic_ids::TopicIds;
 use crate::postgres::ledger::{Advance, RecordError, Stored};
 use crate::postgres::{Database, Error};
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::subscription::{InboundRecord, Offsets, Start, TopicPartition};
-use crate::runtime::topic_ids::TopicIds;
 use crate::topics::{self, Topic};
 
 use super::{NotKept, SetAside};

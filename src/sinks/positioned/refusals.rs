@@ -4,13 +4,13 @@
 //! appends them a second time, under the same key, and they leave once.
 
 use super::Positions;
+use crate::kafka::subscription::{InboundRecord, TopicPartition};
 use crate::metrics;
 use crate::model::decision::Position;
 use crate::postgres::Error;
 use crate::postgres::outbox::Message;
 use crate::runtime::clock;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
-use crate::runtime::subscription::{InboundRecord, TopicPartition};
 use crate::topics;
 
 /// A record that is not kept, and why.

@@ -30,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts::new_traceparent;
 use crate::health::{Health, Part};
+use crate::kafka::settings::KafkaSettings;
 use crate::metrics as table;
 use crate::model::ingest::{Receipt, Refusal};
 use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
 use crate::topics::{self, Topic, headers};
 
 use body::{CloudAttributes, Form};

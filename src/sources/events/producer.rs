@@ -12,7 +12,7 @@ use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::Notify;
 
-use crate::runtime::kafka::KafkaSettings;
+use crate::kafka::settings::KafkaSettings;
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Records and bytes the producer holds at most.

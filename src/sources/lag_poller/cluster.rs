@@ -10,10 +10,10 @@ use super::choice::Choice;
 use super::name;
 use super::others::{Other, Others};
 use super::spans::{Known, Spans};
+use crate::kafka::groups::{Edge, Edges, Groups, GroupsError, Kind, Membership, TopicPartition};
+use crate::kafka::log_heads::{Found, Heads};
 use crate::model::Timestamp;
 use crate::model::lag::{Assigned, GroupType, Head, LagSample, LagSource, Observation, PartitionLag};
-use crate::runtime::groups::{Edge, Edges, Groups, GroupsError, Kind, Membership, TopicPartition};
-use crate::runtime::heads::{Found, Heads};
 
 /// Partitions of one group that are watched; a group with more is told as failed.
 const MOST_PARTITIONS: usize = 20_000;

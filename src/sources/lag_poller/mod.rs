@@ -21,11 +21,11 @@ use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use super::watch::observed_after;
 use crate::health::{Health, Part};
+use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::lag::LagSample;
 use crate::runtime::clock;
-use crate::runtime::kafka::KafkaSettings;
 use crate::topics;
 
 pub use choice::Choice;

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use crate::kafka::groups::{Groups, Listed};
 use crate::model::lag::GroupType;
-use crate::runtime::groups::{Groups, Listed};
 
 /// How often they are looked for. Unlike other questions this one brings every member.
 const EVERY: Duration = Duration::from_secs(60);

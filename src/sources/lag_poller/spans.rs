@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::runtime::groups::TopicPartition;
-use crate::runtime::heads::Found;
+use crate::kafka::groups::TopicPartition;
+use crate::kafka::log_heads::Found;
 
 /// No data from `from` up to `to`, and there the head, if it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,12 +18,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Part;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::topic_ids::TopicIds;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::topic_ids::TopicIds;
 use crate::topics::Topic;
 
 use exchange::{Command, Held, Shared};
-pub(super) use publisher::send;
+pub(crate) use publisher::send;
 
 /// One partition of one of our topics.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::runtime::subscription::exchange::Shared;
+use crate::kafka::subscription::exchange::Shared;
 
 /// Queues what librdkafka reports from within `poll`.
 pub(super) struct Context {

@@ -6,9 +6,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
 use super::{LOOKUP_RETRY, LOOKUP_TIMEOUT, Member, add};
-use crate::runtime::subscription::exchange::Held;
-use crate::runtime::subscription::publisher::{Failure, Publisher};
-use crate::runtime::subscription::{CommitError, OutboundRecord, PublishError, TopicPartition};
+use crate::kafka::subscription::exchange::Held;
+use crate::kafka::subscription::publisher::{Failure, Publisher};
+use crate::kafka::subscription::{CommitError, OutboundRecord, PublishError, TopicPartition};
 
 impl Member {
     /// The group's committed offsets; waits for transactions that still hold them.

@@ -10,7 +10,7 @@ use super::{
     CommitError, Event, InboundRecord, Offsets, OutboundRecord, PublishError, Start, SubscriptionError,
     TopicPartition,
 };
-use crate::runtime::topic_ids::TopicIds;
+use crate::kafka::topic_ids::TopicIds;
 
 /// A partition as the owner knew it when it gave the command. A partition that
 /// was lost and came back has a new epoch: what was meant for the old one is refused.

@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
 use super::Found;
-use crate::runtime::groups::TopicPartition;
+use crate::kafka::groups::TopicPartition;
 
 /// What happened to a partition.
 pub(super) enum Happened {

@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::kafka::{KafkaSettings, is_slow, longer};
+use super::settings::{KafkaSettings, is_slow, longer};
 use super::transaction::BATCH_BYTES;
 use crate::topics::{Cleanup, Topic};
 

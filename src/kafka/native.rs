@@ -13,7 +13,7 @@ use rdkafka_sys as sys;
 
 /// Sends what lingers and waits until the brokers have everything. `false` when
 /// `timeout` came first: failed deliveries then wait to be polled.
-pub(super) fn flush<C: ClientContext>(producer: &Client<C>, timeout: Duration) -> bool {
+pub(crate) fn flush<C: ClientContext>(producer: &Client<C>, timeout: Duration) -> bool {
     let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
     // SAFETY: the pointer is valid while the client is borrowed, and librdkafka's
     // clients may be used from any thread.
@@ -22,7 +22,7 @@ pub(super) fn flush<C: ClientContext>(producer: &Client<C>, timeout: Duration) -
 }
 
 /// The value of the last header called `name`, if it has one.
-pub(super) fn last_header<'m>(message: &'m BorrowedMessage<'_>, name: &CStr) -> Option<&'m [u8]> {
+pub(crate) fn last_header<'m>(message: &'m BorrowedMessage<'_>, name: &CStr) -> Option<&'m [u8]> {
     let headers = headers(message)?;
     let mut value = ptr::null();
     let mut length = 0;
@@ -37,7 +37,7 @@ pub(super) fn last_header<'m>(message: &'m BorrowedMessage<'_>, name: &CStr) -> 
 }
 
 /// Bytes of all header names and values together, and how many headers there are.
-pub(super) fn headers_len(message: &BorrowedMessage<'_>) -> (usize, usize) {
+pub(crate) fn headers_len(message: &BorrowedMessage<'_>) -> (usize, usize) {
     let Some(headers) = headers(message) else {
         return (0, 0);
     };
@@ -59,7 +59,7 @@ pub(super) fn headers_len(message: &BorrowedMessage<'_>) -> (usize, usize) {
 
 /// All headers in order. What of a name is not UTF-8 is replaced; a value that is
 /// null reads as empty.
-pub(super) fn all_headers(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn all_headers(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
     let Some(headers) = headers(message) else {
         return Vec::new();
     };

@@ -9,8 +9,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use tokio_util::sync::CancellationToken;
 
 use super::OutboundRecord;
-use crate::runtime::kafka::KafkaSettings;
-use crate::runtime::transaction::{Producer, Transaction, TransactionError, TransactionSettings, Verdict};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::transaction::{Producer, Transaction, TransactionError, TransactionSettings, Verdict};
 use crate::topics::{Topic, partition_of};
 
 /// Partitions may be added to a topic: their number is asked for again after this.
@@ -111,7 +111,7 @@ fn aborted(error: TransactionError) -> Failure {
     Failure::Aborted(error.to_string())
 }
 
-pub(in crate::runtime) fn send(
+pub(crate) fn send(
     transaction: &mut Transaction<'_>,
     topic: &str,
     partition: i32,

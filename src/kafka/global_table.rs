@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::kafka::KafkaSettings;
+use super::settings::KafkaSettings;
 use super::topic_reader::{LOOK, POLL, TopicReader, Watch};
 use crate::health::Part;
 use crate::metrics as table;

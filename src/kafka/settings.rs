@@ -71,12 +71,12 @@ const LONGEST_ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the next question waits for its answer after one that waited so long in vain:
 /// brokers on a loaded host answer late, and asked anew they answer no sooner.
-pub(super) fn longer(wait: Duration) -> Duration {
+pub(crate) fn longer(wait: Duration) -> Duration {
     (wait * 2).min(LONGEST_ANSWER_WAIT)
 }
 
 /// Whether brokers did not answer in time, which asking again for longer may help.
-pub(super) fn is_slow(error: &KafkaError) -> bool {
+pub(crate) fn is_slow(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut)

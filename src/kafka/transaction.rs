@@ -21,8 +21,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer 
 use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::kafka::KafkaSettings;
 use super::native;
+use super::settings::KafkaSettings;
 
 /// One call into librdkafka waits at most this long, so that a shutdown is noticed.
 const SLICE: Duration = Duration::from_millis(250);
@@ -255,7 +255,7 @@ impl Producer {
 
     /// Offset after the last record of a partition, as the brokers say now. Asked over the
     /// producer's connection: a consumer's is busy with waiting for records.
-    pub(super) fn end_of(&self, topic: &str, partition: i32, wait: Duration) -> Result<i64, KafkaError> {
+    pub(crate) fn end_of(&self, topic: &str, partition: i32, wait: Duration) -> Result<i64, KafkaError> {
         let client = self.client.as_ref().ok_or(KafkaError::Canceled)?;
         client.client().fetch_watermarks(topic, partition, wait).map(|(_, end)| end)
     }

@@ -8,9 +8,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Rebalance;
 use super::{LOOKUP_RETRY, Member, Partition, Revoking, add};
-use crate::runtime::kafka::longer;
-use crate::runtime::subscription::exchange::{Held, Queued};
-use crate::runtime::subscription::{Start, TopicPartition};
+use crate::kafka::settings::longer;
+use crate::kafka::subscription::exchange::{Held, Queued};
+use crate::kafka::subscription::{Start, TopicPartition};
 
 impl Member {
     pub(super) fn answer_rebalances(&mut self) {

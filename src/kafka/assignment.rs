@@ -16,7 +16,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 /// A change of the assignment that waits for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// These are ours from now on: restore, then `incremental_assign`.
     Assigned(Vec<i32>),
     /// These are not: drop, then `incremental_unassign`. `lost` ones may already be
@@ -26,7 +26,7 @@ pub(super) enum Change {
 
 /// Consumer context that queues the changes.
 #[derive(Default)]
-pub(super) struct Assignment {
+pub(crate) struct Assignment {
     changes: Mutex<VecDeque<Change>>,
     pending: AtomicBool,
     closing: AtomicBool,
@@ -106,7 +106,7 @@ fn answer_at_once(consumer: &BaseConsumer<Assignment>, assigned: bool, partition
 }
 
 /// A list of partitions of one topic without offsets.
-pub(super) fn partition_list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+pub(crate) fn partition_list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition(topic, *partition);

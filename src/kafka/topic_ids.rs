@@ -21,7 +21,7 @@ pub type TopicIds = HashMap<String, Option<Uuid>>;
 ///
 /// # Errors
 /// When there is no answer, in a form for people.
-pub(super) fn topic_ids<C: ClientContext>(
+pub(crate) fn topic_ids<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],
     timeout: Duration,

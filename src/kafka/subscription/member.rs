@@ -26,9 +26,9 @@ use tokio_util::sync::CancellationToken;
 use super::exchange::{Command, Held, Queued, Shared};
 use super::publisher::Publisher;
 use super::{InboundRecord, Start, SubscriptionError, SubscriptionOptions, TopicPartition};
-use crate::runtime::kafka::{KafkaSettings, longer};
-use crate::runtime::native;
-use crate::runtime::topic_ids::{TopicIds, topic_ids};
+use crate::kafka::native;
+use crate::kafka::settings::{KafkaSettings, longer};
+use crate::kafka::topic_ids::{TopicIds, topic_ids};
 use crate::topics::Topic;
 
 use context::Context;

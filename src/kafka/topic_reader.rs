@@ -10,21 +10,21 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-use super::kafka::{KafkaSettings, is_slow, longer};
-use super::worker::{backoff, wait};
+use super::retry::{backoff, wait};
+use super::settings::{KafkaSettings, is_slow, longer};
 use crate::health::Part;
 use crate::topics::Topic;
 
 /// Longest wait for a record; the shutdown waits for it.
-pub(super) const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// Time between two looks at the topic's partitions.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
+pub(crate) const LOOK: Duration = Duration::from_secs(10);
 const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
-pub(super) const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
 
 /// Reads one topic as a whole, for one instance.
 #[derive(Clone)]
-pub(super) struct TopicReader {
+pub(crate) struct TopicReader {
     kafka: KafkaSettings,
     /// The topic's full name.
     pub name: String,
@@ -147,7 +147,7 @@ enum NoPartitions {
 
 /// Notes what librdkafka reports from its own threads.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     unreachable: AtomicBool,
 }
 

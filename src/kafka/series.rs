@@ -16,8 +16,8 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::kafka::KafkaSettings;
 use super::reader::Reader;
+use super::settings::KafkaSettings;
 use super::subscription::{OutboundRecord, send};
 use super::transaction::{Producer, TransactionError, TransactionSettings};
 use crate::topics::{Topic, partition_of};

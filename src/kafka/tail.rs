@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::kafka::KafkaSettings;
+use super::settings::KafkaSettings;
 use super::topic_reader::{ANSWER_WAIT, LOOK, POLL, TopicReader, Watch};
 use crate::health::Part;
 use crate::topics::Topic;
