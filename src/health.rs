@@ -76,7 +76,7 @@ impl Part {
 }
 
 impl Part {
-    /// Says ready when it is dropped: for work that may end in the middle of a complaint,
+    /// Says ready when it is dropped: for work that may end in the middle of a problem,
     /// aborted or because it is another instance's from now on.
     #[must_use]
     pub fn ready_at_end(&self) -> ReadyAtEnd {

@@ -143,11 +143,11 @@ struct Inner {
     guard: Guard,
     ledger_reads: Semaphore,
     /// Those who bring events.
-    event_lane: Lane,
+    event_limits: Limits,
     /// Those who ask for routing decisions.
-    route_lane: Lane,
+    route_limits: Limits,
     /// Everybody else.
-    lane: Lane,
+    limits: Limits,
     max_body_bytes: usize,
     events: EventLimits,
     intake: Option<Arc<dyn EventIntake>>,
@@ -155,18 +155,18 @@ struct Inner {
 }
 
 /// Places for requests of one sort.
-struct Lane {
+struct Limits {
     permits: Semaphore,
     request_timeout: Duration,
     max_body_bytes: usize,
 }
 
 impl Inner {
-    fn lane(&self, access: Option<Access>) -> &Lane {
+    fn limits(&self, access: Option<Access>) -> &Limits {
         match access {
-            Some(Access::Needs(Role::Publish)) => &self.event_lane,
-            Some(Access::Needs(Role::Decide)) => &self.route_lane,
-            _ => &self.lane,
+            Some(Access::Needs(Role::Publish)) => &self.event_limits,
+            Some(Access::Needs(Role::Decide)) => &self.route_limits,
+            _ => &self.limits,
         }
     }
 }
@@ -201,17 +201,17 @@ impl Console {
             finished,
             guard,
             ledger_reads: Semaphore::new(settings.max_ledger_reads),
-            event_lane: Lane {
+            event_limits: Limits {
                 permits: Semaphore::new(settings.events.max_concurrent),
                 request_timeout: settings.events.request_timeout,
                 max_body_bytes: settings.events.max_body_bytes,
             },
-            route_lane: Lane {
+            route_limits: Limits {
                 permits: Semaphore::new(settings.max_route_decisions),
                 request_timeout: settings.request_timeout,
                 max_body_bytes: settings.max_body_bytes,
             },
-            lane: Lane {
+            limits: Limits {
                 permits: Semaphore::new(settings.max_concurrent),
                 request_timeout: settings.request_timeout,
                 max_body_bytes: settings.max_body_bytes,
@@ -321,20 +321,20 @@ async fn answer(
     request: Request,
     next: Next,
 ) -> Response {
-    let lane = shared.lane(access);
+    let limits = shared.limits(access);
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     // The route of events wants to see what it refuses.
     let looks_itself = access == Some(Access::Needs(Role::Publish));
-    if !looks_itself && announced.is_some_and(|length| length > lane.max_body_bytes as u64) {
+    if !looks_itself && announced.is_some_and(|length| length > limits.max_body_bytes as u64) {
         body::pass_over(request.into_body()).await;
-        return Problem::body_too_large(lane.max_body_bytes).into_response();
+        return Problem::body_too_large(limits.max_body_bytes).into_response();
     }
     // How we are must be told even when we are busy.
     let _permit = if vital {
         None
     } else {
-        match lane.permits.try_acquire() {
+        match limits.permits.try_acquire() {
             Ok(permit) => Some(permit),
             Err(_) => {
                 let detail = "too many requests are being answered";
@@ -342,10 +342,10 @@ async fn answer(
             }
         }
     };
-    match tokio::time::timeout(lane.request_timeout, next.run(request)).await {
+    match tokio::time::timeout(limits.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("no answer within {} ms", lane.request_timeout.as_millis());
+            let detail = format!("no answer within {} ms", limits.request_timeout.as_millis());
             Problem::new(Kind::TimedOut, detail, "ask for less, or try again in a moment").into_response()
         }
     }

@@ -35,13 +35,13 @@ pub struct Found {
 }
 
 /// A consumer that belongs to no group's membership and commits nothing.
-pub struct Heads {
+pub struct LogHeads {
     consumer: BaseConsumer<Reader>,
     /// Topics whose leaders the client was told to look up.
     met: HashSet<String>,
 }
 
-impl Heads {
+impl LogHeads {
     /// # Errors
     /// When the configuration is not accepted.
     pub fn new(config: &ClientConfig, group: &str) -> Result<Self, KafkaError> {

@@ -64,7 +64,7 @@ pub struct FlowHealth<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FlowTally<'a> {
-    /// So many until now: a later tally of the same minute takes this one's place.
+    /// So many until now: a later count of the same minute takes this one's place.
     #[serde(borrow)]
     Counted(FlowCount<'a>),
     /// No more counts of any flow before this time will come from the partition.

@@ -33,7 +33,7 @@ use crate::health::Part;
 pub use error::Error;
 use error::Target;
 pub use migrations::{APP_ROLE, READER_ROLE};
-pub use overview::{Recent, Tally};
+pub use overview::{Recent, Totals};
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
@@ -275,13 +275,13 @@ mod tests {
             ..Settings::default()
         };
         let database = Database::connect(&settings).unwrap();
-        let first = database.tally().await.unwrap_err();
+        let first = database.totals().await.unwrap_err();
         assert!(matches!(first, Error::NoAnswer { .. }), "{first}");
         // The first one who waited in vain has made somebody look.
         while database.finding_out.load(Ordering::Acquire) {
             tokio::task::yield_now().await;
         }
-        let told = database.tally().await.unwrap_err();
+        let told = database.totals().await.unwrap_err();
         assert!(matches!(told, Error::Unreachable { .. }) && told.is_temporary(), "{told}");
         assert!(
             told.to_string().contains("connection refused") && !told.to_string().contains("canary"),

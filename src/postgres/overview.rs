@@ -7,7 +7,7 @@ use crate::model::decision::Loop;
 
 /// What the ledger holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Totals {
     /// Decisions by loop, in the order of their names.
     pub decisions: Vec<(String, i64)>,
     /// Outcomes by status, most frequent first.
@@ -40,7 +40,7 @@ impl Database {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn tally(&self) -> Result<Tally, Error> {
+    pub async fn totals(&self) -> Result<Totals, Error> {
         let counts = "SELECT (SELECT count(*) FROM audit.gaps) AS gaps,
                              (SELECT coalesce(sum(attempts - 1), 0)::bigint FROM audit.outcomes
                                WHERE attempts > 1) AS conflicts,
@@ -57,7 +57,7 @@ impl Database {
         .fetch_all(self.pool())
         .await
         .map_err(|error| self.explain(error))?;
-        Ok(Tally {
+        Ok(Totals {
             decisions,
             outcomes,
             conflicts: row.get("conflicts"),

@@ -1,6 +1,6 @@
 //! The weighted decision service: which group gets a conversation (`docs/routing.md`).
 //!
-//! A [service](Service) has one [desk] per configuration. A desk gathers the conversations
+//! A [service](Service) has one [worker] per configuration. A worker gathers the conversations
 //! that wait, applies the [rule] once for each to the counter that all instances share, and
 //! writes counter and answers in one transaction; then it answers. So the sequence has no
 //! holes and every prefix of it keeps the rule's bound, whoever crashes when, and an answer
@@ -14,21 +14,21 @@
 //!   the one recorded first stands and is counted, once. What was recorded is [followed] by
 //!   every instance, so that it is not contradicted while the counters cannot be asked.
 
+mod block;
 mod breaker;
-mod desk;
+mod context;
 mod followed;
+mod group_counters;
 mod journal;
-mod kit;
 mod publication;
 pub mod recorder;
 pub mod rule;
 mod service;
-mod sheet;
-mod tally;
 mod view;
 pub mod weights;
+mod worker;
 
-pub use kit::{Settings, Unchanging, View};
+pub use context::{Settings, Unchanging, View};
 pub use publication::{PublishError, Publisher};
 pub use service::{ROLE, Service, check};
 pub use view::Topics;

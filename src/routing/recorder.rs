@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::group_counters::book;
 use super::rule::{self, Standing};
-use super::tally::book;
 use crate::health::Part;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::routing::{RouteGroup, RouteInputs, RouteParameters, RouteReason, RouteSource};

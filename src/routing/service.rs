@@ -8,10 +8,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::desk::{Ask, Desk, Message};
+use super::context::{Context, Settings, View};
 use super::followed::Followed;
-use super::kit::{Kit, Settings, View};
 use super::weights::is_id;
+use super::worker::{Ask, Message, Worker};
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::tail;
@@ -24,7 +24,7 @@ use crate::topics;
 /// Name of the role: `--stages`, readiness.
 pub const ROLE: &str = "routing";
 
-/// Requests one desk keeps waiting; more are told to come again.
+/// Requests one worker keeps waiting; more are told to come again.
 const WAITING: usize = 16_384;
 /// Look-ups of ids this instance has not met at the same time.
 const LOOK_UPS: usize = 2;
@@ -36,8 +36,8 @@ pub struct Service {
 }
 
 struct Inner {
-    kit: Arc<Kit>,
-    desks: RwLock<HashMap<Arc<str>, OpenDesk>>,
+    context: Arc<Context>,
+    workers: RwLock<HashMap<Arc<str>, OpenDesk>>,
     look_ups: Semaphore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -63,8 +63,8 @@ impl Service {
         let part = health.part(ROLE);
         part.ready();
         let inner = Inner {
-            kit: Arc::new(Kit::new(settings, counters, view, part)),
-            desks: RwLock::default(),
+            context: Arc::new(Context::new(settings, counters, view, part)),
+            workers: RwLock::default(),
             look_ups: Semaphore::new(LOOK_UPS),
             tasks: TaskTracker::new(),
             shutdown,
@@ -88,13 +88,13 @@ impl Service {
         if !is_id(conversation_id) {
             return Err(Refusal::BadConversation);
         }
-        let desk = match self.open_desk(configuration_id) {
-            Some(desk) => desk,
+        let worker = match self.open_desk(configuration_id) {
+            Some(worker) => worker,
             None => self.look_up(configuration_id).await?,
         };
         let (reply, answered) = oneshot::channel();
         let ask = Message::Ask(Ask { conversation_id: conversation_id.into(), asked_at, reply });
-        desk.messages.try_send(ask).map_err(|error| match error {
+        worker.messages.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Refusal::Stopping,
         })?;
@@ -113,9 +113,9 @@ impl Service {
 
     /// Something may have changed: weights set at run time, a publication.
     fn look_again(&self, configuration_id: &str) {
-        if let Some(desk) = self.open_desk(configuration_id) {
-            // A full desk is about to ask the database anyway.
-            let _ = desk.messages.try_send(Message::LookAgain);
+        if let Some(worker) = self.open_desk(configuration_id) {
+            // A full worker is about to ask the database anyway.
+            let _ = worker.messages.try_send(Message::LookAgain);
         }
     }
 
@@ -123,27 +123,27 @@ impl Service {
     /// the newest decisions from their topic, as many as answers are kept in memory, and goes on
     /// with those that come. `part` is not ready before the newest are here.
     pub fn follow(&self, kafka: &KafkaSettings, part: Part) {
-        let (kit, mut followed) = (Arc::clone(&self.inner.kit), Followed::default());
-        let most = i64::try_from(kit.settings.cache_answers).unwrap_or(i64::MAX);
+        let (context, mut followed) = (Arc::clone(&self.inner.context), Followed::default());
+        let most = i64::try_from(context.settings.cache_answers).unwrap_or(i64::MAX);
         let counted = |result: &str| metrics::ROUTE_FOLLOWED.counter(&[result]);
         let (remembered, passed_over) = (counted("remembered"), counted("unreadable"));
         let take = move |value: &[u8]| {
-            let answer = followed.answer(value, clock::now(), kit.settings.retention);
+            let answer = followed.answer(value, clock::now(), context.settings.retention);
             let answer = answer.inspect_err(|_| passed_over.increment(1))?;
             if let Some(answer) = answer {
                 remembered.increment(1);
-                kit.remember_recorded(answer);
+                context.remember_recorded(answer);
             }
             Ok(())
         };
         tail::follow(kafka, &topics::ROUTING_DECISIONS, most, part, &self.inner.shutdown, take);
     }
 
-    /// Opens a desk for every configuration in force and keeps looking for more, until
-    /// shutdown; then lets the desks end.
+    /// Opens a worker for every configuration in force and keeps looking for more, until
+    /// shutdown; then lets the workers end.
     pub async fn run(self) {
         let mut seen = HashMap::new();
-        let refresh = self.inner.kit.settings.refresh;
+        let refresh = self.inner.context.settings.refresh;
         loop {
             match self.refresh(&mut seen).await {
                 Ok(()) => self.inner.list.ready(),
@@ -161,14 +161,14 @@ impl Service {
     }
 
     async fn refresh(&self, seen: &mut HashMap<String, (i64, i64)>) -> Result<(), String> {
-        let counters = &self.inner.kit.counters;
+        let counters = &self.inner.context.counters;
         for (id, revision) in counters.revisions().await.map_err(|error| error.to_string())? {
             if self.open_desk(&id).is_none()
                 && let Some(in_force) = counters.in_force(&id).await.map_err(|error| error.to_string())?
             {
                 self.open(in_force)?;
             }
-            let weights = self.inner.kit.view.weights(&id).map_or(0, |(revision, _)| revision);
+            let weights = self.inner.context.view.weights(&id).map_or(0, |(revision, _)| revision);
             if seen.get(&id).is_none_or(|known| *known != (revision, weights)) {
                 self.look_again(&id);
                 seen.insert(id, (revision, weights));
@@ -178,8 +178,8 @@ impl Service {
     }
 
     fn open_desk(&self, configuration_id: &str) -> Option<OpenDesk> {
-        let desks = self.inner.desks.read().unwrap_or_else(PoisonError::into_inner);
-        desks.get(configuration_id).cloned()
+        let workers = self.inner.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.get(configuration_id).cloned()
     }
 
     async fn look_up(&self, id: &str) -> Result<OpenDesk, Refusal> {
@@ -188,13 +188,13 @@ impl Service {
             return Err(Refusal::Unknown(id.to_owned()));
         }
         // Nothing can be answered from what is known here, so this may take longer than an answer.
-        let deadline = Instant::now() + self.inner.kit.settings.give_up;
+        let deadline = Instant::now() + self.inner.context.settings.give_up;
         let looking = async {
             let _turn = self.inner.look_ups.acquire().await;
-            if let Some(desk) = self.open_desk(id) {
-                return Ok(desk);
+            if let Some(worker) = self.open_desk(id) {
+                return Ok(worker);
             }
-            match self.inner.kit.counters.in_force(id).await {
+            match self.inner.context.counters.in_force(id).await {
                 Ok(Some(in_force)) => self.open(in_force).map_err(unavailable),
                 Ok(None) => Err(Refusal::Unknown(id.to_owned())),
                 Err(error) => Err(unavailable(error.to_string())),
@@ -207,26 +207,26 @@ impl Service {
 
     fn open(&self, in_force: InForce) -> Result<OpenDesk, String> {
         let id: Arc<str> = in_force.definition.id.as_str().into();
-        let mut desks = self.inner.desks.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(desk) = desks.get(&id) {
-            return Ok(desk.clone());
+        let mut workers = self.inner.workers.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = workers.get(&id) {
+            return Ok(worker.clone());
         }
         if self.inner.shutdown.is_cancelled() {
             return Err("this instance is stopping".to_owned());
         }
-        let desk = Desk::new(Arc::clone(&self.inner.kit), in_force)
+        let worker = Worker::new(Arc::clone(&self.inner.context), in_force)
             .map_err(|problem| format!("configuration {id} cannot be used: {problem}"))?;
         let (messages, inbox) = mpsc::channel(WAITING);
-        self.inner.tasks.spawn(desk.run(inbox, self.inner.shutdown.clone()));
+        self.inner.tasks.spawn(worker.run(inbox, self.inner.shutdown.clone()));
         let open = OpenDesk { id: Arc::clone(&id), messages };
-        desks.insert(id, open.clone());
+        workers.insert(id, open.clone());
         Ok(open)
     }
 }
 
 impl std::fmt::Debug for OpenDesk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "desk {}", self.id)
+        write!(f, "worker {}", self.id)
     }
 }
 

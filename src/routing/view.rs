@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::kit::View;
+use super::context::View;
 use crate::kafka::global_table::GlobalTable;
 use crate::model::Timestamp;
 use crate::model::settings::{ROUTE, RouteWeights};

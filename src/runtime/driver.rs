@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
 use super::outbox::is_traceparent;
 use super::state::StateError;
-use super::task::{Failure, Incoming, Tally, Task, Writer};
+use super::task::{Failure, Incoming, RecordCounts, Task, Writer};
 use crate::model::Timestamp;
 use crate::pipeline::{Declaration, Destination, Output, PartitionStage};
 use crate::topics::{Topic, headers, partition_of};
@@ -135,22 +135,22 @@ impl Driver {
     /// Runs batches of random stages, sizes and partitions until every stage has read
     /// everything and time, as the clock stands, brings nothing more. Answers what became
     /// of the records, by stage.
-    pub fn run_until_idle(&mut self) -> Result<BTreeMap<&'static str, Tally>, DriverError> {
-        let mut tallies = BTreeMap::new();
+    pub fn run_until_idle(&mut self) -> Result<BTreeMap<&'static str, RecordCounts>, DriverError> {
+        let mut counts = BTreeMap::new();
         loop {
             let waiting: Vec<usize> =
                 (0..self.stages.len()).filter(|index| self.stages[*index].has_work(&self.log)).collect();
             if waiting.is_empty() {
                 let mut anything = false;
                 for index in 0..self.stages.len() {
-                    anything |= self.turn(index, &mut tallies)?;
+                    anything |= self.turn(index, &mut counts)?;
                 }
                 if !anything {
-                    return Ok(tallies);
+                    return Ok(counts);
                 }
             } else {
                 let index = waiting[self.random.random_range(0..waiting.len())];
-                self.turn(index, &mut tallies)?;
+                self.turn(index, &mut counts)?;
             }
         }
     }
@@ -159,7 +159,7 @@ impl Driver {
     fn turn(
         &mut self,
         index: usize,
-        tallies: &mut BTreeMap<&'static str, Tally>,
+        counts: &mut BTreeMap<&'static str, RecordCounts>,
     ) -> Result<bool, DriverError> {
         let crash = self.crash_next
             || (self.crash_probability > 0.0 && self.random.random_bool(self.crash_probability));
@@ -171,7 +171,7 @@ impl Driver {
         }
         self.crash_next = false;
         match turn {
-            Turn::Committed(tally) => tallies.entry(stage.name()).or_default().add(tally),
+            Turn::Committed(committed) => counts.entry(stage.name()).or_default().add(committed),
             Turn::Crashed | Turn::Idle => self.crashes += 1,
         }
         Ok(true)
@@ -231,7 +231,7 @@ enum CrashPoint {
 /// What became of a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
-    Committed(Tally),
+    Committed(RecordCounts),
     Crashed,
     /// There was nothing to read and nothing to write.
     Idle,
@@ -363,11 +363,11 @@ impl<S: PartitionStage> Run for Runner<S> {
         for (partition, offset) in self.task.positions() {
             log.positions.insert((name, partition), offset as usize);
         }
-        let tally = self.task.committed();
+        let counts = self.task.committed();
         if crash_point == CrashPoint::AfterCommit {
             self.crash();
         }
-        Ok(Turn::Committed(tally))
+        Ok(Turn::Committed(counts))
     }
 
     fn crash(&mut self) {

@@ -310,7 +310,7 @@ impl Report {
     }
 
     pub fn committed<S: PartitionStage>(&self, committed: &Committed, task: &mut Task<S>) {
-        for ((name, counter), (result, count)) in self.shared.records.iter().zip(committed.tally.iter()) {
+        for ((name, counter), (result, count)) in self.shared.records.iter().zip(committed.counts.iter()) {
             debug_assert_eq!(*name, result);
             counter.increment(count);
         }

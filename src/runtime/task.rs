@@ -86,7 +86,7 @@ impl<E> From<E> for Failure<E> {
 
 /// How many records of a batch ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RecordCounts {
     pub applied: u64,
     pub no_op: u64,
     pub rejected: u64,
@@ -94,8 +94,8 @@ pub struct Tally {
     pub late: u64,
 }
 
-impl Tally {
-    pub fn add(&mut self, other: Tally) {
+impl RecordCounts {
+    pub fn add(&mut self, other: RecordCounts) {
         self.applied += other.applied;
         self.no_op += other.no_op;
         self.rejected += other.rejected;
@@ -145,7 +145,7 @@ pub struct Task<S: PartitionStage> {
     inspected: HashMap<i32, i64>,
     outputs: Outputs,
     scratch: Vec<u8>,
-    tally: Tally,
+    counts: RecordCounts,
     contradictions: Contradictions,
     witnesses: Witnesses,
     /// Since when each partition has been held, through batches that did not commit.
@@ -202,7 +202,7 @@ impl<S: PartitionStage> Task<S> {
             inspected: HashMap::new(),
             outputs: Outputs::default(),
             scratch: Vec::new(),
-            tally: Tally::default(),
+            counts: RecordCounts::default(),
             contradictions: Contradictions::default(),
             witnesses: Witnesses::default(),
             held_since: vec![None; partitions],
@@ -357,13 +357,13 @@ impl<S: PartitionStage> Task<S> {
                     }
                 }
                 held.watermark.advance(event_time);
-                self.tally.applied += 1;
+                self.counts.applied += 1;
                 self.write_outputs(record, writer)
             }
             Step::NoOp(_) => {
                 debug_assert!(self.outputs.is_empty(), "a step that does nothing sends nothing");
                 held.watermark.advance(event_time);
-                self.tally.no_op += 1;
+                self.counts.no_op += 1;
                 Ok(())
             }
             Step::Rejected(why) => self.set_aside(at, record, &Reason::Rejected(why), writer),
@@ -412,9 +412,9 @@ impl<S: PartitionStage> Task<S> {
         }
         writer.set_aside(topic, record, keep_headers, &errors)?;
         match reason {
-            Reason::Late => self.tally.late += 1,
-            Reason::Rejected(_) => self.tally.rejected += 1,
-            _ => self.tally.dead_letter += 1,
+            Reason::Late => self.counts.late += 1,
+            Reason::Rejected(_) => self.counts.rejected += 1,
+            _ => self.counts.dead_letter += 1,
         }
         if let Reason::FromTheFuture { by_ms, ahead_of } = reason {
             self.contradictions.from_the_future += 1;
@@ -530,7 +530,7 @@ impl<S: PartitionStage> Task<S> {
     }
 
     /// The batch is committed. Answers what became of its records.
-    pub fn committed(&mut self) -> Tally {
+    pub fn committed(&mut self) -> RecordCounts {
         for (partition, held) in (0..).zip(&mut self.partitions) {
             let Some(held) = held else { continue };
             if std::mem::take(&mut held.touched) {
@@ -539,7 +539,7 @@ impl<S: PartitionStage> Task<S> {
                 self.inspected.retain(|of, up_to| *of != partition || *up_to >= held.next_offset);
             }
         }
-        std::mem::take(&mut self.tally)
+        std::mem::take(&mut self.counts)
     }
 
     /// What contradicted the clock since this was last asked.
@@ -555,7 +555,7 @@ impl<S: PartitionStage> Task<S> {
             *partition = None;
         }
         self.outputs.clear();
-        self.tally = Tally::default();
+        self.counts = RecordCounts::default();
         self.contradictions = Contradictions::default();
         held
     }

@@ -451,7 +451,7 @@ impl Quiet {
 
 /// What a committed batch was.
 pub(super) struct Committed {
-    pub tally: super::task::Tally,
+    pub counts: super::task::RecordCounts,
     pub partitions: Vec<i32>,
     pub took: Duration,
     /// Whether the batch was one of an idle stage.
@@ -540,9 +540,9 @@ impl<S: PartitionStage> Batch<'_, S> {
         transaction.send_offsets(&offsets, &group)?;
         transaction.commit()?;
         let partitions = self.task.positions().map(|(partition, _)| partition).collect();
-        let tally = self.task.committed();
+        let counts = self.task.committed();
         let took = started.elapsed();
-        Ok(Committed { tally, partitions, took, small: false, drained: false, consumer_error: None })
+        Ok(Committed { counts, partitions, took, small: false, drained: false, consumer_error: None })
     }
 
     fn process(

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::complaints::Complaints;
 use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
+use super::readiness::Readiness;
 use super::watch::{Missed, Watch, observed_after};
 use crate::genesys::{Campaign, CampaignStatistics, Client};
 use crate::health::Health;
@@ -66,8 +66,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
     let producer = FactProducer::new(&kafka, ROLE)?;
-    let complaints = Complaints::new("campaign", "campaigns", health.part(ROLE));
-    let watch = Watch::new(client, producer.clone(), settings.concurrency, complaints);
+    let readiness = Readiness::new("campaign", "campaigns", health.part(ROLE));
+    let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
     let observer = Arc::new(Observer { settings, watch });
     let member = Member { kafka: &kafka, role: ROLE, topic: &topics::CAMPAIGN_STATS, health, shutdown };
     member.run(producer, observer, Observer::watch_all).await

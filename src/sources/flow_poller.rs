@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::complaints::Complaints;
 use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
+use super::readiness::Readiness;
 use super::watch::{Ended, Missed, Watch, observed_after};
 use crate::genesys::{Client, Measured, PlatformVersion};
 use crate::health::Health;
@@ -62,8 +62,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
     let producer = FactProducer::new(&kafka, ROLE)?;
-    let complaints = Complaints::new("flow", "flows", health.part(ROLE));
-    let watch = Watch::new(client, producer.clone(), settings.concurrency, complaints);
+    let readiness = Readiness::new("flow", "flows", health.part(ROLE));
+    let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
     let observer = Arc::new(Observer { settings, watch });
     let member = Member { kafka: &kafka, role: ROLE, topic: &topics::FLOW_VERSIONS, health, shutdown };
     member.run(producer, observer, Observer::watch_all).await

@@ -2,13 +2,13 @@
 
 pub mod analytics_poller;
 pub mod campaign_poller;
-mod complaints;
 pub mod events;
 mod facts;
 pub mod flow_poller;
 pub mod lag_poller;
 mod ownership;
 pub mod queue_poller;
+mod readiness;
 mod schedule;
 mod watch;
 

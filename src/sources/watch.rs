@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::complaints::Complaints;
 use super::facts::{FactProducer, NotDelivered, new_traceparent};
 use super::ownership::STOPPING_GRACE;
+use super::readiness::Readiness;
 use super::schedule::Schedule;
 use crate::genesys::{CallError, CallErrorKind, Client, Priority, Scope};
 use crate::model::Timestamp;
@@ -77,13 +77,13 @@ pub struct Watch {
     pub clock: fn() -> Timestamp,
     /// Observations under way.
     slots: Semaphore,
-    complaints: Complaints,
+    readiness: Readiness,
 }
 
 impl Watch {
     /// Observes `concurrency` at once, at least 1.
-    pub fn new(client: Client, producer: FactProducer, concurrency: usize, complaints: Complaints) -> Self {
-        Self { client, producer, clock: clock::now, slots: Semaphore::new(concurrency.max(1)), complaints }
+    pub fn new(client: Client, producer: FactProducer, concurrency: usize, readiness: Readiness) -> Self {
+        Self { client, producer, clock: clock::now, slots: Semaphore::new(concurrency.max(1)), readiness }
     }
 
     /// Observes one thing at once and then every `interval`, until stopped. `observe` is given
@@ -101,7 +101,7 @@ impl Watch {
         let schedule = Schedule::new(key, interval);
         let mut last = Timestamp::MIN;
         // Also when it is aborted: another instance watches it then.
-        let _open = self.complaints.until_dropped(key);
+        let _open = self.readiness.until_dropped(key);
         loop {
             let observed = observe(last).await;
             let mut wait = schedule.wait((self.clock)());
@@ -123,16 +123,16 @@ impl Watch {
         match missed {
             None => {
                 count("ok");
-                self.complaints.withdraw(key);
+                self.readiness.withdraw(key);
                 Ended::Seen
             }
             Some(missed) if missed.is_stop() => {
-                self.complaints.withdraw(key);
+                self.readiness.withdraw(key);
                 Ended::Stopped
             }
             Some(missed) => {
                 count(missed.name());
-                self.complaints.file(key, missed.to_string(), missed.is_refusal());
+                self.readiness.file(key, missed.to_string(), missed.is_refusal());
                 if missed.is_refusal() { Ended::Refused } else { Ended::Missed }
             }
         }
@@ -140,7 +140,7 @@ impl Watch {
 
     /// Tells that what is observed cannot be relied on, and why; `None` is that it can again.
     pub fn doubt(&self, key: &str, reason: Option<String>) {
-        self.complaints.doubt(key, reason);
+        self.readiness.doubt(key, reason);
     }
 
     /// Waits for its turn.

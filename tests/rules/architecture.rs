@@ -182,7 +182,7 @@ const FOUNDATIONS: &[&str] = &[
     "sinks::actuation",
     "sinks::backoff",
     "sinks::positioned",
-    "sources::complaints",
+    "sources::readiness",
     "sources::facts",
     "sources::ownership",
     "sources::schedule",

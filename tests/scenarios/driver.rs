@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use trunkline::model::Timestamp;
 use trunkline::runtime::driver::{Driver, Stored};
-use trunkline::runtime::task::Tally;
+use trunkline::runtime::task::RecordCounts;
 use trunkline::topics;
 
 use crate::support::counting::{CHANGELOG, Counting, NUMBERS, SUMS, number, order, poisons};
@@ -131,15 +131,15 @@ fn poison_of_every_kind_is_set_aside_whole_and_its_neighbours_go_through() {
             },
         );
     }
-    let tally = driver.run_until_idle().unwrap()["counting"];
+    let counts = driver.run_until_idle().unwrap()["counting"];
     let rejected = 1;
-    let expected = Tally {
+    let expected = RecordCounts {
         applied: poisons.len() as u64,
         rejected,
         dead_letter: poisons.len() as u64 - rejected,
-        ..Tally::default()
+        ..RecordCounts::default()
     };
-    assert_eq!(tally, expected);
+    assert_eq!(counts, expected);
     let mut letters = driver.records(&topics::DEAD_LETTERS);
     for (code, key, value) in poisons {
         let found = letters.iter().position(|letter| {
@@ -160,8 +160,8 @@ fn a_state_that_outgrows_its_changelog_costs_only_the_record_that_did_it() {
     for n in 0..5 {
         driver.produce(&NUMBERS, "a", &order("a", start(), n, if n == 1 || n == 3 { "grow" } else { "" }));
     }
-    let tally = driver.run_until_idle().unwrap()["counting"];
-    assert_eq!((tally.applied, tally.dead_letter), (4, 1));
+    let counts = driver.run_until_idle().unwrap()["counting"];
+    assert_eq!((counts.applied, counts.dead_letter), (4, 1));
     assert_eq!(driver.records(&SUMS).len(), 4);
     let letters = driver.records(&topics::DEAD_LETTERS);
     assert_eq!(letters[0].value, Some(order("a", start(), 3, "grow")), "the second is too much");
@@ -175,8 +175,8 @@ fn lateness_survives_a_restart() {
     driver.restart();
     let late = Timestamp::from_millis(start().as_millis() - 60_001);
     driver.produce(&NUMBERS, "a", &number("a", late, 2));
-    let tally = driver.run_until_idle().unwrap()["counting"];
-    assert_eq!(tally, Tally { late: 1, ..Tally::default() });
+    let counts = driver.run_until_idle().unwrap()["counting"];
+    assert_eq!(counts, RecordCounts { late: 1, ..RecordCounts::default() });
     assert_eq!(driver.records(&topics::LATE_EVENTS)[0].value, Some(number("a", late, 2)));
 }
 

@@ -344,8 +344,8 @@ fn an_event_repeated_after_a_restart_counts_once() {
         .collect();
     for round in 0..3 {
         events.iter().for_each(|event| produce(&mut driver, event));
-        let tally = driver.run_until_idle().unwrap()["flow-counting"];
-        assert_eq!((tally.applied, tally.no_op), if round == 0 { (50, 0) } else { (0, 50) });
+        let counts = driver.run_until_idle().unwrap()["flow-counting"];
+        assert_eq!((counts.applied, counts.no_op), if round == 0 { (50, 0) } else { (0, 50) });
         driver.restart();
         driver.advance(Duration::from_secs(20));
     }
@@ -408,8 +408,8 @@ fn polled_measures_become_minutes_each_change_once() {
     for poll in &polls {
         driver.produce(&topics::FLOW_HEALTH, "main", poll.to_string().as_bytes());
     }
-    let tally = driver.run_until_idle().unwrap()["flow-measuring"];
-    assert_eq!((tally.applied, tally.no_op, tally.rejected), (3, 3, 1));
+    let counts = driver.run_until_idle().unwrap()["flow-measuring"];
+    assert_eq!((counts.applied, counts.no_op, counts.rejected), (3, 3, 1));
     let told: Vec<(Value, Value)> = driver
         .records(&topics::FLOW_MINUTES)
         .iter()

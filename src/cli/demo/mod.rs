@@ -211,20 +211,20 @@ impl Arguments {
                 _ = refresh.tick() => {}
             }
             // What cannot be asked now is shown at the next turn.
-            let tally = database.tally().await.unwrap_or_default();
+            let totals = database.totals().await.unwrap_or_default();
             let mut recent = Vec::new();
             for (of, limit) in screen.recent_decisions() {
                 recent.extend(database.recent(of, limit).await.unwrap_or_default());
             }
-            screen.show(&simulation.overview(), &tally, &recent, &readers.standing())?;
+            screen.show(&simulation.overview(), &totals, &recent, &readers.standing())?;
         }
 
         let facts = admin::record_count(&kafka, &topics::CAMPAIGN_STATS).await?;
         stop.cancel();
         readers.ended().await;
         running.ended().await?;
-        let tally = database.tally().await?;
-        write!(std::io::stdout(), "{}", screen::summary(facts, &tally, &simulation.overview()))?;
+        let totals = database.totals().await?;
+        write!(std::io::stdout(), "{}", screen::summary(facts, &totals, &simulation.overview()))?;
         database.close().await;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,7 +1,7 @@
 //! A picture of the demo as lines that fit a terminal: no line is longer than it is wide, and
 //! there are no more of them than it is high.
 
-use crate::postgres::{Recent, Tally};
+use crate::postgres::{Recent, Totals};
 use simulator::Overview;
 
 use super::screen::{clock, what};
@@ -25,7 +25,7 @@ pub struct Around<'a> {
 pub fn lines(
     size: Size,
     overview: &Overview,
-    tally: &Tally,
+    totals: &Totals,
     recent: &[Recent],
     around: &Around<'_>,
 ) -> Vec<String> {
@@ -33,14 +33,14 @@ pub fn lines(
         format!(
             "simulated time {}   {}",
             clock(overview.simulated_seconds),
-            counted("decisions", &tally.decisions)
+            counted("decisions", &totals.decisions)
         ),
         format!(
             "{}   conversations {}, enriched {}, dead letters {}",
-            counted("outcomes", &tally.outcomes),
-            tally.conversations,
-            tally.enriched,
-            tally.dead_letters
+            counted("outcomes", &totals.outcomes),
+            totals.conversations,
+            totals.enriched,
+            totals.dead_letters
         ),
     ];
     // Ids begin with the time of the decision.
@@ -175,17 +175,17 @@ mod tests {
         };
         let recent: Vec<Recent> =
             (0..20).map(|_| decision("rollback", &flow.id)).chain([decision("lag", "group")]).collect();
-        let tally = Tally { decisions: vec![("dial".into(), 123_456); 5], ..Tally::default() };
+        let totals = Totals { decisions: vec![("dial".into(), 123_456); 5], ..Totals::default() };
         let hints = ["HTTP http://127.0.0.1:12345".to_owned(), "x".repeat(300)];
         let around = Around { readers: &"readers ".repeat(30), hints: &hints };
         for (columns, rows) in [(80, 24), (200, 60), (40, 10), (10, 3), (1, 1)] {
-            let lines = lines(Size { columns, rows }, &overview, &tally, &recent, &around);
+            let lines = lines(Size { columns, rows }, &overview, &totals, &recent, &around);
             assert!(lines.len() < rows.max(1), "{} lines on {rows}", lines.len());
             for line in &lines {
                 assert!(line.chars().count() <= columns && !line.contains('\n'), "{columns}: {line:?}");
             }
         }
-        let lines = lines(Size { columns: 80, rows: 24 }, &overview, &tally, &recent, &around).join("\n");
+        let lines = lines(Size { columns: 80, rows: 24 }, &overview, &totals, &recent, &around).join("\n");
         assert!(lines.contains(&flow.name) && !lines.contains(&flow.id), "{lines}");
         assert!(lines.contains("rollback 5.0"), "{lines}");
         assert!(overview.campaigns.iter().all(|campaign| lines.contains(&campaign.name)), "{lines}");

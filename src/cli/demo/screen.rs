@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use crate::model::decision::Loop;
-use crate::postgres::{Recent, Tally};
+use crate::postgres::{Recent, Totals};
 use simulator::Overview;
 
 use super::picture::{self, Around, Size};
@@ -41,18 +41,18 @@ impl Screen {
     pub fn show(
         &mut self,
         overview: &Overview,
-        tally: &Tally,
+        totals: &Totals,
         recent: &[Recent],
         readers: &str,
     ) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if !self.terminal {
-            writeln!(out, "{}\n  {readers}", line(overview, tally, recent))?;
+            writeln!(out, "{}\n  {readers}", line(overview, totals, recent))?;
             return out.flush();
         }
         let size = size();
         let around = Around { readers, hints: &self.hints };
-        let lines = picture::lines(size, overview, tally, recent, &around);
+        let lines = picture::lines(size, overview, totals, recent, &around);
         let mut text = match self.drawn {
             // Back to the first line of the picture.
             Some((drawn, before)) if before == size => format!("\x1b[{drawn}A\r"),
@@ -86,30 +86,30 @@ pub(super) fn clock(simulated_seconds: u64) -> String {
     format!("{hours}:{minutes:02}:{:02}", simulated_seconds % 60)
 }
 
-fn counts(tally: &Tally) -> String {
+fn counts(totals: &Totals) -> String {
     let mut text = String::from("decisions");
-    for (of, count) in &tally.decisions {
+    for (of, count) in &totals.decisions {
         let _ = write!(text, "  {of} {count}");
     }
     text.push_str("   outcomes");
-    for (status, count) in &tally.outcomes {
+    for (status, count) in &totals.outcomes {
         let _ = write!(text, "  {status} {count}");
     }
     let _ = write!(
         text,
         "   conversations {}  enriched {}  dead letters {}",
-        tally.conversations, tally.enriched, tally.dead_letters
+        totals.conversations, totals.enriched, totals.dead_letters
     );
     text
 }
 
-fn line(overview: &Overview, tally: &Tally, recent: &[Recent]) -> String {
+fn line(overview: &Overview, totals: &Totals, recent: &[Recent]) -> String {
     let rates: Vec<_> =
         overview.campaigns.iter().map(|campaign| format!("{:.2}", campaign.snapshot.dial_rate)).collect();
     let mut text = format!(
         "{}  {}  abandonment {:.2} %  dial rates {}",
         clock(overview.simulated_seconds),
-        counts(tally),
+        counts(totals),
         abandonment(overview) * 100.0,
         rates.join(" ")
     );
@@ -141,28 +141,28 @@ fn abandonment(overview: &Overview) -> f64 {
 }
 
 /// What is said at the end.
-pub fn summary(facts: u64, tally: &Tally, overview: &Overview) -> String {
+pub fn summary(facts: u64, totals: &Totals, overview: &Overview) -> String {
     let mut text = format!(
         "\nSummary after {} of simulated time\n  facts read   {facts} of campaigns\n",
         clock(overview.simulated_seconds)
     );
-    for (of, count) in &tally.decisions {
+    for (of, count) in &totals.decisions {
         let _ = writeln!(text, "  decisions    {count} of loop {of}");
     }
-    for (status, count) in &tally.outcomes {
+    for (status, count) in &totals.outcomes {
         let _ = writeln!(text, "  {status:<12} {count}");
     }
     let _ = writeln!(
         text,
         "  conflicts    {} (another writer came between; decided again on the new limits)",
-        tally.conflicts
+        totals.conflicts
     );
     let _ = writeln!(text, "  abandonment  {:.2} % of live answers", abandonment(overview) * 100.0);
     let _ = writeln!(
         text,
         "  conversations {} told of by events, {} enriched; dead letters {}",
-        tally.conversations, tally.enriched, tally.dead_letters
+        totals.conversations, totals.enriched, totals.dead_letters
     );
-    let _ = writeln!(text, "  gaps         {} (keys whose sequence has a hole)", tally.gaps);
+    let _ = writeln!(text, "  gaps         {} (keys whose sequence has a hole)", totals.gaps);
     text
 }

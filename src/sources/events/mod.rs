@@ -13,8 +13,8 @@ mod identity;
 mod names;
 mod oversized;
 mod pace;
-mod parcel;
 mod producer;
+mod record_batch;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +39,8 @@ use crate::topics::{self, Topic, headers};
 use body::{CloudAttributes, Form};
 use encoding::{Decoded, Encoding};
 use pace::{Gate, Rate};
-use parcel::Parcel;
 use producer::{Batch, EventProducer, NotDelivered};
+use record_batch::RecordBatch;
 
 /// Name of the role: its clients, readiness and `--stages`.
 pub const ROLE: &str = "ingest";
@@ -214,16 +214,16 @@ impl Edge {
             _ => None,
         };
         let received_at = clock::now();
-        let mut parcel = Parcel::new(body.len(), self.settings.max_events, received_at);
+        let mut records = RecordBatch::new(body.len(), self.settings.max_events, received_at);
         for (index, item) in items.iter().enumerate() {
-            event::read(item, attributes, received_at, |found| parcel.take(index, found));
+            event::read(item, attributes, received_at, |found| records.take(index, found));
         }
         drop(items);
-        let receipt = parcel.receipt()?;
-        let skipped = parcel.take_skipped();
+        let receipt = records.receipt()?;
+        let skipped = records.take_skipped();
         let batch = self.producer.batch();
-        let sent = self.send(&parcel, attributes, headers, &batch);
-        drop(parcel);
+        let sent = self.send(&records, attributes, headers, &batch);
+        drop(records);
         self.deliver(sent, batch).await?;
         self.counts.count_skipped(skipped);
         Ok(receipt)
@@ -278,17 +278,17 @@ impl Edge {
 
     fn send(
         &self,
-        parcel: &Parcel,
+        records: &RecordBatch,
         attributes: Option<&CloudAttributes>,
         headers: &HeaderMap,
         batch: &Batch<'_>,
     ) -> Result<(), NotDelivered> {
         let traceparent = traceparent(headers);
         let event_headers = base_headers(&traceparent).insert(schema(&topics::CONVERSATION_EVENTS));
-        for (key, value) in parcel.events() {
+        for (key, value) in records.events() {
             batch.send(&self.events_topic, Some(key), Some(value), event_headers.clone())?;
         }
-        for (value, errors) in parcel.dead_letters() {
+        for (value, errors) in records.dead_letters() {
             let mut headers = base_headers(&traceparent);
             for (name, value) in attributes.into_iter().flat_map(CloudAttributes::as_kafka_headers) {
                 headers = headers.insert(Header { key: name, value: Some(value) });

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use super::ROLE;
-use super::parcel::{NO_PARTITION, ORIGIN};
+use super::record_batch::{NO_PARTITION, ORIGIN};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};

@@ -11,7 +11,7 @@ use super::name;
 use super::others::{Other, Others};
 use super::spans::{Known, Spans};
 use crate::kafka::groups::{Edge, Edges, Groups, GroupsError, Kind, Membership, TopicPartition};
-use crate::kafka::log_heads::{Found, Heads};
+use crate::kafka::log_heads::{Found, LogHeads};
 use crate::model::Timestamp;
 use crate::model::lag::{Assigned, GroupType, Head, LagSample, LagSource, Observation, PartitionLag};
 
@@ -34,9 +34,9 @@ pub struct Cluster {
     name: Option<String>,
     choice: Choice,
     groups: Groups,
-    heads: Heads,
+    heads: LogHeads,
     /// Counts beside it: what it leaves unread must not hold up the next heads.
-    counter: Heads,
+    counter: LogHeads,
     spans: Spans,
     others: Others,
     /// Groups told of by the last poll that succeeded.
@@ -74,8 +74,8 @@ impl Cluster {
             name,
             choice,
             groups: Groups::new(config)?,
-            heads: Heads::new(config, reader_group)?,
-            counter: Heads::new(config, reader_group)?,
+            heads: LogHeads::new(config, reader_group)?,
+            counter: LogHeads::new(config, reader_group)?,
             spans: Spans::default(),
             others: Others::default(),
             known: BTreeSet::new(),

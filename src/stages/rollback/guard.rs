@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{History, Past, Tally};
+use super::history::{History, InteractionCounts, Past};
 use super::rule::{Answer, BREACHES_IN_A_ROW, Rule};
 use super::timeline::{active_version, is_older, published_before};
 use super::watch::{Minute, Watch};
@@ -235,7 +235,7 @@ impl Guard {
                 return Some(Observation::Ignored("minute_not_newer"));
             }
             past.minute = at;
-            past.tally.add(at, minute.total, minute.errors);
+            past.counts.add(at, minute.total, minute.errors);
             let returns = match told {
                 Some(active) => active == version,
                 None => minute.total > 0 && silent,
@@ -249,9 +249,9 @@ impl Guard {
             || told.map_or_else(|| is_older(version, &watch.version), |active| active != version)
         {
             // Not a publish: it was in force before anything was heard of the flow.
-            let mut tally = Tally::default();
-            tally.add(at, minute.total, minute.errors);
-            self.history.push_older(Past::unproven(version, tally, at));
+            let mut counts = InteractionCounts::default();
+            counts.add(at, minute.total, minute.errors);
+            self.history.push_older(Past::unproven(version, counts, at));
             return Some(Observation::Aside);
         }
         self.enter(rule, version, at, versions);
@@ -274,13 +274,13 @@ impl Guard {
         }
         self.watch = Some(match before {
             Some(past) => {
-                let mut watch = Watch::new(version.to_owned(), at, at, past.tally.clone());
+                let mut watch = Watch::new(version.to_owned(), at, at, past.counts.clone());
                 watch.remember(&past);
                 watch
             }
             None => {
                 let armed_until = published.unwrap_or(at).plus(rule.minutes(rule.armed_minutes));
-                Watch::new(version.to_owned(), at, armed_until, Tally::default())
+                Watch::new(version.to_owned(), at, armed_until, InteractionCounts::default())
             }
         });
     }

@@ -17,11 +17,11 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// Interactions and errors of one version by hour of the day (UTC).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct InteractionCounts {
     hours: [(u64, u64); HOURS],
 }
 
-impl Tally {
+impl InteractionCounts {
     pub fn add(&mut self, minute: Timestamp, total: u64, errors: u64) {
         let (all, bad) = &mut self.hours[hour_of(minute)];
         (*all, *bad) = (all.saturating_add(total), bad.saturating_add(errors));
@@ -76,7 +76,7 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Past {
     pub version: String,
-    pub tally: Tally,
+    pub counts: InteractionCounts,
     /// Newest minute counted.
     pub minute: Timestamp,
     /// It was taken back: it is nobody's baseline, and nobody goes back to it.
@@ -91,9 +91,9 @@ pub struct Past {
 
 impl Past {
     /// Of which nothing is known but its interactions.
-    pub fn unproven(version: &str, tally: Tally, minute: Timestamp) -> Self {
+    pub fn unproven(version: &str, counts: InteractionCounts, minute: Timestamp) -> Self {
         let standing = Standing::Unproven;
-        Self { version: version.to_owned(), tally, minute, bad: false, standing, established: false }
+        Self { version: version.to_owned(), counts, minute, bad: false, standing, established: false }
     }
 
     fn is_doubtful(&self) -> bool {
@@ -171,9 +171,9 @@ impl History {
     /// over the hours of the day between these times or, where those hold fewer, over all.
     pub fn baseline(&self, from: Timestamp, until: Timestamp, least: u64) -> Option<Baseline> {
         let past = self.0.iter().rev().find(|past| past.is_comparable())?;
-        let within = past.tally.between(from, until);
+        let within = past.counts.between(from, until);
         let same_hours = within.0 >= least;
-        let (total, errors) = if same_hours { within } else { past.tally.sum() };
+        let (total, errors) = if same_hours { within } else { past.counts.sum() };
         (total >= least && total > 0).then(|| Baseline {
             flow_version: past.version.clone(),
             total,
@@ -193,15 +193,15 @@ mod tests {
     }
 
     fn past(version: &str) -> Past {
-        Past::unproven(version, Tally::default(), at(0))
+        Past::unproven(version, InteractionCounts::default(), at(0))
     }
 
     #[test]
     fn the_same_hours_of_the_day_come_first() {
         let mut history = History::default();
         let mut version = past("1");
-        version.tally.add(at(9), 1_000, 10);
-        version.tally.add(at(22), 1_000, 90);
+        version.counts.add(at(9), 1_000, 10);
+        version.counts.add(at(22), 1_000, 90);
         history.push(version);
         let baseline = history.baseline(at(24 + 8), at(24 + 10), 200).unwrap();
         assert_eq!((baseline.total, baseline.errors, baseline.same_hours), (1_000, 10, true));
@@ -214,9 +214,9 @@ mod tests {
 
     #[test]
     fn old_interactions_fade_and_keep_their_rate() {
-        let mut tally = Tally::default();
-        (0..1_000).for_each(|_| tally.add(at(5), 1_000, 50));
-        let (total, errors) = tally.sum();
+        let mut counts = InteractionCounts::default();
+        (0..1_000).for_each(|_| counts.add(at(5), 1_000, 50));
+        let (total, errors) = counts.sum();
         assert!(total <= HOUR_LIMIT && errors.abs_diff(total / 20) <= 1, "{errors} of {total}");
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let mut history = History::default();
         for version in ["1", "2", "3", "4", "5"] {
             let mut past = past(version);
-            past.tally.add(at(1), 500, 5);
+            past.counts.add(at(1), 500, 5);
             past.bad = version == "5";
             history.push(past);
         }

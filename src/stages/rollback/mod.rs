@@ -3,10 +3,10 @@
 pub mod attribution;
 pub mod guard;
 pub mod history;
-#[cfg(test)]
-mod played;
 pub mod rule;
 mod silence;
+#[cfg(test)]
+mod tests;
 mod timeline;
 pub mod verification;
 pub mod watch;

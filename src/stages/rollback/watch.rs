@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attribution::ShiryaevRoberts;
-use super::history::{Past, Standing, Tally};
+use super::history::{InteractionCounts, Past, Standing};
 use super::rule::{Rule, exceeds};
 use crate::model::Timestamp;
 use crate::model::rollback::{Baseline, Bucket, Statistics};
@@ -31,7 +31,7 @@ pub struct Watch {
     pub minute: Timestamp,
     /// Minutes without interactions in a row, up to the newest.
     pub silent: u32,
-    pub tally: Tally,
+    pub counts: InteractionCounts,
     open: Option<Bucket>,
     pub closed: Vec<Bucket>,
     pub inconclusive: bool,
@@ -62,7 +62,7 @@ fn never() -> Timestamp {
 }
 
 impl Watch {
-    pub fn new(version: String, since: Timestamp, armed_until: Timestamp, tally: Tally) -> Self {
+    pub fn new(version: String, since: Timestamp, armed_until: Timestamp, counts: InteractionCounts) -> Self {
         Self {
             clear_since: since,
             was_proven: false,
@@ -71,7 +71,7 @@ impl Watch {
             armed_until,
             minute: Timestamp::MIN,
             silent: 0,
-            tally,
+            counts,
             open: None,
             closed: Vec::new(),
             inconclusive: true,
@@ -98,7 +98,7 @@ impl Watch {
         self.minute = minute.from;
         self.silent = if minute.total == 0 { self.silent.saturating_add(1) } else { 0 };
         if !maintenance {
-            self.tally.add(minute.from, minute.total, minute.errors);
+            self.counts.add(minute.from, minute.total, minute.errors);
         }
         self.weigh(rule, minute, baseline);
         if let Some(bucket) = self.fill(rule, minute) {
@@ -208,7 +208,7 @@ impl Watch {
             () => Standing::Unproven,
         };
         let established = self.was_proven || until >= self.since.plus(armed);
-        Past { version: self.version, tally: self.tally, minute: self.minute, bad, standing, established }
+        Past { version: self.version, counts: self.counts, minute: self.minute, bad, standing, established }
     }
 
     /// A decision to take it back was refused: it stands as if it had not been taken.

@@ -1,4 +1,4 @@
-//! The rule played minute by minute.
+//! The rule, minute by minute.
 
 use super::guard::{Guard, Observation, Surroundings};
 use super::rule::{Policy, Rule, WithoutBaseline};

@@ -32,11 +32,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::block::DrawnBlock;
 use super::breaker::Breaker;
+use super::context::{Context, Meters};
+use super::group_counters::GroupCounters;
 use super::journal::Journal;
-use super::kit::{Kit, Meters};
-use super::sheet::Sheet;
-use super::tally::Tally;
 use super::weights::Plan;
 use crate::genesys::BoxFuture;
 use crate::metrics;
@@ -47,7 +47,7 @@ use crate::postgres::routing::{Counter, InForce, LockedTurn, NewAnswer};
 /// After shutdown callers and late answers get this long.
 const GRACE: Duration = Duration::from_millis(1_200);
 
-/// What a desk is asked.
+/// What a worker is asked.
 pub enum Message {
     Ask(Ask),
     /// Another revision or other weights may be in force.
@@ -71,11 +71,11 @@ struct Callers {
 enum Step {
     Idle,
     /// A block is on its way in one statement.
-    Writing(Sheet),
+    Writing(DrawnBlock),
     /// The counter is being locked to answer these.
     Locking(Vec<Arc<str>>),
     /// A block is on its way under the lock.
-    LockedWriting(Sheet),
+    LockedWriting(DrawnBlock),
 }
 
 enum Done {
@@ -84,9 +84,9 @@ enum Done {
     LockedWritten(Result<(), Error>),
 }
 
-pub struct Desk {
+pub struct Worker {
     id: Arc<str>,
-    kit: Arc<Kit>,
+    context: Arc<Context>,
     meters: Meters,
     definition: RouteConfiguration,
     plan: Plan,
@@ -94,9 +94,9 @@ pub struct Desk {
     /// The counter as last read or written.
     counter: Counter,
     /// That, and everything given here since.
-    local: Tally,
+    local: GroupCounters,
     /// What was decided here without the counters, balanced by itself.
-    own: Tally,
+    own: GroupCounters,
     /// When it last showed that other instances decide as well.
     others_at: Instant,
     /// Who waits for a turn. Of these some may have been answered meanwhile: they have no
@@ -126,22 +126,22 @@ pub struct Desk {
     look_again: bool,
 }
 
-impl Desk {
+impl Worker {
     /// `definition` must be one that was checked when it was saved.
     ///
     /// # Errors
     /// When it cannot be decided by after all.
-    pub fn new(kit: Arc<Kit>, in_force: InForce) -> Result<Self, super::weights::Unusable> {
+    pub fn new(context: Arc<Context>, in_force: InForce) -> Result<Self, super::weights::Unusable> {
         let InForce { counter, definition } = in_force;
         let id: Arc<str> = definition.id.as_str().into();
-        let (plan, settings_revision) = kit.plan(&definition)?;
-        let journal = kit.journal(&id);
+        let (plan, settings_revision) = context.plan(&definition)?;
+        let journal = context.journal(&id);
         let now = Instant::now();
-        let mut desk = Self {
+        let mut worker = Self {
             meters: Meters::of(&id),
             id,
-            local: Tally::new(&plan, &counter.counts, &plan.weights(|_| true)),
-            own: Tally::of_nothing(&plan),
+            local: GroupCounters::new(&plan, &counter.counts, &plan.weights(|_| true)),
+            own: GroupCounters::of_nothing(&plan),
             // Not known yet, so it is taken for granted.
             others_at: now,
             definition,
@@ -159,13 +159,13 @@ impl Desk {
             step: Step::Idle,
             look_at: now,
             overdue: false,
-            breaker: Breaker::new(kit.settings.breaker_pause),
+            breaker: Breaker::new(context.settings.breaker_pause),
             contended: false,
             look_again: false,
-            kit,
+            context,
         };
-        desk.take_up_journal();
-        Ok(desk)
+        worker.take_up_journal();
+        Ok(worker)
     }
 
     /// Answers until nobody can ask any more or `shutdown`.
@@ -216,7 +216,7 @@ impl Desk {
                 () = sleep_until(end.unwrap_or(any)), if end.is_some() => {}
             }
         }
-        self.kit.board.withdraw(&self.id);
+        self.context.board.withdraw(&self.id);
     }
 
     fn take(&mut self, message: Message) {
@@ -238,7 +238,7 @@ impl Desk {
         if self.breaker.is_open() {
             self.give(conversation_id);
         } else {
-            let deadline = asked_at + self.kit.settings.patience;
+            let deadline = asked_at + self.context.settings.patience;
             self.deadlines.push_back((deadline, Arc::clone(&conversation_id)));
             self.queue.push_back(conversation_id);
         }
@@ -247,16 +247,16 @@ impl Desk {
     /// What this instance knows was told about the conversation. What was recorded for a group
     /// that has been removed since counts no longer.
     fn known_here(&self, conversation_id: &str) -> Option<Arc<RouteAnswer>> {
-        let known = self.kit.cached(&self.id, conversation_id);
+        let known = self.context.cached(&self.id, conversation_id);
         let known = known.filter(|known| known.sequence.is_none() || self.plan.has(&known.destination_id));
         known.or_else(|| self.unrecorded.get(conversation_id).cloned())
     }
 
     /// Weights of those who can take a conversation now.
     fn weights(&self) -> Vec<i64> {
-        let weights = self.plan.weights(|id| self.kit.view.is_available(id));
+        let weights = self.plan.weights(|id| self.context.view.is_available(id));
         let nobody = self.plan.enabled && weights.iter().all(|&weight| weight == 0);
-        self.kit.alarm(&self.id, "nobody_available", nobody);
+        self.context.alarm(&self.id, "nobody_available", nobody);
         weights
     }
 
@@ -279,7 +279,7 @@ impl Desk {
     fn not_exact(&self, reason: &str) {
         let how = if self.breaker.is_open() { "by its fallback" } else { "from its last known state" };
         tracing::warn!(configuration = &*self.id, reason, "routing answers {how}");
-        self.kit.board.file(&self.id, format!("configuration {} answers {how}: {reason}", self.id));
+        self.context.board.file(&self.id, format!("configuration {} answers {how}: {reason}", self.id));
     }
 
     fn succeed(&mut self) {
@@ -289,7 +289,7 @@ impl Desk {
         }
         self.breaker.succeeded();
         self.overdue = false;
-        self.kit.board.withdraw(&self.id);
+        self.context.board.withdraw(&self.id);
     }
 
     fn answer(&self, answer: &NewAnswer, sequence: Option<i64>, source: RouteSource) -> RouteAnswer {
@@ -320,6 +320,6 @@ impl Desk {
                 let _ = reply.send(Arc::clone(&told));
             }
         }
-        self.kit.remember(&told);
+        self.context.remember(&told);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::{Desk, Step};
+use super::{Step, Worker};
 use crate::genesys::BoxFuture;
 use crate::metrics;
 use crate::model::routing::RouteSource;
@@ -20,7 +20,7 @@ const MAX_LOOKED_FOR: usize = 500;
 /// What came of looking; nothing when there was no answer in time.
 pub type Looked = Option<Result<Vec<KnownAnswer>, Error>>;
 
-impl Desk {
+impl Worker {
     /// When the first caller's patience is over.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         while let Some((at, id)) = self.deadlines.front() {
@@ -34,7 +34,7 @@ impl Desk {
 
     fn waits_until(&self, conversation_id: &str) -> Option<Instant> {
         let callers = self.callers.get(conversation_id)?;
-        Some(callers.asked_at + self.kit.settings.patience)
+        Some(callers.asked_at + self.context.settings.patience)
     }
 
     /// Answers those whose patience is over, and nobody else: with what was recorded if it is
@@ -73,7 +73,7 @@ impl Desk {
 
     fn on_its_way(&self) -> Option<Arc<Block>> {
         match &self.step {
-            Step::Writing(sheet) | Step::LockedWriting(sheet) => Some(Arc::clone(&sheet.block)),
+            Step::Writing(drawn) | Step::LockedWriting(drawn) => Some(Arc::clone(&drawn.block)),
             Step::Idle | Step::Locking(_) => None,
         }
     }
@@ -99,10 +99,10 @@ impl Desk {
     /// before: reading may go well where writing is slow.
     pub(super) fn look(&mut self) -> Option<BoxFuture<'static, Looked>> {
         self.look_at = Instant::now() + self.look_after();
-        let turn = Arc::clone(self.kit.looks()).try_acquire_owned().ok()?;
+        let turn = Arc::clone(self.context.looks()).try_acquire_owned().ok()?;
         // A block under the lock holds nobody who was answered before.
         let unsure = match &self.step {
-            Step::Writing(sheet) => Some(Arc::clone(&sheet.block)),
+            Step::Writing(drawn) => Some(Arc::clone(&drawn.block)),
             Step::Idle | Step::Locking(_) | Step::LockedWriting(_) => None,
         };
         let unsure = unsure.iter().flat_map(|block| &block.answers).map(|answer| &answer.conversation_id);
@@ -120,8 +120,8 @@ impl Desk {
         if ids.is_empty() {
             return None;
         }
-        let (counters, configuration) = (self.kit.counters.clone(), self.counter.configuration);
-        let patience = self.kit.settings.patience;
+        let (counters, configuration) = (self.context.counters.clone(), self.counter.configuration);
+        let patience = self.context.settings.patience;
         Some(Box::pin(async move {
             let _turn = turn;
             timeout(patience, counters.known(configuration, &ids)).await.ok()
@@ -130,7 +130,7 @@ impl Desk {
 
     /// How long a turn may take before it is looked beside it.
     pub(super) fn look_after(&self) -> std::time::Duration {
-        self.kit.settings.patience / 3
+        self.context.settings.patience / 3
     }
 
     /// Tells those who wait what they were told before.

@@ -1,4 +1,4 @@
-//! What all desks of an instance share.
+//! What all workers of an instance share.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::desk::looks;
 use super::journal::Journal;
 use super::weights::{Plan, Unusable};
+use super::worker::looks;
 use crate::health::Part;
 use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteSource};
@@ -81,7 +81,7 @@ impl View for Unchanging {
 }
 
 /// See the module.
-pub struct Kit {
+pub struct Context {
     pub settings: Settings,
     pub counters: RouteCounters,
     pub view: Arc<dyn View>,
@@ -92,7 +92,7 @@ pub struct Kit {
     answers: Cache<u128, Arc<RouteAnswer>, DefaultHashBuilder>,
 }
 
-impl Kit {
+impl Context {
     pub fn new(settings: Settings, counters: RouteCounters, view: Arc<dyn View>, part: Part) -> Self {
         let answers = Cache::builder()
             .max_capacity(settings.cache_answers)

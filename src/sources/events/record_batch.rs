@@ -18,7 +18,7 @@ const MAX_TYPE: usize = 128;
 pub const NO_PARTITION: i32 = -1;
 
 /// Keys and values in one piece of memory, and what the sender is told.
-pub struct Parcel {
+pub struct RecordBatch {
     received_at: Timestamp,
     max_events: usize,
     bytes: Vec<u8>,
@@ -39,7 +39,7 @@ struct Place {
     end: usize,
 }
 
-impl Parcel {
+impl RecordBatch {
     pub fn new(body_len: usize, max_events: usize, received_at: Timestamp) -> Self {
         Self {
             received_at,

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::block::{choose, decide};
 use super::super::journal::Journal;
-use super::super::sheet::{choose, decide};
-use super::Desk;
+use super::Worker;
 use crate::metrics;
 use crate::model::routing::{RouteFallback, RouteReason, RouteSource};
 use crate::postgres::routing::NewAnswer;
@@ -17,7 +17,7 @@ const MAX_LATE: usize = 200_000;
 /// Other instances that did not write for so long do not decide.
 const ALONE_AFTER: Duration = Duration::from_secs(60);
 
-impl Desk {
+impl Worker {
     /// Nobody waits for counters that cannot be reached.
     pub(super) fn give_queue(&mut self) {
         while let Some(conversation_id) = self.queue.pop_front() {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::health::Part;
 
 /// Which things are not observed and why, as one line of readiness.
-pub struct Complaints {
+pub struct Readiness {
     /// What one is called, and many are.
     one: &'static str,
     many: &'static str,
@@ -14,7 +14,7 @@ pub struct Complaints {
     part: Part,
 }
 
-struct Complaint {
+struct Problem {
     reason: String,
     /// The platform answered, and refuses this one: no other is in doubt by that.
     refused: bool,
@@ -24,12 +24,12 @@ struct Complaint {
 #[derive(Default)]
 struct Board {
     /// What is not observed.
-    open: BTreeMap<String, Complaint>,
+    open: BTreeMap<String, Problem>,
     /// What is observed, and cannot be relied on.
     doubts: BTreeMap<String, String>,
 }
 
-impl Complaints {
+impl Readiness {
     pub fn new(one: &'static str, many: &'static str, part: Part) -> Self {
         part.ready();
         Self { one, many, board: Mutex::default(), part }
@@ -39,7 +39,7 @@ impl Complaints {
     pub fn file(&self, key: &str, reason: String, refused: bool) {
         tracing::warn!(key, reason, "{} not observed", self.one);
         let mut board = self.board();
-        board.open.insert(key.to_owned(), Complaint { reason, refused });
+        board.open.insert(key.to_owned(), Problem { reason, refused });
         self.tell(&board);
     }
 
@@ -52,7 +52,7 @@ impl Complaints {
 
     /// Withdraws what is open about `key` when it is dropped: whoever watches it may be aborted.
     pub fn until_dropped<'c>(&'c self, key: &'c str) -> UntilDropped<'c> {
-        UntilDropped { complaints: self, key }
+        UntilDropped { readiness: self, key }
     }
 
     /// What is observed cannot be relied on, or can again: an impairment, for the rest goes on.
@@ -80,8 +80,8 @@ impl Complaints {
     /// does with what cannot be relied on.
     fn tell(&self, board: &Board) {
         let Board { open, doubts } = board;
-        let away = open.iter().find(|(_, complaint)| !complaint.refused);
-        let Some((key, Complaint { reason, .. })) = away.or_else(|| open.first_key_value()) else {
+        let away = open.iter().find(|(_, problem)| !problem.refused);
+        let Some((key, Problem { reason, .. })) = away.or_else(|| open.first_key_value()) else {
             return match doubts.first_key_value() {
                 None => self.part.ready(),
                 Some((key, reason)) if doubts.len() == 1 => {
@@ -102,16 +102,16 @@ impl Complaints {
     }
 }
 
-/// See [`Complaints::until_dropped`].
+/// See [`Readiness::until_dropped`].
 pub struct UntilDropped<'c> {
-    complaints: &'c Complaints,
+    readiness: &'c Readiness,
     key: &'c str,
 }
 
 impl Drop for UntilDropped<'_> {
     fn drop(&mut self) {
-        self.complaints.withdraw(self.key);
-        self.complaints.doubt(self.key, None);
+        self.readiness.withdraw(self.key);
+        self.readiness.doubt(self.key, None);
     }
 }
 
@@ -123,46 +123,46 @@ mod tests {
     #[test]
     fn readiness_names_a_campaign_and_its_reason() {
         let health = Health::default();
-        let complaints = Complaints::new("campaign", "campaigns", health.part("poller"));
+        let readiness = Readiness::new("campaign", "campaigns", health.part("poller"));
         assert!(health.reasons().is_empty());
-        complaints.file("a", "HTTP 404".into(), true);
+        readiness.file("a", "HTTP 404".into(), true);
         assert!(health.reasons().is_empty(), "one that does not exist is not the platform being away");
         assert!(health.impairments()[0].1.contains("campaign a is not observed: HTTP 404"));
-        complaints.withdraw("a");
-        complaints.file("b", "HTTP 404".into(), false);
-        complaints.file("a", "HTTP 503".into(), false);
+        readiness.withdraw("a");
+        readiness.file("b", "HTTP 404".into(), false);
+        readiness.file("a", "HTTP 503".into(), false);
         let reason = health.reasons().remove(0).1;
         assert!(reason.contains("2 campaigns") && reason.contains("a: HTTP 503"), "{reason}");
-        complaints.withdraw("a");
+        readiness.withdraw("a");
         assert!(health.reasons()[0].1.contains("campaign b is not observed: HTTP 404"));
-        complaints.withdraw("b");
+        readiness.withdraw("b");
         assert!(health.reasons().is_empty());
     }
 
     #[test]
     fn a_doubt_impairs_and_what_is_not_observed_comes_first() {
         let health = Health::default();
-        let complaints = Complaints::new("campaign", "campaigns", health.part("poller"));
-        complaints.doubt("b", Some("frozen".into()));
+        let readiness = Readiness::new("campaign", "campaigns", health.part("poller"));
+        readiness.doubt("b", Some("frozen".into()));
         assert!(health.reasons().is_empty());
         assert_eq!(health.impairments()[0].1, "campaign b: frozen");
-        complaints.file("a", "HTTP 503".into(), false);
+        readiness.file("a", "HTTP 503".into(), false);
         assert_eq!((health.reasons().len(), health.impairments().len()), (1, 0));
-        complaints.withdraw("a");
+        readiness.withdraw("a");
         assert_eq!(health.impairments().len(), 1);
-        complaints.doubt("b", None);
+        readiness.doubt("b", None);
         assert!(health.impairments().is_empty() && health.reasons().is_empty());
     }
 
     #[tokio::test]
     async fn who_is_aborted_leaves_no_complaint_behind() {
         let health = Health::default();
-        let complaints = std::sync::Arc::new(Complaints::new("flow", "flows", health.part("poller")));
+        let readiness = std::sync::Arc::new(Readiness::new("flow", "flows", health.part("poller")));
         let watching = tokio::spawn({
-            let complaints = std::sync::Arc::clone(&complaints);
+            let readiness = std::sync::Arc::clone(&readiness);
             async move {
-                let _open = complaints.until_dropped("a");
-                complaints.file("a", "no reply".into(), false);
+                let _open = readiness.until_dropped("a");
+                readiness.file("a", "no reply".into(), false);
                 std::future::pending::<()>().await;
             }
         });

@@ -9,7 +9,7 @@ use crate::postgres::routing::Counts;
 
 /// Groups in the order of the plan's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tally {
+pub struct GroupCounters {
     /// Parts of an interaction that shares and deficits are counted in.
     unit: i64,
     standings: Vec<Standing>,
@@ -19,7 +19,7 @@ pub struct Tally {
     elsewhere: BTreeMap<String, i64>,
 }
 
-impl Tally {
+impl GroupCounters {
     /// `weights` in the order of the plan's groups, 0 for those that cannot take anything.
     ///
     /// What a group that the plan no longer has was owed or had too much is dealt to the
@@ -43,9 +43,9 @@ impl Tally {
             let dealt = left / count + (left % count).signum() * i64::from(index < (left % count).abs());
             standing.deficit = standing.deficit.saturating_add(dealt);
         }
-        let mut tally = Self { unit: counts.unit, standings, decisions, elsewhere };
-        tally.set_weights(weights);
-        tally
+        let mut group_counters = Self { unit: counts.unit, standings, decisions, elsewhere };
+        group_counters.set_weights(weights);
+        group_counters
     }
 
     /// Nothing was decided yet, and nobody has a share.
@@ -138,10 +138,10 @@ mod tests {
             [("a", (-3, 5)), ("b", (-4, 6)), ("c", (7, 9))].map(|(id, entry)| (id.into(), entry)).into();
         for (left, ids) in [(7, ["a", "b"]), (-3, ["b", "c"]), (-4, ["a", "c"])] {
             let plan = plan(&ids);
-            let tally = Tally::new(&plan, &counts(groups.clone()), &[1, 1]);
-            let sum: i64 = tally.standings.iter().map(|standing| standing.deficit).sum();
+            let group_counters = GroupCounters::new(&plan, &counts(groups.clone()), &[1, 1]);
+            let sum: i64 = group_counters.standings.iter().map(|standing| standing.deficit).sum();
             assert_eq!(sum, 0, "{left} left over");
-            let kept = tally.counts(&plan).groups;
+            let kept = group_counters.counts(&plan).groups;
             assert_eq!(kept.values().map(|(_, count)| count).sum::<i64>(), 20, "counts stay: {kept:?}");
         }
     }
@@ -149,17 +149,17 @@ mod tests {
     #[test]
     fn only_decisions_by_share_move_deficits() {
         let plan = plan(&["a", "b"]);
-        let mut tally = Tally::new(&plan, &counts(Groups::new()), &[1, 1]);
-        tally.book(&plan, "z", RouteReason::FallbackDefault);
-        tally.book(&plan, "a", RouteReason::FallbackDefault);
-        assert!(tally.standings.iter().all(|standing| standing.deficit == 0));
-        tally.book(&plan, "a", RouteReason::Share);
-        assert_eq!(tally.standings[0].deficit, -BILLION / 2);
-        assert_eq!(tally.counts(&plan).groups["a"], (-BILLION / 2, 2));
-        assert_eq!(tally.counts(&plan).groups["z"], (0, 1));
+        let mut group_counters = GroupCounters::new(&plan, &counts(Groups::new()), &[1, 1]);
+        group_counters.book(&plan, "z", RouteReason::FallbackDefault);
+        group_counters.book(&plan, "a", RouteReason::FallbackDefault);
+        assert!(group_counters.standings.iter().all(|standing| standing.deficit == 0));
+        group_counters.book(&plan, "a", RouteReason::Share);
+        assert_eq!(group_counters.standings[0].deficit, -BILLION / 2);
+        assert_eq!(group_counters.counts(&plan).groups["a"], (-BILLION / 2, 2));
+        assert_eq!(group_counters.counts(&plan).groups["z"], (0, 1));
         // A decision for a group that is gone, and one while nobody has a share.
-        tally.book(&plan, "gone", RouteReason::Share);
-        let mut nobody = Tally::new(&plan, &counts(Groups::new()), &[0, 0]);
+        group_counters.book(&plan, "gone", RouteReason::Share);
+        let mut nobody = GroupCounters::new(&plan, &counts(Groups::new()), &[0, 0]);
         nobody.book(&plan, "a", RouteReason::Share);
         assert_eq!(nobody.standings[0].deficit, 0);
     }
@@ -167,18 +167,18 @@ mod tests {
     #[test]
     fn weights_that_do_not_divide_the_unit_get_one_that_they_do() {
         let plan = plan(&["a", "b"]);
-        let mut tally = Tally::new(&plan, &counts(Groups::new()), &[1, 2]);
+        let mut group_counters = GroupCounters::new(&plan, &counts(Groups::new()), &[1, 2]);
         for _ in 0..30_000 {
-            let chosen = tally.choose().unwrap();
-            tally.book(&plan, &plan.groups[chosen].id, RouteReason::Share);
+            let chosen = group_counters.choose().unwrap();
+            group_counters.book(&plan, &plan.groups[chosen].id, RouteReason::Share);
         }
-        let kept = tally.counts(&plan);
+        let kept = group_counters.counts(&plan);
         assert_eq!(kept.groups, [("a".into(), (0, 10_000)), ("b".into(), (0, 20_000))].into());
         assert!(kept.unit % 3 == 0 && kept.unit >= BILLION);
         // Read again it goes on in the same unit, also while one of them is away.
-        let mut again = Tally::new(&plan, &kept, &[1, 0]);
+        let mut again = GroupCounters::new(&plan, &kept, &[1, 0]);
         assert_eq!(again.unit, kept.unit);
         again.set_weights(&[1, 2]);
-        assert_eq!(again.taken_from(&plan), tally.taken_from(&plan));
+        assert_eq!(again.taken_from(&plan), group_counters.taken_from(&plan));
     }
 }

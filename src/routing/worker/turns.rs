@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::sheet::{Sheet, Terms, draw_up};
-use super::super::tally::Tally;
-use super::{Desk, Done, Step};
+use super::super::block::{DrawnBlock, Terms, draw_up};
+use super::super::group_counters::GroupCounters;
+use super::{Done, Step, Worker};
 use crate::genesys::BoxFuture;
 use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteSource};
@@ -21,7 +21,7 @@ const MAX_BLOCK: usize = 1_000;
 /// Of these at most so many that were answered already.
 const MAX_LATE_IN_BLOCK: usize = 500;
 
-impl Desk {
+impl Worker {
     /// What to do next with the counters, if anything.
     pub(super) fn begin(&mut self) -> Option<BoxFuture<'static, Done>> {
         debug_assert!(matches!(self.step, Step::Idle));
@@ -48,11 +48,11 @@ impl Desk {
             }
         }
         let weights = self.weights();
-        let sheet = self.sheet(&weights, Vec::new(), &conversations, Vec::new());
+        let drawn = self.drawn(&weights, Vec::new(), &conversations, Vec::new());
         let (counters, counter, block) =
-            (self.kit.counters.clone(), self.counter.clone(), Arc::clone(&sheet.block));
-        self.step = Step::Writing(sheet);
-        let limit = self.kit.settings.give_up;
+            (self.context.counters.clone(), self.counter.clone(), Arc::clone(&drawn.block));
+        self.step = Step::Writing(drawn);
+        let limit = self.context.settings.give_up;
         Some(Box::pin(async move {
             Done::Written(bounded(limit, &counters, counters.write(&counter, &block)).await)
         }))
@@ -66,22 +66,22 @@ impl Desk {
             asked.extend(waiting.take(MAX_BLOCK - asked.len()).cloned());
         }
         let (counters, id, known, of) =
-            (self.kit.counters.clone(), Arc::clone(&self.id), self.counter.revision, asked.clone());
+            (self.context.counters.clone(), Arc::clone(&self.id), self.counter.revision, asked.clone());
         self.step = Step::Locking(asked);
-        let limit = self.kit.settings.give_up;
+        let limit = self.context.settings.give_up;
         Box::pin(async move {
             let locked = bounded(limit, &counters, counters.lock(&id, known, &of)).await;
             Done::Locked(locked.map(|turn| turn.map(Box::new)))
         })
     }
 
-    fn sheet(
+    fn drawn(
         &mut self,
         weights: &[i64],
         given: Vec<NewAnswer>,
         conversations: &[Arc<str>],
         superseded: Vec<Arc<str>>,
-    ) -> Sheet {
+    ) -> DrawnBlock {
         let terms = Terms {
             plan: &self.plan,
             weights,
@@ -89,13 +89,13 @@ impl Desk {
             settings_revision: self.settings_revision,
         };
         let now = clock::now();
-        let sheet = draw_up(terms, &self.counter.counts, given, conversations, superseded, now);
-        self.rebase(sheet.after.clone());
-        sheet
+        let drawn = draw_up(terms, &self.counter.counts, given, conversations, superseded, now);
+        self.rebase(drawn.after.clone());
+        drawn
     }
 
     /// Late answers come on top of what is known to be counted.
-    fn rebase(&mut self, counted: Tally) {
+    fn rebase(&mut self, counted: GroupCounters) {
         self.local = counted;
         for answer in &self.late {
             if let Some(weights) = self.decided_under.get(&answer.conversation_id) {
@@ -109,24 +109,24 @@ impl Desk {
     pub(super) fn finish(&mut self, done: Done) -> Option<BoxFuture<'static, Done>> {
         let step = std::mem::replace(&mut self.step, Step::Idle);
         match (step, done) {
-            (Step::Writing(sheet), Done::Written(Ok(true))) => self.written(sheet),
-            (Step::LockedWriting(sheet), Done::LockedWritten(Ok(()))) => self.written(sheet),
-            (Step::Writing(sheet), Done::Written(Ok(false))) => {
+            (Step::Writing(drawn), Done::Written(Ok(true))) => self.written(drawn),
+            (Step::LockedWriting(drawn), Done::LockedWritten(Ok(()))) => self.written(drawn),
+            (Step::Writing(drawn), Done::Written(Ok(false))) => {
                 metrics::ROUTE_BLOCKS.counter(&["lost_turn"]).increment(1);
                 self.contended = true;
-                for answer in self.put_back(sheet) {
+                for answer in self.put_back(drawn) {
                     self.queue.push_front(answer.conversation_id);
                 }
             }
             (Step::Locking(asked), Done::Locked(Ok(Some(locked)))) => {
                 return self.locked(asked, locked);
             }
-            (Step::Writing(sheet), Done::Written(Err(error))) => {
-                self.step = Step::Writing(sheet);
+            (Step::Writing(drawn), Done::Written(Err(error))) => {
+                self.step = Step::Writing(drawn);
                 self.failed(error.to_string());
             }
-            (Step::LockedWriting(sheet), Done::LockedWritten(Err(error))) => {
-                self.step = Step::LockedWriting(sheet);
+            (Step::LockedWriting(drawn), Done::LockedWritten(Err(error))) => {
+                self.step = Step::LockedWriting(drawn);
                 self.failed(error.to_string());
             }
             (Step::Locking(_), Done::Locked(Err(error))) => self.failed(error.to_string()),
@@ -143,10 +143,10 @@ impl Desk {
     /// patience waits for that one.
     fn failed(&mut self, reason: String) {
         self.fail(&reason);
-        if let Step::Writing(sheet) | Step::LockedWriting(sheet) =
+        if let Step::Writing(drawn) | Step::LockedWriting(drawn) =
             std::mem::replace(&mut self.step, Step::Idle)
         {
-            for answer in self.put_back(sheet) {
+            for answer in self.put_back(drawn) {
                 self.queue.push_front(Arc::clone(&answer.conversation_id));
                 self.maybe_recorded.insert(Arc::clone(&answer.conversation_id), answer);
             }
@@ -159,9 +159,9 @@ impl Desk {
 
     /// A block is not known to be written: answers that were handed out are late, those that
     /// somebody still waits for come back, the last first.
-    fn put_back(&mut self, sheet: Sheet) -> Vec<NewAnswer> {
+    fn put_back(&mut self, drawn: DrawnBlock) -> Vec<NewAnswer> {
         let mut waiting = Vec::new();
-        for mut answer in Arc::unwrap_or_clone(sheet.block).answers.into_iter().rev() {
+        for mut answer in Arc::unwrap_or_clone(drawn.block).answers.into_iter().rev() {
             if let Some(given) = self.unrecorded.get(&answer.conversation_id) {
                 answer.source = given.source;
                 self.late.push_front(answer);
@@ -169,21 +169,21 @@ impl Desk {
                 waiting.push(answer);
             }
         }
-        self.rebase(Tally::new(&self.plan, &self.counter.counts, &self.plan.weights(|_| true)));
+        self.rebase(GroupCounters::new(&self.plan, &self.counter.counts, &self.plan.weights(|_| true)));
         waiting
     }
 
-    fn written(&mut self, sheet: Sheet) {
+    fn written(&mut self, drawn: DrawnBlock) {
         let first = self.counter.decisions + 1;
         metrics::ROUTE_BLOCKS.counter(&["written"]).increment(1);
-        metrics::ROUTE_BLOCK_SIZE.histogram(&[]).record(sheet.block.answers.len() as f64);
-        if !sheet.block.answers.is_empty() {
+        metrics::ROUTE_BLOCK_SIZE.histogram(&[]).record(drawn.block.answers.len() as f64);
+        if !drawn.block.answers.is_empty() {
             self.counter.turn += 1;
         }
-        self.counter.decisions += sheet.block.answers.len() as i64;
-        self.counter.counts.clone_from(&sheet.block.counts);
+        self.counter.decisions += drawn.block.answers.len() as i64;
+        self.counter.counts.clone_from(&drawn.block.counts);
         self.succeed();
-        for (sequence, answer) in (first..).zip(&sheet.block.answers) {
+        for (sequence, answer) in (first..).zip(&drawn.block.answers) {
             self.decided_under.remove(&answer.conversation_id);
             let source = match self.unrecorded.remove(&answer.conversation_id) {
                 Some(given) => {
@@ -194,7 +194,7 @@ impl Desk {
             };
             self.hand_out(answer, Some(sequence), source);
         }
-        self.rebase(sheet.after);
+        self.rebase(drawn.after);
         self.forget_journal();
     }
 
@@ -239,10 +239,10 @@ impl Desk {
         let answered = |id: &str| decided.contains(id) || fresh.iter().any(|fresh| **fresh == *id);
         let superseded = gone.iter().map(|known| Arc::from(known.conversation_id.as_str()));
         let superseded = superseded.filter(|id: &Arc<str>| answered(id)).collect();
-        let sheet = self.sheet(&weights, given, &fresh, superseded);
-        let (counters, block) = (self.kit.counters.clone(), Arc::clone(&sheet.block));
-        self.step = Step::LockedWriting(sheet);
-        let limit = self.kit.settings.give_up;
+        let drawn = self.drawn(&weights, given, &fresh, superseded);
+        let (counters, block) = (self.context.counters.clone(), Arc::clone(&drawn.block));
+        self.step = Step::LockedWriting(drawn);
+        let limit = self.context.settings.give_up;
         Some(Box::pin(
             async move { Done::LockedWritten(bounded(limit, &counters, locked.write(&block)).await) },
         ))
@@ -269,11 +269,11 @@ impl Desk {
     }
 
     fn plan_again(&mut self) {
-        match self.kit.plan(&self.definition) {
+        match self.context.plan(&self.definition) {
             Ok((plan, settings_revision)) => {
-                self.kit.alarm(&self.id, "all_weights_zero", plan.all_zero);
+                self.context.alarm(&self.id, "all_weights_zero", plan.all_zero);
                 if !plan.has_groups_of(&self.plan) {
-                    self.own = Tally::of_nothing(&plan);
+                    self.own = GroupCounters::of_nothing(&plan);
                     self.decided_under.clear();
                 }
                 (self.plan, self.settings_revision) = (plan, settings_revision);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tally::Tally;
+use super::group_counters::GroupCounters;
 use super::weights::Plan;
 use crate::model::Timestamp;
 use crate::model::routing::{RouteReason, RouteSource};
@@ -20,9 +20,9 @@ pub struct Terms<'a> {
 
 /// A block and how everybody stands after it.
 #[derive(Clone, Debug)]
-pub struct Sheet {
+pub struct DrawnBlock {
     pub block: Arc<Block>,
-    pub after: Tally,
+    pub after: GroupCounters,
 }
 
 /// Books the answers that are given already, then takes a decision for each conversation. Of
@@ -34,15 +34,15 @@ pub fn draw_up(
     conversations: &[Arc<str>],
     superseded: Vec<Arc<str>>,
     at: Timestamp,
-) -> Sheet {
-    let mut tally = Tally::new(terms.plan, counter, terms.weights);
-    let taken_from = tally.taken_from(terms.plan);
+) -> DrawnBlock {
+    let mut group_counters = GroupCounters::new(terms.plan, counter, terms.weights);
+    let taken_from = group_counters.taken_from(terms.plan);
     for answer in &given {
-        tally.book(terms.plan, &answer.destination_id, answer.reason);
+        group_counters.book(terms.plan, &answer.destination_id, answer.reason);
     }
     let mut answers = given;
     for conversation_id in conversations {
-        let (destination_id, reason) = decide(terms.plan, &mut tally);
+        let (destination_id, reason) = decide(terms.plan, &mut group_counters);
         answers.push(NewAnswer {
             conversation_id: Arc::clone(conversation_id),
             destination_id,
@@ -52,22 +52,22 @@ pub fn draw_up(
             decided_at: at,
         });
     }
-    let counts = tally.counts(terms.plan);
+    let counts = group_counters.counts(terms.plan);
     let settings_revision = terms.settings_revision;
     let block = Block { answers, settings_revision, taken_from, counts, superseded };
-    Sheet { block: Arc::new(block), after: tally }
+    DrawnBlock { block: Arc::new(block), after: group_counters }
 }
 
 /// Takes one decision and books it.
-pub fn decide(plan: &Plan, tally: &mut Tally) -> (Arc<str>, RouteReason) {
-    let (destination, reason) = choose(plan, tally);
-    tally.book(plan, &destination, reason);
+pub fn decide(plan: &Plan, group_counters: &mut GroupCounters) -> (Arc<str>, RouteReason) {
+    let (destination, reason) = choose(plan, group_counters);
+    group_counters.book(plan, &destination, reason);
     (destination, reason)
 }
 
 /// Takes one decision.
-pub fn choose(plan: &Plan, tally: &Tally) -> (Arc<str>, RouteReason) {
-    let (destination, reason) = match tally.choose() {
+pub fn choose(plan: &Plan, group_counters: &GroupCounters) -> (Arc<str>, RouteReason) {
+    let (destination, reason) = match group_counters.choose() {
         Some(index) => (&plan.groups[index].id, RouteReason::Share),
         None if plan.enabled => (&plan.default, RouteReason::NobodyAvailable),
         None => (&plan.default, RouteReason::Disabled),
