@@ -135,7 +135,7 @@ async fn an_outcome_that_no_alert_can_be_made_of_stops_no_other_alert() {
     assert_eq!(until("the alert", raised).await, ["c"]);
     // Its own group shows how far it is, as every other does.
     until("the group's offset", || async {
-        let at = tokio::task::block_in_place(|| committed(&roles.kafka, alerts::ROLE, &OUTCOMES, 0));
+        let at = tokio::task::block_in_place(|| committed(&roles.kafka, alerts::ROLE.name, &OUTCOMES, 0));
         (at == Some(5)).then_some(())
     })
     .await;

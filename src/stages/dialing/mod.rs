@@ -15,6 +15,7 @@ use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, DialParameters};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 use last_known::LastKnown;
@@ -30,6 +31,8 @@ pub static DECLARATION: Declaration = Declaration {
     state_version: 1,
     lateness: Duration::from_secs(300),
 };
+
+pub static ROLE: Role = DECLARATION.role();
 
 /// Ticks after which a decision must not be applied any more, and statistics
 /// are too old to dial up on (`docs/dial.md`).
