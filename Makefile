@@ -29,9 +29,9 @@ test: ## all tests, against a Kafka and a Postgres of their own; options in TEST
 	cargo test --locked --no-run $(TEST_ARGS)
 	@exec $(SERVICES) fresh test -- $(IN_SERVICES) cargo test --locked $(TEST_ARGS)
 
-build: ## the binary as it is shipped, target/dist/trunkline
+build: ## the release binary, target/release/trunkline
 	@scripts/setup.sh build
-	cargo build --profile dist --locked
+	cargo build --release --locked
 
 bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_ARGS
 	@scripts/setup.sh all

@@ -27,7 +27,12 @@ fn rule(criterion: &mut Criterion) {
 }
 
 fn step(criterion: &mut Criterion) {
-    let stage = Dialing::new(Mode::Live, std::time::Duration::from_secs(30), Proportional::default());
+    let stage = Dialing::new(
+        Mode::Live,
+        std::time::Duration::from_secs(30),
+        Proportional::default().into(),
+        std::sync::Arc::new(()),
+    );
     let at = Timestamp::from_millis(1_767_323_045_678);
     let mut group = criterion.benchmark_group("dialing");
     group.throughput(Throughput::Elements(1));

@@ -14,7 +14,6 @@ pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod postgres;
-pub mod role;
 pub mod routing;
 pub mod runtime;
 pub mod sinks;

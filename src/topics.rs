@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::Schema;
 use serde_json::Value;
 
-use crate::model::campaign::{CampaignStats, CampaignWindow, DialParameters};
+use crate::model::campaign::{CampaignStats, CampaignWindow, DialAnswer};
 use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
 use crate::model::enriched::EnrichedConversation;
@@ -72,7 +72,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const KIB: usize = 1_024;
 
 /// A dial decision as it stands on its topic.
-pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialParameters, C>;
+pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialAnswer, C>;
 
 /// A lag decision as it stands on its topic.
 pub type LagDecision<'a, C> = Decision<'a, LagInputs, LagParameters, C>;

@@ -8,6 +8,9 @@ mod clocks;
 #[path = "scenarios/dial_loop.rs"]
 mod dial_loop;
 
+#[path = "scenarios/dial_pacing.rs"]
+mod dial_pacing;
+
 #[path = "scenarios/driver.rs"]
 mod driver;
 

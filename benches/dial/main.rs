@@ -13,6 +13,7 @@ mod harness;
 mod window;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::message::Message;
@@ -112,7 +113,8 @@ fn fill(kafka: &KafkaSettings, count: usize) {
 }
 
 fn run(kafka: &KafkaSettings, shutdown: &CancellationToken) -> trunkline::runtime::StageHandle {
-    let stage = Dialing::new(Mode::Live, Duration::from_secs(30), Proportional::default());
+    let stage =
+        Dialing::new(Mode::Live, Duration::from_secs(30), Proportional::default().into(), Arc::new(()));
     let settings = StageSettings { workers: workers(), ..StageSettings::default() };
     run_stage(stage, kafka, &settings, Health::default().part("dialing"), shutdown.clone())
 }

@@ -13,6 +13,7 @@ use super::ConfigFile;
 use super::known::Known;
 use crate::config::Needs;
 use crate::model::Timestamp;
+use crate::model::chain::Chain;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 use crate::postgres::ledger::{LedgerEntry, OutcomeEntry};
@@ -80,6 +81,7 @@ pub fn render(entry: &LedgerEntry, known: &Known, colour: bool) -> String {
         page.line("sum", &sum);
     }
     page.line("hash of the numbers", &entry.policy.hash);
+    page.chain(&entry.parameters);
     let settings = match entry.settings_revision {
         0 => "the configuration alone (revision 0)".to_owned(),
         revision => format!("revision {revision}"),
@@ -163,6 +165,23 @@ impl Page {
         }
     }
 
+    /// How the value came to be, and what another policy would have made of it.
+    fn chain(&mut self, parameters: &Value) {
+        if let Some(steps) = parameters.get("chain").and_then(chain) {
+            self.line("came to be", &steps);
+        }
+        if let Some(holds) = parameters.get("holds") {
+            self.line("held by", &texts(holds));
+        }
+        let Some(shadow) = parameters.get("shadow") else { return };
+        let (policy, version) = (text_of(shadow, "policy"), text_of(shadow, "policyVersion"));
+        let (rate, reason) = (text_of(shadow, "dialRate"), text_of(shadow, "reason"));
+        self.line("in shadow", &format!("{policy} version {version}: {rate}, {reason}"));
+        if let Some(steps) = shadow.get("chain").and_then(chain) {
+            self.line("  came to be", &steps);
+        }
+    }
+
     fn outcome(&mut self, outcome: &OutcomeEntry) {
         self.heading("Outcome");
         let colour = match outcome.status.as_str() {
@@ -231,6 +250,20 @@ fn change(parameters: &Value) -> Option<String> {
     }
     let rate = |field| parameters.get(field)?.as_f64();
     Some(format!("{} → {} lines per idle agent", rate("previousDialRate")?, rate("dialRate")?))
+}
+
+/// `4.5 → 3 by budget → 2.5 by slew (bound) → 2.5`: limits that changed nothing are left out.
+fn chain(chain: &Value) -> Option<String> {
+    let chain: Chain = serde_json::from_value(chain.clone()).ok()?;
+    let mut text = chain.raw.to_string();
+    let mut value = chain.raw;
+    for limited in
+        chain.limits.iter().filter(|limited| std::mem::replace(&mut value, limited.value) != limited.value)
+    {
+        let bound = if chain.bound == Some(limited.limit) { " (bound)" } else { "" };
+        let _ = write!(text, " → {} by {}{bound}", limited.value, limited.limit.name());
+    }
+    Some(text)
 }
 
 fn text_of(value: &Value, field: &str) -> String {
@@ -308,6 +341,19 @@ mod tests {
         }
     }
 
+    fn chained() -> LedgerEntry {
+        let limits = json!([
+            {"limit": "budget", "value": 3.0}, {"limit": "brake", "value": 3.0}, {"limit": "slew", "value": 2.5},
+        ]);
+        let shadow = json!({"policy": "proportional", "policyVersion": 2, "policyHash": "0", "dialRate": 3,
+            "reason": "at_greatest_rate",
+            "chain": {"raw": 7.5, "limits": [{"limit": "maximum", "value": 3.0}], "bound": "maximum"}});
+        let parameters = json!({"previousDialRate": 2.0, "dialRate": 2.5,
+            "chain": {"raw": 4.5, "limits": limits, "bound": "slew"},
+            "holds": ["lag_error:trunkline-dialing"], "shadow": shadow});
+        LedgerEntry { parameters, ..entry() }
+    }
+
     fn known() -> Known {
         Known {
             now: entry().expires_at,
@@ -354,6 +400,15 @@ mod tests {
             "trunkline.dial-decisions.v1/0/41",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+        let told = render(&chained(), &known(), false);
+        for expected in [
+            "came to be           4.5 → 3 by budget → 2.5 by slew (bound)",
+            "held by              lag_error:trunkline-dialing",
+            "in shadow            proportional version 2: 3, at_greatest_rate",
+            "  came to be         7.5 → 3 by maximum (bound)",
+        ] {
+            assert!(told.contains(expected), "{expected:?} is not in\n{told}");
         }
         let open = LedgerEntry { outcome: None, ..entry() };
         assert!(render(&open, &known(), false).contains("none yet"));

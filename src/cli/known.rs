@@ -14,14 +14,17 @@ use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::model::Timestamp;
 use crate::model::decision::Policy;
+use crate::model::settings::{DIAL, DIAL_CAMPAIGN, DialPolicy};
 use crate::postgres::Database;
 use crate::postgres::ledger::LedgerEntry;
 use crate::runtime::clock;
-use crate::stages::dialing::proportional;
 use crate::stages::lag::rules;
 use crate::stages::rollback::rule;
+use crate::topology::dial_tables::in_force;
 use crate::topology::settings;
 
+/// Changes of a setting that are looked through.
+const SETTINGS_LIMIT: u32 = 10_000;
 /// The longest that the platform is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -45,7 +48,11 @@ impl Known {
             _ => None,
         };
         let names = names.map(|name| (entry.key.clone(), name)).into_iter().collect();
-        Self { now: clock::now(), rule: rule_of(entry, config), names }
+        let rule = match entry.r#loop.as_str() {
+            "dial" => dial_rule(entry, config, database).await,
+            _ => rule_of(entry, config),
+        };
+        Self { now: clock::now(), rule, names }
     }
 
     /// The name with the id, or the id alone.
@@ -56,7 +63,6 @@ impl Known {
 
 fn rule_of(entry: &LedgerEntry, config: &Config) -> Option<Value> {
     match entry.r#loop.as_str() {
-        "dial" => same(entry, proportional::NAME, proportional::VERSION, &settings::dial_rule(config)),
         "rollback" => {
             let rule = settings::rollback_rule(config);
             same(entry, rule.policy.name(), rule::VERSION, &rule)
@@ -64,6 +70,24 @@ fn rule_of(entry: &LedgerEntry, config: &Config) -> Option<Value> {
         "lag" => same(entry, rules::NAME, rules::VERSION, &settings::lag_thresholds(config)),
         _ => None,
     }
+}
+
+/// The configuration's numbers with what was set at run time up to the revision that the decision
+/// was taken under.
+async fn dial_rule(entry: &LedgerEntry, config: &Config, database: &Database) -> Option<Value> {
+    let policy = DialPolicy::named(&entry.policy.name)?;
+    let revision = u64::try_from(entry.settings_revision).unwrap_or(0);
+    let then = async |scope: &str| match revision {
+        0 => None,
+        revision => {
+            let history = database.settings_history(Some(scope), SETTINGS_LIMIT).await.ok()?;
+            history.into_iter().find(|setting| setting.revision <= revision)
+        }
+    };
+    let (own, general) = (then(&format!("{DIAL_CAMPAIGN}{}", entry.key)).await, then(DIAL).await);
+    let set = in_force([own.as_ref(), general.as_ref()]);
+    let rules = settings::dial_rules(config).with(&set.settings);
+    (rules.named(policy, config.dial.interval) == entry.policy).then(|| rules.numbers(policy))
 }
 
 fn same(entry: &LedgerEntry, name: &'static str, version: u32, numbers: &impl Serialize) -> Option<Value> {

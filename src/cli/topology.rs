@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::json;
 
-use crate::role::Role;
-use crate::topology::roles;
+use crate::topology::{Role, roles};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -25,7 +24,7 @@ enum Format {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let roles: Vec<&Role> = roles().collect();
+        let roles = roles();
         let text = match self.format {
             Format::Text => text(&roles),
             Format::Mermaid => mermaid(&roles),
@@ -36,13 +35,12 @@ impl Arguments {
     }
 }
 
-fn text(roles: &[&Role]) -> String {
+fn text(roles: &[Role]) -> String {
     let mut text = String::new();
     for role in roles {
         let _ = writeln!(text, "{:<16} {}: {}", role.name, role.kind.name(), role.description);
-        let sends: Vec<_> = role.sends().collect();
-        for (arrow, topics) in [("←", role.reads), ("→", &*sends), ("⟲", role.keeps)] {
-            for topic in topics {
+        for (arrow, topics) in [("←", &role.reads), ("→", &role.writes), ("⟲", &role.keeps)] {
+            for topic in topics.iter() {
                 let _ = writeln!(text, "{:<16} {arrow} {}", "", topic.name);
             }
         }
@@ -53,15 +51,15 @@ fn text(roles: &[&Role]) -> String {
     text
 }
 
-fn mermaid(roles: &[&Role]) -> String {
+fn mermaid(roles: &[Role]) -> String {
     let node = |name: &str| name.replace(['.', '-', ' '], "_");
     let mut text = String::from("flowchart LR\n");
     for role in roles {
         let _ = writeln!(text, "  {}[{}]", node(role.name), role.name);
-        for topic in role.reads {
+        for topic in &role.reads {
             let _ = writeln!(text, "  {}([{}]) --> {}", node(topic.name), topic.name, node(role.name));
         }
-        for topic in role.sends() {
+        for topic in &role.writes {
             let _ = writeln!(text, "  {} --> {}([{}])", node(role.name), node(topic.name), topic.name);
         }
         for outside in role.outside {
@@ -71,7 +69,7 @@ fn mermaid(roles: &[&Role]) -> String {
     text
 }
 
-fn json(roles: &[&Role]) -> String {
+fn json(roles: &[Role]) -> String {
     let names = |topics: &[&crate::topics::Topic]| topics.iter().map(|topic| topic.name).collect::<Vec<_>>();
     let roles: Vec<_> = roles
         .iter()
@@ -80,9 +78,9 @@ fn json(roles: &[&Role]) -> String {
                 "name": role.name,
                 "kind": role.kind.name(),
                 "description": role.description,
-                "reads": names(role.reads),
-                "writes": names(&role.sends().collect::<Vec<_>>()),
-                "keeps": names(role.keeps),
+                "reads": names(&role.reads),
+                "writes": names(&role.writes),
+                "keeps": names(&role.keeps),
                 "outside": role.outside,
             })
         })

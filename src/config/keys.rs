@@ -80,8 +80,18 @@ keys! {
         "`shadow` decides and records, `live` also acts, `off` does nothing.";
     DIAL_INTERVAL = "dial.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("30s"),
         "Time between two observations of a campaign: one tick.";
-    DIAL_POLICY = "dial.policy", Kind::OneOf(&["proportional"]), Some("proportional"),
-        "The rule. `proportional` has no fixed point: it walks to the greatest rate while the mean answer rate is below the target, and to the least while it is above.";
+    DIAL_POLICY = "dial.policy", Kind::OneOf(&["pacing", "proportional"]), Some("pacing"),
+        "The rule. `pacing` keeps agents busy within a budget of abandoned calls. `proportional` has no fixed point: it walks to the greatest rate while the mean answer rate is below the target, and to the least while it is above.";
+    DIAL_SHADOW_POLICY = "dial.shadow_policy", Kind::OneOf(&["pacing", "proportional"]), None,
+        "A rule that decides beside it on the same inputs. Its answers stand in the decisions; nobody acts on them.";
+    DIAL_GOAL = "dial.goal", Kind::Number { least: 0.001, greatest: 0.5 }, Some("0.02"),
+        "Share of live answers that `pacing` lets be abandoned on average, as a fraction.";
+    DIAL_CAP = "dial.cap", Kind::Number { least: 0.001, greatest: 0.5 }, Some("0.03"),
+        "Share of live answers abandoned that `pacing` keeps below, as a fraction. At least `dial.goal`.";
+    DIAL_HANDLE_TIME = "dial.handle_time", Kind::Duration { least: Duration::from_secs(1), greatest: DAY }, Some("180s"),
+        "Mean time an agent spends on a call, before `pacing` has measured it.";
+    DIAL_UTC_OFFSET_MINUTES = "dial.utc_offset_minutes", Kind::Integer { least: -840, greatest: 840 }, Some("0"),
+        "The campaigns' local time minus UTC: the days that `pacing` keeps its budget over begin there.";
     DIAL_TARGET = "dial.target", Kind::Number { least: 0.01, greatest: 1.0 }, Some("0.85"),
         "Answer rate that `proportional` aims at, as a fraction.";
     DIAL_CAMPAIGNS = "dial.campaigns", Kind::List, None, "Ids of the campaigns to watch.";

@@ -14,6 +14,7 @@ use super::{
     Problems, Rollback, Route, Webhook, property,
 };
 use crate::model::decision::Mode;
+use crate::model::settings::DialPolicy;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -191,6 +192,13 @@ impl Reader {
         })
     }
 
+    fn number(&self, key: &Key) -> f64 {
+        match self.value(key) {
+            Some(Value::Number(number)) => number,
+            other => unreachable!("{} is a number, not {other:?}", key.name),
+        }
+    }
+
     fn duration(&self, key: &Key) -> std::time::Duration {
         match self.value(key) {
             Some(Value::Duration(duration)) => duration,
@@ -304,14 +312,34 @@ impl Reader {
 
     fn dial(&mut self) -> Dial {
         let mode = mode(self.text(&keys::DIAL_MODE).as_deref());
-        let Some(Value::Number(target)) = self.value(&keys::DIAL_TARGET) else {
-            unreachable!("has a default");
-        };
         let campaigns = match self.value(&keys::DIAL_CAMPAIGNS) {
             Some(Value::List(campaigns)) => campaigns,
             _ => Vec::new(),
         };
-        Dial { mode, interval: self.duration(&keys::DIAL_INTERVAL), target, campaigns }
+        let policy = |key| self.text(key).and_then(|name| DialPolicy::named(&name));
+        let (goal, cap) = (self.number(&keys::DIAL_GOAL), self.number(&keys::DIAL_CAP));
+        let dial = Dial {
+            mode,
+            interval: self.duration(&keys::DIAL_INTERVAL),
+            policy: policy(&keys::DIAL_POLICY).expect("has a default"),
+            shadow_policy: policy(&keys::DIAL_SHADOW_POLICY),
+            goal,
+            cap,
+            handle_time: self.duration(&keys::DIAL_HANDLE_TIME),
+            utc_offset_minutes: self.integer(&keys::DIAL_UTC_OFFSET_MINUTES).expect("has a default"),
+            target: self.number(&keys::DIAL_TARGET),
+            campaigns,
+        };
+        if goal > cap {
+            let origin = self.origin(&keys::DIAL_GOAL);
+            self.problem(
+                keys::DIAL_GOAL.name,
+                Some(goal.to_string()),
+                &origin,
+                &format!("must be at most dial.cap, {cap}"),
+            );
+        }
+        dial
     }
 
     fn enrichment(&self) -> Option<Enrichment> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::model::decision::Mode;
+use crate::model::settings::DialPolicy;
 
 pub use keys::{KEYS, Key, environment_name};
 pub use load::{Needs, Source, load};
@@ -120,6 +121,16 @@ pub struct Dial {
     pub mode: Option<Mode>,
     /// Time between two observations of a campaign.
     pub interval: Duration,
+    pub policy: DialPolicy,
+    /// Decides beside it; nobody acts on that.
+    pub shadow_policy: Option<DialPolicy>,
+    /// Shares of live answers abandoned: on average, and never.
+    pub goal: f64,
+    pub cap: f64,
+    /// Before it was measured.
+    pub handle_time: Duration,
+    /// The campaigns' local time minus UTC.
+    pub utc_offset_minutes: i32,
     /// Answer rate the policy `proportional` aims at.
     pub target: f64,
     pub campaigns: Vec<String>,

@@ -23,7 +23,7 @@ use crate::postgres::settings::SettingError;
 pub(super) const SCOPE_PARAMETERS: &[Parameter] = &[Parameter {
     name: "scope",
     place: Place::Path,
-    description: "What is set: maintenance/<id> or route/<configurationId>, its slash written %2F",
+    description: "What is set: dial, dial/<campaignId>, maintenance/<id> or route/<configurationId>, its slash written %2F",
     schema: |_| json_schema!({"type": "string"}),
 }];
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::borrow::borrowed;
+use super::chain::Chain;
 
 /// Samples a sliding window holds at most (`docs/dial.md`).
 pub const WINDOW_SAMPLES: usize = 10;
@@ -177,7 +178,69 @@ pub struct CampaignWindow<'a> {
     pub revision: Cow<'a, str>,
 }
 
-/// What a dial decision asks of the platform.
+/// A dial decision: the rate, and how it came to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DialAnswer {
+    /// Lines per idle agent before the decision.
+    pub previous_dial_rate: f64,
+    /// Lines per idle agent the campaign is to have, two decimals.
+    pub dial_rate: f64,
+    /// From the rule's answer to the rate; absent in decisions of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Chain>,
+    /// What keeps the rate from rising now, whether it would have risen or not, as
+    /// `statistics_late` or `lag_error:<consumer group>`.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<String>,
+    /// Other rates that this loop decided lately: the campaign may have got one since it was observed.
+    #[schemars(with = "Vec<f64>", length(max = 2))]
+    #[serde(default, skip_serializing_if = "ArrayVec::is_empty")]
+    pub own_rates: ArrayVec<f64, OWN_RATES>,
+    /// What the shadow policy would have decided in this one's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowAnswer>,
+}
+
+/// The change alone, without how it came to be.
+impl From<DialParameters> for DialAnswer {
+    fn from(change: DialParameters) -> Self {
+        Self {
+            previous_dial_rate: change.previous_dial_rate,
+            dial_rate: change.dial_rate,
+            chain: None,
+            holds: Vec::new(),
+            own_rates: ArrayVec::new(),
+            shadow: None,
+        }
+    }
+}
+
+impl DialAnswer {
+    pub fn change(&self) -> DialParameters {
+        DialParameters { previous_dial_rate: self.previous_dial_rate, dial_rate: self.dial_rate }
+    }
+}
+
+/// Decisions that may still be on their way to the campaign.
+pub const OWN_RATES: usize = 2;
+
+/// What another policy answers to the same inputs. Nobody acts on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowAnswer {
+    pub policy: String,
+    pub policy_version: u32,
+    /// First 16 hexadecimal digits of the SHA-256 of its parameters.
+    pub policy_hash: String,
+    /// Lines per idle agent.
+    pub dial_rate: f64,
+    pub reason: String,
+    pub chain: Chain,
+}
+
+/// A change of a campaign's dial rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DialParameters {

@@ -53,6 +53,102 @@ pub struct RouteWeights {
     pub weights: BTreeMap<String, f64>,
 }
 
+/// How all campaigns are dialled, the scope without an id; those of one campaign begin with
+/// [`DIAL_CAMPAIGN`].
+pub const DIAL: &str = "dial";
+pub const DIAL_CAMPAIGN: &str = "dial/";
+
+/// A rule for dial rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DialPolicy {
+    Pacing,
+    Proportional,
+}
+
+impl DialPolicy {
+    pub fn name(self) -> &'static str {
+        match self {
+            DialPolicy::Pacing => "pacing",
+            DialPolicy::Proportional => "proportional",
+        }
+    }
+
+    /// The policy of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [DialPolicy::Pacing, DialPolicy::Proportional].into_iter().find(|policy| policy.name() == name)
+    }
+}
+
+/// A policy beside the live one, or none although the configuration names one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DialShadow {
+    None,
+    #[serde(untagged)]
+    Policy(DialPolicy),
+}
+
+/// What stands for the configuration's rule and its numbers: the value of the scopes `dial` and
+/// `dial/<campaignId>`. What a campaign's own does not name, that of all campaigns does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DialSettings {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<DialPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_policy: Option<DialShadow>,
+    /// Share of live answers that may be abandoned on average, over 0 and at most `cap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<f64>,
+    /// Share of live answers that must not be passed, over 0 and below 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<f64>,
+    /// Mean handle time before it was measured, seconds, 1 to 86 400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle_seconds: Option<f64>,
+    /// The campaign's local time minus UTC, minutes, −840 to 840: its days begin there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utc_offset_minutes: Option<i32>,
+    /// Answer rate that `proportional` aims at, 0.01 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<f64>,
+}
+
+impl DialSettings {
+    /// Those of a campaign over those of all.
+    #[must_use]
+    pub fn or(self, general: Self) -> Self {
+        Self {
+            policy: self.policy.or(general.policy),
+            shadow_policy: self.shadow_policy.or(general.shadow_policy),
+            goal: self.goal.or(general.goal),
+            cap: self.cap.or(general.cap),
+            handle_seconds: self.handle_seconds.or(general.handle_seconds),
+            utc_offset_minutes: self.utc_offset_minutes.or(general.utc_offset_minutes),
+            target: self.target.or(general.target),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: Option<f64>, least: f64, greatest: f64| match value {
+            Some(value) if !(least..=greatest).contains(&value) => {
+                Err(format!("{name} is {value}; {least} to {greatest} are possible"))
+            }
+            _ => Ok(()),
+        };
+        within("goal", self.goal, 0.001, 0.5)?;
+        within("cap", self.cap, 0.001, 0.5)?;
+        within("handleSeconds", self.handle_seconds, 1.0, 86_400.0)?;
+        within("utcOffsetMinutes", self.utc_offset_minutes.map(f64::from), -840.0, 840.0)?;
+        within("target", self.target, 0.01, 1.0)?;
+        match (self.goal, self.cap) {
+            (Some(goal), Some(cap)) if goal > cap => Err(format!("goal {goal} is over cap {cap}")),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl RouteWeights {
     fn is_usable(&self) -> bool {
         !self.weights.is_empty() && self.weights.values().all(|weight| weight.is_finite() && *weight >= 0.0)
@@ -99,7 +195,19 @@ pub fn check(scope: &str, value: &Value) -> Result<(), String> {
                 Err(format!("maintenance/<id> takes a window {{flowId, from, until, reason}}: {error}"))
             }
         },
-        _ => Err(format!("{scope:?} is no scope: there are maintenance/<id> and route/<configurationId>")),
+        _ if scope == DIAL || matches!(id, Some(("dial", _))) => match value {
+            Value::Null => Ok(()),
+            value => object::of::<DialSettings>(value)
+                .map_err(|error| {
+                    format!(
+                        "{scope} takes {{\"policy\": \"pacing\", \"goal\": 0.02, \"cap\": 0.03, …}}: {error}"
+                    )
+                })
+                .and_then(|settings| settings.check().map_err(|told| format!("{scope}: {told}"))),
+        },
+        _ => Err(format!(
+            "{scope:?} is no scope: there are dial, dial/<campaignId>, maintenance/<id> and route/<configurationId>"
+        )),
     }
 }
 
@@ -128,6 +236,22 @@ mod tests {
         assert!(check("maintenance/1", &json!({"from": 1})).is_err());
         assert_eq!(check("route/a", &json!({"weights": {"q": 0.0, "r": 70}})), Ok(()));
         assert_eq!(check("route/a", &Value::Null), Ok(()));
+        assert_eq!(check("dial", &json!({"policy": "pacing", "shadowPolicy": "none"})), Ok(()));
+        assert_eq!(
+            check("dial/c", &json!({"goal": 0.01, "cap": 0.02, "shadowPolicy": "proportional"})),
+            Ok(())
+        );
+        assert_eq!(check("dial/c", &Value::Null), Ok(()));
+        for value in [
+            json!({"policy": "adaptive"}),
+            json!({"shadowPolicy": "adaptive"}),
+            json!({"goal": 0.04, "cap": 0.03}),
+            json!({"cap": 3}),
+            json!({"utcOffsetMinutes": 900}),
+            json!({"minDialRate": 1}),
+        ] {
+            assert!(check("dial/c", &value).is_err(), "{value}");
+        }
         for (scope, value) in
             [("route/", json!({})), ("dial", json!(1)), ("", json!({})), ("route/a", json!(1))]
         {

@@ -32,6 +32,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (13, "exact_routing", include_str!("../../sql/0013_exact_routing.sql")),
     (15, "budget_probe", include_str!("../../sql/0015_budget_probe.sql")),
     (16, "alert_receivers", include_str!("../../sql/0016_alert_receivers.sql")),
+    (17, "decision_chain", include_str!("../../sql/0017_decision_chain.sql")),
 ];
 
 /// Where sqlx keeps its book.

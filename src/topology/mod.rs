@@ -1,5 +1,6 @@
 //! How the rooms are put together.
 
+pub mod dial_tables;
 mod instance;
 mod intake;
 mod redecide;
@@ -9,10 +10,9 @@ pub mod settings;
 mod shared_budget;
 mod side_tables;
 mod start;
-mod starters;
 
 pub use instance::Instance;
-pub use roles::roles;
+pub use roles::{Kind, Role, roles};
 pub use routed::Routed;
 pub use shared_budget::SharedBudget;
 pub use start::{Running, start};

@@ -13,15 +13,16 @@ use crate::{genesys, postgres};
 use crate::model::flow::MinuteSource;
 use crate::sinks::{alerts, analytics, drift};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
+use crate::stages::dialing::pacing::Pacing;
 use crate::stages::dialing::proportional::Proportional;
+use crate::stages::dialing::rules::Rules;
 use crate::stages::lag::Intervals;
 use crate::stages::lag::rules::Thresholds;
 use crate::stages::rollback::Sources;
 use crate::stages::rollback::rule::{Policy, Rule, WithoutBaseline};
 
 use super::instance::Instance;
-use super::roles::roles;
-use crate::role::Kind;
+use super::roles::{Kind, roles};
 
 pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
     KafkaSettings {
@@ -69,8 +70,12 @@ pub fn genesys(config: &Config) -> genesys::Settings {
 
 /// Where the simulator's time runs faster, a pause must be as much shorter.
 fn at_pace(config: &Config, pause: Duration) -> Duration {
-    let pace = config.genesys.budget_window.as_secs_f64() / 60.0;
-    pause.mul_f64(pace.min(1.0)).max(Duration::from_millis(100))
+    pause.mul_f64(pace(config)).max(Duration::from_millis(100))
+}
+
+/// Our seconds for one of the platform's, 1 or less.
+fn pace(config: &Config) -> f64 {
+    (config.genesys.budget_window.as_secs_f64() / 60.0).min(1.0)
 }
 
 pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
@@ -83,8 +88,21 @@ pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
     }
 }
 
-pub fn dial_rule(config: &Config) -> Proportional {
-    Proportional { target: config.dial.target }
+pub fn dial_rules(config: &Config) -> Rules {
+    let dial = &config.dial;
+    Rules {
+        policy: dial.policy,
+        shadow: dial.shadow_policy,
+        pacing: Pacing {
+            goal: dial.goal,
+            cap: dial.cap,
+            handle_seconds: dial.handle_time.as_secs_f64(),
+            day_offset_minutes: dial.utc_offset_minutes,
+            // A simulator that runs faster counts more seconds than we do.
+            time_scale: 1.0 / pace(config),
+        },
+        proportional: Proportional { target: dial.target },
+    }
 }
 
 pub fn lag_thresholds(config: &Config) -> Thresholds {
@@ -112,7 +130,7 @@ pub fn lag_intervals(config: &Config) -> Intervals {
 pub fn lag_poller(config: &Config, kafka: &KafkaSettings) -> lag_poller::Settings {
     let lag = &config.lag;
     // Groups of sources share work out and read nothing: they are never behind.
-    let of_sources = roles().filter(|role| role.kind == Kind::Source);
+    let of_sources = roles().into_iter().filter(|role| role.kind == Kind::Source);
     let own = lag_poller::Choice {
         include: lag.include.clone(),
         exclude: lag.exclude.iter().cloned().chain(of_sources.map(|role| kafka.group(role.name))).collect(),

@@ -1,6 +1,7 @@
 //! Clocks that are wrong, one at a time: none of them may silence a partition, and what one
 //! has spoilt heals once it is right.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ fn driver(seed: u64) -> Driver {
 fn dial_driver(seed: u64) -> Driver {
     let mut driver = driver(seed);
     driver.add(Windowing);
-    driver.add(Dialing::new(Mode::Live, TICK, Proportional::default()));
+    driver.add(Dialing::new(Mode::Live, TICK, Proportional::default().into(), Arc::new(())));
     driver
 }
 

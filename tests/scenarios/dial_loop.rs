@@ -1,6 +1,7 @@
 //! The dial loop from statistics to decisions, in memory, with crashes in between.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -24,7 +25,7 @@ fn driver(seed: u64) -> Driver {
     let mut driver = Driver::new(seed, 3);
     driver.set_time(start());
     driver.add(Windowing);
-    driver.add(Dialing::new(Mode::Live, TICK, Proportional::default()));
+    driver.add(Dialing::new(Mode::Live, TICK, Proportional::default().into(), Arc::new(())));
     driver
 }
 
@@ -232,7 +233,9 @@ fn with_no_statistics_at_all_the_rate_is_held_and_then_the_least_one_is_set() {
             ],
             "seed {seed}"
         );
-        assert_eq!(decided[2]["parameters"], json!({"previousDialRate": 1.0, "dialRate": 0.5}));
+        let parameters = &decided[2]["parameters"];
+        assert_eq!((&parameters["previousDialRate"], &parameters["dialRate"]), (&json!(1.0), &json!(0.5)));
+        assert_eq!(parameters["chain"]["bound"], "staleness");
         assert!(decided[2]["inputs"]["answered"].is_null() && decided[2]["causeIds"] == json!([]));
         for (index, decision) in decided.iter().enumerate() {
             assert_eq!(decision["sequence"], index as u64 + 1);

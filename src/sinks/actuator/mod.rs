@@ -16,24 +16,12 @@ use super::actuation::{
 };
 use crate::genesys::{CallError, Campaign, Client, Priority, Reply, Scope};
 use crate::metrics;
-use crate::model::campaign::{CampaignWindow, DialParameters};
+use crate::model::campaign::{CampaignWindow, DialAnswer, DialParameters};
 use crate::model::decision::Action;
 use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
-use crate::role::{self, Kind, Role};
-use crate::topics::{self, DialDecision};
+use crate::topics::{DIAL_DECISIONS, DialDecision};
 
 pub use super::actuation::{ActuationError, Ledger, LedgerError, Settings};
-
-pub static ROLE: Role = Role {
-    name: "actuator",
-    kind: Kind::Sink,
-    description: "carries decisions out on the platform, each at most once",
-    reads: &[&topics::DIAL_DECISIONS],
-    writes: &[&topics::OUTCOMES],
-    sets_aside: &[&topics::DEAD_LETTERS],
-    keeps: &[],
-    outside: &[role::PLATFORM, role::POSTGRES],
-};
 
 /// How long a change of which nothing is heard holds the next decision about its campaign up. Not
 /// for as long as it could take: it names the state it is for, and once a newer change has had
@@ -110,12 +98,13 @@ pub type Actuator<P, L> = Actuation<DialChange<P>, L>;
 
 impl<P: Platform> Change for DialChange<P> {
     type Inputs<'a> = CampaignWindow<'a>;
-    type Parameters = DialParameters;
+    type Parameters = DialAnswer;
     type Plan = DialParameters;
     type Seen = Campaign;
 
     const DECLARATION: Declaration = Declaration {
-        role: &ROLE,
+        role: "actuator",
+        decisions: &DIAL_DECISIONS,
         action: Action::SetDialRate,
         foreign_action: "not_a_dial_action",
         missing: "campaign_not_found",
@@ -188,7 +177,7 @@ impl<P: Platform> Change for DialChange<P> {
     }
 
     fn priority(&self, decision: &Read<'_, Self>, plan: Option<&DialParameters>) -> Priority {
-        let change = plan.unwrap_or(&decision.parameters);
+        let change = plan.copied().unwrap_or_else(|| decision.parameters.change());
         let size = (change.dial_rate - change.previous_dial_rate).abs() * 100.0;
         Priority::DialChange { size_hundredths: size.round().min(f64::from(u32::MAX)) as u32 }
     }

@@ -98,7 +98,7 @@ impl Staged for Dial {
             event_time: at,
             action: Action::SetDialRate,
             reason: Cow::Borrowed("towards_target"),
-            parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 },
+            parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 }.into(),
             inputs: CampaignWindow {
                 campaign_id: Cow::Borrowed("c"),
                 organization_id: None,
@@ -232,7 +232,7 @@ async fn a_request_that_arrives_late_is_waited_for_before_the_end_is_told() {
     newer.cancel();
     // Sent before the newer decision came, as after a crash.
     let request = stand.actuation.change.platform.prepare("c", 3.0, "\"0\"");
-    let parameters = stand.decision.parameters;
+    let parameters = stand.decision.parameters.change();
     let intent =
         Intent { decision_id: stand.decision.decision_id, attempt: 1, request: request.clone(), parameters };
     let terms = Terms { expires_at: stand.decision.expires_at, renewed_within: None, flow: None };

@@ -26,24 +26,14 @@ use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError, TopicPartition};
 use crate::postgres::Database;
-use crate::role::{self, Kind, Role};
 use crate::topics;
 
 use flusher::{Asking, Flusher};
 use intake::Intake;
 pub use work::{ATTEMPTS, Waits};
 
-/// What it is; its `name` is also that of its consumer group, clients and readiness.
-pub static ROLE: Role = Role {
-    name: "enrichment",
-    kind: Kind::Sink,
-    description: "asks the platform's analytics about conversations that have had events, in batches",
-    reads: &[&topics::CONVERSATION_EVENTS],
-    writes: &[&topics::CONVERSATIONS],
-    sets_aside: &[&topics::DEAD_LETTERS],
-    keeps: &[],
-    outside: &[role::PLATFORM, role::POSTGRES],
-};
+/// Name of the role: `--stages`, consumer group, metrics.
+pub const ROLE: &str = "enrichment";
 
 /// How enrichment works.
 #[derive(Clone, Debug)]
@@ -107,7 +97,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), SubscriptionError> {
     let reading = Reading {
-        role: &ROLE,
+        role: ROLE,
+        topics: vec![&topics::CONVERSATION_EVENTS],
         batch_records: settings.batch_records,
         retry: settings.retry,
         commit_interval: settings.commit_interval,

@@ -19,7 +19,7 @@ use crate::kafka::subscription::{
     Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
     TopicPartition,
 };
-use crate::role::Role;
+use crate::topics::Topic;
 
 pub(super) use positions::Step;
 pub use positions::{PositionError, Positions};
@@ -75,7 +75,9 @@ impl From<PositionError> for NotKept {
 
 /// What a role reads, and how.
 pub(super) struct Reading {
-    pub role: &'static Role,
+    /// Consumer group, readiness, log.
+    pub role: &'static str,
+    pub topics: Vec<&'static Topic>,
     /// Records kept with one transaction at most.
     pub batch_records: usize,
     /// Shortest and longest pause before something that failed is tried again.
@@ -103,17 +105,17 @@ pub(super) async fn run<K: Keeper>(
     shutdown: CancellationToken,
     keeper: impl Fn() -> K,
 ) -> Result<(), SubscriptionError> {
-    let part = health.part(reading.role.name);
+    let part = health.part(reading.role);
     let mut pause = Backoff::new(reading.retry);
     while !shutdown.is_cancelled() {
         let options = SubscriptionOptions {
             batch_records: reading.batch_records,
             buffered_records: reading.batch_records * 4,
-            health: Some(health.part(&format!("{} consumer", reading.role.name))),
+            health: Some(health.part(&format!("{} consumer", reading.role))),
             ..SubscriptionOptions::default()
         };
         let subscription =
-            Subscription::open(kafka, reading.role, reading.role.reads, options, shutdown.clone())?;
+            Subscription::open(kafka, reading.role, &reading.topics, options, shutdown.clone())?;
         let mut member = Member {
             keeper: keeper(),
             subscription,
@@ -126,7 +128,7 @@ pub(super) async fn run<K: Keeper>(
         member.keeper.end().await;
         member.subscription.close().await;
         if let Ended::Again(reason) = ended {
-            tracing::error!(role = reading.role.name, reason, "reading begins anew at the stored positions");
+            tracing::error!(role = reading.role, reason, "reading begins anew at the stored positions");
             part.not_ready(reason);
             pause.wait(&shutdown).await;
         }
@@ -341,7 +343,7 @@ impl<K: Keeper> Member<'_, K> {
         if let Some(of_another) = refused.iter().find(replaced) {
             return Err(Hindrance::replaced(of_another.partition));
         }
-        refusals::publish(positions, records, &refused)
+        refusals::publish(positions, self.reading.role, records, &refused)
             .await
             .map_err(|error| Hindrance::Passing(format!("dead letters cannot be written: {error}")))?;
         before.extend(refused);
@@ -350,7 +352,7 @@ impl<K: Keeper> Member<'_, K> {
 
     /// `false` when the process stops.
     async fn wait(&self, reason: &str, shutdown: &CancellationToken, pause: &mut Backoff) -> bool {
-        tracing::warn!(role = self.reading.role.name, reason, "records wait to be kept");
+        tracing::warn!(role = self.reading.role, reason, "records wait to be kept");
         self.part.not_ready(reason);
         pause.wait(shutdown).await
     }

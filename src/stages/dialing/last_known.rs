@@ -24,6 +24,10 @@ pub struct LastKnown {
 }
 
 impl LastKnown {
+    pub fn dial_rate(&self) -> f64 {
+        self.dial_rate
+    }
+
     /// Takes a window's place, in the memory that is there.
     pub fn know(&mut self, window: &CampaignWindow<'_>) {
         self.changed_at = window.changed_at;

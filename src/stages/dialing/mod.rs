@@ -1,26 +1,31 @@
 //! Campaign windows → dial decisions.
 
 pub mod evidence;
+pub mod judgement;
 mod last_known;
 pub mod limits;
 pub mod pacing;
 pub mod proportional;
+pub mod rules;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::Timestamp;
-use crate::model::campaign::{CampaignWindow, DialParameters};
+use crate::model::campaign::{CampaignWindow, DialAnswer, OWN_RATES, ShadowAnswer};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::settings::{DialPolicy, DialSettings};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
-use crate::role::Role;
 use crate::topics;
 
+use judgement::{Answered, Around, Judgement, Lacking, judge};
 use last_known::LastKnown;
 use limits::Limits;
-use proportional::{Answer, Proportional};
+use rules::Rules;
 
 pub static DECLARATION: Declaration = Declaration {
     name: "dialing",
@@ -28,11 +33,9 @@ pub static DECLARATION: Declaration = Declaration {
     input: &topics::CAMPAIGN_WINDOWS,
     outputs: &[&topics::DIAL_DECISIONS],
     changelog: &topics::DIALING_CHANGELOG,
-    state_version: 1,
+    state_version: 2,
     lateness: Duration::from_secs(300),
 };
-
-pub static ROLE: Role = DECLARATION.role();
 
 /// Ticks after which a decision must not be applied any more, and statistics
 /// are too old to dial up on (`docs/dial.md`).
@@ -40,49 +43,65 @@ const TICKS_OF_LIFE: u32 = 2;
 /// Ticks without a window after which that is said.
 const TICKS_TO_SILENCE: u32 = 2;
 
+/// Windows in a row without counts after which they are not to be expected.
+const WINDOWS_WITHOUT_COUNTS: u8 = 2;
+
+/// What the stage looks up beside its records. What it used is recorded in the decision.
+pub trait Lookup: Send + Sync + 'static {
+    /// What was set at run time for a campaign, and the newest revision that is about it.
+    fn settings(&self, campaign_id: &str) -> InForce;
+
+    /// Consumer groups on the statistics' way to here whose lag is in error, at most 4.
+    fn lagging(&self, at: Timestamp) -> Vec<String>;
+}
+
+/// What was set at run time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct InForce {
+    /// 0: nothing was ever set.
+    pub revision: u64,
+    pub settings: DialSettings,
+}
+
+/// Nothing is set and nothing is behind.
+impl Lookup for () {
+    fn settings(&self, _: &str) -> InForce {
+        InForce::default()
+    }
+
+    fn lagging(&self, _: Timestamp) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// See [`DECLARATION`].
 pub struct Dialing {
     mode: Mode,
-    rule: Proportional,
-    policy: Policy<'static>,
+    rules: Rules,
+    /// Names of the configuration's rule and its shadow.
+    names: (Policy<'static>, Option<Policy<'static>>),
     tick: Duration,
     life: Duration,
-}
-
-/// What a decision depends on beside its inputs.
-#[derive(Serialize)]
-struct Parameters {
-    #[serde(flatten)]
-    rule: Proportional,
-    tick_ms: u64,
-}
-
-/// What decisions under this rule name, `tick` being the time between two observations.
-pub fn policy(rule: Proportional, tick: Duration) -> Policy<'static> {
-    let parameters = Parameters { rule, tick_ms: u64::try_from(tick.as_millis()).unwrap_or(u64::MAX) };
-    Policy::new(proportional::NAME, proportional::VERSION, &parameters)
+    lookup: Arc<dyn Lookup>,
 }
 
 impl Dialing {
     /// `tick` is the time between two observations of a campaign.
-    pub fn new(mode: Mode, tick: Duration, rule: Proportional) -> Self {
-        Self { mode, rule, policy: policy(rule, tick), tick, life: tick.saturating_mul(TICKS_OF_LIFE) }
+    pub fn new(mode: Mode, tick: Duration, rules: Rules, lookup: Arc<dyn Lookup>) -> Self {
+        let names = (rules.named(rules.policy, tick), rules.shadow.map(|shadow| rules.named(shadow, tick)));
+        Self { mode, rules, names, tick, life: tick.saturating_mul(TICKS_OF_LIFE), lookup }
     }
 
-    fn judge(&self, window: &CampaignWindow<'_>, time: Timestamp) -> Answer {
-        let limits = Limits { min: window.min_dial_rate, max: window.max_dial_rate };
-        evidence::judge(&self.rule, self.tick, window, time, window.dial_rate, limits)
-    }
-
-    fn decide(&self, window: &CampaignWindow<'_>, at: Timestamp) -> Answer {
-        let answer = self.judge(window, window.observed_at);
-        let late = at > window.observed_at.plus(self.life);
-        match answer {
-            Answer::Set { dial_rate, .. } if late && dial_rate > window.dial_rate => {
-                Answer::Hold { reason: "statistics_late" }
-            }
-            answer => answer,
+    /// The rules for a campaign now, and how they are named.
+    fn in_force(&self, campaign_id: &str) -> (u64, Rules, Policy<'_>, Option<Policy<'_>>) {
+        let set = self.lookup.settings(campaign_id);
+        let rules = self.rules.with(&set.settings);
+        if rules == self.rules {
+            let (live, shadow) = &self.names;
+            return (set.revision, rules, live.by_reference(), shadow.as_ref().map(Policy::by_reference));
         }
+        let named = |policy| rules.named(policy, self.tick);
+        (set.revision, rules, named(rules.policy), rules.shadow.map(named))
     }
 
     fn send(
@@ -91,12 +110,24 @@ impl Dialing {
         taken: Taken<'_, impl Serialize, impl Serialize>,
         outputs: &mut Outputs,
     ) {
-        let (action, reason, dial_rate) = match taken.answer {
-            Answer::Set { dial_rate, reason } => (Action::SetDialRate, reason, dial_rate),
-            Answer::Hold { reason } => (Action::Hold, reason, taken.dial_rate),
+        let Taken { window, around, .. } = taken;
+        let (revision, rules, policy, shadow) = self.in_force(taken.key);
+        if let (true, Some(news)) = (rules.have_pacing() || state.pacing.is_some(), taken.news) {
+            rules.pacing.take_in(state.pacing.get_or_insert_default(), news);
+        }
+        let occasion = Occasion { window, seen: taken.news, around, without_counts: state.without_counts };
+        let judged = occasion.judge(rules.policy, &rules, state.pacing.as_deref());
+        let beside = rules.shadow.map(|policy| occasion.judge(policy, &rules, state.pacing.as_deref()));
+        let was_stale = std::mem::replace(&mut state.is_stale, judged.reason == evidence::STALE);
+        let reason = match judged.reason {
+            evidence::STALE if was_stale => evidence::STILL_STALE,
+            reason => reason,
         };
-        let was_stale = std::mem::replace(&mut state.is_stale, reason == evidence::STALE);
-        let reason = if was_stale && state.is_stale { evidence::STILL_STALE } else { reason };
+        let dial_rate = judged.chain.value();
+        let action = if dial_rate == window.dial_rate { Action::Hold } else { Action::SetDialRate };
+        let mut own_rates = state.own.clone();
+        own_rates.retain(|rate| *rate != window.dial_rate);
+        state.decided(dial_rate);
         state.sequence += 1;
         outputs.send(
             &topics::DIAL_DECISIONS,
@@ -111,22 +142,90 @@ impl Dialing {
                 event_time: taken.event_time,
                 action,
                 reason: reason.into(),
-                parameters: DialParameters { previous_dial_rate: taken.dial_rate, dial_rate },
+                parameters: DialAnswer {
+                    previous_dial_rate: window.dial_rate,
+                    dial_rate,
+                    chain: Some(judged.chain),
+                    holds: taken.holds,
+                    own_rates,
+                    shadow: beside.zip(shadow).map(|(judged, policy)| shadow_answer(judged, &policy)),
+                },
                 inputs: taken.inputs,
-                policy: self.policy.by_reference(),
-                settings_revision: 0,
+                policy,
+                settings_revision: revision,
                 cause_ids: taken.cause_ids,
                 expires_at: taken.expires_at,
             },
         );
     }
+
+    /// What speaks against a higher rate beside the rule.
+    fn around(&self, state: &State, window: &CampaignWindow<'_>, at: Timestamp) -> (Around, Vec<String>) {
+        let is_late = at > window.observed_at.plus(self.life);
+        let other_writer = state.is_foreign(self.mode, window.dial_rate);
+        let lagging = self.lookup.lagging(at);
+        let is_lagging = !lagging.is_empty();
+        let holds = [(is_late, judgement::STATISTICS_LATE), (other_writer, judgement::OTHER_WRITER)];
+        let holds = holds.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name.to_owned());
+        let lagging = lagging.into_iter().map(|group| format!("{}:{group}", judgement::LAG_ERROR));
+        (Around { evidence: None, is_late, is_lagging, other_writer }, holds.chain(lagging).collect())
+    }
 }
 
-/// A decision as it was taken.
+/// What a policy is asked about.
+struct Occasion<'w> {
+    window: &'w CampaignWindow<'w>,
+    /// What the window counts, where it says anything new.
+    seen: Option<&'w pacing::Observation>,
+    around: Around,
+    without_counts: u8,
+}
+
+impl Occasion<'_> {
+    fn judge(&self, policy: DialPolicy, rules: &Rules, memory: Option<&pacing::State>) -> Judgement {
+        let window = self.window;
+        let limits = Limits { min: window.min_dial_rate, max: window.max_dial_rate };
+        let without = |lacking, reason| (Answered::none(window.dial_rate, reason), Some(lacking));
+        let (answered, evidence) = match (self.around.evidence, policy) {
+            (Some(Lacking::AnyNews), _) => without(Lacking::AnyNews, evidence::STALE),
+            (Some(lacking), _) => without(lacking, evidence::NO_DATA),
+            (None, DialPolicy::Proportional) if evidence::has_no_sample(window) => {
+                without(Lacking::News, evidence::NO_DATA)
+            }
+            (None, DialPolicy::Proportional) => {
+                let (rule, mean) = (&rules.proportional, window.mean_answer_rate);
+                (Answered::by_proportional(rule, mean, window.dial_rate, limits), None)
+            }
+            (None, DialPolicy::Pacing) => match (self.seen, memory) {
+                (Some(seen), Some(memory)) => (Answered::by_pacing(&rules.pacing, memory, seen), None),
+                _ if self.without_counts >= WINDOWS_WITHOUT_COUNTS => {
+                    without(Lacking::Counts, evidence::COUNTS_UNKNOWN)
+                }
+                _ => without(Lacking::News, evidence::NO_DATA),
+            },
+        };
+        judge(answered, window.dial_rate, limits, Around { evidence, ..self.around })
+    }
+}
+
+fn shadow_answer(judged: Judgement, policy: &Policy<'_>) -> ShadowAnswer {
+    ShadowAnswer {
+        policy: policy.name.clone().into_owned(),
+        policy_version: policy.version,
+        policy_hash: policy.hash.clone().into_owned(),
+        dial_rate: judged.chain.value(),
+        reason: judged.reason.to_owned(),
+        chain: judged.chain,
+    }
+}
+
+/// A decision about to be taken.
 struct Taken<'a, I, C> {
     key: &'a str,
-    answer: Answer,
-    dial_rate: f64,
+    window: &'a CampaignWindow<'a>,
+    news: Option<&'a pacing::Observation>,
+    around: Around,
+    holds: Vec<String>,
     event_time: Timestamp,
     at: Timestamp,
     expires_at: Timestamp,
@@ -151,6 +250,31 @@ pub struct State {
     /// When something is to be said though no window comes.
     #[serde(default)]
     due: Option<Timestamp>,
+    /// What `pacing` goes by, where it decides or has decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pacing: Option<Box<pacing::State>>,
+    /// Rates decided last, oldest first.
+    #[serde(default)]
+    own: ArrayVec<f64, OWN_RATES>,
+    /// Windows in a row that said something new and counted nothing, up to as many as matter.
+    #[serde(default)]
+    without_counts: u8,
+}
+
+impl State {
+    fn decided(&mut self, dial_rate: f64) {
+        if self.own.is_full() {
+            self.own.remove(0);
+        }
+        self.own.push(dial_rate);
+    }
+
+    /// Whether the campaign has a rate that it neither had before nor got from here.
+    fn is_foreign(&self, mode: Mode, dial_rate: f64) -> bool {
+        let is_same = |known: f64| (known - dial_rate).abs() < 0.005;
+        let ours = mode == Mode::Live && self.own.iter().any(|own| is_same(*own));
+        !ours && self.last.as_ref().is_some_and(|last| !is_same(last.dial_rate()))
+    }
 }
 
 impl Stage for Dialing {
@@ -182,6 +306,13 @@ impl Stage for Dialing {
             return Step::NoOp("window_not_newer");
         }
         let observed_at = window.observed_at;
+        let (around, holds) = self.around(state, &window, record.at);
+        let lacking = evidence::lacking(&window, self.tick, observed_at);
+        let seen = evidence::observation(&window);
+        if lacking.is_none() {
+            let without = state.without_counts.saturating_add(1).min(WINDOWS_WITHOUT_COUNTS);
+            state.without_counts = if seen.is_some() { 0 } else { without };
+        }
         state.observed_at = Some(observed_at);
         state.last.get_or_insert_default().know(&window);
         state.due = Some(observed_at.plus(self.tick.saturating_mul(TICKS_TO_SILENCE)));
@@ -189,8 +320,10 @@ impl Stage for Dialing {
         let inputs: &RawValue = serde_json::from_str(record.value).expect("the window was read from it");
         let taken = Taken {
             key: record.key,
-            answer: self.decide(&window, record.at),
-            dial_rate: window.dial_rate,
+            window: &window,
+            news: seen.as_ref().filter(|_| lacking.is_none()),
+            around: Around { evidence: lacking, ..around },
+            holds,
             event_time: observed_at,
             at: record.at,
             expires_at: observed_at.plus(self.life),
@@ -240,20 +373,21 @@ impl Dialing {
         }
         let patience = evidence::patience(&window, self.tick);
         let stale = after(patience).max(evidence::changed_at(&window).plus(patience));
-        let answer = match stale <= waking.time {
-            true => self.judge(&window, waking.time),
-            false => Answer::Hold { reason: evidence::NO_DATA },
-        };
+        let lacking = evidence::lacking(&window, self.tick, waking.time);
+        let lacking = if stale <= waking.time { lacking } else { Some(Lacking::News) };
         state.due = Some(if stale <= waking.time { waking.time.plus(patience) } else { stale });
+        let (around, holds) = self.around(state, &window, waking.at);
         let taken = Taken {
             key: waking.key,
-            answer,
-            dial_rate: window.dial_rate,
+            window: &window,
+            news: None,
+            around: Around { evidence: lacking, ..around },
+            holds,
             event_time: waking.time,
             at: waking.at,
             // Where more is on its way, that says what is to be done.
             expires_at: if waking.by_clock { waking.at } else { waking.time }.plus(self.life),
-            inputs: window,
+            inputs: &window,
             cause_ids: [(); 0],
         };
         self.send(state, taken, outputs);

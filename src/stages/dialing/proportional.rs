@@ -6,7 +6,8 @@
 
 use serde::Serialize;
 
-use super::limits::{HUNDREDTH_SLACK, Limits};
+use super::judgement::{Answered, Around, Judgement, judge};
+use super::limits::Limits;
 
 pub const NAME: &str = "proportional";
 /// Raised whenever the same inputs can give another answer.
@@ -39,43 +40,26 @@ pub enum Answer {
 }
 
 impl Proportional {
+    /// `r * target / mean`, the least rate when nobody answers; and why.
+    pub fn wanted(&self, mean_answer_rate: f64, dial_rate: f64, limits: Limits) -> (f64, &'static str) {
+        match mean_answer_rate > 0.0 {
+            true => (dial_rate * self.target / mean_answer_rate, "towards_target"),
+            false => (limits.min, "nobody_answers"),
+        }
+    }
+
     /// `round2(clamp(r * target / mean, least, greatest))`; the least rate when
     /// nobody answers; no change below one hundredth.
     ///
     /// Any finite inputs have an answer; limits between which no hundredth lies
     /// give [`Answer::Hold`].
     pub fn decide(&self, mean_answer_rate: f64, dial_rate: f64, limits: Limits) -> Answer {
-        let Some((least, greatest)) = limits.hundredths() else {
-            return Answer::Hold { reason: LIMITS_CONTRADICT };
-        };
-        let (wanted, reason) = if mean_answer_rate > 0.0 {
-            (dial_rate * self.target / mean_answer_rate, "towards_target")
-        } else {
-            (limits.min, "nobody_answers")
-        };
-        let hundredths = (wanted * 100.0 + HUNDREDTH_SLACK).round().clamp(least, greatest);
-        if (hundredths - dial_rate * 100.0).abs() < 1.0 - HUNDREDTH_SLACK {
-            return Answer::Hold { reason: "change_below_hundredth" };
+        let answered = Answered::by_proportional(self, mean_answer_rate, dial_rate, limits);
+        let Judgement { chain, reason } = judge(answered, dial_rate, limits, Around::default());
+        match chain.value() {
+            value if value == dial_rate => Answer::Hold { reason },
+            dial_rate => Answer::Set { dial_rate, reason },
         }
-        let reason = match wanted * 100.0 {
-            wanted if wanted > greatest + 0.5 => "at_greatest_rate",
-            wanted if wanted < least - 0.5 => "at_least_rate",
-            _ => reason,
-        };
-        Answer::Set { dial_rate: hundredths / 100.0, reason }
-    }
-}
-
-const LIMITS_CONTRADICT: &str = "limits_contradict";
-
-/// The least rate, whatever was answered; [`Answer::Hold`] where that is the campaign's.
-pub fn to_least(dial_rate: f64, limits: Limits, reason: &'static str) -> Answer {
-    match limits.hundredths() {
-        None => Answer::Hold { reason: LIMITS_CONTRADICT },
-        Some((least, _)) if (least - dial_rate * 100.0).abs() < 1.0 - HUNDREDTH_SLACK => {
-            Answer::Hold { reason }
-        }
-        Some((least, _)) => Answer::Set { dial_rate: least / 100.0, reason },
     }
 }
 

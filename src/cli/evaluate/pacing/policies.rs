@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::program::Program;
 use super::worlds::TOLD_HANDLE_SECONDS;
 use crate::model::Timestamp;
+use crate::stages::dialing::judgement::{Answered, Around, judge};
 use crate::stages::dialing::limits::Limits;
 use crate::stages::dialing::pacing::{Observation, Pacing, State};
 use crate::stages::dialing::proportional::{Answer, Proportional};
@@ -176,6 +177,7 @@ impl Pacer for Live {
 
     fn decide(&mut self, window: &Window) -> anyhow::Result<Option<f64>> {
         let rule = Pacing { handle_seconds: window.handle_seconds, ..Pacing::default() };
+        let limits = window.limits();
         let seen = Observation {
             at: window.observed_at,
             attempts: window.attempts,
@@ -185,11 +187,11 @@ impl Pacer for Live {
             agents_busy: window.agents_busy,
             answer_rate: window.answer_rate,
             dial_rate: window.dial_rate,
-            limits: window.limits(),
+            limits,
         };
-        let rate =
-            rule.decide(&mut self.state, &seen).value().clamp(window.min_dial_rate, window.max_dial_rate);
-        Ok(Some((rate * 100.0).round() / 100.0))
+        rule.take_in(&mut self.state, &seen);
+        let answered = Answered::by_pacing(&rule, &self.state, &seen);
+        Ok(Some(judge(answered, window.dial_rate, limits, Around::default()).chain.value()))
     }
 }
 

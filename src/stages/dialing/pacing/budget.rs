@@ -4,8 +4,6 @@
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
-
 /// Half-life of what is discounted, seconds.
 const HALF_LIFE: f64 = 1_800.0;
 /// The last hour is kept in twelve pieces of five minutes and the one that has begun.
@@ -34,15 +32,15 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Takes in what the `seconds` up to `at` brought. `day_offset_ms` is the campaign's local
-    /// time minus UTC.
-    pub fn feed(&mut self, at: Timestamp, day_offset_ms: i64, seconds: f64, answers: u64, abandoned: u64) {
-        let day = (at.as_millis() + day_offset_ms).div_euclid(DAY_MS);
+    /// Takes in what the `seconds` up to `at`, milliseconds since 1970, brought. `day_offset_ms`
+    /// is the campaign's local time minus UTC.
+    pub fn feed(&mut self, at: i64, day_offset_ms: i64, seconds: f64, answers: u64, abandoned: u64) {
+        let day = (at + day_offset_ms).div_euclid(DAY_MS);
         if day != self.day {
             (self.day, self.today) = (day, Answers::default());
         }
         self.today = Answers(self.today.0 + answers, self.today.1 + abandoned);
-        let piece = at.as_millis().div_euclid(PIECE_MS);
+        let piece = at.div_euclid(PIECE_MS);
         self.hour.retain(|held| held.0 > piece - PIECES as i64);
         match self.hour.last_mut() {
             Some(last) if last.0 >= piece => *last = (last.0, last.1 + answers, last.2 + abandoned),
@@ -84,8 +82,8 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_millis(1_767_340_800_000 + seconds * 1_000)
+    fn at(seconds: i64) -> i64 {
+        1_767_340_800_000 + seconds * 1_000
     }
 
     fn fed(ticks: std::ops::Range<i64>, answers: u64, abandoned_every: i64) -> Budget {

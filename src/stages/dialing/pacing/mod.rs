@@ -16,13 +16,16 @@ use budget::Budget;
 use overflow::expected_excess;
 
 pub const NAME: &str = "pacing";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Polls that the idle counts are taken from, and how old they may be.
 const POLLS: usize = 40;
 const POLLS_MS: i64 = 600_000;
 /// Rates are tried in steps of this.
 const GRID: f64 = 0.25;
+/// Rates tried at most; where a campaign's limits are further apart than that, its greatest rate
+/// comes next.
+const MOST_STEPS: f64 = 400.0;
 /// A rate rises by no more than this factor a tick; it falls at once.
 const RISE: f64 = 1.25;
 /// Mean ring time of a call that is answered, seconds.
@@ -45,11 +48,13 @@ pub struct Pacing {
     pub handle_seconds: f64,
     /// The campaign's local time minus UTC: its days begin there.
     pub day_offset_minutes: i32,
+    /// Seconds of the platform's time in one of ours: 1, but for a simulator that runs faster.
+    pub time_scale: f64,
 }
 
 impl Default for Pacing {
     fn default() -> Self {
-        Self { goal: 0.02, cap: 0.03, handle_seconds: 180.0, day_offset_minutes: 0 }
+        Self { goal: 0.02, cap: 0.03, handle_seconds: 180.0, day_offset_minutes: 0, time_scale: 1.0 }
     }
 }
 
@@ -75,35 +80,64 @@ pub struct Observation {
 /// What is kept per campaign. The rule's answers hang on it and on the observation alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    at: Option<Timestamp>,
+    /// Milliseconds since 1970 of the newest observation, on the platform's clock as all times here.
+    at: Option<i64>,
     belief: Option<Belief>,
     budget: Budget,
     /// When, idle, busy; oldest first.
-    polls: ArrayVec<(Timestamp, u32, u32), POLLS>,
+    polls: ArrayVec<(i64, u32, u32), POLLS>,
     /// Discounted seconds agents were busy, and calls delivered in them.
     handled: (f64, f64),
 }
 
 impl Pacing {
     /// Takes an observation in and answers with the rate, in lines per idle agent, and how it
-    /// came to be.
+    /// came to be: the rule's answer, then budget, brake and slew. Where no call was placed
+    /// the answer is the rate as it is: nothing was learned.
     pub fn decide(&self, state: &mut State, seen: &Observation) -> Chain {
-        let seconds = state.seconds_to(seen.at);
-        state.take_in(self, seen, seconds);
+        self.take_in(state, seen);
+        self.answer(state, seen)
+    }
+
+    /// What an observation tells, kept for the answers to come.
+    pub fn take_in(&self, state: &mut State, seen: &Observation) {
+        let at = self.on_platforms_clock(seen.at);
+        let passed = state.at.map_or(0.0, |before| (at - before) as f64 / 1_000.0);
+        state.at = Some(at);
+        state.take_in(self, seen, at, passed.clamp(0.0, LONGEST_TICK_SECONDS));
+    }
+
+    /// The answer by what was taken in.
+    pub fn answer(&self, state: &State, seen: &Observation) -> Chain {
         let belief = state.belief.unwrap_or_else(|| Belief::from_history(seen.answer_rate));
         let allowance = state.budget.allowance(self.goal, self.cap);
-        let raw = self.greatest_within(state, belief.upper(), allowance, seen.limits);
-        let mut chain = Chain::new(raw);
+        let mut chain = if seen.attempts == 0 {
+            Chain::new(seen.dial_rate)
+        } else {
+            let greatest = self.greatest_within(state, belief.upper(), [self.cap, allowance], seen.limits);
+            let mut chain = Chain::new(greatest[0]);
+            chain.at_most(Limit::Budget, greatest[1]);
+            chain
+        };
+        let brake = if state.budget.is_spent(self.cap) { seen.limits.min } else { f64::INFINITY };
+        chain.at_most(Limit::Brake, brake);
         chain.at_most(Limit::Slew, RISE * seen.dial_rate.max(seen.limits.min));
-        if state.budget.is_spent(self.cap) {
-            chain.at_most(Limit::Brake, seen.limits.min);
-        }
         chain
     }
 
-    /// The largest rate on the grid before the first at which more than `allowance` of the
-    /// answers would find nobody.
-    fn greatest_within(&self, state: &State, answer_rate: f64, allowance: f64, limits: Limits) -> f64 {
+    fn on_platforms_clock(&self, at: Timestamp) -> i64 {
+        (at.as_millis() as f64 * self.time_scale) as i64
+    }
+
+    /// The largest rate on the grid before the first at which more than each allowance of the
+    /// answers would find nobody; the greater allowance comes first.
+    fn greatest_within(
+        &self,
+        state: &State,
+        answer_rate: f64,
+        allowances: [f64; 2],
+        limits: Limits,
+    ) -> [f64; 2] {
         let free = state.coming_free(self.handle_seconds);
         let mut seen: ArrayVec<(u32, f64), POLLS> = ArrayVec::new();
         for (_, idle, _) in state.polls.iter().filter(|poll| poll.1 > 0) {
@@ -121,36 +155,40 @@ impl Pacing {
             }
             if answered > 0.0 { lost / answered } else { 0.0 }
         };
-        let steps = ((limits.max - limits.min) / GRID + 1e-9).floor().max(0.0) as u32;
-        let rates = (0..=steps).map(|step| limits.min + f64::from(step) * GRID);
-        let mut within = rates.take_while(|rate| lost(*rate) <= allowance);
-        let mut greatest = limits.min;
-        for rate in within.by_ref() {
-            greatest = rate;
-        }
+        let steps = ((limits.max - limits.min) / GRID + 1e-9).floor().clamp(0.0, MOST_STEPS) as u32;
+        let rates = (1..=steps).map(|step| limits.min + f64::from(step) * GRID);
         // The last piece of the way is shorter than a step of the grid.
-        let at_top = greatest + GRID > limits.max && lost(limits.max) <= allowance;
-        if at_top { limits.max } else { greatest }
+        let rates = rates.chain((limits.max > limits.min).then_some(limits.max));
+        let mut greatest = [limits.min; 2];
+        let at_least = lost(limits.min);
+        let mut within = allowances.map(|allowance| at_least <= allowance);
+        for rate in rates {
+            let lost = lost(rate);
+            for (nth, allowance) in allowances.into_iter().enumerate() {
+                within[nth] &= lost <= allowance;
+                if within[nth] {
+                    greatest[nth] = rate;
+                }
+            }
+            if !within[0] {
+                break;
+            }
+        }
+        greatest
     }
 }
 
 impl State {
-    fn seconds_to(&self, at: Timestamp) -> f64 {
-        let passed = self.at.map_or(0.0, |before| at.millis_since(before) as f64 / 1_000.0);
-        passed.clamp(0.0, LONGEST_TICK_SECONDS)
-    }
-
-    fn take_in(&mut self, rule: &Pacing, seen: &Observation, seconds: f64) {
-        self.at = Some(seen.at);
+    fn take_in(&mut self, rule: &Pacing, seen: &Observation, at: i64, seconds: f64) {
         let belief = self.belief.get_or_insert_with(|| Belief::from_history(seen.answer_rate));
         belief.feed(seconds, seen.answers, seen.attempts);
         let offset = i64::from(rule.day_offset_minutes) * 60_000;
-        self.budget.feed(seen.at, offset, seconds, seen.answers, seen.abandoned);
-        self.polls.retain(|poll| seen.at.millis_since(poll.0) < POLLS_MS);
+        self.budget.feed(at, offset, seconds, seen.answers, seen.abandoned);
+        self.polls.retain(|poll| at - poll.0 < POLLS_MS);
         if self.polls.is_full() {
             self.polls.remove(0);
         }
-        self.polls.push((seen.at, seen.agents_idle, seen.agents_busy));
+        self.polls.push((at, seen.agents_idle, seen.agents_busy));
         let kept = (-seconds / HANDLE_HALF_LIFE).exp2();
         let delivered = seen.answers.saturating_sub(seen.abandoned) as f64;
         self.handled = (
@@ -213,6 +251,40 @@ mod tests {
     }
 
     #[test]
+    fn without_a_call_placed_the_rate_stays_unless_too_much_was_lost() {
+        let mut state = State::default();
+        let risen = *rates(&mut state, 0..30, 0).last().unwrap();
+        let chain = Pacing::default().decide(&mut state, &seen(30, 0, 0, 0, 0, risen));
+        assert_eq!((chain.raw, chain.value(), chain.bound), (risen, risen, None));
+        let chain = Pacing::default().decide(&mut state, &seen(31, 0, 9, 9, 0, risen));
+        assert_eq!((chain.value(), chain.bound), (1.0, Some(Limit::Brake)));
+    }
+
+    #[test]
+    fn what_is_left_of_the_budget_comes_after_the_rules_answer() {
+        let mut state = State::default();
+        // 2 % lost: at the goal, under the cap.
+        for tick in 0..200 {
+            Pacing::default().decide(&mut state, &seen(tick, 20, 5, u64::from(tick % 10 == 0), 5, 2.0));
+        }
+        let chain = Pacing::default().decide(&mut state, &seen(200, 20, 5, 0, 5, 2.75));
+        assert_eq!(chain.bound, Some(Limit::Budget), "{chain:?}");
+        assert!(chain.value() < chain.raw && chain.value() > 1.0, "{chain:?}");
+    }
+
+    #[test]
+    fn a_simulator_that_runs_faster_is_judged_by_its_own_clock() {
+        let fast = Pacing { time_scale: 30.0, ..Pacing::default() };
+        let (mut one, mut other) = (State::default(), State::default());
+        for tick in 0..100 {
+            let seen = seen(tick, 20, 5, u64::from(tick % 40 == 0), 3, 2.0);
+            let sooner = Timestamp::from_millis(seen.at.as_millis() / 30);
+            let quick = Observation { at: sooner, ..seen };
+            assert_eq!(Pacing::default().decide(&mut one, &seen), fast.decide(&mut other, &quick), "{tick}");
+        }
+    }
+
+    #[test]
     fn fewer_idle_agents_are_dialled_for_more_carefully() {
         let rate_with = |idle: u32, busy: u32, answers: u64| {
             let mut state = State::default();
@@ -253,7 +325,8 @@ mod tests {
                 let limits = Limits { min, max: min + width };
                 let seen = Observation { agents_busy: busy, limits, ..seen(tick, attempts, answers, abandoned, idle, rate) };
                 let chain = Pacing::default().decide(&mut state, &seen);
-                prop_assert!(chain.raw >= min && chain.raw <= min + width + 1e-9, "{chain:?}");
+                let held = attempts == 0 && chain.raw == rate;
+                prop_assert!(held || (chain.raw >= min && chain.raw <= min + width + 1e-9), "{chain:?}");
                 prop_assert!(chain.value().is_finite() && chain.value() >= 0.0, "{chain:?}");
             }
         }

@@ -1,0 +1,111 @@
+//! What the dialing stage looks up beside its records, from tables that every instance holds whole.
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+use crate::kafka::global_table::GlobalTable;
+use crate::kafka::settings::KafkaSettings;
+use crate::model::Timestamp;
+use crate::model::lag::{LagEvaluation, LagStatus};
+use crate::model::settings::{DIAL, DIAL_CAMPAIGN, DialSettings, Setting};
+use crate::stages::dialing::{InForce, Lookup};
+use crate::stages::{dialing, windowing};
+use crate::topics;
+
+/// Settings and consumer groups known at most.
+const ENTRIES_LIMIT: usize = 100_000;
+
+/// Settings, and how the groups are that statistics pass on their way to a decision.
+#[derive(Clone, Debug)]
+pub struct DialTables {
+    settings: GlobalTable<Setting<'static>>,
+    lag: GlobalTable<LagEvaluation>,
+    groups: [String; 2],
+}
+
+impl DialTables {
+    /// Starts reading. Registers `dialing.settings` and `dialing.lag` with `health`.
+    pub fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+        let part = |name: &str| health.part(&format!("dialing.{name}"));
+        Self {
+            settings: GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part("settings"), shutdown),
+            lag: GlobalTable::open(kafka, &topics::LAG_STATUS, ENTRIES_LIMIT, part("lag"), shutdown),
+            groups: [&windowing::DECLARATION, &dialing::DECLARATION].map(|stage| kafka.group(stage.name)),
+        }
+    }
+
+    /// Waits until both are read. `false` when the shutdown came first.
+    pub async fn caught_up(&self) -> bool {
+        self.settings.caught_up().await && self.lag.caught_up().await
+    }
+}
+
+impl Lookup for DialTables {
+    fn settings(&self, campaign_id: &str) -> InForce {
+        let own = self.settings.get(&format!("{DIAL_CAMPAIGN}{campaign_id}"));
+        let general = self.settings.get(DIAL);
+        in_force([own.as_deref(), general.as_deref()])
+    }
+
+    fn lagging(&self, at: Timestamp) -> Vec<String> {
+        let lag = self.groups.iter().filter_map(|group| self.lag.get(group));
+        lag.filter(|lag| is_in_error(lag, at)).map(|lag| lag.consumer_group.clone()).collect()
+    }
+}
+
+/// What holds for a campaign: its own setting over that of all campaigns. One that cannot be read
+/// counts as not set; it cannot be made.
+pub fn in_force(own_and_general: [Option<&Setting<'_>>; 2]) -> InForce {
+    let read = |setting: &Setting<'_>| match &setting.value {
+        Value::Null => None,
+        value => serde_json::from_value::<DialSettings>(value.clone()).ok(),
+    };
+    let [own, general] = own_and_general.map(|setting| setting.and_then(read).unwrap_or_default());
+    let revisions = own_and_general.into_iter().flatten().map(|setting| setting.revision);
+    InForce { revision: revisions.max().unwrap_or(0), settings: own.or(general) }
+}
+
+/// Whether a group is in `ERROR` or worse, by a poll that still counts.
+fn is_in_error(lag: &LagEvaluation, at: Timestamp) -> bool {
+    lag.status <= LagStatus::Error && at <= lag.valid_until
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn setting(revision: u64, value: Value) -> Setting<'static> {
+        Setting { scope: "dial".into(), value, revision, who: "w".into(), when: Timestamp::from_millis(0) }
+    }
+
+    #[test]
+    fn a_campaigns_own_setting_stands_before_that_of_all() {
+        let general = setting(7, json!({"goal": 0.01, "cap": 0.02}));
+        let own = setting(3, json!({"cap": 0.025}));
+        let both = in_force([Some(&own), Some(&general)]);
+        assert_eq!((both.revision, both.settings.goal, both.settings.cap), (7, Some(0.01), Some(0.025)));
+        assert_eq!(in_force([None, None]), InForce::default());
+        let withdrawn = in_force([Some(&setting(9, Value::Null)), None]);
+        assert_eq!(withdrawn, InForce { revision: 9, ..InForce::default() });
+    }
+
+    #[test]
+    fn a_group_holds_the_rates_while_a_poll_says_that_it_is_in_error() {
+        let text =
+            std::fs::read_dir("schemas/examples/trunkline.lag-status.v1").unwrap().next().unwrap().unwrap();
+        let lag: LagEvaluation = serde_json::from_slice(&std::fs::read(text.path()).unwrap()).unwrap();
+        let at = lag.valid_until;
+        for (status, expected) in [
+            (LagStatus::DataLoss, true),
+            (LagStatus::Error, true),
+            (LagStatus::Warning, false),
+            (LagStatus::Unknown, false),
+        ] {
+            let lag = LagEvaluation { status, ..lag.clone() };
+            assert_eq!(is_in_error(&lag, at), expected, "{status:?}");
+            assert!(!is_in_error(&lag, at.plus(std::time::Duration::from_millis(1))));
+        }
+    }
+}
