@@ -6,14 +6,14 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libssl-dev zlib1g-dev pkg-config \
     && rm -rf /var/lib/apt/lists/*
 COPY . .
-RUN cargo build --release --locked
+RUN cargo build --profile dist --locked
 
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --user-group --no-create-home --shell /usr/sbin/nologin trunkline
-COPY --from=build /source/target/release/trunkline /usr/local/bin/trunkline
+COPY --from=build /source/target/dist/trunkline /usr/local/bin/trunkline
 USER trunkline
 # HTTP: console, events, routing, metrics. Needs http.api_keys as soon as it listens beyond loopback.
 EXPOSE 8080

@@ -29,9 +29,9 @@ test: ## all tests, against a Kafka and a Postgres of their own; options in TEST
 	cargo test --locked --no-run $(TEST_ARGS)
 	@exec $(SERVICES) fresh test -- $(IN_SERVICES) cargo test --locked $(TEST_ARGS)
 
-build: ## the release binary, target/release/trunkline
+build: ## the binary as it is shipped, target/dist/trunkline
 	@scripts/setup.sh build
-	cargo build --release --locked
+	cargo build --profile dist --locked
 
 bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_ARGS
 	@scripts/setup.sh all

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod postgres;
+pub mod role;
 pub mod routing;
 pub mod runtime;
 pub mod sinks;

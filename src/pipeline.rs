@@ -15,7 +15,8 @@ use serde::de::{Deserialize, DeserializeOwned};
 
 use crate::model::Timestamp;
 use crate::model::decision::Position;
-use crate::topics::Topic;
+use crate::role::{Kind, Role};
+use crate::topics::{self, Topic};
 
 pub use outputs::{Destination, Output, Outputs};
 pub use partition::{Change, Moment, PartitionStage, PartitionState, UnreadableState, latest_possible};
@@ -100,6 +101,38 @@ pub struct Declaration {
     pub state_version: u32,
     /// How far behind the partition's watermark a fact may be; older ones are late.
     pub lateness: Duration,
+}
+
+/// Where the runtime puts what a stage cannot apply.
+static SETS_ASIDE: &[&Topic] = &[&topics::LATE_EVENTS, &topics::DEAD_LETTERS];
+
+impl Declaration {
+    /// The role that runs the stage. What cannot be applied the runtime sets aside, whatever the
+    /// stage.
+    pub const fn role(&'static self) -> Role {
+        Role {
+            name: self.name,
+            kind: Kind::Stage,
+            description: self.description,
+            reads: std::slice::from_ref(&self.input),
+            writes: self.outputs,
+            sets_aside: SETS_ASIDE,
+            keeps: std::slice::from_ref(&self.changelog),
+            outside: &[],
+        }
+    }
+
+    /// Asserts that its outputs name the topic.
+    ///
+    /// # Panics
+    /// In debug builds, when they do not.
+    pub fn assert_sends(&self, topic: &Topic) {
+        debug_assert!(
+            self.outputs.iter().any(|declared| *declared == topic),
+            "stage {} sends to {topic:?}, which its declaration does not name",
+            self.name
+        );
+    }
 }
 
 /// Where and when a record was met.

@@ -47,8 +47,7 @@ impl Running {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let health = Health::default();
         let settings = Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..settings };
-        let console =
-            Console::bind(settings, database, health.clone(), metrics(), None).await.expect("listens");
+        let console = Console::bind(settings, database, health.clone(), metrics(), None).expect("listens");
         let (address, shutdown) = (console.address(), CancellationToken::new());
         let console = change(console, &shutdown);
         let served = tokio::spawn(console.serve(shutdown.clone()));

@@ -55,7 +55,7 @@ impl Running {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let console = Settings { listen, events: limits, ..Settings::default() };
         let console = Console::bind(console, no_database(), health.clone(), metrics(), Some(edge.clone()));
-        let console = console.await.expect("listens");
+        let console = console.expect("listens");
         let address = console.address();
         tokio::spawn(edge.run(shutdown.clone()));
         tokio::spawn(console.serve(shutdown.clone()));

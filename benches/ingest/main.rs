@@ -126,7 +126,7 @@ fn serve() {
         let metrics = Metrics::install().expect("the first");
         let settings = Settings { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Settings::default() };
         let console = Console::bind(settings, database, health, metrics, Some(edge as Arc<dyn EventIntake>));
-        let console = console.await.expect("listens");
+        let console = console.expect("listens");
         println!("{}", console.address());
         tokio::spawn(console.serve(shutdown));
         let begun = Usage::now();

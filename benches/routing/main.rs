@@ -196,7 +196,7 @@ async fn serve(part: &str) {
         }
     };
     let settings = Settings { listen: ([127, 0, 0, 1], 0).into(), ..Settings::default() };
-    let console = Console::bind(settings, database, health, metrics, None).await.expect("listens");
+    let console = Console::bind(settings, database, health, metrics, None).expect("listens");
     println!("{}", console.address());
     console.with_routing(routing).serve(shutdown).await;
 }

@@ -24,6 +24,7 @@
 //! | `POST /simulator/flows/{id}/publish` `{errorRate, version?, description?, afterSeconds?}` | publishes a new version, active at once or after so many simulated seconds |
 //! | `PUT /simulator/flows/{id}/versions/{version}` `{errorRate?, status?}` | how bad a version is; `published`, `archived` or `deleted` for one that is not active |
 //! | `PUT /simulator/unwell` `{endpoints: [measures, versions, deployments], aboveErrorRate, status}` or `null` | these endpoints fail while an active version's error rate is above the limit |
+//! | `GET\|PUT /simulator/platform` `{stale}` | manners of Genesys Cloud's own interface: see `platform/state.rs` |
 //! | `GET /simulator/queues` | queues and who is available |
 //! | `PUT /simulator/queues/{id}` `{availabilityPercentage}` | sets it, 0–100; null lets it change by itself again |
 //! | `POST /simulator/decisions` `{to: [address], key?, configurationIds, ratePerSecond, repeatShare, concurrency, timeoutMs, limit?}` | starts asking a decision service; forgets the answers of the last load |
@@ -38,6 +39,7 @@ mod conversations;
 mod decisions;
 mod events;
 mod flows;
+mod platform;
 mod queues;
 
 use std::sync::Arc;
@@ -93,6 +95,7 @@ pub fn router() -> Router<Arc<Shared>> {
         .merge(conversations::router())
         .merge(events::router())
         .merge(flows::router())
+        .merge(platform::router())
         .merge(queues::router())
         .merge(decisions::router())
         .merge(consumer_groups::router())

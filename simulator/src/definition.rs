@@ -1,9 +1,11 @@
-//! A campaign as its owners see it: a JSON document with an entity tag.
+//! A campaign as its owners see it: a JSON document with an entity tag, and what only Genesys
+//! Cloud's own interface shows of it (`platform/campaign_document.rs`).
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::platform;
 use crate::reply::Refusal;
 use crate::scenario::{CampaignScenario, MAX_DIAL_RATE};
 
@@ -32,6 +34,8 @@ impl Rates {
 #[derive(Clone, Debug)]
 pub struct Definition {
     document: Map<String, Value>,
+    /// Members that only Genesys Cloud's own interface has.
+    outbound: Map<String, Value>,
     id: String,
     seed: u64,
     revision: u64,
@@ -64,11 +68,41 @@ impl Definition {
             "selfUri": format!("/api/v2/campaigns/{}", scenario.id),
         });
         let Value::Object(document) = document else { unreachable!("the literal above is an object") };
-        Self { document, id: scenario.id.clone(), seed, revision: 1, rates }
+        let outbound = platform::initial_campaign(scenario);
+        Self { document, outbound, id: scenario.id.clone(), seed, revision: 1, rates }
     }
 
     pub fn document(&self) -> &Map<String, Value> {
         &self.document
+    }
+
+    /// Members that only Genesys Cloud's own interface has.
+    pub fn outbound(&self) -> &Map<String, Value> {
+        &self.outbound
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Raised by every change, as the entity tag is changed by it.
+    pub fn version(&self) -> u64 {
+        self.revision
+    }
+
+    /// `on`, `stopping`, `off`, `complete` …
+    pub fn status(&self) -> &str {
+        self.document.get("campaignStatus").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Lines per idle agent the dialer works with: none unless the campaign is on.
+    pub fn dialed_rate(&self) -> f64 {
+        if self.status() == "on" { self.rates.in_force() } else { 0.0 }
+    }
+
+    /// The last line of a campaign that stops has ended. No change anybody made.
+    pub fn settle_off(&mut self) {
+        self.document.insert("campaignStatus".into(), json!("off"));
     }
 
     pub fn name(&self) -> &str {
@@ -121,7 +155,28 @@ impl Definition {
     /// # Errors
     /// 400 when it is no object, or a rate no number from 0 to 100.
     pub fn overrule(&mut self, partial: &Value, modified_at: &str) -> Result<(), Refusal> {
-        let (document, rates) = self.merged(partial)?;
+        let (partial, outbound) = platform::split_change(partial, &self.document);
+        let (document, rates) = self.merged(&partial)?;
+        self.outbound.extend(outbound);
+        self.keep(document, rates, modified_at);
+        Ok(())
+    }
+
+    /// Puts all that Genesys Cloud's own interface writes in place. Limits that only the other
+    /// dialect has make room for the rate.
+    ///
+    /// # Errors
+    /// 400 when there is too much of it.
+    pub fn replace(&mut self, replacement: Replacement, modified_at: &str) -> Result<(), Refusal> {
+        let Replacement { mut document, outbound, predicted } = replacement;
+        let rates =
+            Rates { predicted, min: self.rates.min.min(predicted), max: self.rates.max.max(predicted) };
+        document["dialerSettings"]["predictedDialRate"] = json!(rates.predicted);
+        document["dialerSettings"]["minDialRate"] = json!(rates.min);
+        document["dialerSettings"]["maxDialRate"] = json!(rates.max);
+        check_size(&outbound)?;
+        check_size(&document)?;
+        self.outbound = outbound;
         self.keep(document, rates, modified_at);
         Ok(())
     }
@@ -148,10 +203,7 @@ impl Definition {
             min: rate("minDialRate")?,
             max: rate("maxDialRate")?,
         };
-        let bytes = serde_json::to_vec(&document).map_or(usize::MAX, |text| text.len());
-        if bytes > MAX_DOCUMENT_BYTES {
-            return Err(invalid(format!("a campaign may have {MAX_DOCUMENT_BYTES} bytes")));
-        }
+        check_size(&document)?;
         Ok((document, rates))
     }
 
@@ -161,6 +213,34 @@ impl Definition {
         self.rates = rates;
         self.revision += 1;
     }
+}
+
+/// What Genesys Cloud's own interface makes of a campaign.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    pub document: Map<String, Value>,
+    pub outbound: Map<String, Value>,
+    /// Lines per idle agent.
+    pub predicted: f64,
+}
+
+impl Replacement {
+    /// Everything as it is.
+    pub fn of(definition: &Definition) -> Self {
+        Self {
+            document: definition.document.clone(),
+            outbound: definition.outbound.clone(),
+            predicted: definition.rates.predicted,
+        }
+    }
+}
+
+fn check_size(document: &Map<String, Value>) -> Result<(), Refusal> {
+    let bytes = serde_json::to_vec(document).map_or(usize::MAX, |text| text.len());
+    if bytes <= MAX_DOCUMENT_BYTES {
+        return Ok(());
+    }
+    Err(invalid(format!("a campaign may have {MAX_DOCUMENT_BYTES} bytes")))
 }
 
 fn invalid(message: String) -> Refusal {

@@ -8,11 +8,12 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use uuid::Uuid;
 
 use crate::budget::Standing;
+use crate::dialect::{Call, Dialect, campaign_in};
 use crate::faults::{Fault, Plan};
+use crate::input::text_of;
 use crate::journal::{Effect, Entry, Origin, body_text};
 use crate::organization::{Moment, Organization};
-use crate::reply::{Refusal, Reply, refusal_for_status};
-use crate::seed::{self, Call, text_of};
+use crate::reply::{Limit, Refusal, Reply, refusal_for_status};
 use crate::time::Timestamp;
 use crate::tokens::TokenProblem;
 
@@ -96,7 +97,7 @@ impl Organization {
         let bearer = text_of(&received.headers, header::AUTHORIZATION);
         let client = self.tokens.authenticate(bearer, moment.elapsed).ok().map(|client| client.id.clone());
         let standing = client.as_ref().map(|client| self.budgets.count(client, moment.elapsed));
-        let campaign = seed::campaign_in(&received.path);
+        let campaign = campaign_in(&received.path);
         let plan = match standing {
             Some(standing) if standing.exceeded() => Plan::default(),
             _ => self.faults.plan(received.method.as_str(), &received.path, campaign),
@@ -120,7 +121,8 @@ impl Organization {
                 Err(refusal) => (refusal.reply(&context_id), None),
             },
         };
-        let (reply, transport) = distort(reply, admission.plan.fault.as_ref(), &context_id, moment);
+        let (reply, transport) =
+            distort(reply, admission.plan.fault.as_ref(), (self.dialect, &context_id), moment);
         let reply = with_standing(reply, admission.standing).with_header(CORRELATION_ID, &context_id);
         let delay = admission.plan.delay_after;
         self.log(received, admission, &reply, transport, effect, moment);
@@ -133,31 +135,25 @@ impl Organization {
         span: Span,
         moment: Moment,
     ) -> Result<(Reply, Option<Effect>), Refusal> {
-        let found = Call::find(&received.method, &received.path);
-        let at_login = received.origin == Origin::Login;
-        if at_login && !matches!(found, Ok(Call::Token)) {
+        let found = Call::find(self.dialect, received);
+        let is_token = found.as_ref().is_ok_and(Call::is_token);
+        if received.origin == Origin::Login && !is_token {
             return Err(found.err().unwrap_or_else(|| refusal_for_status(StatusCode::NOT_FOUND)));
         }
-        if !matches!(found, Ok(Call::Token)) {
+        let mut client_id = String::new();
+        if !is_token {
             let bearer = text_of(&received.headers, header::AUTHORIZATION);
             let client = self.tokens.authenticate(bearer, moment.elapsed).map_err(refuse_token)?;
-            let needed = found.as_ref().map_or(&[][..], Call::scopes);
-            if let Some(scope) = needed.iter().find(|scope| !client.scopes.contains(**scope)) {
-                let message =
-                    format!("Unable to perform the requested action. You must be granted the scope {scope}.");
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "missing.permissions", message));
-            }
+            found.as_ref().map_or(Ok(()), |call| call.check_client(client))?;
+            client_id.clone_from(&client.id);
         }
-        seed::perform(&found?, self, received, span, moment)
+        found?.perform(self, (received, &client_id), span, moment)
     }
 
     fn over_budget(&self, standing: Standing, context_id: &str, moment: Moment) -> Reply {
         let seconds = standing.left.as_secs_f64();
-        let message = format!(
-            "Rate limit exceeded the maximum. Retry the request in [{}] seconds",
-            standing.reset_seconds()
-        );
-        let reply = too_many_requests(&message, standing.allowed, context_id);
+        let wait = standing.reset_seconds();
+        let reply = too_many_requests(self.dialect, wait, standing.allowed, "platform.api").reply(context_id);
         match self.manners.budget_retry_after.text(seconds, moment.wall.as_millis()) {
             Some(text) => reply.with_header(header::RETRY_AFTER, &text),
             None => reply,
@@ -209,16 +205,16 @@ fn refuse_token(problem: TokenProblem) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, code, message)
 }
 
-fn too_many_requests(message: &str, allowed: u32, context_id: &str) -> Reply {
-    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too.many.requests", message);
-    let mut reply = refusal.reply(context_id);
-    if let Some(Ok(mut body)) = reply.body.as_deref().map(serde_json::from_slice::<serde_json::Value>) {
-        body["limit"] = serde_json::json!({
-            "key": "token.rate.per.minute", "namespace": "platform.api", "value": allowed,
-        });
-        reply.body = Some(body.to_string().into_bytes());
-    }
-    reply
+fn too_many_requests(dialect: Dialect, wait_seconds: u64, allowed: u32, namespace: &str) -> Refusal {
+    let template = "Rate limit exceeded the maximum. Retry the request in [{retryAfter}] seconds";
+    let wait = wait_seconds.to_string();
+    let (status, code) = (StatusCode::TOO_MANY_REQUESTS, "too.many.requests");
+    let worded = Refusal::worded(status, code, template, &[("retryAfter", &wait)]);
+    let (refusal, key) = match dialect {
+        Dialect::Seed => (Refusal::new(status, code, worded.message), "token.rate.per.minute"),
+        Dialect::Platform | Dialect::Both => (worded, "client.credentials.token.rate.per.minute"),
+    };
+    Refusal { limit: Some(Limit { key, namespace: namespace.to_owned(), value: allowed }), ..refusal }
 }
 
 fn with_standing(reply: Reply, standing: Option<Standing>) -> Reply {
@@ -230,12 +226,21 @@ fn with_standing(reply: Reply, standing: Option<Standing>) -> Reply {
 }
 
 /// What the fault makes of the reply.
-fn distort(reply: Reply, fault: Option<&Fault>, context_id: &str, moment: Moment) -> (Reply, Transport) {
+fn distort(
+    reply: Reply,
+    fault: Option<&Fault>,
+    (dialect, context_id): (Dialect, &str),
+    moment: Moment,
+) -> (Reply, Transport) {
     let Some(fault) = fault else { return (reply, Transport::Whole) };
     match fault {
-        Fault::Status { code, retry_after, seconds, .. } => {
+        Fault::Status { code, retry_after, seconds, namespace, .. } => {
             let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let refused = refusal_for_status(status).reply(context_id);
+            let refused = match namespace {
+                Some(namespace) => too_many_requests(dialect, seconds.ceil() as u64, 0, namespace),
+                None => refusal_for_status(status),
+            };
+            let refused = refused.reply(context_id);
             let reply = match retry_after.text(*seconds, moment.wall.as_millis()) {
                 Some(text) => refused.with_header(header::RETRY_AFTER, &text),
                 None => refused,

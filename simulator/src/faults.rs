@@ -56,6 +56,9 @@ pub enum Fault {
         seconds: f64,
         #[serde(default)]
         after_effect: bool,
+        /// With 429: which family of calls is throttled, as `limit.namespace` tells it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
     },
     /// The reply comes later; the effect does too unless `afterEffect`.
     Delay {
@@ -146,6 +149,9 @@ impl Fault {
 
     fn problem(&self) -> Option<String> {
         match self {
+            Self::Status { code, namespace: Some(_), .. } if *code != 429 => {
+                Some("status: namespace goes with code 429 alone".into())
+            }
             Self::Status { code, seconds, .. } => {
                 let allowed = (200..=599).contains(code) && (0.0..=86_400.0).contains(seconds);
                 (!allowed).then(|| format!("status: code {code} must be 200–599, seconds {seconds} 0–86400"))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::time::Timestamp;
 
 /// Bytes of a request body the log keeps: a details query of 50 conversations is whole.
-pub const MAX_BODY_BYTES: usize = 4_096;
+pub const MAX_BODY_BYTES: usize = 8_192;
 
 /// Who asked for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +54,9 @@ pub struct CampaignChange {
     pub new_rate: Option<f64>,
     pub old_etag: String,
     pub new_etag: Option<String>,
+    /// As Genesys Cloud's own interface counts changes.
+    pub old_version: u64,
+    pub new_version: Option<u64>,
 }
 
 /// Another version of a flow has become the active one, or the same once more.
@@ -94,7 +97,7 @@ pub struct Entry {
     /// With the query.
     pub path: String,
     pub if_match: Option<String>,
-    /// The first 4 KiB as text; absent for the token endpoint, whose bodies hold secrets.
+    /// The first 8 KiB as text; absent for the token endpoint, whose bodies hold secrets.
     pub body: Option<String>,
     /// Absent where the connection was closed instead.
     pub status: Option<u16>,

@@ -5,7 +5,7 @@
 //! ```text
 //! scenario ─▶ world ─▶ dialer ─▶ floor (agents), contacts (answers)      pure, seconds
 //!         └▶ flows, traffic (interactions) ─▶ chronicle ─▶ conversations, events (posted)
-//! listeners ─▶ exchange ─▶ budget, faults, tokens ─▶ seed (dialect) ─▶ definition, world
+//! listeners ─▶ exchange ─▶ budget, faults, tokens ─▶ dialect: seed, platform ─▶ definition, world
 //!           └▶ control (/simulator/…)                               └▶ journal
 //! ```
 //! Beside the platform's paths the API listener serves, without a token, the routes of
@@ -21,15 +21,18 @@ mod conversations;
 mod decisions;
 mod definition;
 mod details;
+mod dialect;
 mod dialer;
 mod events;
 mod exchange;
 mod faults;
 mod floor;
 mod flows;
+mod input;
 mod journal;
 mod measures;
 mod organization;
+mod platform;
 mod publishes;
 mod queues;
 mod reply;
@@ -44,6 +47,7 @@ mod traffic;
 mod transport;
 mod world;
 
+pub use dialect::Dialect;
 pub use dialer::{CallCounts, Dialer, Snapshot};
 pub use events::EventSettings;
 pub use faults::{Fault, FaultRule, Match, RetryAfter};

@@ -2,7 +2,7 @@
 //!
 //! No clock of its own: every call is told the moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -16,11 +16,13 @@ use crate::consumer_groups::ConsumerGroups;
 use crate::conversations::Conversations;
 use crate::definition::Definition;
 use crate::details::Details;
+use crate::dialect::Dialect;
 use crate::dialer::Snapshot;
 use crate::events::Emitter;
 use crate::faults::{Faults, RetryAfter};
 use crate::flows::Flows;
 use crate::journal::{CampaignChange, Effect, Entry, Journal, Origin, body_text};
+use crate::platform;
 use crate::queues::{QueueOverview, Queues};
 use crate::reply::Refusal;
 use crate::time::Timestamp;
@@ -60,7 +62,11 @@ pub struct Organization {
     pub(crate) queues: Queues,
     pub(crate) consumer_groups: ConsumerGroups,
     pub(crate) traffic: Traffic,
-    pub(crate) events: Emitter,
+    pub(super) events: Emitter,
+    pub(crate) dialect: Dialect,
+    pub(crate) platform: platform::State,
+    /// Campaigns that are off once their last line has ended.
+    stopping: BTreeSet<String>,
     /// Simulated seconds per real second.
     pub(crate) speed: f64,
     rival: Rival,
@@ -107,6 +113,8 @@ pub struct CampaignOverview {
     pub max_dial_rate: f64,
     /// Abandoned ÷ (abandoned + delivered) since the world began.
     pub abandonment: f64,
+    /// The same by the organisation's setting of what abandoned calls are measured against.
+    pub compliance_abandon_rate: f64,
     #[serde(flatten)]
     pub snapshot: Snapshot,
 }
@@ -114,13 +122,14 @@ pub struct CampaignOverview {
 impl Organization {
     pub fn new(settings: &Settings, created_at: Timestamp) -> Self {
         let date_created = created_at.to_string();
-        let definitions =
-            settings.scenario.campaigns.iter().map(|campaign| {
-                (campaign.id.clone(), Definition::new(campaign, settings.seed, &date_created))
-            });
+        let scenario = platform::fit_scenario(settings.dialect, settings.scenario.clone());
+        let definitions = scenario
+            .campaigns
+            .iter()
+            .map(|campaign| (campaign.id.clone(), Definition::new(campaign, settings.seed, &date_created)));
         let allowance = Allowance { requests: settings.requests_per_window, window: settings.budget_window };
         Self {
-            world: World::new(&settings.scenario, settings.seed),
+            world: World::new(&scenario, settings.seed),
             definitions: definitions.collect(),
             tokens: Tokens::new(settings.clients.clone(), settings.token_lifetime),
             budgets: Budgets::new(allowance),
@@ -139,6 +148,9 @@ impl Organization {
             consumer_groups: ConsumerGroups::new(&settings.scenario, settings.seed),
             traffic: Traffic::new(settings.seed),
             events: Emitter::new(settings.seed, settings.events.clone()),
+            dialect: settings.dialect,
+            platform: platform::State::new(created_at),
+            stopping: BTreeSet::new(),
             speed: settings.speed,
             rival: Rival {
                 every_seconds: settings.rival_every_seconds,
@@ -152,6 +164,7 @@ impl Organization {
         for later in (0..seconds).rev() {
             self.world.step();
             self.queues.step();
+            self.settle_stopping();
             let ended_at = moment.wall.minus(self.real(later * 1_000));
             self.record_second(ended_at, moment);
             self.publish_due(Moment { wall: ended_at, ..moment });
@@ -198,21 +211,53 @@ impl Organization {
         origin: Origin,
         moment: Moment,
     ) -> Result<CampaignChange, Refusal> {
+        let modified_at = moment.wall.to_string();
+        let effect = self.change_campaign(id, |definition| definition.overrule(change, &modified_at))?;
+        let (path, body) = (campaign_path(id), body_text(change.to_string().as_bytes()));
+        self.note(origin, "PUT", path, body, Effect::Campaign(effect.clone()), moment);
+        Ok(effect)
+    }
+
+    /// Lets a campaign be changed and the dialer work with what comes out.
+    ///
+    /// # Errors
+    /// 404, or what the change says.
+    pub fn change_campaign(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut Definition) -> Result<(), Refusal>,
+    ) -> Result<CampaignChange, Refusal> {
         let definition = self.definitions.get_mut(id).ok_or_else(|| unknown_campaign(id))?;
         let (old_rate, old_etag) = (definition.rates().predicted, definition.etag());
-        definition.overrule(change, &moment.wall.to_string())?;
+        let old_version = definition.version();
+        change(definition)?;
         let effect = CampaignChange {
             campaign_id: id.to_owned(),
             old_rate,
             new_rate: Some(definition.rates().predicted),
             old_etag,
             new_etag: Some(definition.etag()),
+            old_version,
+            new_version: Some(definition.version()),
         };
-        let in_force = definition.rates().in_force();
-        self.world.set_dial_rate(id, in_force);
-        let (path, body) = (campaign_path(id), body_text(change.to_string().as_bytes()));
-        self.note(origin, "PUT", path, body, Effect::Campaign(effect.clone()), moment);
+        if definition.status() == "stopping" {
+            self.stopping.insert(id.to_owned());
+        }
+        self.world.set_dial_rate(id, definition.dialed_rate());
         Ok(effect)
+    }
+
+    fn settle_stopping(&mut self) {
+        let (world, definitions) = (&self.world, &mut self.definitions);
+        self.stopping.retain(|id| {
+            if world.snapshot(id).is_some_and(|snapshot| snapshot.ringing > 0) {
+                return true;
+            }
+            if let Some(definition) = definitions.get_mut(id).filter(|it| it.status() == "stopping") {
+                definition.settle_off();
+            }
+            false
+        });
     }
 
     /// Deletes a campaign; requests for it find nothing from now on.
@@ -228,6 +273,8 @@ impl Organization {
             new_rate: None,
             old_etag: definition.etag(),
             new_etag: None,
+            old_version: definition.version(),
+            new_version: None,
         };
         let path = campaign_path(id);
         self.note(Origin::Control, "DELETE", path, None, Effect::Campaign(effect.clone()), moment);
@@ -274,6 +321,7 @@ impl Organization {
                 min_dial_rate: rates.min,
                 max_dial_rate: rates.max,
                 abandonment: snapshot.abandonment(),
+                compliance_abandon_rate: self.platform.settings.abandon_rate(&snapshot.calls),
                 snapshot,
             })
         });

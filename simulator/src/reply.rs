@@ -41,11 +41,34 @@ pub struct Refusal {
     pub code: &'static str,
     pub message: String,
     pub entity_id: Option<String>,
+    /// The message with placeholders, and what stands for each of them.
+    pub template: Option<(String, Vec<(&'static str, String)>)>,
+    /// Members of the request it is about: what is wrong, and with which.
+    pub details: Vec<(&'static str, String)>,
+    /// The limit that was reached, where one was.
+    pub limit: Option<Limit>,
+}
+
+/// A limit of requests: its key, whose it is, and how many requests it allows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    pub key: &'static str,
+    /// `platform.api`, or the family of calls it is for.
+    pub namespace: String,
+    pub value: u32,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), entity_id: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            entity_id: None,
+            template: None,
+            details: Vec::new(),
+            limit: None,
+        }
     }
 
     pub fn about(mut self, entity_id: &str) -> Self {
@@ -53,19 +76,48 @@ impl Refusal {
         self
     }
 
+    /// The message as a text with `{placeholders}`, which are put in.
+    pub fn worded(
+        status: StatusCode,
+        code: &'static str,
+        template: &str,
+        params: &[(&'static str, &str)],
+    ) -> Self {
+        let message = params
+            .iter()
+            .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
+        let params = params.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self { template: Some((template.to_owned(), params)), ..Self::new(status, code, message) }
+    }
+
+    /// Names the member of the request that is wrong.
+    pub fn with_detail(mut self, error_code: &'static str, field_name: impl Into<String>) -> Self {
+        self.details.push((error_code, field_name.into()));
+        self
+    }
+
     /// The body every error of the API has; `context_id` is the correlation id.
     pub fn reply(&self, context_id: &str) -> Reply {
+        let detail = |(code, field): &(&str, String)| json!({ "errorCode": code, "fieldName": field });
+        let details: Vec<Value> = self.details.iter().map(detail).collect();
         let mut body = json!({
             "message": self.message,
             "code": self.code,
             "status": self.status.as_u16(),
             "messageParams": {},
             "contextId": context_id,
-            "details": [],
+            "details": details,
             "errors": [],
         });
         if let Some(entity_id) = &self.entity_id {
             body["entityId"] = json!(entity_id);
+        }
+        if let Some((template, params)) = &self.template {
+            body["messageWithParams"] = json!(template);
+            body["messageParams"] = params.iter().map(|(name, value)| (*name, json!(value))).collect();
+        }
+        if let Some(Limit { key, namespace, value }) = &self.limit {
+            body["limit"] = json!({ "key": key, "namespace": namespace, "value": value });
         }
         Reply::json(self.status, &body)
     }

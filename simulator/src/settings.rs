@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use crate::dialect::Dialect;
 use crate::events::EventSettings;
 use crate::faults::RetryAfter;
+use crate::platform;
 use crate::scenario::Scenario;
 use crate::scopes;
 use crate::tokens::Client;
@@ -58,6 +60,8 @@ pub struct Settings {
     /// Where the login host listens, which has the token endpoint only. The API
     /// listener has it too. Default none.
     pub login_listen: Option<SocketAddr>,
+    /// Which form of the platform's interface is spoken. Default the seed's.
+    pub dialect: Dialect,
     /// Simulated seconds per real second, 0–100 000; fractions are allowed. With 0 the
     /// world only moves by `POST /simulator/clock/advance`. A machine too slow for the
     /// speed falls behind rather than freezing. Default 1.
@@ -100,13 +104,19 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8_480)),
             login_listen: None,
+            dialect: Dialect::default(),
             speed: 1.0,
             seed: 1,
             scenario: Scenario::default(),
             clients: vec![Client {
                 id: DEMO_CLIENT_ID.into(),
                 secret: DEMO_CLIENT_SECRET.into(),
-                scopes: scopes::ALL.iter().map(|scope| (*scope).to_owned()).collect(),
+                scopes: scopes::ALL
+                    .iter()
+                    .copied()
+                    .chain(platform::permissions())
+                    .map(str::to_owned)
+                    .collect(),
             }],
             token_lifetime: Duration::from_secs(86_400),
             requests_per_window: 300,

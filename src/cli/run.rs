@@ -19,7 +19,7 @@ pub struct Arguments {
 
 /// Wrong names are wrong usage, told before anything starts.
 fn role(name: &str) -> Result<String, String> {
-    let known: Vec<_> = topology::roles().iter().map(|role| role.name).collect();
+    let known: Vec<_> = topology::roles().map(|role| role.name).collect();
     if known.contains(&name) { Ok(name.to_owned()) } else { Err(format!("one of {}", known.join(", "))) }
 }
 
@@ -29,10 +29,10 @@ impl Arguments {
         let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
         tracing::info!(instance = instance.name(), "starting");
         let names: Vec<&str> = match self.stages.as_slice() {
-            [] => topology::roles().iter().map(|role| role.name).collect(),
+            [] => topology::roles().map(|role| role.name).collect(),
             chosen => chosen.iter().map(String::as_str).collect(),
         };
-        let running = topology::start(&config, &instance, &names, &shutdown).await?;
+        let running = topology::start(&config, &instance, &names, &shutdown)?;
         if let Some(address) = running.http_address() {
             tracing::info!(%address, "HTTP");
         }

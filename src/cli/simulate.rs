@@ -62,7 +62,22 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Dialect {
+    /// The paths the project was asked for
     Seed,
+    /// Genesys Cloud's own interface
+    Platform,
+    /// Both, from one world
+    Both,
+}
+
+impl From<Dialect> for simulator::Dialect {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Seed => Self::Seed,
+            Dialect::Platform => Self::Platform,
+            Dialect::Both => Self::Both,
+        }
+    }
 }
 
 /// How long it takes until whoever it is played for is asked again.
@@ -86,7 +101,6 @@ async fn play(platform: &Platform<'_>, speed: f64) {
 
 impl Arguments {
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-        let Dialect::Seed = self.dialect;
         let scenario = match &self.scenario {
             None => Scenario::default(),
             Some(path) => {
@@ -98,6 +112,7 @@ impl Arguments {
         let running = Simulator::start(simulator::Settings {
             listen: self.listen,
             login_listen: self.login_listen,
+            dialect: self.dialect.into(),
             speed: self.speed,
             seed: self.seed,
             scenario,

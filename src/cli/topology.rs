@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::json;
 
-use crate::topology::{Role, roles};
+use crate::role::Role;
+use crate::topology::roles;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -24,7 +25,7 @@ enum Format {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let roles = roles();
+        let roles: Vec<&Role> = roles().collect();
         let text = match self.format {
             Format::Text => text(&roles),
             Format::Mermaid => mermaid(&roles),
@@ -35,12 +36,13 @@ impl Arguments {
     }
 }
 
-fn text(roles: &[Role]) -> String {
+fn text(roles: &[&Role]) -> String {
     let mut text = String::new();
     for role in roles {
         let _ = writeln!(text, "{:<16} {}: {}", role.name, role.kind.name(), role.description);
-        for (arrow, topics) in [("←", &role.reads), ("→", &role.writes), ("⟲", &role.keeps)] {
-            for topic in topics.iter() {
+        let sends: Vec<_> = role.sends().collect();
+        for (arrow, topics) in [("←", role.reads), ("→", &*sends), ("⟲", role.keeps)] {
+            for topic in topics {
                 let _ = writeln!(text, "{:<16} {arrow} {}", "", topic.name);
             }
         }
@@ -51,15 +53,15 @@ fn text(roles: &[Role]) -> String {
     text
 }
 
-fn mermaid(roles: &[Role]) -> String {
+fn mermaid(roles: &[&Role]) -> String {
     let node = |name: &str| name.replace(['.', '-', ' '], "_");
     let mut text = String::from("flowchart LR\n");
     for role in roles {
         let _ = writeln!(text, "  {}[{}]", node(role.name), role.name);
-        for topic in &role.reads {
+        for topic in role.reads {
             let _ = writeln!(text, "  {}([{}]) --> {}", node(topic.name), topic.name, node(role.name));
         }
-        for topic in &role.writes {
+        for topic in role.sends() {
             let _ = writeln!(text, "  {} --> {}([{}])", node(role.name), node(topic.name), topic.name);
         }
         for outside in role.outside {
@@ -69,7 +71,7 @@ fn mermaid(roles: &[Role]) -> String {
     text
 }
 
-fn json(roles: &[Role]) -> String {
+fn json(roles: &[&Role]) -> String {
     let names = |topics: &[&crate::topics::Topic]| topics.iter().map(|topic| topic.name).collect::<Vec<_>>();
     let roles: Vec<_> = roles
         .iter()
@@ -78,9 +80,9 @@ fn json(roles: &[Role]) -> String {
                 "name": role.name,
                 "kind": role.kind.name(),
                 "description": role.description,
-                "reads": names(&role.reads),
-                "writes": names(&role.writes),
-                "keeps": names(&role.keeps),
+                "reads": names(role.reads),
+                "writes": names(&role.sends().collect::<Vec<_>>()),
+                "keeps": names(role.keeps),
                 "outside": role.outside,
             })
         })

@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use crate::health::Health;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
+use crate::role;
+use crate::topics;
 
 pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
 pub use events::{EventIntake, Refusing, Taking};
@@ -43,6 +45,17 @@ pub use status::Metrics;
 
 use access::Guard;
 use problem::{Kind, Problem};
+
+pub static ROLE: role::Role = role::Role {
+    name: "console",
+    kind: role::Kind::Server,
+    description: "answers HTTP: the ledger, readiness, metrics; settings go out through the outbox",
+    reads: &[],
+    writes: &[&topics::SETTINGS],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &[role::POSTGRES],
+};
 
 /// How the interface is offered.
 #[derive(Clone, Debug)]
@@ -176,7 +189,7 @@ impl Console {
     ///
     /// # Errors
     /// When strangers could come in without a key, or the address is taken.
-    pub async fn bind(
+    pub fn bind(
         settings: Settings,
         database: Database,
         health: Health,
@@ -188,7 +201,9 @@ impl Console {
             return Err(ConsoleError::OpenToAll(settings.listen));
         }
         let listen = |source| ConsoleError::Listen { address: settings.listen, source };
-        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+        let listener = std::net::TcpListener::bind(settings.listen).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let listener = TcpListener::from_std(listener).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let finished = Cache::builder()
             .weigher(|_, text: &Bytes| u32::try_from(text.len() + 256).unwrap_or(u32::MAX))

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::health::Part;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topic_ids::TopicIds;
+use crate::role::Role;
 use crate::topics::Topic;
 
 use exchange::{Command, Held, Shared};
@@ -223,6 +224,7 @@ pub struct Subscription {
 /// in [`Subscription::next`].
 #[derive(Clone)]
 pub struct SubscriptionHandle {
+    role: &'static Role,
     shared: Arc<Shared>,
 }
 
@@ -234,14 +236,15 @@ impl Subscription {
     /// not answer are no error: joining goes on until they do.
     pub fn open(
         kafka: &KafkaSettings,
-        role: &'static str,
+        role: &'static Role,
         topics: &[&'static Topic],
         options: SubscriptionOptions,
         shutdown: CancellationToken,
     ) -> Result<Self, SubscriptionError> {
         let shared = Arc::new(Shared::default());
-        let finished = member::spawn(kafka, role, topics, options, shutdown.clone(), Arc::clone(&shared))?;
-        Ok(Self { handle: SubscriptionHandle { shared }, shutdown, finished: Some(finished) })
+        let finished =
+            member::spawn(kafka, role.name, topics, options, shutdown.clone(), Arc::clone(&shared))?;
+        Ok(Self { handle: SubscriptionHandle { shared, role }, shutdown, finished: Some(finished) })
     }
 
     /// The next event. Can be dropped while it waits without losing one.
@@ -362,6 +365,7 @@ impl SubscriptionHandle {
     /// # Errors
     /// See [`PublishError`].
     pub async fn publish(&self, records: Vec<OutboundRecord>, offsets: Offsets) -> Result<(), PublishError> {
+        records.iter().for_each(|record| self.role.assert_sends(record.topic));
         if let Some(record) = records.iter().find(|record| record.size() > record.topic.max_message_bytes) {
             // Refused by the broker it would cost the whole transaction, twice.
             return Err(PublishError::TooLarge {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::group_counters::book;
 use super::rule::{self, Standing};
+use super::service::ROLE;
 use crate::health::Part;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::routing::{RouteGroup, RouteInputs, RouteParameters, RouteReason, RouteSource};
@@ -102,6 +103,7 @@ impl Recorder {
                 .map(|decision| serde_json::to_string(&decision).expect("own values are JSON"))
                 .collect();
             let key = of.configuration_id.as_bytes();
+            ROLE.assert_sends(&topics::ROUTING_DECISIONS);
             let topic = topics::ROUTING_DECISIONS.name;
             let messages: Vec<Message<'_>> =
                 texts.iter().map(|text| Message::new(topic, key, text.as_bytes())).collect();

@@ -18,11 +18,21 @@ use crate::kafka::tail;
 use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
 use crate::postgres::routing::{InForce, RouteCounters};
+use crate::role::{self, Kind, Role};
 use crate::runtime::clock;
 use crate::topics;
 
-/// Name of the role: `--stages`, readiness.
-pub const ROLE: &str = "routing";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "routing",
+    kind: Kind::Server,
+    description: "decides which group gets a conversation, on the console's listener; its decisions go out through the outbox",
+    reads: &[&topics::QUEUE_AVAILABILITY, &topics::SETTINGS, &topics::ROUTING_DECISIONS],
+    writes: &[&topics::ROUTING_DECISIONS],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &["Architect flows", role::PLATFORM, role::POSTGRES],
+};
 
 /// Requests one worker keeps waiting; more are told to come again.
 const WAITING: usize = 16_384;
@@ -60,7 +70,7 @@ impl Service {
         health: &Health,
         shutdown: CancellationToken,
     ) -> Self {
-        let part = health.part(ROLE);
+        let part = health.part(ROLE.name);
         part.ready();
         let inner = Inner {
             context: Arc::new(Context::new(settings, counters, view, part)),

@@ -377,6 +377,7 @@ impl<S: PartitionStage> Task<S> {
         writer: &mut W,
     ) -> Result<(), Failure<W::Error>> {
         for output in self.outputs.iter() {
+            self.stage.declaration().assert_sends(output.topic);
             if let Some((bytes, limit)) = output_too_large(&output) {
                 let reason = Reason::OutputTooLarge { topic: output.topic.name, bytes, limit };
                 return Err(Failure::Spoilt { partition: record.partition, offset: record.offset, reason });
@@ -487,6 +488,7 @@ impl<S: PartitionStage> Task<S> {
     /// changed: each key once, and each partition's progress.
     pub fn write_changes<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
         for output in self.outputs.iter() {
+            self.stage.declaration().assert_sends(output.topic);
             if let Some((bytes, limit)) = output_too_large(&output) {
                 return Err(Failure::OutputTooLarge { topic: output.topic.name, bytes, limit });
             }

@@ -22,13 +22,23 @@ use crate::kafka::subscription::{
 use crate::metrics;
 use crate::model::decision::Loop;
 use crate::model::outcome::{Outcome, OutcomeStatus};
-use crate::topics::OUTCOMES;
+use crate::role::{Kind, Role};
+use crate::topics;
 
 use line::Point;
 use server::{Refusal, Server};
 
-/// The role's name: consumer group and metrics.
-pub const ROLE: &str = "drift";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "drift",
+    kind: Kind::Sink,
+    description: "writes a point per applied change in line protocol",
+    reads: &[&topics::OUTCOMES],
+    writes: &[],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &["InfluxDB"],
+};
 
 /// Points in one request at most.
 const BATCH_LIMIT: usize = 1_000;
@@ -100,7 +110,7 @@ pub async fn run(
 ) -> Result<(), DriftError> {
     let server = Server::new(&settings)?;
     let mut pause = Backoff::new(settings.retry);
-    let part = health.part(ROLE);
+    let part = health.part(ROLE.name);
     let drift = Drift { settings, server, shutdown: shutdown.clone() };
     // A lost position is for a person to decide on: the other roles go on meanwhile.
     while let Err(reason) = drift.follow(kafka, part.clone(), &mut pause).await? {
@@ -146,7 +156,7 @@ impl Drift {
             health: Some(part),
             ..SubscriptionOptions::default()
         };
-        let mut subscription = Subscription::open(kafka, ROLE, &[&OUTCOMES], options, self.shutdown.clone())?;
+        let mut subscription = Subscription::open(kafka, &ROLE, ROLE.reads, options, self.shutdown.clone())?;
         let ended = loop {
             match subscription.next().await {
                 Event::Assigned(partitions) => {

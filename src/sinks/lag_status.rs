@@ -16,14 +16,24 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::model::lag::LagEvaluation;
 use crate::postgres::Database;
+use crate::role::{self, Kind, Role};
 use crate::runtime::clock;
 use crate::runtime::dead_letter::Reason;
 use crate::topics;
 
 use shown::ShownGroups;
 
-/// Name of the role: `--stages`, consumer group, readiness.
-pub const ROLE: &str = "lag-status";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "lag-status",
+    kind: Kind::Sink,
+    description: "keeps how each consumer group is, for HTTP and metrics",
+    reads: &[&topics::LAG_STATUS],
+    writes: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &[role::POSTGRES],
+};
 
 /// Records kept with one transaction at most.
 const BATCH_RECORDS: usize = 1_000;
@@ -46,15 +56,14 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), SubscriptionError> {
     let reading = Reading {
-        role: ROLE,
-        topics: vec![&topics::LAG_STATUS],
+        role: &ROLE,
         batch_records: BATCH_RECORDS,
         retry: RETRY,
         commit_interval: positioned::COMMIT_INTERVAL,
     };
     let shown = Arc::new(Mutex::new(ShownGroups::default()));
     let sink = || Sink {
-        positions: Positions::new(database.clone(), kafka, ROLE),
+        positions: Positions::new(database.clone(), kafka, &ROLE),
         database: database.clone(),
         shown: Arc::clone(&shown),
         prune_at: Instant::now(),

@@ -20,11 +20,21 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::lag::{EventLag, LagSample, LagSource, Observation};
+use crate::role::{self, Kind, Role};
 use crate::runtime::clock;
 use crate::topics;
 
-/// Name of the role: its consumer group, clients, readiness and `--stages`.
-pub const ROLE: &str = "analytics-poller";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "analytics-poller",
+    kind: Kind::Source,
+    description: "asks event analytics how far behind the platform's consumer groups are",
+    reads: &[],
+    writes: &[&topics::CONSUMER_LAG],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &[role::PLATFORM],
+};
 
 /// What is asked and how often.
 #[derive(Clone, Debug)]
@@ -53,11 +63,11 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, ROLE)?;
-    let part = health.part(ROLE);
+    let producer = FactProducer::new(&kafka, &ROLE)?;
+    let part = health.part(ROLE.name);
     part.ready();
     let poller = Arc::new(Poller { settings, client, producer: producer.clone(), part });
-    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::CONSUMER_LAG, health, shutdown };
+    let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::CONSUMER_LAG, health, shutdown };
     member.run(producer, poller, Poller::work).await
 }
 
@@ -74,7 +84,7 @@ impl Poller {
             return;
         }
         let _end = self.part.ready_at_end();
-        let schedule = Schedule::new(ROLE, self.settings.interval);
+        let schedule = Schedule::new(ROLE.name, self.settings.interval);
         loop {
             tokio::select! {
                 () = self.poll(&owned, &stop) => {}

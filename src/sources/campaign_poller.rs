@@ -21,10 +21,20 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignStats, Reading, ticks_to_stale};
+use crate::role::{self, Kind, Role};
 use crate::topics;
 
-/// Name of the role: its consumer group, clients, readiness and `--stages`.
-pub const ROLE: &str = "campaign-poller";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "campaign-poller",
+    kind: Kind::Source,
+    description: "observes each campaign once per interval, whichever instance it falls to",
+    reads: &[],
+    writes: &[&topics::CAMPAIGN_STATS],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &[role::PLATFORM],
+};
 
 /// What is observed and how often.
 #[derive(Clone, Debug)]
@@ -65,11 +75,11 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, ROLE)?;
-    let readiness = Readiness::new("campaign", "campaigns", health.part(ROLE));
+    let producer = FactProducer::new(&kafka, &ROLE)?;
+    let readiness = Readiness::new("campaign", "campaigns", health.part(ROLE.name));
     let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
     let observer = Arc::new(Observer { settings, watch });
-    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::CAMPAIGN_STATS, health, shutdown };
+    let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::CAMPAIGN_STATS, health, shutdown };
     member.run(producer, observer, Observer::watch_all).await
 }
 

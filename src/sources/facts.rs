@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use tokio::sync::oneshot;
 
 use crate::kafka::settings::KafkaSettings;
+use crate::role::Role;
 use crate::topics::{Topic, headers};
 
 /// How long a fact is offered to the brokers; a newer one has taken its place then.
@@ -21,6 +22,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct FactProducer {
     kafka: KafkaSettings,
+    role: &'static Role,
     config: ClientConfig,
     current: Arc<Mutex<Arc<ThreadedProducer<Deliveries>>>>,
 }
@@ -52,8 +54,8 @@ pub struct NotDelivered {
 impl FactProducer {
     /// # Errors
     /// When the settings are not accepted; brokers that do not answer are no error.
-    pub fn new(kafka: &KafkaSettings, role: &str) -> Result<Self, KafkaError> {
-        let mut config = kafka.client(role);
+    pub fn new(kafka: &KafkaSettings, role: &'static Role) -> Result<Self, KafkaError> {
+        let mut config = kafka.client(role.name);
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -61,7 +63,7 @@ impl FactProducer {
             .set("linger.ms", "0")
             .set("compression.type", "lz4");
         let current = Arc::new(Mutex::new(Arc::new(make(&config)?)));
-        Ok(Self { kafka: kafka.clone(), config, current })
+        Ok(Self { kafka: kafka.clone(), role, config, current })
     }
 
     /// How many partitions the topic has.
@@ -110,6 +112,7 @@ impl FactProducer {
         records: impl IntoIterator<Item = (i32, &'k str, Vec<u8>)>,
         traceparent: &str,
     ) -> Result<(), NotDelivered> {
+        self.role.assert_sends(topic);
         let name = self.kafka.topic(topic);
         let producer = self.current().clone();
         let header = |key, value| Header { key, value: Some(value) };

@@ -21,10 +21,20 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowVersion, FlowVersions};
+use crate::role::{self, Kind, Role};
 use crate::topics;
 
-/// Name of the role: its consumer group, clients, readiness and `--stages`.
-pub const ROLE: &str = "flow-poller";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "flow-poller",
+    kind: Kind::Source,
+    description: "observes the versions of flows, and their measures where minutes are polled",
+    reads: &[],
+    writes: &[&topics::FLOW_VERSIONS, &topics::FLOW_HEALTH],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &[role::PLATFORM],
+};
 
 /// What is observed and how often.
 #[derive(Clone, Debug)]
@@ -61,11 +71,11 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, ROLE)?;
-    let readiness = Readiness::new("flow", "flows", health.part(ROLE));
+    let producer = FactProducer::new(&kafka, &ROLE)?;
+    let readiness = Readiness::new("flow", "flows", health.part(ROLE.name));
     let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
     let observer = Arc::new(Observer { settings, watch });
-    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::FLOW_VERSIONS, health, shutdown };
+    let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::FLOW_VERSIONS, health, shutdown };
     member.run(producer, observer, Observer::watch_all).await
 }
 

@@ -15,6 +15,7 @@ use super::facts::FactProducer;
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{Event, Subscription, SubscriptionError, SubscriptionOptions};
+use crate::role::Role;
 use crate::topics::{self, Topic};
 
 /// How long work that is to stop is waited for before it is aborted.
@@ -54,8 +55,7 @@ pub enum PollerError {
 /// One of the instances that share a topic's keys among them.
 pub struct Member<'a> {
     pub kafka: &'a KafkaSettings,
-    /// Name of the role: its consumer group.
-    pub role: &'static str,
+    pub role: &'static Role,
     /// The topic whose keys are shared.
     pub topic: &'static Topic,
     pub health: &'a Health,
@@ -94,7 +94,7 @@ impl Member<'_> {
         F: Future<Output = ()> + Send + 'static,
     {
         let Self { kafka, role, topic, health, shutdown } = self;
-        let part = health.part(&format!("{role}.group"));
+        let part = health.part(&format!("{}.group", role.name));
         let options = SubscriptionOptions {
             revocation_wait: STOPPING_GRACE + Duration::from_secs(1),
             health: Some(part.clone()),

@@ -20,10 +20,20 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::routing::QueueAvailability;
+use crate::role::{self, Kind, Role};
 use crate::topics;
 
-/// Name of the role: its consumer group, clients, readiness and `--stages`.
-pub const ROLE: &str = "queue-poller";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "queue-poller",
+    kind: Kind::Source,
+    description: "observes how many of each queue's agents are available",
+    reads: &[],
+    writes: &[&topics::QUEUE_AVAILABILITY],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &[role::PLATFORM],
+};
 
 /// What is observed and how often.
 #[derive(Clone, Debug)]
@@ -50,11 +60,11 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, ROLE)?;
-    let readiness = Readiness::new("queue", "queues", health.part(ROLE));
+    let producer = FactProducer::new(&kafka, &ROLE)?;
+    let readiness = Readiness::new("queue", "queues", health.part(ROLE.name));
     let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
     let observer = Arc::new(Observer { settings, watch });
-    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::QUEUE_AVAILABILITY, health, shutdown };
+    let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::QUEUE_AVAILABILITY, health, shutdown };
     member.run(producer, observer, Observer::watch_all).await
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowMinute, MinuteSource};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 pub static DECLARATION: Declaration = Declaration {
@@ -18,6 +19,8 @@ pub static DECLARATION: Declaration = Declaration {
     state_version: 1,
     lateness: Duration::from_secs(300),
 };
+
+pub static ROLE: Role = DECLARATION.role();
 
 /// Minutes remembered for each flow, its versions together.
 const MINUTES: usize = 256;

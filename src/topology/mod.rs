@@ -10,9 +10,10 @@ pub mod settings;
 mod shared_budget;
 mod side_tables;
 mod start;
+mod starters;
 
 pub use instance::Instance;
-pub use roles::{Kind, Role, roles};
+pub use roles::roles;
 pub use routed::Routed;
 pub use shared_budget::SharedBudget;
 pub use start::{Running, start};

@@ -22,7 +22,8 @@ use crate::stages::rollback::Sources;
 use crate::stages::rollback::rule::{Policy, Rule, WithoutBaseline};
 
 use super::instance::Instance;
-use super::roles::{Kind, roles};
+use super::roles::roles;
+use crate::role::Kind;
 
 pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
     KafkaSettings {
@@ -130,7 +131,7 @@ pub fn lag_intervals(config: &Config) -> Intervals {
 pub fn lag_poller(config: &Config, kafka: &KafkaSettings) -> lag_poller::Settings {
     let lag = &config.lag;
     // Groups of sources share work out and read nothing: they are never behind.
-    let of_sources = roles().into_iter().filter(|role| role.kind == Kind::Source);
+    let of_sources = roles().filter(|role| role.kind == Kind::Source);
     let own = lag_poller::Choice {
         include: lag.include.clone(),
         exclude: lag.exclude.iter().cloned().chain(of_sources.map(|role| kafka.group(role.name))).collect(),

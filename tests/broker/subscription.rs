@@ -9,18 +9,28 @@ use trunkline::kafka::subscription::{
     CommitError, Event, InboundRecord, OutboundRecord, PublishError, Start, Subscription, SubscriptionError,
     SubscriptionOptions, TopicPartition,
 };
+use trunkline::role::{Kind, Role};
 use trunkline::topics::{DIAL_DECISIONS, OUTCOMES};
 
 use crate::support::proxy::{END_TXN, Proxy};
 use crate::support::{kafka, until};
 
-const ROLE: &str = "reader";
+static ROLE: Role = Role {
+    name: "reader",
+    kind: Kind::Sink,
+    description: "reads for a test",
+    reads: &[&DIAL_DECISIONS],
+    writes: &[&OUTCOMES],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &[],
+};
 const ONE: TopicPartition = TopicPartition { topic: &DIAL_DECISIONS, partition: 0 };
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(kafka: &KafkaSettings, instance: &str, options: SubscriptionOptions) -> Subscription {
     let kafka = KafkaSettings { instance: instance.to_owned(), ..kafka.clone() };
-    Subscription::open(&kafka, ROLE, &[&DIAL_DECISIONS], options, CancellationToken::new()).expect("opens")
+    Subscription::open(&kafka, &ROLE, ROLE.reads, options, CancellationToken::new()).expect("opens")
 }
 
 fn publishing() -> SubscriptionOptions {
@@ -93,7 +103,7 @@ async fn reading_begins_where_its_owner_says_and_goes_on_where_it_was_committed(
     assert_eq!(numbers(&records(&mut first, 10).await), (0..10).collect::<Vec<_>>());
     first.commit(vec![(ONE, 4)]).await.expect("commits");
     first.close().await;
-    assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(4));
+    assert_eq!(kafka::committed(&kafka, ROLE.name, &DIAL_DECISIONS, 0), Some(4));
 
     let mut second = open(&kafka, "one", SubscriptionOptions::default());
     assigned(&mut second).await;
@@ -195,7 +205,7 @@ async fn records_and_offsets_are_published_together_or_not_at_all() {
     records(&mut subscription, 3).await;
 
     subscription.publish(vec![outbound("a"), outbound("b")], vec![(ONE, 2)]).await.expect("publishes");
-    assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(2));
+    assert_eq!(kafka::committed(&kafka, ROLE.name, &DIAL_DECISIONS, 0), Some(2));
     let read = kafka::read_all(&kafka, &OUTCOMES);
     assert_eq!(values(&read), ["a", "b"]);
 
@@ -203,7 +213,7 @@ async fn records_and_offsets_are_published_together_or_not_at_all() {
     let refused = subscription.publish(vec![outbound("c"), large], vec![(ONE, 3)]).await;
     assert!(matches!(refused, Err(PublishError::TooLarge { .. })), "{refused:?}");
     assert_eq!(values(&kafka::read_all(&kafka, &OUTCOMES)), ["a", "b"]);
-    assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(2));
+    assert_eq!(kafka::committed(&kafka, ROLE.name, &DIAL_DECISIONS, 0), Some(2));
 
     subscription.publish(vec![outbound("c")], vec![(ONE, 3)]).await.expect("goes on");
     assert_eq!(values(&kafka::read_all(&kafka, &OUTCOMES)), ["a", "b", "c"]);
@@ -225,7 +235,7 @@ async fn a_producer_fenced_by_its_successor_aborts_and_can_try_again() {
     tokio::task::spawn_blocking(move || {
         use rdkafka::producer::{BaseProducer, Producer};
         let thief: BaseProducer = kafka::client(&fence)
-            .set("transactional.id", fence.transactional_id(ROLE, 0))
+            .set("transactional.id", fence.transactional_id(ROLE.name, 0))
             .create()
             .expect("a producer");
         thief.init_transactions(Duration::from_secs(30)).expect("takes the id");
@@ -236,7 +246,7 @@ async fn a_producer_fenced_by_its_successor_aborts_and_can_try_again() {
     let refused = subscription.publish(vec![outbound("b")], vec![(ONE, 2)]).await;
     assert!(matches!(refused, Err(PublishError::Retry(_))), "{refused:?}");
     assert_eq!(values(&kafka::read_all(&kafka, &OUTCOMES)), ["a"]);
-    assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(1));
+    assert_eq!(kafka::committed(&kafka, ROLE.name, &DIAL_DECISIONS, 0), Some(1));
     let handle = subscription.handle();
     until("the same records to go through", || {
         let handle = handle.clone();
@@ -268,7 +278,7 @@ async fn shutdown_closes_and_what_is_done_can_still_be_committed() {
     let shutdown = CancellationToken::new();
     let options = SubscriptionOptions::default();
     let mut subscription =
-        Subscription::open(&kafka, ROLE, &[&DIAL_DECISIONS], options, shutdown.clone()).expect("opens");
+        Subscription::open(&kafka, &ROLE, ROLE.reads, options, shutdown.clone()).expect("opens");
     assigned(&mut subscription).await;
     subscription.start(vec![(ONE, Start::Committed)]).await;
     records(&mut subscription, 3).await;
@@ -276,7 +286,7 @@ async fn shutdown_closes_and_what_is_done_can_still_be_committed() {
     assert!(matches!(subscription.next().await, Event::Closed));
     subscription.commit(vec![(ONE, 3)]).await.expect("commits");
     subscription.close().await;
-    assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(3));
+    assert_eq!(kafka::committed(&kafka, ROLE.name, &DIAL_DECISIONS, 0), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,7 +353,7 @@ async fn a_commit_whose_end_is_not_known_is_looked_up() {
         let verdict = tokio::time::timeout(PATIENCE, publishing).await.expect("a verdict").expect("no panic");
         let (visible, offset): (&[&str], _) = if arrives { (&["a", "b"], 2) } else { (&["a"], 1) };
         assert_eq!(values(&kafka::read_all(&kafka, &OUTCOMES)), visible, "{verdict:?}");
-        assert_eq!(kafka::committed(&kafka, ROLE, &DIAL_DECISIONS, 0), Some(offset));
+        assert_eq!(kafka::committed(&kafka, ROLE.name, &DIAL_DECISIONS, 0), Some(offset));
         match verdict {
             Ok(()) => assert!(arrives),
             Err(PublishError::Retry(_)) => assert!(!arrives),

@@ -60,13 +60,11 @@ async fn every_route_asks_for_its_role_and_nothing_less() {
 async fn without_keys_only_this_machine_is_served() {
     let (_own, database) = TestDatabase::migrated().await;
     let everywhere = Settings { listen: "0.0.0.0:0".parse().unwrap(), ..Settings::default() };
-    let refused =
-        Console::bind(everywhere.clone(), database.clone(), Health::default(), metrics(), None).await;
+    let refused = Console::bind(everywhere.clone(), database.clone(), Health::default(), metrics(), None);
     let Err(ConsoleError::OpenToAll(_)) = &refused else { panic!("listens without keys") };
     assert!(refused.err().unwrap().to_string().contains("http.api_keys"));
     let with_keys = Settings { api_keys: keys(), ..everywhere };
     Console::bind(with_keys, database.clone(), Health::default(), metrics(), None)
-        .await
         .expect("listens with keys");
 
     let console = Running::start(Settings::default(), database).await;

@@ -107,7 +107,7 @@ fn failed(key: &str, sequence: u64) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_no_alert_can_be_made_of_stops_no_other_alert() {
     let mut roles = Roles::new(&[&DEAD_LETTERS]).await;
-    create_topics(&roles.kafka, &alerts::incidents::topics(), 1).await;
+    create_topics(&roles.kafka, alerts::ROLE.reads, 1).await;
     let (poison, good) = (failed("c\u{0}", 1), failed("c", 2));
     let all: Vec<(&str, &[u8])> =
         vec![("c", &good), ("c", &poison), ("c", &poison), ("c", &good), ("c", b"{no outcome")];
@@ -135,7 +135,7 @@ async fn an_outcome_that_no_alert_can_be_made_of_stops_no_other_alert() {
     assert_eq!(until("the alert", raised).await, ["c"]);
     // Its own group shows how far it is, as every other does.
     until("the group's offset", || async {
-        let at = tokio::task::block_in_place(|| committed(&roles.kafka, alerts::ROLE, &OUTCOMES, 0));
+        let at = tokio::task::block_in_place(|| committed(&roles.kafka, alerts::ROLE.name, &OUTCOMES, 0));
         (at == Some(5)).then_some(())
     })
     .await;

@@ -12,7 +12,7 @@ use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
 use trunkline::runtime::clock;
-use trunkline::sinks::alerts::{self, AlertsError, incidents};
+use trunkline::sinks::alerts::{self, AlertsError};
 use trunkline::topics::{OUTCOMES, ROUTING_DECISIONS};
 
 use crate::support::kafka::{self, create_topics, produce};
@@ -66,7 +66,7 @@ impl Instance {
 
 async fn scene() -> (KafkaSettings, TestDatabase, Database) {
     let kafka = kafka::settings();
-    create_topics(&kafka, &incidents::topics(), 2).await;
+    create_topics(&kafka, alerts::ROLE.reads, 2).await;
     let (own, database) = TestDatabase::migrated().await;
     (kafka, own, database)
 }

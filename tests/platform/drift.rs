@@ -140,7 +140,8 @@ impl Running {
 async fn committed(kafka: &KafkaSettings, offset: i64) {
     until("the offset to be committed", || async {
         let kafka = kafka.clone();
-        let found = tokio::task::spawn_blocking(move || kafka::committed(&kafka, drift::ROLE, &OUTCOMES, 0));
+        let found =
+            tokio::task::spawn_blocking(move || kafka::committed(&kafka, drift::ROLE.name, &OUTCOMES, 0));
         (found.await.expect("looks") == Some(offset)).then_some(())
     })
     .await;
@@ -196,7 +197,7 @@ async fn points_wait_for_a_server_that_is_away_and_arrive_once_it_is_there() {
     let running = Running::start(&kafka, settings(&format!("http://{nobody}")));
     tokio::time::sleep(Duration::from_millis(300)).await;
     running.stop().await;
-    assert_eq!(kafka::committed(&kafka, drift::ROLE, &OUTCOMES, 0), None);
+    assert_eq!(kafka::committed(&kafka, drift::ROLE.name, &OUTCOMES, 0), None);
 
     let server = Server::start().await;
     let running = Running::start(&kafka, settings(&server.url));

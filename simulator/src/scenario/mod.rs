@@ -138,7 +138,7 @@ impl Scenario {
 }
 
 /// A UUID that looks random (version 8, RFC 9562) and depends on the name alone.
-fn id_of_name(kind: &str, name: &str) -> String {
+pub(super) fn id_of_name(kind: &str, name: &str) -> String {
     let digest = Sha256::digest(format!("{kind} {name}").as_bytes());
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&digest[..16]);

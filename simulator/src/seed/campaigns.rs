@@ -3,8 +3,8 @@
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{json_body, text_of};
-use crate::journal::{CampaignChange, Effect};
+use crate::input::{json_body, text_of};
+use crate::journal::Effect;
 use crate::organization::{Moment, Organization, unknown_campaign};
 use crate::reply::{Refusal, Reply, refusal_for_status};
 
@@ -39,24 +39,17 @@ pub fn change(
     moment: Moment,
 ) -> Result<(Reply, Effect), Refusal> {
     let manners = organization.manners;
-    let definition = organization.definitions.get_mut(id).ok_or_else(|| unknown_campaign(id))?;
+    let definition = organization.definitions.get(id).ok_or_else(|| unknown_campaign(id))?;
     let partial: Value = json_body(headers, body)?;
     let if_match = text_of(headers, header::IF_MATCH)
         .ok_or_else(|| refusal_for_status(StatusCode::PRECONDITION_REQUIRED).about(id))?;
     if !definition.matches(if_match) {
         return Err(refusal_for_status(manners.stale).about(id));
     }
-    let (old_rate, old_etag) = (definition.rates().predicted, definition.etag());
-    definition.amend(&partial, &moment.wall.to_string()).map_err(|refusal| refusal.about(id))?;
-    let effect = CampaignChange {
-        campaign_id: id.to_owned(),
-        old_rate,
-        new_rate: Some(definition.rates().predicted),
-        old_etag,
-        new_etag: Some(definition.etag()),
-    };
-    let in_force = definition.rates().in_force();
-    organization.world.set_dial_rate(id, in_force);
+    let modified_at = moment.wall.to_string();
+    let effect = organization
+        .change_campaign(id, |definition| definition.amend(&partial, &modified_at))
+        .map_err(|refusal| refusal.about(id))?;
     // No ETag here: a partial body is not what is stored (RFC 9110 §9.3.4).
     Ok((Reply::empty(manners.written), Effect::Campaign(effect)))
 }

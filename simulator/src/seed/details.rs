@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{invalid, json_body, text_of};
 use crate::conversations::Conversation;
 use crate::details::OpenQuery;
 use crate::exchange::Received;
+use crate::input::{invalid, json_body, text_of};
 use crate::organization::{Moment, Organization};
 use crate::reply::{Refusal, Reply};
 use crate::time::Timestamp;

@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::event_filter::EventFilter;
-use super::{invalid, json_body};
 use crate::consumer_groups::Row;
 use crate::exchange::Received;
+use crate::input::{invalid, json_body};
 use crate::organization::Organization;
 use crate::reply::{Refusal, Reply};
 use crate::time::Timestamp;

@@ -4,9 +4,9 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{invalid, json_body};
 use crate::exchange::{Received, Span};
 use crate::flows::{Endpoint, Version};
+use crate::input::{invalid, json_body};
 use crate::journal::Effect;
 use crate::measures::Total;
 use crate::organization::{Moment, Organization};

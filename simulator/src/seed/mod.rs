@@ -8,8 +8,7 @@ mod flows;
 mod routing;
 mod token;
 
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use serde::de::DeserializeOwned;
+use axum::http::{Method, StatusCode};
 
 use super::exchange::{Received, Span};
 use super::journal::Effect;
@@ -99,11 +98,6 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The campaign a path names, whatever else is wrong with the request.
-pub fn campaign_in(path: &str) -> Option<&str> {
-    path.strip_prefix("/api/v2/campaigns/")?.split('/').next().filter(|id| !id.is_empty())
-}
-
 /// Carries a call out for a client who may.
 ///
 /// # Errors
@@ -140,30 +134,4 @@ pub fn perform(
         }
     };
     Ok((reply, None))
-}
-
-/// Reads a JSON body. A missing content type is forgiven, a wrong one is not; members
-/// nobody asked for are ignored, as the platform does.
-///
-/// # Errors
-/// 415, or 400 with what is wrong about the body.
-fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
-    let kind = text_of(headers, header::CONTENT_TYPE).unwrap_or("application/json");
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(refusal_for_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        Refusal::new(StatusCode::BAD_REQUEST, "bad.request", format!("the body cannot be read: {error}"))
-    })
-}
-
-/// A value the platform does not take.
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, "invalid.value", message)
-}
-
-/// A header's value; one that is no text counts as absent.
-pub fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
 }

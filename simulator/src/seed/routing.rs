@@ -4,8 +4,8 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{invalid, json_body};
 use crate::exchange::Received;
+use crate::input::{invalid, json_body};
 use crate::journal::{Effect, RoutingPublication};
 use crate::organization::Organization;
 use crate::reply::{Refusal, Reply};

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
-use super::text_of;
+use crate::input::text_of;
 use crate::organization::{Moment, Organization};
 use crate::reply::Reply;
 use crate::tokens::GrantProblem;

@@ -8,6 +8,7 @@ mod details;
 mod events;
 mod faults;
 mod flows;
+mod platform_campaigns;
 mod receiver;
 mod routing;
 mod tenant;

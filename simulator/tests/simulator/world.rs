@@ -99,7 +99,7 @@ async fn the_log_holds_every_request_in_order_with_its_effect() {
     );
     assert_eq!(
         log[2]["effect"],
-        json!({"campaignId": CAMPAIGN, "oldRate": 1.5, "newRate": 2.0, "oldEtag": tag, "newEtag": new_tag})
+        json!({"campaignId": CAMPAIGN, "oldRate": 1.5, "newRate": 2.0, "oldEtag": tag, "newEtag": new_tag, "oldVersion": 1, "newVersion": 2})
     );
     assert_eq!((&log[4]["ifMatch"], &log[4]["effect"]), (&json!(tag), &Value::Null));
     assert_eq!(log[4]["body"], r#"{"dialerSettings":{"predictedDialRate":3.0}}"#);

@@ -167,8 +167,8 @@ impl Arguments {
         database.migrate().await?;
 
         let stop = shutdown.child_token();
-        let names: Vec<&str> = topology::roles().iter().map(|role| role.name).collect();
-        let running = topology::start(&config, &instance, &names, &stop).await?;
+        let names: Vec<&str> = topology::roles().map(|role| role.name).collect();
+        let running = topology::start(&config, &instance, &names, &stop)?;
         let http = running.http_address().context("the demo serves HTTP")?;
 
         let platform = Platform::new(simulation, format!("http://{http}"), None);

@@ -105,13 +105,12 @@ pub async fn run<C: Change, L: Ledger>(
         buffered_records: 256,
         batch_records: 128,
         publishes: true,
-        health: Some(health.part(C::DECLARATION.role)),
+        health: Some(health.part(role.name)),
         ..SubscriptionOptions::default()
     };
-    let mut subscription =
-        Subscription::open(&actuation.kafka, role, &[C::DECLARATION.decisions], options, shutdown.clone())?;
+    let mut subscription = Subscription::open(&actuation.kafka, role, role.reads, options, shutdown.clone())?;
     let (lost_leases, mut leases_lost) = mpsc::unbounded_channel();
-    let lease_health = health.part(&format!("{role}.leases"));
+    let lease_health = health.part(&format!("{}.leases", role.name));
     lease_health.ready();
     let mut member = Member {
         leases: PartitionLeases::new(Arc::clone(&actuation), lease_health.clone()),
@@ -268,7 +267,7 @@ impl<C: Change, L: Ledger> Member<C, L> {
 
     fn finish(&mut self, partition: TopicPartition, record: &InboundRecord, ending: &Ending) {
         let topic = self.actuation.kafka.topic(record.topic);
-        let mut outbound = vec![decided::outbound(C::DECLARATION.role, record, &topic, ending)];
+        let mut outbound = vec![decided::outbound(C::DECLARATION.role.name, record, &topic, ending)];
         if let Ending::Outcome(outcome) = ending {
             let told = C::tells_back(outcome).map(|topic| decided::on_topic(outbound[0].clone(), topic));
             outbound.extend(told);
@@ -456,7 +455,7 @@ async fn execute<C: Change, L: Ledger>(
     turn: Turn<Job>,
 ) -> Ended {
     let Turn { work: Job { partition, epoch, record, mut lease, stop }, superseded } = turn;
-    let role = C::DECLARATION.role;
+    let role = C::DECLARATION.role.name;
     let span = tracing::info_span!("execute", role, partition = record.partition, offset = record.offset);
     if let Some((_, traceparent)) = record.headers.iter().find(|(name, _)| name == headers::TRACEPARENT) {
         telemetry::continue_trace(&span, traceparent);

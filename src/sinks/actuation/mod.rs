@@ -36,6 +36,7 @@ use crate::metrics::Metric;
 use crate::model::decision::Action;
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::postgres::intents::{FlowChange, FlowTerms};
+use crate::role::Role;
 use crate::runtime::decided;
 use crate::topics::Topic;
 
@@ -72,9 +73,7 @@ pub enum Refused {
 /// What tells one kind of change from another without being asked.
 #[derive(Debug)]
 pub struct Declaration {
-    /// The role's name: consumer group, transactional id, metrics, health.
-    pub role: &'static str,
-    pub decisions: &'static Topic,
+    pub role: &'static Role,
     /// The action that is carried out; others are none of ours, or change nothing.
     pub action: Action,
     /// Reason of a decision that asks for something else.

@@ -19,9 +19,21 @@ use crate::metrics;
 use crate::model::campaign::{CampaignWindow, DialAnswer, DialParameters};
 use crate::model::decision::Action;
 use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
-use crate::topics::{DIAL_DECISIONS, DialDecision};
+use crate::role::{self, Kind, Role};
+use crate::topics::{self, DialDecision};
 
 pub use super::actuation::{ActuationError, Ledger, LedgerError, Settings};
+
+pub static ROLE: Role = Role {
+    name: "actuator",
+    kind: Kind::Sink,
+    description: "carries decisions out on the platform, each at most once",
+    reads: &[&topics::DIAL_DECISIONS],
+    writes: &[&topics::OUTCOMES],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &[role::PLATFORM, role::POSTGRES],
+};
 
 /// How long a change of which nothing is heard holds the next decision about its campaign up. Not
 /// for as long as it could take: it names the state it is for, and once a newer change has had
@@ -103,8 +115,7 @@ impl<P: Platform> Change for DialChange<P> {
     type Seen = Campaign;
 
     const DECLARATION: Declaration = Declaration {
-        role: "actuator",
-        decisions: &DIAL_DECISIONS,
+        role: &ROLE,
         action: Action::SetDialRate,
         foreign_action: "not_a_dial_action",
         missing: "campaign_not_found",

@@ -241,7 +241,8 @@ async fn give_up_one(
     // No topic of ours: it cannot be sent again from the dead letters.
     let source = format!("{topic_prefix}webhook:{receiver}");
     let position = Position { topic: &source, partition: 0, offset: i64::from(*attempts) };
-    let errors = ErrorHeaders::new(ROLE, &reason, position, clock::now());
+    let errors = ErrorHeaders::new(ROLE.name, &reason, position, clock::now());
+    ROLE.assert_sends(&topics::DEAD_LETTERS);
     let once = format!("alert/{alert_id}/{receiver}");
     let mut letter = Message::new(topics::DEAD_LETTERS.name, key.as_bytes(), body.as_bytes()).once(&once);
     letter.described = false;

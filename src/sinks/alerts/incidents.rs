@@ -24,21 +24,24 @@ pub static INCIDENTS: &[Incidents] = &[
     Incidents { topic: &topics::ROUTING_DECISIONS, alert: route::decision },
 ];
 
-/// The topics to be read, each once.
-pub fn topics() -> Vec<&'static Topic> {
-    let mut topics: Vec<&'static Topic> = Vec::new();
-    for incidents in INCIDENTS {
-        if !topics.contains(&incidents.topic) {
-            topics.push(incidents.topic);
-        }
-    }
-    topics
-}
-
 /// What a record tells people.
 pub fn alerts<'v>(topic: &'static Topic, value: &'v [u8]) -> impl Iterator<Item = Alert> + 'v {
     INCIDENTS
         .iter()
         .filter(move |incidents| incidents.topic == topic)
         .filter_map(move |incidents| (incidents.alert)(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::alerts::ROLE;
+
+    #[test]
+    fn what_can_raise_alerts_is_what_is_read() {
+        let raises = |topic: &&Topic| INCIDENTS.iter().any(|incidents| incidents.topic == *topic);
+        assert!(ROLE.reads.iter().all(|topic| raises(topic)), "read for nothing");
+        let is_read = |incidents: &Incidents| ROLE.reads.contains(&incidents.topic);
+        assert!(INCIDENTS.iter().all(is_read), "raises alerts and is not read");
+    }
 }

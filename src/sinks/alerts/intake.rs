@@ -26,13 +26,12 @@ pub(super) async fn run(
     shutdown: &CancellationToken,
 ) -> Result<(), SubscriptionError> {
     let reading = Reading {
-        role: ROLE,
-        topics: incidents::topics(),
+        role: &ROLE,
         batch_records: BATCH_RECORDS,
         retry: settings.retry,
         commit_interval: positioned::COMMIT_INTERVAL,
     };
-    let intake = || Intake { settings, database, positions: Positions::new(database.clone(), kafka, ROLE) };
+    let intake = || Intake { settings, database, positions: Positions::new(database.clone(), kafka, &ROLE) };
     positioned::run(reading, kafka, health, shutdown.clone(), intake).await
 }
 

@@ -30,9 +30,26 @@ use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::SubscriptionError;
 use crate::postgres::Database;
+use crate::role::{self, Kind, Role};
+use crate::topics;
 
-/// Name of the role: `--stages`, consumer group, metrics.
-pub const ROLE: &str = "alerts";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "alerts",
+    kind: Kind::Sink,
+    description: "tells people by webhook, each receiver once and none waiting for another",
+    reads: &[
+        &topics::OUTCOMES,
+        &topics::DIAL_DECISIONS,
+        &topics::ROLLBACK_DECISIONS,
+        &topics::LAG_EVALUATIONS,
+        &topics::ROUTING_DECISIONS,
+    ],
+    writes: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &[role::POSTGRES, "webhooks"],
+};
 
 /// How alerts are taken in and delivered.
 #[derive(Clone, Debug)]

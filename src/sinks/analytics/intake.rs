@@ -86,7 +86,7 @@ impl From<TakeError> for NotKept {
 
 impl Intake {
     pub fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
-        Self { positions: Positions::new(database.clone(), kafka, super::ROLE), database, waits }
+        Self { positions: Positions::new(database.clone(), kafka, &super::ROLE), database, waits }
     }
 
     /// Takes in what of `records` has not been yet, in one transaction; those in `set_aside`

@@ -26,14 +26,24 @@ use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError, TopicPartition};
 use crate::postgres::Database;
+use crate::role::{self, Kind, Role};
 use crate::topics;
 
 use flusher::{Asking, Flusher};
 use intake::Intake;
 pub use work::{ATTEMPTS, Waits};
 
-/// Name of the role: `--stages`, consumer group, metrics.
-pub const ROLE: &str = "enrichment";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "enrichment",
+    kind: Kind::Sink,
+    description: "asks the platform's analytics about conversations that have had events, in batches",
+    reads: &[&topics::CONVERSATION_EVENTS],
+    writes: &[&topics::CONVERSATIONS],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &[role::PLATFORM, role::POSTGRES],
+};
 
 /// How enrichment works.
 #[derive(Clone, Debug)]
@@ -97,8 +107,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), SubscriptionError> {
     let reading = Reading {
-        role: ROLE,
-        topics: vec![&topics::CONVERSATION_EVENTS],
+        role: &ROLE,
         batch_records: settings.batch_records,
         retry: settings.retry,
         commit_interval: settings.commit_interval,

@@ -133,6 +133,7 @@ impl Publication {
 
     /// As the outbox takes it.
     pub fn message(&self) -> Message<'_> {
+        ROLE.assert_sends(self.topic);
         let message = Message {
             key: self.key.as_deref(),
             value: self.value.as_deref(),
@@ -149,7 +150,7 @@ fn with_reason(
     position: Position<'_>,
     at: Timestamp,
 ) -> Vec<(String, Vec<u8>)> {
-    let errors = ErrorHeaders::new(ROLE, reason, position, at);
+    let errors = ErrorHeaders::new(ROLE.name, reason, position, at);
     headers.extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
     headers
 }

@@ -19,12 +19,32 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::metrics;
 use crate::postgres::Database;
+use crate::role::{self, Kind, Role};
 use crate::topics;
 
 pub use writer::{AuditWriter, Stored, WriteError};
 
-/// Name of the role: `--stages`, consumer group, metrics.
-pub const ROLE: &str = "audit";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "audit",
+    kind: Kind::Sink,
+    description: "keeps every decision, outcome and dead letter; sets aside what on side tables nobody can read",
+    reads: &[
+        &topics::DIAL_DECISIONS,
+        &topics::ROLLBACK_DECISIONS,
+        &topics::LAG_EVALUATIONS,
+        &topics::ROUTING_DECISIONS,
+        &topics::OUTCOMES,
+        &topics::DEAD_LETTERS,
+        &topics::SETTINGS,
+        &topics::FLOW_VERSIONS,
+        &topics::QUEUE_AVAILABILITY,
+    ],
+    writes: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &[role::POSTGRES],
+};
 
 /// How the audit works.
 #[derive(Clone, Debug)]
@@ -60,18 +80,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), SubscriptionError> {
     let reading = Reading {
-        role: ROLE,
-        topics: vec![
-            &topics::DIAL_DECISIONS,
-            &topics::ROLLBACK_DECISIONS,
-            &topics::LAG_EVALUATIONS,
-            &topics::ROUTING_DECISIONS,
-            &topics::OUTCOMES,
-            &topics::DEAD_LETTERS,
-            &topics::SETTINGS,
-            &topics::FLOW_VERSIONS,
-            &topics::QUEUE_AVAILABILITY,
-        ],
+        role: &ROLE,
         batch_records: settings.batch_records,
         retry: settings.retry,
         commit_interval: settings.commit_interval,

@@ -61,7 +61,7 @@ pub enum WriteError {
 
 impl AuditWriter {
     pub fn new(database: Database, kafka: &KafkaSettings) -> Self {
-        Self { positions: Positions::new(database.clone(), kafka, super::ROLE), database }
+        Self { positions: Positions::new(database.clone(), kafka, &super::ROLE), database }
     }
 
     /// Reads where newly assigned partitions go on.

@@ -52,7 +52,7 @@ fn describe(topic: &'static Topic, headers: &mut Vec<(String, Vec<u8>)>) {
 fn dead_letter(message: Waiting, reason: &Reason, kafka: &KafkaSettings, at: Timestamp) -> OutboundRecord {
     let topic = format!("{}{}", kafka.topic_prefix, message.topic);
     let position = Position { topic: &topic, partition: NO_PARTITION, offset: message.id };
-    let errors = ErrorHeaders::new(ROLE, reason, position, at);
+    let errors = ErrorHeaders::new(ROLE.name, reason, position, at);
     let errors: Vec<_> =
         errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect();
     let mut headers = message.headers;

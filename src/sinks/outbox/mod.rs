@@ -20,11 +20,21 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::postgres::Database;
 use crate::postgres::leases::Lease;
+use crate::role::{self, Kind, Role};
 use crate::runtime::clock;
 use crate::topics;
 
-/// Name of the role: `--stages`, transactional id, lease, metrics.
-pub const ROLE: &str = "outbox";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "outbox",
+    kind: Kind::Relay,
+    description: "publishes what other roles wrote with a change in Postgres, and dead letters sent again; once and in order",
+    reads: &[],
+    writes: &[&topics::SETTINGS, &topics::CONVERSATIONS, &topics::ROUTING_DECISIONS],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[&topics::OUTBOX_PROGRESS],
+    outside: &[role::POSTGRES],
+};
 
 /// How the outbox is published.
 #[derive(Clone, Debug)]
@@ -68,7 +78,7 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) {
-    let outbox = Outbox { settings, kafka, database, part: health.part(ROLE) };
+    let outbox = Outbox { settings, kafka, database, part: health.part(ROLE.name) };
     let mut pause = outbox.settings.retry.0;
     while !shutdown.is_cancelled() {
         let wait = match outbox.take_turn(&shutdown).await {
@@ -102,7 +112,7 @@ impl Outbox {
     /// Publishes for as long as the lease is ours, if it is free.
     async fn take_turn(&self, shutdown: &CancellationToken) -> Result<(), String> {
         let taken = tokio::select! {
-            taken = self.database.take_idle_lease(ROLE, &self.kafka.instance, self.settings.idle) => taken,
+            taken = self.database.take_idle_lease(ROLE.name, &self.kafka.instance, self.settings.idle) => taken,
             () = shutdown.cancelled() => return Ok(()),
         };
         let Some(lease) = taken.map_err(|error| error.to_string())? else {
@@ -131,7 +141,7 @@ impl Outbox {
             () = stop.cancelled() => return Ok(()),
         };
         let name = identity.id.to_string();
-        let series = Series::new(&self.kafka, ROLE, name, &topics::OUTBOX_PROGRESS, stop.clone());
+        let series = Series::new(&self.kafka, ROLE.name, name, &topics::OUTBOX_PROGRESS, stop.clone());
         let result = async {
             let mark = series.mark().await.map_err(|error| error.to_string())?;
             if mark > identity.last {

@@ -19,7 +19,7 @@ use crate::kafka::subscription::{
     Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
     TopicPartition,
 };
-use crate::topics::Topic;
+use crate::role::Role;
 
 pub(super) use positions::Step;
 pub use positions::{PositionError, Positions};
@@ -75,9 +75,7 @@ impl From<PositionError> for NotKept {
 
 /// What a role reads, and how.
 pub(super) struct Reading {
-    /// Consumer group, readiness, log.
-    pub role: &'static str,
-    pub topics: Vec<&'static Topic>,
+    pub role: &'static Role,
     /// Records kept with one transaction at most.
     pub batch_records: usize,
     /// Shortest and longest pause before something that failed is tried again.
@@ -105,17 +103,17 @@ pub(super) async fn run<K: Keeper>(
     shutdown: CancellationToken,
     keeper: impl Fn() -> K,
 ) -> Result<(), SubscriptionError> {
-    let part = health.part(reading.role);
+    let part = health.part(reading.role.name);
     let mut pause = Backoff::new(reading.retry);
     while !shutdown.is_cancelled() {
         let options = SubscriptionOptions {
             batch_records: reading.batch_records,
             buffered_records: reading.batch_records * 4,
-            health: Some(health.part(&format!("{} consumer", reading.role))),
+            health: Some(health.part(&format!("{} consumer", reading.role.name))),
             ..SubscriptionOptions::default()
         };
         let subscription =
-            Subscription::open(kafka, reading.role, &reading.topics, options, shutdown.clone())?;
+            Subscription::open(kafka, reading.role, reading.role.reads, options, shutdown.clone())?;
         let mut member = Member {
             keeper: keeper(),
             subscription,
@@ -128,7 +126,7 @@ pub(super) async fn run<K: Keeper>(
         member.keeper.end().await;
         member.subscription.close().await;
         if let Ended::Again(reason) = ended {
-            tracing::error!(role = reading.role, reason, "reading begins anew at the stored positions");
+            tracing::error!(role = reading.role.name, reason, "reading begins anew at the stored positions");
             part.not_ready(reason);
             pause.wait(&shutdown).await;
         }
@@ -343,7 +341,7 @@ impl<K: Keeper> Member<'_, K> {
         if let Some(of_another) = refused.iter().find(replaced) {
             return Err(Hindrance::replaced(of_another.partition));
         }
-        refusals::publish(positions, self.reading.role, records, &refused)
+        refusals::publish(positions, records, &refused)
             .await
             .map_err(|error| Hindrance::Passing(format!("dead letters cannot be written: {error}")))?;
         before.extend(refused);
@@ -352,7 +350,7 @@ impl<K: Keeper> Member<'_, K> {
 
     /// `false` when the process stops.
     async fn wait(&self, reason: &str, shutdown: &CancellationToken, pause: &mut Backoff) -> bool {
-        tracing::warn!(role = self.reading.role, reason, "records wait to be kept");
+        tracing::warn!(role = self.reading.role.name, reason, "records wait to be kept");
         self.part.not_ready(reason);
         pause.wait(shutdown).await
     }

@@ -9,6 +9,7 @@ use crate::kafka::subscription::{InboundRecord, Offsets, Start, TopicPartition};
 use crate::kafka::topic_ids::TopicIds;
 use crate::postgres::ledger::{Advance, RecordError, Stored};
 use crate::postgres::{Database, Error};
+use crate::role::Role;
 use crate::topics::{self, Topic};
 
 use super::{NotKept, SetAside};
@@ -16,6 +17,7 @@ use super::{NotKept, SetAside};
 /// The stored positions of one consumer's partitions.
 pub struct Positions {
     database: Database,
+    role: &'static Role,
     consumer: String,
     /// All topics' full names, made once.
     names: Vec<(&'static Topic, String)>,
@@ -50,15 +52,20 @@ pub enum PositionError {
 }
 
 impl Positions {
-    pub fn new(database: Database, kafka: &KafkaSettings, role: &str) -> Self {
+    pub fn new(database: Database, kafka: &KafkaSettings, role: &'static Role) -> Self {
         Self {
             database,
-            consumer: kafka.group(role),
+            role,
+            consumer: kafka.group(role.name),
             names: topics::ALL.iter().map(|topic| (*topic, kafka.topic(topic))).collect(),
             known: HashMap::new(),
             ids: HashMap::new(),
             stale: false,
         }
+    }
+
+    pub(super) fn role(&self) -> &'static Role {
+        self.role
     }
 
     pub(super) fn database(&self) -> &Database {

@@ -46,14 +46,15 @@ impl SetAside {
 /// When the database does not take them; none, some or all may be there then.
 pub(super) async fn publish(
     positions: &Positions,
-    role: &'static str,
     records: &[InboundRecord],
     refused: &[SetAside],
 ) -> Result<(), Error> {
+    let role = positions.role();
+    role.assert_sends(&topics::DEAD_LETTERS);
     for set_aside in refused {
-        metrics::SINK_SET_ASIDE.counter(&[role, set_aside.reason.code()]).increment(1);
+        metrics::SINK_SET_ASIDE.counter(&[role.name, set_aside.reason.code()]).increment(1);
         tracing::warn!(
-            role,
+            role = role.name,
             topic = set_aside.partition.topic.name,
             partition = set_aside.partition.partition,
             offset = set_aside.offset,
@@ -67,7 +68,7 @@ pub(super) async fn publish(
         .filter(|set_aside| *set_aside.partition.topic != topics::DEAD_LETTERS)
         .filter_map(|set_aside| {
             let record = records.iter().find(|record| set_aside.is_of(record))?;
-            Some(Letter::new(positions, role, record, &set_aside.reason))
+            Some(Letter::new(positions, record, &set_aside.reason))
         })
         .collect();
     let whole: Vec<Message<'_>> = letters.iter().map(|letter| letter.message(true)).collect();
@@ -89,14 +90,15 @@ struct Letter<'r> {
 }
 
 impl<'r> Letter<'r> {
-    fn new(positions: &Positions, role: &str, record: &'r InboundRecord, reason: &Reason) -> Self {
+    fn new(positions: &Positions, record: &'r InboundRecord, reason: &Reason) -> Self {
         let (topic, partition, offset) = (positions.name(record.topic), record.partition, record.offset);
         let position = Position { topic, partition, offset };
         let topic_id = positions.topic_id(record.topic);
         let id = topic_id.unwrap_or_default();
         Self {
             record,
-            errors: ErrorHeaders::new(role, reason, position, clock::now()).with_topic_id(topic_id),
+            errors: ErrorHeaders::new(positions.role().name, reason, position, clock::now())
+                .with_topic_id(topic_id),
             once: format!("set-aside/{}/{topic}/{id}/{partition}/{offset}", positions.consumer()),
         }
     }

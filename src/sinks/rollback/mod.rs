@@ -23,9 +23,21 @@ use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::model::rollback::{RollbackInputs, RollbackParameters, VersionChange};
 use crate::postgres::Database;
 use crate::postgres::intents::{FlowChange, FlowTerms};
-use crate::topics::{ROLLBACK_DECISIONS, ROLLBACK_REFUSALS, Topic};
+use crate::role::{self, Kind, Role};
+use crate::topics::{self, Topic};
 
 pub use super::actuation::{ActuationError, Settings};
+
+pub static ROLE: Role = Role {
+    name: "rollback-actuator",
+    kind: Kind::Sink,
+    description: "rolls flow versions back, one at a time over all flows and instances",
+    reads: &[&topics::ROLLBACK_DECISIONS],
+    writes: &[&topics::OUTCOMES, &topics::ROLLBACK_REFUSALS],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &[role::PLATFORM, role::POSTGRES],
+};
 
 /// Where flow versions are in force.
 pub trait Platform: Send + Sync + 'static {
@@ -78,8 +90,7 @@ impl<P: Platform> Change for FlowVersionChange<P> {
     type Seen = Vec<PlatformVersion>;
 
     const DECLARATION: Declaration = Declaration {
-        role: "rollback-actuator",
-        decisions: &ROLLBACK_DECISIONS,
+        role: &ROLE,
         action: Action::Rollback,
         foreign_action: "not_a_rollback_action",
         missing: "flow_not_found",
@@ -192,7 +203,7 @@ impl<P: Platform> Change for FlowVersionChange<P> {
             OutcomeStatus::Unchanged => matches!(outcome.code(), COOLDOWN | MAINTENANCE_WINDOW),
             status => status == OutcomeStatus::Expired,
         };
-        refused.then_some(&ROLLBACK_REFUSALS)
+        refused.then_some(&topics::ROLLBACK_REFUSALS)
     }
 
     fn effect(plan: VersionChange) -> Effect {

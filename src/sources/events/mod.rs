@@ -33,6 +33,7 @@ use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::metrics as table;
 use crate::model::ingest::{Receipt, Refusal};
+use crate::role::{Kind, Role};
 use crate::runtime::clock;
 use crate::topics::{self, Topic, headers};
 
@@ -42,8 +43,17 @@ use pace::{Gate, Rate};
 use producer::{Batch, EventProducer, NotDelivered};
 use record_batch::RecordBatch;
 
-/// Name of the role: its clients, readiness and `--stages`.
-pub const ROLE: &str = "ingest";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "ingest",
+    kind: Kind::Source,
+    description: "takes conversation events in, on the console's listener",
+    reads: &[],
+    writes: &[&topics::CONVERSATION_EVENTS],
+    sets_aside: &[&topics::DEAD_LETTERS],
+    keeps: &[],
+    outside: &["event senders"],
+};
 
 /// What the edge takes.
 #[derive(Clone, Debug)]
@@ -103,16 +113,20 @@ impl Edge {
     pub fn new(settings: Settings, kafka: &KafkaSettings, health: &Health) -> Result<Self, KafkaError> {
         let rate = settings.events_per_second.map(|rate| Rate::new(rate, Instant::now()));
         let event = |result| table::INGEST_EVENTS.counter(&[result]);
+        let topic = |topic| {
+            ROLE.assert_sends(topic);
+            kafka.topic(topic)
+        };
         Ok(Self {
-            producer: EventProducer::new(kafka, ROLE, settings.delivery_timeout)?,
+            producer: EventProducer::new(kafka, ROLE.name, settings.delivery_timeout)?,
             settings,
-            events_topic: kafka.topic(&topics::CONVERSATION_EVENTS),
-            dead_letters_topic: kafka.topic(&topics::DEAD_LETTERS),
+            events_topic: topic(&topics::CONVERSATION_EVENTS),
+            dead_letters_topic: topic(&topics::DEAD_LETTERS),
             rate: Mutex::new(rate),
             oversized_rate: Mutex::new(Rate::new(oversized::PER_SECOND, Instant::now())),
             gate: Mutex::default(),
             brokers_answer: AtomicBool::new(false),
-            part: health.part(ROLE),
+            part: health.part(ROLE.name),
             counts: Counts {
                 accepted: event("accepted"),
                 duplicates: event("duplicate"),

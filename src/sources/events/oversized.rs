@@ -31,7 +31,7 @@ pub fn letter_headers(
     let announced = announced.filter(|bytes: &usize| *bytes > read.len());
     let bytes = announced.unwrap_or(read.len() + 1);
     let position = Position { topic: ORIGIN, partition: NO_PARTITION, offset: 0 };
-    let errors = ErrorHeaders::new(ROLE, &Reason::TooLarge { bytes, limit }, position, received_at);
+    let errors = ErrorHeaders::new(ROLE.name, &Reason::TooLarge { bytes, limit }, position, received_at);
     let mut kept = vec![
         (headers::BODY_READ_BYTES, read.len().to_string()),
         (headers::BODY_READ_SHA256, Sha256::digest(read).iter().map(|byte| format!("{byte:02x}")).collect()),

@@ -95,7 +95,7 @@ impl RecordBatch {
     fn set_aside(&mut self, index: usize, detail_index: Option<usize>, reason: &Reason, original: &[u8]) {
         let offset = i64::try_from(index).unwrap_or(i64::MAX);
         let position = Position { topic: ORIGIN, partition: NO_PARTITION, offset };
-        let errors = ErrorHeaders::new(ROLE, reason, position, self.received_at);
+        let errors = ErrorHeaders::new(ROLE.name, reason, position, self.received_at);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(original);
         let place = Place { start, key_end: start, end: self.bytes.len() };

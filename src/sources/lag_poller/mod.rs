@@ -25,14 +25,24 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::lag::LagSample;
+use crate::role::{Kind, Role};
 use crate::runtime::clock;
 use crate::topics;
 
 pub use choice::Choice;
 pub use cluster::Cluster;
 
-/// Name of the role: its consumer group, clients, readiness and `--stages`.
-pub const ROLE: &str = "lag-poller";
+/// What it is; its `name` is also that of its consumer group, clients and readiness.
+pub static ROLE: Role = Role {
+    name: "lag-poller",
+    kind: Kind::Source,
+    description: "observes consumer groups at their brokers, trunkline's own among them",
+    reads: &[],
+    writes: &[&topics::CONSUMER_LAG],
+    sets_aside: &[],
+    keeps: &[],
+    outside: &["Kafka clusters"],
+};
 
 /// What is observed and how often.
 #[derive(Clone, Debug)]
@@ -60,16 +70,16 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, ROLE)?;
-    let reader = |kafka: &KafkaSettings| kafka.group(&format!("{ROLE}-heads"));
+    let producer = FactProducer::new(&kafka, &ROLE)?;
+    let reader = |kafka: &KafkaSettings| kafka.group(&format!("{}-heads", ROLE.name));
     let mut clusters = vec![Watched {
         name: "own".to_owned(),
-        cluster: Mutex::new(Cluster::new(None, settings.own, &kafka.client(ROLE), &reader(&kafka))?),
-        part: health.part(ROLE),
+        cluster: Mutex::new(Cluster::new(None, settings.own, &kafka.client(ROLE.name), &reader(&kafka))?),
+        part: health.part(ROLE.name),
     }];
     for (name, other, choice) in settings.others {
-        let cluster = Cluster::new(Some(name.clone()), choice, &other.client(ROLE), &reader(&other))?;
-        let part = health.part(&format!("{ROLE}.{name}"));
+        let cluster = Cluster::new(Some(name.clone()), choice, &other.client(ROLE.name), &reader(&other))?;
+        let part = health.part(&format!("{}.{name}", ROLE.name));
         clusters.push(Watched { name, cluster: Mutex::new(cluster), part });
     }
     // Where this instance owns nothing nobody polls: that is no fault.
@@ -80,7 +90,7 @@ pub async fn run(
         producer: producer.clone(),
         last: Mutex::new(Timestamp::MIN),
     });
-    let member = Member { kafka: &kafka, role: ROLE, topic: &topics::CONSUMER_LAG, health, shutdown };
+    let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::CONSUMER_LAG, health, shutdown };
     member.run(producer, poller, Poller::work).await
 }
 

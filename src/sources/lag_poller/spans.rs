@@ -57,8 +57,11 @@ impl Spans {
         }
     }
 
-    /// Keeps what reading from `from` brought: a head, or nothing before `end`.
+    /// Keeps what reading from `from` brought: a head, or nothing before `end`. What was
+    /// written after the end was asked for is not kept: to [`look_up`](Spans::look_up) it
+    /// would be of another log, and be read for ever.
     pub fn learn(&mut self, place: &TopicPartition, from: i64, end: i64, found: Option<Found>) {
+        let found = found.filter(|head| head.offset < end);
         let to = found.map_or(end, |head| head.offset);
         let spans = self.places.entry(place.clone()).or_default();
         match spans.iter_mut().find(|span| span.head.is_none() && span.to == from) {
@@ -135,6 +138,15 @@ mod tests {
         spans.learn(&place(), 9, 12, Some(found(10)));
         assert_eq!(spans.look_up(&place(), 5, 12), Known::Head(found(10)));
         assert_eq!(spans.look_up(&place(), 12, 12), Known::Nothing, "at the end");
+    }
+
+    #[test]
+    fn a_record_that_is_newer_than_the_end_answers_the_question() {
+        let mut spans = Spans::default();
+        // 5 and 6 are markers; 7 came after the end was asked for.
+        spans.learn(&place(), 5, 7, Some(found(7)));
+        assert_eq!(spans.look_up(&place(), 5, 7), Known::Nothing);
+        assert_eq!(spans.look_up(&place(), 5, 9), Known::ReadFrom(7));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::model::campaign::{CampaignWindow, DialAnswer, OWN_RATES, ShadowAnswer
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::settings::{DialPolicy, DialSettings};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 use judgement::{Answered, Around, Judgement, Lacking, judge};
@@ -35,6 +36,12 @@ pub static DECLARATION: Declaration = Declaration {
     changelog: &topics::DIALING_CHANGELOG,
     state_version: 2,
     lateness: Duration::from_secs(300),
+};
+
+/// Beside the windows it looks up what is set and which groups on the statistics' way are behind.
+pub static ROLE: Role = Role {
+    reads: &[&topics::CAMPAIGN_WINDOWS, &topics::SETTINGS, &topics::LAG_STATUS],
+    ..DECLARATION.role()
 };
 
 /// Ticks after which a decision must not be applied any more, and statistics

@@ -16,6 +16,7 @@ use crate::model::Timestamp;
 use crate::model::conversation::{ConversationEvent, InteractionOutcome};
 use crate::model::flow::{FlowClosed, FlowCount, FlowTally};
 use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 use identity::Identity;
@@ -30,6 +31,8 @@ pub static DECLARATION: Declaration = Declaration {
     state_version: 1,
     lateness: Duration::from_secs(120),
 };
+
+pub static ROLE: Role = DECLARATION.role();
 
 /// A partition without events is waited for this long at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::model::Timestamp;
 use crate::model::flow::{FlowMinute, FlowTally, MinuteSource};
 use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, Record, Step, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 use state::{FlowVersion, MOST_SUMS, State, Summed};
@@ -26,6 +27,8 @@ pub static DECLARATION: Declaration = Declaration {
     // Which facts are late was judged where they were counted.
     lateness: Duration::MAX,
 };
+
+pub static ROLE: Role = DECLARATION.role();
 
 /// Minutes closed in one batch. The rest waits for the next: a transaction has its limits.
 const MINUTES_AT_ONCE: usize = 10;

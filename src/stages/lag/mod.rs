@@ -23,6 +23,7 @@ use crate::model::lag::{
     AuditAction, LagEvaluation, LagInputs, LagParameters, LagReason, LagSample, LagSource, LagStatus,
 };
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step};
+use crate::role::Role;
 use crate::topics;
 
 use episode::{Call, Episode};
@@ -38,6 +39,8 @@ pub static DECLARATION: Declaration = Declaration {
     state_version: 2,
     lateness: Duration::from_secs(300),
 };
+
+pub static ROLE: Role = DECLARATION.role();
 
 /// Polls without news after which nobody can say how a group is.
 const POLLS_OF_LIFE: u32 = 4;

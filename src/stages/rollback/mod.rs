@@ -24,6 +24,7 @@ use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::model::rollback::RollbackParameters;
 use crate::model::settings::MaintenanceWindow;
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 use guard::{Guard, Judgement, Observation, Surroundings};
@@ -40,6 +41,12 @@ pub static DECLARATION: Declaration = Declaration {
     state_version: 1,
     // A minute that is late for its flow is told by the flow's own state.
     lateness: Duration::from_secs(3_600),
+};
+
+/// Beside the minutes it looks up what is in force, what holds, and which rollbacks were refused.
+pub static ROLE: Role = Role {
+    reads: &[&topics::FLOW_MINUTES, &topics::FLOW_VERSIONS, &topics::SETTINGS, &topics::ROLLBACK_REFUSALS],
+    ..DECLARATION.role()
 };
 
 /// A partition without minutes is waited for this long at most.

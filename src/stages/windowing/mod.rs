@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignStats, CampaignWindow, Reading};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, latest_possible};
+use crate::role::Role;
 use crate::topics;
 
 use window::{Held, Window};
@@ -23,6 +24,8 @@ pub static DECLARATION: Declaration = Declaration {
     // A window spans 10 ticks of 30 s; what is older cannot be in it.
     lateness: Duration::from_secs(300),
 };
+
+pub static ROLE: Role = DECLARATION.role();
 
 /// See [`DECLARATION`].
 pub struct Windowing;
