@@ -188,6 +188,8 @@ metrics_table! {
         "Routing decisions of all instances read from their topic, to be repeated when asked again.";
     ROUTE_ALARM = "trunkline_route_alarm", Kind::Gauge, ["configuration", "alarm"],
         "1 while people should look: nobody_available, all_weights_zero.";
+    LOOP_PAUSED = "trunkline_loop_paused", Kind::Gauge, ["loop"],
+        "1 while people have paused a loop, or all, as this instance knows it.";
     DRIFT_POINTS = "trunkline_drift_points_total", Kind::Counter, ["result"],
         "Drift points by what became of them: written, refused, given_up, or unreadable outcomes.";
 }

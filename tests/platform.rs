@@ -25,6 +25,8 @@ mod enrichment;
 mod flow_poller;
 #[path = "platform/outage.rs"]
 mod outage;
+#[path = "platform/pause.rs"]
+mod pause;
 #[path = "platform/program.rs"]
 mod program;
 #[path = "platform/rate_limit.rs"]

@@ -200,6 +200,7 @@ fn scope() -> Scope {
         priority: Priority::Read,
         deadline: tokio::time::Instant::now() + PATIENCE,
         cancelled: CancellationToken::new(),
+        withdrawn: CancellationToken::new(),
     }
 }
 

@@ -112,6 +112,7 @@ async fn campaign_name(id: &str, config: &Config) -> Option<String> {
         priority: Priority::Read,
         deadline: tokio::time::Instant::now() + PATIENCE,
         cancelled: CancellationToken::new(),
+        withdrawn: CancellationToken::new(),
     };
     let campaign = tokio::time::timeout(PATIENCE, client.campaign(id, &scope)).await.ok()?.ok()?;
     campaign.name

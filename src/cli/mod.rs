@@ -13,6 +13,7 @@ pub mod explain;
 mod known;
 mod lag;
 mod maintenance;
+mod pause;
 mod routes;
 mod run;
 mod settings;
@@ -66,6 +67,10 @@ enum Command {
     Alerts(alerts::Arguments),
     /// Times in which flows are not rolled back
     Maintenance(maintenance::Arguments),
+    /// Stops a loop, or all: it decides and records, and changes nothing; without a loop, lists what is stopped
+    Pause(pause::PauseArguments),
+    /// Lets a loop go on, or all
+    Resume(pause::ResumeArguments),
     /// What was changed at run time, and by whom
     Settings(settings::Arguments),
     /// Routing configurations: drafts, what is in force, what was
@@ -123,6 +128,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Evaluate(arguments) => arguments.run(),
         Command::Alerts(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Maintenance(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Pause(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Resume(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Settings(arguments) => on_runtime("warn", |_| arguments.run()),
         // Lines on the terminal would tear the picture.
         Command::Demo(arguments) => {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Shared;
 use super::problem::{Kind, ParameterError, Problem};
 use super::routes::{Answer, Content, Parameter, Place};
+use crate::model::decision::Loop;
 use crate::postgres::lag::GroupStatus;
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -30,7 +31,7 @@ pub struct Page {
 /// For the HTTP metric of an autoscaler.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Replicas {
-    /// Consumers that would be right, at least 1.
+    /// Consumers that would be right, at least 1; while the loop is paused those there are.
     replicas: u32,
 }
 
@@ -117,7 +118,8 @@ pub(super) async fn replicas(
     Path(group): Path<String>,
 ) -> Result<Json<Replicas>, Problem> {
     let found = find(&shared, &group).await?;
-    let Some(replicas) = found.replicas else {
+    let held = shared.database.pauses().await?.stopping(Loop::Lag).and(found.evaluation.members);
+    let Some(replicas) = found.replicas.map(|right| held.map_or(right, |members| members.max(1))) else {
         let remedy = "watch the group at its brokers: analytics do not tell how many consumers it has";
         return Err(Problem::new(
             Kind::NotFound,

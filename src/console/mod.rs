@@ -7,6 +7,7 @@ mod events;
 mod lag;
 mod openapi;
 mod parameters;
+mod pause;
 mod problem;
 mod routes;
 mod routing;

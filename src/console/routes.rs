@@ -6,7 +6,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, events, lag, openapi, routing, settings, status};
+use super::{Shared, decisions, events, lag, openapi, pause, routing, settings, status};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,6 +287,36 @@ pub static ROUTES: &[Route] = &[
         body: None,
         answers: settings::WINDOW_ANSWERS,
         handler: |method| on(method, settings::close_window),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/pause",
+        summary: "Loops that people have paused",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        body: None,
+        answers: pause::LIST_ANSWERS,
+        handler: |method| on(method, pause::list),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/pause",
+        summary: "Pauses a loop, or all: it decides and records, and changes nothing outside",
+        access: Access::Needs(Role::Operate),
+        parameters: &[],
+        body: Some(pause::BODY),
+        answers: pause::PAUSE_ANSWERS,
+        handler: |method| on(method, pause::pause),
+    },
+    Route {
+        method: Method::Delete,
+        path: "/v1/pause/{loop}",
+        summary: "Lets a loop go on, or all",
+        access: Access::Needs(Role::Operate),
+        parameters: pause::PARAMETERS,
+        body: None,
+        answers: pause::RESUME_ANSWERS,
+        handler: |method| on(method, pause::resume),
     },
     Route {
         method: Method::Get,

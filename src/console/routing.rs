@@ -59,6 +59,8 @@ pub enum NotPublished {
     Unknown(String),
     /// It cannot be: why.
     Unusable(String),
+    /// People have stopped routing from being changed.
+    Paused(String),
     /// There are too many.
     TooMany(String),
     Database(crate::postgres::Error),
@@ -179,7 +181,11 @@ pub(super) const PUBLISH_ANSWERS: &[Answer] = &[
     },
     Answer { status: 400, description: "The draft cannot be used", content: Content::Problem },
     Answer { status: 404, description: "Nothing of this id was saved", content: Content::Problem },
-    Answer { status: 409, description: "There are as many as there can be", content: Content::Problem },
+    Answer {
+        status: 409,
+        description: "There are as many as there can be, or routing is paused",
+        content: Content::Problem,
+    },
     Answer {
         status: 503,
         description: "No instance here decides on routes, so nothing would be in force",
@@ -330,6 +336,11 @@ impl From<NotPublished> for Problem {
         match problem {
             NotPublished::Unknown(detail) => unknown(detail),
             NotPublished::Unusable(detail) => unusable(&detail),
+            NotPublished::Paused(detail) => Problem::new(
+                Kind::Conflict,
+                detail,
+                "let routing go on first: DELETE /v1/pause/route, or all",
+            ),
             NotPublished::TooMany(detail) => {
                 Problem::new(Kind::Conflict, detail, "publish over one that is no longer needed")
             }

@@ -23,7 +23,7 @@ use crate::postgres::settings::SettingError;
 pub(super) const SCOPE_PARAMETERS: &[Parameter] = &[Parameter {
     name: "scope",
     place: Place::Path,
-    description: "What is set: dial, dial/<campaignId>, maintenance/<id> or route/<configurationId>, its slash written %2F",
+    description: "What is set: dial, dial/<campaignId>, maintenance/<id>, route/<configurationId> or pause/<loop>, its slash written %2F",
     schema: |_| json_schema!({"type": "string"}),
 }];
 
@@ -206,7 +206,7 @@ fn not_set(scope: &str) -> Problem {
 }
 
 /// JSON and nothing else: a form that a web page makes a browser send is not read.
-fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
+pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
     let media_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if media_type.split(';').next().map(str::trim) != Some("application/json") {

@@ -41,6 +41,8 @@ pub struct Scope {
     /// The same, when the process stops. A write that is on its way is given
     /// 1.5 s more for its reply.
     pub cancelled: CancellationToken,
+    /// What is not on its way yet is not sent any more; what is, goes on.
+    pub withdrawn: CancellationToken,
 }
 
 /// A change that the platform confirmed.
@@ -533,6 +535,9 @@ impl Inner {
         if Instant::now() >= scope.deadline {
             return given_up(Kind::DeadlinePassed, "not sent: the deadline has passed");
         }
+        if scope.withdrawn.is_cancelled() {
+            return given_up(Kind::NotSent, "not sent: withdrawn");
+        }
         let finished = tokio::select! {
             finished = &mut exchange => finished,
             () = sleep_until(scope.deadline) => {
@@ -588,6 +593,9 @@ impl Scope {
             biased;
             () = self.cancelled.cancelled() => {
                 Err(CallError::without_reply(Kind::Cancelled, format!("stopped while {}", doing())))
+            }
+            () = self.withdrawn.cancelled() => {
+                Err(CallError::without_reply(Kind::NotSent, format!("not sent: withdrawn while {}", doing())))
             }
             value = future => Ok(value),
             () = sleep_until(self.deadline) => {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Timestamp;
 
 /// The control loops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Loop {
     Dial,
@@ -21,6 +21,8 @@ pub enum Loop {
 }
 
 impl Loop {
+    pub const ALL: [Loop; 4] = [Loop::Dial, Loop::Rollback, Loop::Lag, Loop::Route];
+
     pub fn name(self) -> &'static str {
         match self {
             Loop::Dial => "dial",

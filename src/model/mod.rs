@@ -17,6 +17,7 @@ pub mod json;
 pub mod lag;
 pub mod object;
 pub mod outcome;
+pub mod pause;
 pub mod rollback;
 pub mod routing;
 pub mod settings;

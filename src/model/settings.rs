@@ -8,12 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::pause::{Extent, Pause};
 use super::{Timestamp, object};
 
 /// One setting as it is in force. The newest of its scope counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Setting<'a> {
-    /// What it is about: `maintenance/<id>`, `route/<configurationId>` …
+    /// What it is about: `maintenance/<id>`, `route/<configurationId>`, `pause/<loop>` …
     pub scope: Cow<'a, str>,
     /// `null`: withdrawn, as if it had never been set.
     pub value: Value,
@@ -195,6 +196,14 @@ pub fn check(scope: &str, value: &Value) -> Result<(), String> {
                 Err(format!("maintenance/<id> takes a window {{flowId, from, until, reason}}: {error}"))
             }
         },
+        Some(("pause", extent)) => {
+            extent.parse::<Extent>()?;
+            if value.is_null() {
+                return Ok(());
+            }
+            let pause = object::of::<Pause>(value);
+            pause.map_err(|error| format!("pause/<loop> takes {{\"reason\": \"…\"}}: {error}"))?.check()
+        }
         _ if scope == DIAL || matches!(id, Some(("dial", _))) => match value {
             Value::Null => Ok(()),
             value => object::of::<DialSettings>(value)
@@ -206,7 +215,7 @@ pub fn check(scope: &str, value: &Value) -> Result<(), String> {
                 .and_then(|settings| settings.check().map_err(|told| format!("{scope}: {told}"))),
         },
         _ => Err(format!(
-            "{scope:?} is no scope: there are dial, dial/<campaignId>, maintenance/<id> and route/<configurationId>"
+            "{scope:?} is no scope: there are dial, dial/<campaignId>, maintenance/<id>, route/<configurationId> and pause/<loop>"
         )),
     }
 }
@@ -236,6 +245,15 @@ mod tests {
         assert!(check("maintenance/1", &json!({"from": 1})).is_err());
         assert_eq!(check("route/a", &json!({"weights": {"q": 0.0, "r": 70}})), Ok(()));
         assert_eq!(check("route/a", &Value::Null), Ok(()));
+        assert_eq!(check("pause/all", &json!({"reason": "storm"})), Ok(()));
+        assert_eq!(check("pause/dial", &Value::Null), Ok(()));
+        for (scope, value) in [
+            ("pause/dials", Value::Null),
+            ("pause/dial", json!({"reason": " "})),
+            ("pause/dial", json!(["x"])),
+        ] {
+            assert!(check(scope, &value).is_err(), "{scope} {value}");
+        }
         assert_eq!(check("dial", &json!({"policy": "pacing", "shadowPolicy": "none"})), Ok(()));
         assert_eq!(
             check("dial/c", &json!({"goal": 0.01, "cap": 0.02, "shadowPolicy": "proportional"})),

@@ -18,8 +18,9 @@ use super::leases::Lease;
 use super::{Database, Error};
 use crate::model::Timestamp;
 use crate::model::campaign::DialParameters;
-use crate::model::decision::DecisionId;
+use crate::model::decision::{DecisionId, Loop};
 use crate::model::outcome::{Outcome, SentRequest};
+use crate::model::pause::{self, Extent};
 
 /// A request that was about to be sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +55,8 @@ pub struct History<P = DialParameters> {
 /// What a claim asks besides the lease.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms<'a> {
+    /// While it is paused nothing is claimed.
+    pub of: Loop,
     /// From then on nothing is claimed.
     pub expires_at: Timestamp,
     /// The lease was taken or renewed within this time.
@@ -95,6 +98,8 @@ pub enum Claim {
     Taken,
     /// The decision is too old.
     Expired,
+    /// People have paused the loop: as an outcome says it.
+    Paused(String),
     /// A maintenance window is open: its scope.
     Maintenance(String),
     /// The flow was rolled back not long ago; decisions on facts from before this are refused.
@@ -113,7 +118,8 @@ pub enum Settlement {
 }
 
 /// Parameters: 1 decision, 2 attempt, 3 lease, 4 token, 5 request, 6 parameters, 7 seconds since
-/// the renewal, 8 expiry in ms, 9 flow, 10 version, 11 event time in ms, 12 lockout in ms.
+/// the renewal, 8 expiry in ms, 9 flow, 10 version, 11 event time in ms, 12 lockout in ms,
+/// 13 scopes of the pauses that stop the loop.
 const CLAIM: &str = "WITH held AS (
         SELECT 1 FROM trunkline.leases
         WHERE name = $3 AND token = $4
@@ -127,6 +133,11 @@ const CLAIM: &str = "WITH held AS (
         SELECT scope FROM newest
         WHERE jsonb_typeof(value) = 'object' AND coalesce(value ->> 'flowId', $9) = $9
           AND (value ->> 'from')::timestamptz <= now() AND (value ->> 'until')::timestamptz > now()
+    ), stopped AS (
+        SELECT who, value ->> 'reason' AS reason FROM (
+            SELECT DISTINCT ON (scope) scope, value, who FROM audit.settings_log
+            WHERE scope = ANY($13::text[]) ORDER BY scope, revision DESC
+        ) AS pauses WHERE jsonb_typeof(value) = 'object' ORDER BY scope DESC LIMIT 1
     ), locked AS (
         SELECT max((extract(epoch FROM coalesce(event_time, confirmed_at)) * 1000)::bigint) + $12::bigint AS until
         FROM trunkline.rollbacks WHERE flow_id = $9 AND decision_id <> $1
@@ -135,13 +146,14 @@ const CLAIM: &str = "WITH held AS (
     ), written AS (
         INSERT INTO trunkline.intents (decision_id, attempt, lease, token, request, parameters, expires_at)
         SELECT $1, $2, $3, $4, $5, $6, to_timestamp($8::bigint / 1000.0) FROM moment
-        WHERE NOT late AND NOT EXISTS (SELECT 1 FROM open)
+        WHERE NOT late AND NOT EXISTS (SELECT 1 FROM open) AND NOT EXISTS (SELECT 1 FROM stopped)
           AND NOT EXISTS (SELECT 1 FROM locked WHERE until > $11::bigint)
           AND NOT EXISTS (SELECT 1 FROM taken_back)
         ON CONFLICT (decision_id, attempt) DO NOTHING
         RETURNING 1
     )
     SELECT (SELECT count(*) FROM held) AS held, (SELECT late FROM moment) AS late,
+           (SELECT who FROM stopped) AS stopped_by, (SELECT reason FROM stopped) AS stopped_why,
            (SELECT min(scope) FROM open) AS open, (SELECT until FROM locked WHERE until > $11::bigint) AS until,
            (SELECT count(*) FROM taken_back) AS taken_back, (SELECT count(*) FROM written) AS written";
 
@@ -170,21 +182,25 @@ impl Database {
             .bind(flow.map(|flow| flow.version))
             .bind(flow.map(|flow| flow.event_time.as_millis()))
             .bind(flow.map(|flow| i64::try_from(flow.lockout.as_millis()).unwrap_or(i64::MAX / 2)))
+            .bind([Extent::One(terms.of), Extent::All].map(Extent::scope))
             .fetch_one(self.pool())
             .await
             .map_err(|error| self.explain(error))?;
+        let (who, why): (Option<String>, Option<String>) = (row.get("stopped_by"), row.get("stopped_why"));
+        let paused = who.map(|who| pause::told(&who, why.as_deref().unwrap_or_default()));
         let (held, taken_back, written): (i64, i64, i64) =
             (row.get("held"), row.get("taken_back"), row.get("written"));
         let (late, open, until): (Option<bool>, Option<String>, Option<i64>) =
             (row.get("late"), row.get("open"), row.get("until"));
-        Ok(match (open, until) {
+        Ok(match (paused, open, until) {
             _ if held == 0 => Claim::LeaseLost,
             _ if written > 0 => Claim::Granted,
             _ if late == Some(true) => Claim::Expired,
-            (Some(scope), _) => Claim::Maintenance(scope),
-            (None, Some(until)) => Claim::LockedOut(Timestamp::from_millis(until)),
-            (None, None) if taken_back > 0 => Claim::TakenBack,
-            (None, None) => Claim::Taken,
+            (Some(told), ..) => Claim::Paused(told),
+            (None, Some(scope), _) => Claim::Maintenance(scope),
+            (None, None, Some(until)) => Claim::LockedOut(Timestamp::from_millis(until)),
+            (None, None, None) if taken_back > 0 => Claim::TakenBack,
+            (None, None, None) => Claim::Taken,
         })
     }
 

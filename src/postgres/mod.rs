@@ -15,6 +15,7 @@ pub mod maintenance;
 pub mod migrations;
 pub mod outbox;
 mod overview;
+mod pause;
 pub mod routing;
 pub mod settings;
 

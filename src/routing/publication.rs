@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::service::Service;
 use super::weights::{Plan, Unusable};
 use crate::genesys::{Client, Priority, Scope};
-use crate::model::decision::Mode;
+use crate::model::decision::{Loop, Mode};
 use crate::model::outcome::SentRequest;
 use crate::model::routing::{PlatformPublication, RouteConfiguration, RoutePublication};
 use crate::postgres::routing::Published;
@@ -25,6 +25,8 @@ pub enum PublishError {
     Unknown(String),
     #[error("there are as many configurations as there can be; none more is put in force")]
     TooMany,
+    #[error("routing is {0}; nothing is published until `trunkline resume`")]
+    Paused(String),
     #[error("the draft cannot be used: {0}")]
     Unusable(Unusable),
     #[error(transparent)]
@@ -65,6 +67,9 @@ impl Publisher {
     /// # Errors
     /// See [`PublishError`]. What the platform says is no error: the revision is in force.
     pub async fn publish(&self, id: &str, who: &str) -> Result<RoutePublication, PublishError> {
+        if let Some(pause) = self.database.pauses().await?.stopping(Loop::Route) {
+            return Err(PublishError::Paused(pause.told()));
+        }
         if let Some(draft) = self.database.route(id).await?.draft {
             Plan::of(&draft).map_err(PublishError::Unusable)?;
         }
@@ -108,6 +113,7 @@ impl Publisher {
             priority: Priority::Read,
             deadline: Instant::now() + PATIENCE,
             cancelled: self.shutdown.clone(),
+            withdrawn: CancellationToken::new(),
         };
         let (step, response, result) =
             match client.send_route_publication(&request, &definition.id, &scope).await {

@@ -103,6 +103,7 @@ impl Poller {
             priority: Priority::Read,
             deadline: Instant::now() + self.settings.interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
             cancelled: stop.clone(),
+            withdrawn: CancellationToken::new(),
         };
         let mut samples = Vec::new();
         let (mut refused, mut problem) = (None, None);

@@ -160,6 +160,7 @@ impl Watch {
             priority: Priority::Read,
             deadline: Instant::now() + interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
             cancelled: stop.clone(),
+            withdrawn: CancellationToken::new(),
         }
     }
 

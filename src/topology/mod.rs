@@ -3,6 +3,7 @@
 pub mod dial_tables;
 mod instance;
 mod intake;
+mod pauses;
 mod redecide;
 mod roles;
 mod routed;
@@ -13,6 +14,7 @@ mod start;
 mod starters;
 
 pub use instance::Instance;
+pub use pauses::follow as follow_pauses;
 pub use roles::roles;
 pub use routed::Routed;
 pub use shared_budget::SharedBudget;

@@ -41,6 +41,7 @@ impl RouteDecisions for Routed {
             self.publisher.publish(id, who).await.map_err(|error| match error {
                 PublishError::Unknown(_) => NotPublished::Unknown(error.to_string()),
                 PublishError::Unusable(_) => NotPublished::Unusable(error.to_string()),
+                PublishError::Paused(_) => NotPublished::Paused(error.to_string()),
                 PublishError::TooMany => NotPublished::TooMany(error.to_string()),
                 PublishError::Database(error) => NotPublished::Database(error),
             })

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
+use super::pauses;
 use super::roles::{WIRED, roles};
 use super::routed::Routed;
 use super::settings;
@@ -18,12 +20,18 @@ use crate::config::Config;
 use crate::console::{self, Metrics};
 use crate::genesys::Client;
 use crate::health::Health;
+use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
+use crate::model::pause::Pauses;
 use crate::pipeline::PartitionStage;
 use crate::postgres::Database;
 use crate::role::Role;
 use crate::runtime::{StageHandle, run_stage};
 use crate::sources::events::{self, Edge};
+use crate::topics;
+
+/// Settings an instance keeps in memory to know what is paused.
+const MOST_SETTINGS: usize = 100_000;
 
 /// Every role ends within this; what is cut off then is taken up by the next start.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(9);
@@ -118,6 +126,7 @@ pub fn start(
         client: None,
         edge: None,
         routed: None,
+        pauses: None,
         running: Running { tasks: JoinSet::new(), stages: Vec::new(), http: None, stop },
         database,
         health,
@@ -140,6 +149,8 @@ pub(super) struct Starting<'c> {
     /// Takes events in behind the console's route.
     pub edge: Option<Arc<Edge>>,
     pub routed: Option<Arc<Routed>>,
+    /// Which loops are stopped: one table for all that heed it.
+    pauses: Option<watch::Receiver<Pauses>>,
     health: Health,
     pub metrics: Metrics,
     pub running: Running,
@@ -185,6 +196,15 @@ impl Starting<'_> {
         let client = Client::new(&genesys, permits, &self.health)?;
         self.client = Some(client.clone());
         Ok(client)
+    }
+
+    pub(super) fn pauses(&mut self) -> watch::Receiver<Pauses> {
+        let known = self.pauses.get_or_insert_with(|| {
+            let (part, stop) = (self.health.part("pauses"), &self.running.stop);
+            let table = GlobalTable::open(&self.kafka, &topics::SETTINGS, MOST_SETTINGS, part, stop);
+            pauses::follow(table, &self.health)
+        });
+        known.clone()
     }
 
     /// What every role is given.

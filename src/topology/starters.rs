@@ -94,6 +94,7 @@ impl Starting<'_> {
         let change = actuator::DialChange::new(self.client()?, redecide::from_the_record());
         let Shared { kafka, database, health, stop } = self.shared();
         let actuator = actuator::Actuator::new(kafka, actuator::settings(), change, database);
+        let actuator = actuator.heeding(self.pauses());
         self.task(&actuator::ROLE, async move { actuator.run(&health, stop).await })
     }
 }
@@ -149,6 +150,7 @@ impl Starting<'_> {
         let change = FlowVersionChange::new(self.client()?, settings::rollback_lockout(self.config));
         let Shared { kafka, database, health, stop } = self.shared();
         let actuator = RollbackActuator::new(kafka, Default::default(), change, database);
+        let actuator = actuator.heeding(self.pauses());
         self.task(&rollback_actuator::ROLE, async move { actuator.run(&health, stop).await })
     }
 }

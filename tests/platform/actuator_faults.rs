@@ -119,7 +119,12 @@ async fn a_former_holder_of_a_lease_claims_and_settles_nothing() {
         parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 },
     };
     let before = intent(1);
-    let terms = Terms { expires_at: now().plus(Duration::from_secs(60)), renewed_within: None, flow: None };
+    let terms = Terms {
+        of: Loop::Dial,
+        expires_at: now().plus(Duration::from_secs(60)),
+        renewed_within: None,
+        flow: None,
+    };
     let claim = async |intent: &Intent, lease| database.claim(intent, lease, &terms).await.expect("answers");
     assert_eq!(claim(&before, &former).await, Claim::Granted);
     assert_eq!(claim(&before, &former).await, Claim::Taken);
@@ -186,7 +191,7 @@ async fn a_claim_asks_expiry_and_lockout_itself() {
         lockout: Duration::from_secs(900),
     };
     let claim = async |sequence, expires_at, flow| {
-        let terms = Terms { expires_at, renewed_within: None, flow: Some(flow) };
+        let terms = Terms { of: Loop::Rollback, expires_at, renewed_within: None, flow: Some(flow) };
         database.claim(&intent(sequence), &lease, &terms).await.expect("answers")
     };
     let later = at.plus(Duration::from_secs(600));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use simulator::{
     Answering, CampaignScenario, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Settings, Simulator,
 };
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{
@@ -19,6 +20,7 @@ use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::model::outcome::{Outcome, OutcomeStatus, SentRequest};
+use trunkline::model::pause::Pauses;
 use trunkline::postgres::Database;
 use trunkline::sinks::actuator::Settings as ActuationSettings;
 use trunkline::sinks::actuator::{ActuationError, Actuator, DialChange, Platform, Redecision};
@@ -129,6 +131,16 @@ impl Stand {
     }
 
     pub fn start(&self, instance: &str, hook: Hook) -> Instance {
+        self.start_heeding(instance, hook, None)
+    }
+
+    /// An actuator that hears of pauses.
+    pub fn start_heeding(
+        &self,
+        instance: &str,
+        hook: Hook,
+        pauses: Option<watch::Receiver<Pauses>>,
+    ) -> Instance {
         let health = Health::default();
         let settings = GenesysSettings {
             base_url: self.simulator.api_url(),
@@ -148,6 +160,10 @@ impl Stand {
         let settings = ActuationSettings { in_flight_time: Duration::from_secs(3), ..Default::default() };
         let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
         let actuator = Actuator::new(kafka, settings, change, self.database.clone());
+        let actuator = match pauses {
+            Some(pauses) => actuator.heeding(pauses),
+            None => actuator,
+        };
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (health, stop) = (health.clone(), stop.clone());

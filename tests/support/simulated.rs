@@ -148,5 +148,6 @@ pub fn scope() -> Scope {
         priority: Priority::Read,
         deadline: Instant::now() + Duration::from_secs(30),
         cancelled: CancellationToken::new(),
+        withdrawn: CancellationToken::new(),
     }
 }

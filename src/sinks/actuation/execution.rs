@@ -20,6 +20,9 @@
 //! may have had its effect before, the decision ends. Should an attempt that was taken for
 //! over have its effect after all, that effect is ours: it is looked for in every read.
 //!
+//! While people have paused the loop nothing new is sent: the claim asks for that as well, and what
+//! was claimed and is not on its way yet stays here. What is on its way is seen to its end.
+//!
 //! How old the decision is goes by the database's clock alone: the claim asks it, and waits
 //! are measured from what it said.
 
@@ -115,6 +118,8 @@ pub struct Execution<'a, 'd, C: Change, L> {
     clock: DatabaseClock,
     /// The database has said so.
     expired: bool,
+    /// The pause that was found in force, as the outcome is to say it.
+    paused: Option<String>,
     /// Facts from before this are refused.
     not_before: Option<Timestamp>,
     /// Intents on record.
@@ -173,6 +178,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             stop,
             clock: DatabaseClock { asked_at: Instant::now(), told: clock::now() },
             expired: false,
+            paused: None,
             not_before: None,
             claims: 0,
             attempts: 0,
@@ -208,6 +214,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
     }
 
     async fn step(&mut self) -> Result<Next, Interrupted> {
+        self.look_for_pause();
         if self.doubt.is_none()
             && let Some(too_late) = self.too_late()
         {
@@ -291,6 +298,9 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             let reason = self.naming_last_error("a newer decision for the same key has arrived");
             return Some(End(OutcomeStatus::Superseded, reason));
         }
+        if let Some(paused) = &self.paused {
+            return Some(End(OutcomeStatus::Shadowed, self.naming_last_error(paused)));
+        }
         if self.expired || self.clock.now() >= self.decision.expires_at {
             return Some(End(OutcomeStatus::Expired, self.naming_last_error("older than its expiry")));
         }
@@ -298,6 +308,13 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             let error = self.last_error.as_deref().unwrap_or("no error");
             End(OutcomeStatus::Failed, format!("attempts_exhausted: {error}"))
         })
+    }
+
+    /// Once a pause was found the decision is not carried out, whether or not it lasts.
+    fn look_for_pause(&mut self) {
+        if self.paused.is_none() {
+            self.paused = self.actuation.pause_of(self.decision.r#loop);
+        }
     }
 
     fn naming_last_error(&self, what: &str) -> String {
@@ -382,6 +399,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             parameters: plan.clone(),
         };
         let terms = Terms {
+            of: self.decision.r#loop,
             expires_at: self.decision.expires_at,
             renewed_within: self.tenure.renewed_within,
             flow: self.actuation.change.flow_terms(self.decision, &plan),
@@ -393,6 +411,10 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             Ok(Claim::LeaseLost) => return Err(Interrupted::LeaseLost),
             Ok(Claim::Expired) => {
                 self.expired = true;
+                return Ok(Next::Again);
+            }
+            Ok(Claim::Paused(told)) => {
+                self.paused = Some(told);
                 return Ok(Next::Again);
             }
             Ok(Claim::Maintenance(scope)) => {
@@ -413,12 +435,15 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             Err(error) => return self.recall_again(attempt, &error.reason).await,
         }
         C::reached(Point::Claimed);
-        if self.superseded.is_cancelled() || self.clock.now() >= self.decision.expires_at {
+        self.look_for_pause();
+        let late = self.superseded.is_cancelled() || self.clock.now() >= self.decision.expires_at;
+        if late || self.paused.is_some() {
             return Ok(Next::Again);
         }
         let attempt = Attempt { request, plan, at: self.clock.now(), under_way_until: sendable };
         let scope = self.scope(Some(&attempt.plan), sendable.min(self.deadline()));
-        let result = self.actuation.change.send(&attempt.request, key, &scope).await;
+        let send = self.actuation.change.send(&attempt.request, key, &scope);
+        let result = self.actuation.unless_paused(self.decision.r#loop, &scope.withdrawn, send).await;
         C::reached(Point::Called);
         self.judge(attempt, result)
     }
@@ -565,7 +590,8 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
 
     fn scope(&self, plan: Option<&C::Plan>, deadline: Instant) -> Scope {
         let priority = self.actuation.change.priority(self.decision, plan);
-        Scope { priority, deadline, cancelled: self.stop.clone() }
+        let withdrawn = CancellationToken::new();
+        Scope { priority, deadline, cancelled: self.stop.clone(), withdrawn }
     }
 
     /// The decision's end; for settling a doubt after it, a little later than now.

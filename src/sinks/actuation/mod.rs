@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::genesys::{CallError, Priority, Reply, Scope};
@@ -33,8 +34,9 @@ use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::SubscriptionError;
 use crate::metrics::Metric;
-use crate::model::decision::Action;
+use crate::model::decision::{Action, Loop};
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
+use crate::model::pause::{PauseInForce, Pauses};
 use crate::postgres::intents::{FlowChange, FlowTerms};
 use crate::role::Role;
 use crate::runtime::decided;
@@ -254,11 +256,48 @@ pub struct Actuation<C, L> {
     settings: Settings,
     pub(in crate::sinks) change: C,
     ledger: L,
+    pauses: watch::Receiver<Pauses>,
 }
 
 impl<C: Change, L: Ledger> Actuation<C, L> {
     pub fn new(kafka: KafkaSettings, settings: Settings, change: C, ledger: L) -> Self {
-        Self { kafka, settings, change, ledger }
+        // Without anybody who tells of pauses the claims find them.
+        let (_, pauses) = watch::channel(Pauses::default());
+        Self { kafka, settings, change, ledger, pauses }
+    }
+
+    /// Hears of pauses from `pauses`, also between a claim and its call.
+    #[must_use]
+    pub fn heeding(self, pauses: watch::Receiver<Pauses>) -> Self {
+        Self { pauses, ..self }
+    }
+
+    /// The pause that stops this loop, as an outcome says it.
+    fn pause_of(&self, of: Loop) -> Option<String> {
+        self.pauses.borrow().stopping(of).map(PauseInForce::told)
+    }
+
+    /// Waits for a call; a pause that comes meanwhile withdraws what is not on its way yet.
+    async fn unless_paused<T>(
+        &self,
+        of: Loop,
+        withdrawn: &CancellationToken,
+        call: impl Future<Output = T>,
+    ) -> T {
+        let mut pauses = self.pauses.clone();
+        let paused = async {
+            // Nobody tells any more: there is nothing to wait for.
+            if pauses.wait_for(|pauses| pauses.stopping(of).is_some()).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(call, paused);
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            () = &mut paused => withdrawn.cancel(),
+        }
+        call.await
     }
 
     /// Works until `shutdown`, which ends every wait within 2 s; decisions whose outcomes

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::execution::{Interrupted, end_at_once};
 use super::ledger::Ledger;
-use super::stand::{Act, DISTURBANCES, Disturbance, Refusal, SLOW, Staged, Stand, plain};
+use super::stand::{Act, DISTURBANCES, Disturbance, Refusal, SLOW, START_MS, Staged, Stand, plain};
 use super::{Read, Settings};
 use crate::genesys::CallErrorKind;
+use crate::model::Timestamp;
 use crate::model::decision::{Action, Mode};
 use crate::model::outcome::OutcomeStatus;
+use crate::model::pause::Pauses;
+use crate::model::settings::Setting;
 
 /// Each of these for one kind of change; beside the change's own tests.
 macro_rules! protocol_tests {
@@ -39,6 +43,8 @@ macro_rules! protocol_tests {
             a_crash_after_the_effect_is_settled_without_a_second_one,
             a_crash_before_the_effect_sends_it_again_and_has_one,
             found_too_late_a_crashed_attempt_without_effect_expires,
+            a_pause_keeps_back_what_is_not_on_its_way,
+            what_is_on_its_way_when_a_pause_comes_is_seen_to_its_end,
             who_lost_the_lease_sends_and_settles_nothing,
             a_stop_ends_every_wait_within_two_seconds,
             whatever_befalls_any_two_calls_there_is_one_effect_and_it_is_told,
@@ -85,6 +91,51 @@ pub(in crate::sinks) async fn shadow_hold_and_what_is_not_its_action_touch_nothi
     }
     let foreign = Some((OutcomeStatus::Failed, C::DECLARATION.foreign_action.to_owned()));
     assert_eq!(ended(Mode::Live, Action::Route), foreign);
+}
+
+/// A pause of all loops.
+fn storm() -> Pauses {
+    let when = Timestamp::from_millis(START_MS);
+    let value = serde_json::json!({"reason": "storm"});
+    Pauses::of(&[Setting { scope: "pause/all".into(), value, revision: 1, who: "alice".into(), when }])
+}
+
+pub(in crate::sinks) async fn a_pause_keeps_back_what_is_not_on_its_way<C: Staged>() {
+    let (told, pauses) = watch::channel(storm());
+    let mut stand = Stand::<C>::new().await;
+    stand.actuation = stand.actuation.heeding(pauses.clone());
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Shadowed, "paused by alice: storm"));
+    assert_eq!((outcome.attempts, stand.sent(), stand.intents()), (0, 0, 0));
+    // It comes while a 429 is waited out: the claim that is on record is followed by no other.
+    told.send_replace(Pauses::default());
+    let refused = Act::Refuse(Refusal::RateLimited(Duration::from_secs(5)));
+    let mut stand = Stand::<C>::new().await.writes(&[refused]);
+    stand.actuation = stand.actuation.heeding(pauses);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        told.send_replace(storm());
+    });
+    let outcome = stand.outcome().await;
+    assert_eq!(outcome.status, OutcomeStatus::Shadowed, "{outcome:#?}");
+    assert!(outcome.reason.starts_with("paused by alice: storm"), "{outcome:#?}");
+    assert_eq!((stand.effects(), stand.intents()), (0, 1));
+}
+
+pub(in crate::sinks) async fn what_is_on_its_way_when_a_pause_comes_is_seen_to_its_end<C: Staged>() {
+    for slow in [Act::Late(Duration::from_secs(5)), Act::WorkAndHang] {
+        let (told, pauses) = watch::channel(Pauses::default());
+        let mut stand = Stand::<C>::new().await.writes(&[slow]);
+        stand.actuation = stand.actuation.heeding(pauses);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            told.send_replace(storm());
+            std::future::pending::<()>().await;
+        });
+        let outcome = stand.outcome().await;
+        stand.all_has_landed().await;
+        assert_eq!((outcome.status, stand.effects()), (OutcomeStatus::Applied, 1), "{outcome:#?}");
+    }
 }
 
 pub(in crate::sinks) async fn too_old_is_never_sent<C: Staged>() {

@@ -235,7 +235,8 @@ async fn a_request_that_arrives_late_is_waited_for_before_the_end_is_told() {
     let parameters = stand.decision.parameters.change();
     let intent =
         Intent { decision_id: stand.decision.decision_id, attempt: 1, request: request.clone(), parameters };
-    let terms = Terms { expires_at: stand.decision.expires_at, renewed_within: None, flow: None };
+    let terms =
+        Terms { of: Loop::Dial, expires_at: stand.decision.expires_at, renewed_within: None, flow: None };
     assert_eq!(stand.memory.claim(&intent, &stand.lease, &terms).await.unwrap(), Claim::Granted);
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(3)).await;

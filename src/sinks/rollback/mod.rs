@@ -20,6 +20,7 @@ use crate::genesys::{CallError, Client, PlatformVersion, Priority, Reply, Scope}
 use crate::metrics;
 use crate::model::decision::Action;
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
+use crate::model::pause::PAUSED_BY;
 use crate::model::rollback::{RollbackInputs, RollbackParameters, VersionChange};
 use crate::postgres::Database;
 use crate::postgres::intents::{FlowChange, FlowTerms};
@@ -201,6 +202,8 @@ impl<P: Platform> Change for FlowVersionChange<P> {
     fn tells_back(outcome: &Outcome) -> Option<&'static Topic> {
         let refused = match outcome.status {
             OutcomeStatus::Unchanged => matches!(outcome.code(), COOLDOWN | MAINTENANCE_WINDOW),
+            // What a pause has stopped is to be decided again when it is over.
+            OutcomeStatus::Shadowed => outcome.code().starts_with(PAUSED_BY),
             status => status == OutcomeStatus::Expired,
         };
         refused.then_some(&topics::ROLLBACK_REFUSALS)
