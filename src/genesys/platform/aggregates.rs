@@ -1,0 +1,124 @@
+//! What all aggregate queries of analytics have in common: filters and replies.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::model::Timestamp;
+
+/// Groups of one reply at most; larger answers are nonsense.
+const GROUP_LIMIT: usize = 100_000;
+
+/// One group of a reply in one interval.
+#[derive(Debug, PartialEq)]
+pub struct Row {
+    /// Dimension and value; dimensions that nobody asked for may be among them.
+    pub group: BTreeMap<String, String>,
+    /// Metric and count; a metric that did not occur is not named.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Row {
+    pub fn count(&self, metric: &str) -> u64 {
+        self.counts.get(metric).copied().unwrap_or(0)
+    }
+
+    pub fn of(&self, dimension: &str) -> Option<&str> {
+        self.group.get(dimension).map(String::as_str)
+    }
+}
+
+/// `start/end`, as analytics want it.
+pub fn interval(from: Timestamp, until: Timestamp) -> String {
+    format!("{from}/{until}")
+}
+
+/// Lets through what has one of `values` in `dimension`.
+pub fn any_of<'v>(dimension: &str, values: impl IntoIterator<Item = &'v str>) -> Value {
+    let predicates: Vec<Value> =
+        values.into_iter().map(|value| json!({ "dimension": dimension, "value": value })).collect();
+    json!({ "type": "or", "predicates": predicates })
+}
+
+/// Reads a reply. The error says what makes no sense.
+pub fn read(body: &[u8]) -> Result<Vec<Row>, String> {
+    #[derive(Deserialize)]
+    struct Reply {
+        #[serde(default)]
+        results: Vec<Group>,
+    }
+    #[derive(Deserialize)]
+    struct Group {
+        #[serde(default)]
+        group: BTreeMap<String, Value>,
+        #[serde(default)]
+        data: Vec<Data>,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        #[serde(default)]
+        metrics: Vec<Metric>,
+    }
+    #[derive(Deserialize)]
+    struct Metric {
+        metric: String,
+        stats: Option<Stats>,
+    }
+    #[derive(Deserialize)]
+    struct Stats {
+        count: Option<f64>,
+    }
+    let reply: Reply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    if reply.results.len() > GROUP_LIMIT {
+        return Err(format!("it has {} groups; {GROUP_LIMIT} are possible", reply.results.len()));
+    }
+    let mut rows = Vec::new();
+    for Group { group, data } in reply.results {
+        let group: BTreeMap<String, String> = group
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+            .collect();
+        for data in data {
+            let mut counts = BTreeMap::new();
+            for Metric { metric, stats } in data.metrics {
+                let Some(count) = stats.and_then(|stats| stats.count) else { continue };
+                if !(0.0..=1e15).contains(&count) {
+                    return Err(format!("{metric} is {count}; counts are 0 or more"));
+                }
+                *counts.entry(metric).or_insert(0) += count.round() as u64;
+            }
+            rows.push(Row { group: group.clone(), counts });
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_occur_is_not_there_and_counts_as_none() {
+        let rows = read(include_bytes!("fixtures/campaign_counters.json")).unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].of("outboundCampaignId"), Some("7b1b6a2e-1c0e-4d43-9b0e-0f6b9a1f2c01"));
+        assert_eq!(rows[0].of("mediaType"), Some("voice"), "asked or not");
+        assert_eq!((rows[0].count("nOutboundAbandoned"), rows[0].count("nOutboundError")), (7, 0));
+        for empty in [r#"{"results":[]}"#, "{}", r#"{"results":[{}]}"#, r#"{"results":[{"group":{},"data":[]}]}"#] {
+            assert_eq!(read(empty.as_bytes()), Ok(vec![]), "{empty}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_true_is_refused() {
+        let body = |count: &str| {
+            format!(r#"{{"results":[{{"data":[{{"metrics":[{{"metric":"nFlow","stats":{{"count":{count}}}}}]}}]}}]}}"#)
+        };
+        assert_eq!(read(body("3.0").as_bytes()).unwrap()[0].count("nFlow"), 3);
+        for count in ["-1", "1e300", "\"3\""] {
+            assert!(read(body(count).as_bytes()).is_err(), "{count}");
+        }
+        assert!(read(b"<html>").is_err());
+    }
+}
