@@ -185,7 +185,7 @@ async fn platform(config: &Config) -> Vec<Finding> {
         look(format!("campaign {campaign}"), "dial.campaigns", found);
     }
     for flow in settings::flow_poller(config).flows {
-        let found = client.flow_versions(&flow, &scope()).await.map(drop);
+        let found = client.flow(&flow, &scope()).await.map(drop);
         look(format!("flow {flow}"), "rollback.flows, rollback.polled_flows", found);
     }
     for queue in &config.route.queues {

@@ -63,11 +63,12 @@ keys! {
         "Longest time until the body of a request is complete.";
     INGEST_DELIVERY_TIMEOUT = "ingest.delivery_timeout", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("4s"),
         "Longest time until the brokers have acknowledged a request's events; 503 with Retry-After then. EventBridge waits 5 s.";
-    GENESYS_DIALECT = "genesys.dialect", Kind::OneOf(&["seed"]), Some("seed"),
-        "Which form of the platform's interface is spoken.";
-    GENESYS_BASE_URL = "genesys.base_url", HTTP, None, "The platform's API host. Required.";
+    GENESYS_DIALECT = "genesys.dialect", Kind::OneOf(&["seed", "platform"]), Some("seed"),
+        "Which form of the platform's interface is spoken: `platform` is Genesys Cloud's own.";
+    GENESYS_BASE_URL = "genesys.base_url", HTTP, None,
+        "The platform's API host. Required, unless the dialect is `platform` and genesys.region is given.";
     GENESYS_LOGIN_URL = "genesys.login_url", HTTP, None,
-        "Where tokens come from. Without it the API host.";
+        "Where tokens come from. Without it the API host; in the dialect `platform` the host login.… beside an API host that is called api.…";
     GENESYS_CLIENT_ID = "genesys.client_id", Kind::Text, None, "OAuth client of the client-credentials grant. Required.";
     GENESYS_CLIENT_SECRET = "genesys.client_secret", Kind::Secret, None, "Its secret. Required.";
     GENESYS_REQUESTS_PER_MINUTE = "genesys.requests_per_minute", Kind::Integer { least: 1, greatest: 100_000 }, Some("300"),
@@ -75,7 +76,10 @@ keys! {
     GENESYS_BUDGET_WINDOW = "genesys.budget_window", Kind::Duration { least: Duration::from_millis(100), greatest: HOUR }, Some("60s"),
         "The window that budget counts in. Shorter than 60s only for a simulator run faster than real time.";
     GENESYS_ORGANIZATION_ID = "genesys.organization_id", Kind::Text, None, "Named in facts about campaigns.";
-    GENESYS_REGION = "genesys.region", Kind::Text, None, "Named in facts about campaigns and in drift points, such as eu_west_1.";
+    GENESYS_REGION = "genesys.region", Kind::Text, None,
+        "Named in facts about campaigns and in drift points, such as eu_west_1. In the dialect `platform` it says where the platform is, unless genesys.base_url does.";
+    GENESYS_CAMPAIGN_CHANGE = "genesys.campaign_change", Kind::OneOf(&["patch", "put"]), Some("patch"),
+        "Dialect `platform`: `patch` sends a campaign's rate alone, and the last writer wins; `put` sends the whole campaign as it was read, and is refused where somebody changed it since.";
     DIAL_MODE = "dial.mode", Kind::OneOf(&["shadow", "live", "off"]), Some("shadow"),
         "`shadow` decides and records, `live` also acts, `off` does nothing.";
     DIAL_INTERVAL = "dial.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("30s"),
@@ -94,6 +98,10 @@ keys! {
         "The campaigns' local time minus UTC: the days that `pacing` keeps its budget over begin there.";
     DIAL_TARGET = "dial.target", Kind::Number { least: 0.01, greatest: 1.0 }, Some("0.85"),
         "Answer rate that `proportional` aims at, as a fraction.";
+    DIAL_MIN_RATE = "dial.min_rate", Kind::Number { least: 1.0, greatest: 100.0 }, Some("1"),
+        "Dialect `platform`: least calls per agent of a campaign; the platform's campaigns have no least rate of their own.";
+    DIAL_MAX_RATE = "dial.max_rate", Kind::Number { least: 1.0, greatest: 100.0 }, Some("15"),
+        "Dialect `platform`: greatest calls per agent of a campaign; the organisation's own greatest holds besides.";
     DIAL_CAMPAIGNS = "dial.campaigns", Kind::List, None, "Ids of the campaigns to watch.";
     EVENTS_WINDOW = "events.window", Kind::Duration { least: Duration::from_secs(1), greatest: HOUR }, Some("60s"),
         "Length of a minute of event time, over which interactions with flows are counted. Shorter than 60s only for a simulator run faster than real time.";
@@ -151,6 +159,10 @@ keys! {
         "Minutes after a rollback until it is recorded whether the flow has recovered.";
     ROLLBACK_SOURCE = "rollback.source", Kind::OneOf(&["events", "polled"]), Some("events"),
         "Where the minutes of flows come from: counted from conversation events, or polled from the platform's measures.";
+    ROLLBACK_ERRORS = "rollback.errors", Kind::OneOf(&["exit_reason", "outcome"]), Some("exit_reason"),
+        "Dialect `platform`: which polled interactions are errors: those that left the flow for an error, of all; or flow outcomes that failed, of all flow outcomes.";
+    ROLLBACK_SETTLING = "rollback.settling", Kind::Duration { least: Duration::ZERO, greatest: HOUR }, None,
+        "How long after its end a polled minute is measured. Without it a sixth of a minute; in the dialect `platform`, whose analytics take minutes, three minutes.";
     ROLLBACK_POLLED_FLOWS = "rollback.polled_flows", Kind::List, None,
         "Flows whose minutes are polled although rollback.source is events.";
     ROLLBACK_FLOWS = "rollback.flows", Kind::List, None,

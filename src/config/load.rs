@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use toml::Value as Toml;
@@ -10,10 +11,11 @@ use super::item::{Fault, printable};
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::Value;
 use super::{
-    Alerts, Config, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem,
+    Alerts, Config, Dial, Dialect, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem,
     Problems, Rollback, Route, Webhook, property,
 };
 use crate::model::decision::Mode;
+use crate::model::region::{self, REGIONS, Region};
 use crate::model::settings::DialPolicy;
 
 /// Where a configuration comes from.
@@ -199,7 +201,7 @@ impl Reader {
         }
     }
 
-    fn duration(&self, key: &Key) -> std::time::Duration {
+    fn duration(&self, key: &Key) -> Duration {
         match self.value(key) {
             Some(Value::Duration(duration)) => duration,
             other => unreachable!("{} is a duration, not {other:?}", key.name),
@@ -229,18 +231,7 @@ impl Reader {
         let influx = self.influx();
         let alerts = self.alerts();
         let url = self.required_for(Needs::Postgres, self.secret(&keys::POSTGRES_URL), &keys::POSTGRES_URL);
-        let base_url =
-            self.required_for(Needs::Everything, self.text(&keys::GENESYS_BASE_URL), &keys::GENESYS_BASE_URL);
-        let client_id = self.required_for(
-            Needs::Everything,
-            self.text(&keys::GENESYS_CLIENT_ID),
-            &keys::GENESYS_CLIENT_ID,
-        );
-        let client_secret = self.required_for(
-            Needs::Everything,
-            self.secret(&keys::GENESYS_CLIENT_SECRET),
-            &keys::GENESYS_CLIENT_SECRET,
-        );
+        let genesys = self.genesys();
         let dial = self.dial();
         Some(Config {
             instance: self.text(&keys::INSTANCE_NAME),
@@ -258,16 +249,7 @@ impl Reader {
             },
             http,
             ingest: self.ingest(),
-            genesys: Genesys {
-                base_url: base_url?,
-                login_url: self.text(&keys::GENESYS_LOGIN_URL),
-                client_id: client_id?,
-                client_secret: client_secret?,
-                requests_per_minute: self.integer(&keys::GENESYS_REQUESTS_PER_MINUTE).expect("has a default"),
-                budget_window: self.duration(&keys::GENESYS_BUDGET_WINDOW),
-                organization_id: self.text(&keys::GENESYS_ORGANIZATION_ID),
-                region: self.text(&keys::GENESYS_REGION),
-            },
+            genesys: genesys?,
             dial,
             events: Events {
                 window: self.duration(&keys::EVENTS_WINDOW),
@@ -281,6 +263,87 @@ impl Reader {
             alerts,
             printed: self.printed(),
         })
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self.text(&keys::GENESYS_DIALECT).as_deref() {
+            Some("platform") => Dialect::Platform,
+            _ => Dialect::Seed,
+        }
+    }
+
+    fn genesys(&mut self) -> Option<Genesys> {
+        let dialect = self.dialect();
+        let mut base_url = self.text(&keys::GENESYS_BASE_URL);
+        let mut login_url = self.text(&keys::GENESYS_LOGIN_URL);
+        if dialect == Dialect::Platform {
+            base_url = self.platform_url(base_url);
+            login_url = login_url.or_else(|| base_url.as_deref().map(region::login_url_beside));
+            self.without_counterpart();
+        }
+        let base_url = self.required_for(Needs::Everything, base_url, &keys::GENESYS_BASE_URL);
+        let (id, secret) = (self.text(&keys::GENESYS_CLIENT_ID), self.secret(&keys::GENESYS_CLIENT_SECRET));
+        let client_id = self.required_for(Needs::Everything, id, &keys::GENESYS_CLIENT_ID);
+        let client_secret = self.required_for(Needs::Everything, secret, &keys::GENESYS_CLIENT_SECRET);
+        Some(Genesys {
+            dialect,
+            put_campaigns: self.text(&keys::GENESYS_CAMPAIGN_CHANGE).as_deref() == Some("put"),
+            base_url: base_url?,
+            login_url,
+            client_id: client_id?,
+            client_secret: client_secret?,
+            requests_per_minute: self.integer(&keys::GENESYS_REQUESTS_PER_MINUTE).expect("has a default"),
+            budget_window: self.duration(&keys::GENESYS_BUDGET_WINDOW),
+            organization_id: self.text(&keys::GENESYS_ORGANIZATION_ID),
+            region: self.text(&keys::GENESYS_REGION),
+        })
+    }
+
+    /// Where Genesys Cloud is: as given, else by its region.
+    fn platform_url(&mut self, given: Option<String>) -> Option<String> {
+        let Some(name) = self.text(&keys::GENESYS_REGION) else { return given };
+        let (named, origin) = (Region::named(&name), self.origin(&keys::GENESYS_REGION));
+        let at = given.as_deref().and_then(Region::at);
+        let problem = match (&given, named, at) {
+            (None, None, _) => {
+                let known: Vec<_> = REGIONS.iter().map(|region| region.name).collect();
+                Some(format!("one of {}; or give genesys.base_url", known.join(", ")))
+            }
+            (Some(_), named, Some(at)) if named != Some(at) => Some(format!(
+                "genesys.base_url is the API host of {}: remove one of the two, or let them agree",
+                at.name
+            )),
+            _ => None,
+        };
+        if let Some(allowed) = problem {
+            self.problem(keys::GENESYS_REGION.name, Some(name), &origin, allowed);
+        }
+        given.or_else(|| named.map(Region::api_url))
+    }
+
+    /// What only the seed dialect can do.
+    fn without_counterpart(&mut self) {
+        let asks = matches!(self.value(&keys::LAG_ANALYTICS_GROUPS), Some(Value::List(groups)) if !groups.is_empty());
+        let publishes = self.text(&keys::ROUTE_PLATFORM_PUBLISH).as_deref() == Some("yes");
+        for (given, key, allowed) in [
+            (
+                asks,
+                &keys::LAG_ANALYTICS_GROUPS,
+                "must be empty in the dialect platform, which has no analytics of consumer groups: lag is measured \
+                 at the broker (lag.include, lag.clusters)",
+            ),
+            (
+                publishes,
+                &keys::ROUTE_PLATFORM_PUBLISH,
+                "must be no in the dialect platform, which publishes no routing configurations: changes of queues \
+                 and members act there at once",
+            ),
+        ] {
+            if given {
+                let origin = self.origin(key);
+                self.problem(key.name, None, &origin, allowed);
+            }
+        }
     }
 
     fn ingest(&self) -> Ingest {
@@ -328,6 +391,8 @@ impl Reader {
             handle_time: self.duration(&keys::DIAL_HANDLE_TIME),
             utc_offset_minutes: self.integer(&keys::DIAL_UTC_OFFSET_MINUTES).expect("has a default"),
             target: self.number(&keys::DIAL_TARGET),
+            min_rate: self.number(&keys::DIAL_MIN_RATE),
+            max_rate: self.number(&keys::DIAL_MAX_RATE),
             campaigns,
         };
         if goal > cap {
@@ -338,6 +403,11 @@ impl Reader {
                 &origin,
                 &format!("must be at most dial.cap, {cap}"),
             );
+        }
+        if dial.min_rate > dial.max_rate {
+            let (key, origin) = (&keys::DIAL_MIN_RATE, self.origin(&keys::DIAL_MIN_RATE));
+            let allowed = format!("must not be above dial.max_rate, which is {}", dial.max_rate);
+            self.problem(key.name, Some(dial.min_rate.to_string()), &origin, allowed);
         }
         dial
     }
@@ -419,8 +489,19 @@ impl Reader {
             verify_minutes: self.integer(&keys::ROLLBACK_VERIFY_MINUTES).expect("has a default"),
             polled: text(&keys::ROLLBACK_SOURCE) == "polled",
             polled_flows: list(&keys::ROLLBACK_POLLED_FLOWS),
+            outcome_errors: text(&keys::ROLLBACK_ERRORS) == "outcome",
+            settling: self.settling(),
             flows: list(&keys::ROLLBACK_FLOWS),
             interval: self.duration(&keys::ROLLBACK_INTERVAL),
+        }
+    }
+
+    fn settling(&self) -> Duration {
+        let minute = self.duration(&keys::EVENTS_WINDOW);
+        match self.value(&keys::ROLLBACK_SETTLING) {
+            Some(Value::Duration(settling)) => settling,
+            _ if self.dialect() == Dialect::Platform => minute * 3,
+            _ => minute / 6,
         }
     }
 

@@ -93,8 +93,18 @@ pub struct ApiKey {
     pub sha256: String,
 }
 
+/// Which form of the platform's interface is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Seed,
+    Platform,
+}
+
 #[derive(Debug)]
 pub struct Genesys {
+    pub dialect: Dialect,
+    /// Changes of campaigns send the whole campaign with its version.
+    pub put_campaigns: bool,
     pub base_url: String,
     pub login_url: Option<String>,
     pub client_id: String,
@@ -133,6 +143,9 @@ pub struct Dial {
     pub utc_offset_minutes: i32,
     /// Answer rate the policy `proportional` aims at.
     pub target: f64,
+    /// Calls per agent, where campaigns have no limits of their own.
+    pub min_rate: f64,
+    pub max_rate: f64,
     pub campaigns: Vec<String>,
 }
 
@@ -225,6 +238,10 @@ pub struct Rollback {
     /// Minutes are polled unless they come from events.
     pub polled: bool,
     pub polled_flows: Vec<String>,
+    /// Polled errors are failed outcomes, not bad exits.
+    pub outcome_errors: bool,
+    /// How long after its end a polled minute is measured.
+    pub settling: Duration,
     pub flows: Vec<String>,
     pub interval: Duration,
 }

@@ -1,36 +1,30 @@
 //! A call from its scope to its verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::{Method, Request, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Settings;
 use super::auth::{AuthError, Token, Tokens, authorize};
 use super::breaker::Verdict;
-use super::budget::{BucketShape, Permit, PermitStore, Priority};
-use super::details::{self, DetailsQuery};
+use super::budget::{BucketShape, Permit, PermitStore, Priority, UNTOLD_WAIT};
+use super::dialect::Spoken;
 use super::endpoints::{Endpoints, Subject};
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
-use super::event_lag::{self, EventLagAnswer, EventLagQuery};
-use super::flows::{self, Measured, PlatformVersion};
-use super::queue::{Budget, NoPermit};
-use super::reply::{bounded_header, excerpt, judge_status, limits};
+use super::platform;
+use super::reply::{bounded_header, excerpt, judge_status, limits, throttled_family};
 use super::retry_after::retry_after;
-use super::routing::{self, Available};
-use super::seed::{self, Campaign, CampaignStatistics};
 use super::transport::{BodyProblem, RawReply, Silence, Transport};
+use super::waiting::{Budget, NoPermit};
 use crate::health::Health;
 use crate::metrics;
-use crate::model::Timestamp;
 use crate::model::outcome::{ReceivedResponse, SentRequest};
-use crate::model::routing::RouteConfiguration;
 
 /// How urgent a call is and how long it may take.
 #[derive(Clone, Debug)]
@@ -52,28 +46,34 @@ pub struct Reply {
     pub response: ReceivedResponse,
     /// The object's entity tag after the change, where the reply names it.
     pub revision: Option<String>,
+    /// What the platform only began, where the reply names it.
+    pub operation: Option<String>,
 }
 
 /// The client; clones share everything.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    base_url: String,
+/// How calls are made, and what families of calls share.
+pub struct Inner {
+    pub spoken: Spoken,
+    pub base_url: String,
+    pub campaigns: Endpoints,
+    pub statistics: Endpoints,
+    pub conversation_details: Endpoints,
+    pub event_lag: Endpoints,
+    pub flow_versions: Endpoints,
+    pub flow_activations: Endpoints,
+    pub flow_measures: Endpoints,
+    pub queue_availability: Endpoints,
+    pub routing: Endpoints,
+    /// What holds for the organisation as a whole.
+    pub organization: Endpoints,
     transport: Transport,
     tokens: Tokens,
     budget: Budget,
-    campaigns: Endpoints,
-    statistics: Endpoints,
-    conversation_details: Endpoints,
-    event_lag: Endpoints,
-    flow_versions: Endpoints,
-    flow_activations: Endpoints,
-    flow_measures: Endpoints,
-    queue_availability: Endpoints,
-    routing: Endpoints,
     client_secret: SecretString,
     retry_after_limit: Duration,
 }
@@ -128,6 +128,8 @@ impl Client {
             flow_measures: Endpoints::new("flow_measures", false, settings, health),
             queue_availability: Endpoints::new("queue_availability", false, settings, health),
             routing: Endpoints::new("routing", false, settings, health),
+            organization: Endpoints::new("organization", false, settings, health),
+            spoken: Spoken::new(&settings.dialect, &settings.client_id),
             base_url,
             transport,
             client_secret: settings.client_secret.clone(),
@@ -140,205 +142,11 @@ impl Client {
     pub async fn authenticate(&self, scope: &Scope) -> Result<(), CallError> {
         self.inner.token(scope).await.map(|_| ())
     }
-
-    /// The campaign as it is now.
-    pub async fn campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
-        let request = read_request(seed::campaign_path(id));
-        self.inner
-            .read(&self.inner.campaigns, id, &request, scope, |reply, body| {
-                seed::read_campaign(id, bounded_header(reply, "etag"), body)
-            })
-            .await
-    }
-
-    /// The campaign's statistics as they are now.
-    pub async fn campaign_statistics(
-        &self,
-        id: &str,
-        scope: &Scope,
-    ) -> Result<CampaignStatistics, CallError> {
-        let request = read_request(seed::campaign_statistics_path(id));
-        self.inner
-            .read(&self.inner.statistics, id, &request, scope, |_, body| seed::read_campaign_statistics(body))
-            .await
-    }
-
-    /// What analytics know of these conversations: all pages of the answer, or an error.
-    /// Those that it does not know are not in it.
-    pub async fn conversation_details(
-        &self,
-        query: &DetailsQuery<'_>,
-        scope: &Scope,
-    ) -> Result<BTreeMap<String, Value>, CallError> {
-        let mut found = BTreeMap::new();
-        let mut asked = BTreeSet::new();
-        let mut request = details::query_request(query);
-        loop {
-            let read = |_: &RawReply, body: &[u8]| details::read_page(&self.inner.base_url, body);
-            let page = self.inner.read(&self.inner.conversation_details, "", &request, scope, read).await?;
-            found.extend(page.conversations.into_iter().filter_map(|(id, details)| {
-                // Ids are in hexadecimal, which is spelled in two ways.
-                let asked = query.conversation_ids.iter().find(|asked| asked.eq_ignore_ascii_case(&id))?;
-                Some(((*asked).to_owned(), details))
-            }));
-            let Some(next) = page.next else { break };
-            let problem = if asked.len() + 1 >= details::PAGE_LIMIT {
-                format!("the answer has more than {} pages", details::PAGE_LIMIT)
-            } else if !asked.insert(next.clone()) {
-                format!("the answer's pages go in a circle, back to {next}")
-            } else {
-                request = read_request(next);
-                continue;
-            };
-            let reason = format!("{} {}: {problem}", request.method, request.path);
-            return Err(CallError::without_reply(Kind::Malformed, reason));
-        }
-        Ok(found)
-    }
-
-    /// The flow's versions as they are now.
-    pub async fn flow_versions(&self, id: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
-        let request = read_request(flows::versions_path(id));
-        self.inner
-            .read(&self.inner.flow_versions, id, &request, scope, |_, body| flows::read_versions(body))
-            .await
-    }
-
-    /// Interactions and errors of the flow between two times.
-    pub async fn flow_measures(
-        &self,
-        id: &str,
-        from: Timestamp,
-        until: Timestamp,
-        scope: &Scope,
-    ) -> Result<Measured, CallError> {
-        let request = flows::measures_request(id, from, until);
-        self.inner
-            .read(&self.inner.flow_measures, id, &request, scope, |_, body| flows::read_measures(body))
-            .await
-    }
-
-    /// The request that makes `version` the flow's active one. Nothing is sent: record the
-    /// request, then [`send_activation`](Self::send_activation) it.
-    pub fn prepare_activation(id: &str, version: &str, description: &str) -> SentRequest {
-        flows::activation_request(id, version, description)
-    }
-
-    /// Sends a prepared request; makes one attempt at its effect.
-    ///
-    /// # Errors
-    /// [`CallError::effect_is_unknown`] says whether the platform must be read back.
-    pub async fn send_activation(
-        &self,
-        request: &SentRequest,
-        id: &str,
-        scope: &Scope,
-    ) -> Result<Reply, CallError> {
-        let version = flows::requested_version(request);
-        let is_ours = request.method == "PATCH"
-            && version.is_some_and(|version| request.path == flows::activation_path(id, version));
-        if !is_ours {
-            let reason = format!("not sent: this is no possible activation of a version of flow {id}");
-            return Err(CallError::without_reply(Kind::Rejected, reason));
-        }
-        self.inner.write(&self.inner.flow_activations, id, request, scope).await
-    }
-
-    /// How far behind the platform's consumer groups are: all pages of the answer, or an error.
-    pub async fn event_lag(
-        &self,
-        query: &EventLagQuery<'_>,
-        scope: &Scope,
-    ) -> Result<EventLagAnswer, CallError> {
-        let mut found = EventLagAnswer::default();
-        let mut tokens = BTreeSet::new();
-        let mut token: Option<String> = None;
-        loop {
-            let request = event_lag::query_request(query, token.as_deref()).map_err(|problem| {
-                CallError::without_reply(Kind::Rejected, format!("not sent: {problem}"))
-            })?;
-            let read = |_: &RawReply, body: &[u8]| event_lag::read_page(body);
-            let page = self.inner.read(&self.inner.event_lag, "", &request, scope, read).await?;
-            found.rows.extend(page.answer.rows);
-            let number = tokens.len() + 1;
-            let problems = page.answer.problems;
-            found.problems.extend(problems.into_iter().map(|problem| format!("page {number}: {problem}")));
-            let Some(next) = page.next else { return Ok(found) };
-            let problem = if number >= event_lag::PAGE_LIMIT {
-                format!("the answer has more than {} pages", event_lag::PAGE_LIMIT)
-            } else if !tokens.insert(next.clone()) {
-                format!("the answer's pages go in a circle: page token {next:?} came twice")
-            } else {
-                token = Some(next);
-                continue;
-            };
-            let reason = format!("{} {}: {problem}", request.method, request.path);
-            return Err(CallError::without_reply(Kind::Malformed, reason));
-        }
-    }
-
-    /// How many of the queue's agents could take a conversation now.
-    pub async fn queue_availability(&self, id: &str, scope: &Scope) -> Result<Available, CallError> {
-        let request = read_request(routing::availability_path(id));
-        self.inner
-            .read(&self.inner.queue_availability, id, &request, scope, |_, body| {
-                routing::read_availability(body)
-            })
-            .await
-    }
-
-    /// The request that publishes a routing configuration. Nothing is sent: record the
-    /// request, then [`send_route_publication`](Self::send_route_publication) it.
-    pub fn prepare_route_publication(configuration: &RouteConfiguration) -> SentRequest {
-        routing::publish_request(configuration)
-    }
-
-    /// Sends a prepared request; makes one attempt at its effect. Sent again it changes nothing more.
-    pub async fn send_route_publication(
-        &self,
-        request: &SentRequest,
-        id: &str,
-        scope: &Scope,
-    ) -> Result<Reply, CallError> {
-        if request.method != "POST" || request.path != routing::publish_path(id) {
-            let reason = format!("not sent: this is no possible publication of routing configuration {id}");
-            return Err(CallError::without_reply(Kind::Rejected, reason));
-        }
-        self.inner.write(&self.inner.routing, id, request, scope).await
-    }
-
-    /// The request that gives the campaign this dial rate, provided that it is
-    /// still at `revision`. Nothing is sent: record the request, then
-    /// [`send_dial_rate`](Self::send_dial_rate) it.
-    pub fn prepare_dial_rate(id: &str, rate: f64, revision: &str) -> SentRequest {
-        seed::dial_rate_request(id, rate, revision)
-    }
-
-    /// Sends a prepared request; makes one attempt at its effect.
-    ///
-    /// # Errors
-    /// [`CallError::effect_is_unknown`] says whether the platform must be read back.
-    pub async fn send_dial_rate(
-        &self,
-        request: &SentRequest,
-        id: &str,
-        scope: &Scope,
-    ) -> Result<Reply, CallError> {
-        let is_ours = request.method == "PUT"
-            && request.path == seed::campaign_path(id)
-            && request.if_match.is_some()
-            && seed::requested_dial_rate(request).is_some();
-        if !is_ours {
-            let reason = format!("not sent: this is no possible change of campaign {id}'s dial rate");
-            return Err(CallError::without_reply(Kind::Rejected, reason));
-        }
-        self.inner.write(&self.inner.campaigns, id, request, scope).await
-    }
 }
 
 impl Inner {
     /// A call that changes nothing.
-    async fn read<T>(
+    pub async fn read<T>(
         &self,
         endpoints: &Endpoints,
         resource: &str,
@@ -348,7 +156,9 @@ impl Inner {
     ) -> Result<T, CallError> {
         let failed = |kind, reason| Err(Fault { kind, reason, verdict: Verdict::Failed });
         let judge = |reply: &RawReply| {
-            if reply.status != StatusCode::OK {
+            // The platform's own API answers 202 to what it only begins.
+            let is_due = reply.status == StatusCode::OK || matches!(self.spoken, Spoken::Platform(_));
+            if !is_due {
                 let reason = format!("HTTP {} where 200 was due", reply.status.as_u16());
                 return failed(Kind::Malformed, reason);
             }
@@ -373,7 +183,7 @@ impl Inner {
     }
 
     /// A call that may change something.
-    async fn write(
+    pub async fn write(
         &self,
         endpoints: &Endpoints,
         resource: &str,
@@ -383,15 +193,15 @@ impl Inner {
         let failed = |reason: String| Err(Fault { kind: Kind::NoReply, reason, verdict: Verdict::Failed });
         let judge = |reply: &RawReply| match &reply.body {
             Err(problem) => failed(problem.to_string()),
-            Ok(body) if body.is_empty() => Ok(bounded_header(reply, "etag")),
+            Ok(body) if body.is_empty() => Ok((bounded_header(reply, "etag"), None)),
             Ok(body) if reply.is_json() && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() => {
-                Ok(bounded_header(reply, "etag"))
+                Ok((bounded_header(reply, "etag"), platform::flows::read_operation(body)))
             }
             Ok(_) => failed("the reply is not the API's: neither empty nor JSON".to_owned()),
         };
         let call = Call { endpoints, subject: Subject { resource, writes: true }, request, scope };
-        let (revision, response) = self.call(&call, judge).await?;
-        Ok(Reply { response, revision })
+        let ((revision, operation), response) = self.call(&call, judge).await?;
+        Ok(Reply { response, revision, operation })
     }
 
     /// Measures a call and makes it, once more where only the token was at fault.
@@ -432,7 +242,8 @@ impl Inner {
         judge: &impl Fn(&RawReply) -> Result<T, Fault>,
     ) -> Result<(T, ReceivedResponse), CallError> {
         let Call { endpoints, subject, request, scope } = call;
-        let http_request = self.http_request(request, token)?;
+        let correlation = self.new_correlation_id();
+        let http_request = self.http_request(request, token, correlation.as_deref())?;
         // No permit is spent on a call that the breakers would stop.
         endpoints.check(*subject)?;
         let permit = self.permit(scope).await?;
@@ -444,17 +255,19 @@ impl Inner {
             Ok(reply) => reply,
             Err(Fault { kind, reason, verdict }) => {
                 admitted.settle(verdict);
-                return Err(CallError::without_reply(kind, reason));
+                let mut error = CallError::without_reply(kind, reason);
+                error.response.correlation_id = correlation;
+                return Err(error);
             }
         };
         let mut response = self.record(&reply, token);
+        response.correlation_id = response.correlation_id.or(correlation);
         let judged = if reply.status.is_success() {
             judge(&reply)
         } else {
-            let wait = self.told_wait(&reply);
             let (kind, reason) = match judge_status(reply.status, &response) {
                 (Kind::RateLimited { .. }, reason) => {
-                    (Kind::RateLimited { until: self.budget.refused(wait).await }, reason)
+                    (Kind::RateLimited { until: self.rate_limited(endpoints, &reply).await }, reason)
                 }
                 other => other,
             };
@@ -473,6 +286,24 @@ impl Inner {
                 Err(CallError { kind, reason, response: Box::new(response) })
             }
         }
+    }
+
+    /// Takes note of a 429: all calls wait, or where the platform says that it is about one
+    /// family, that family alone.
+    async fn rate_limited(&self, endpoints: &Endpoints, reply: &RawReply) -> Instant {
+        let wait = self.told_wait(reply);
+        let is_platform = matches!(self.spoken, Spoken::Platform(_));
+        let family = reply.body.as_deref().ok().filter(|_| is_platform).and_then(throttled_family);
+        let Some(family) = family else { return self.budget.refused(wait).await };
+        let until = Instant::now() + wait.unwrap_or(UNTOLD_WAIT);
+        tracing::warn!(family, endpoints = endpoints.name, "the platform wants no calls of this family for a while");
+        endpoints.throttle(until);
+        until
+    }
+
+    /// Sent along, and on record also where no reply comes.
+    fn new_correlation_id(&self) -> Option<String> {
+        matches!(self.spoken, Spoken::Platform(_)).then(|| Uuid::now_v7().to_string())
     }
 
     async fn token(&self, scope: &Scope) -> Result<Token, CallError> {
@@ -504,7 +335,12 @@ impl Inner {
         Ok(permit)
     }
 
-    fn http_request(&self, request: &SentRequest, token: &Token) -> Result<Request, CallError> {
+    fn http_request(
+        &self,
+        request: &SentRequest,
+        token: &Token,
+        correlation: Option<&str>,
+    ) -> Result<Request, CallError> {
         let rejected =
             |problem: String| CallError::without_reply(Kind::Rejected, format!("not sent: {problem}"));
         let url = format!("{}{}", self.base_url, request.path);
@@ -514,6 +350,9 @@ impl Inner {
         let mut builder = self.transport.http().request(method, url).header("accept", "application/json");
         if let Some(revision) = &request.if_match {
             builder = builder.header("if-match", revision);
+        }
+        if let Some(correlation) = correlation {
+            builder = builder.header("inin-correlation-id", correlation);
         }
         if !request.body.is_null() {
             builder = builder.json(&request.body);
@@ -575,16 +414,20 @@ impl Inner {
         }
     }
 
-    /// How long a 429 says to wait.
+    /// How long a 429 says to wait: the platform's own API also says when its window ends.
     fn told_wait(&self, reply: &RawReply) -> Option<Duration> {
-        let value = reply.header("retry-after")?;
+        let reset = || match self.spoken {
+            Spoken::Seed => None,
+            Spoken::Platform(_) => reply.header("inin-ratelimit-reset"),
+        };
+        let value = reply.header("retry-after").or_else(reset)?;
         retry_after(value, reply.header("date"), SystemTime::now(), self.retry_after_limit)
     }
 }
 
 impl Scope {
     /// Waits for something that has no effect yet, as long as the scope allows.
-    async fn wait<T>(
+    pub(super) async fn wait<T>(
         &self,
         future: impl Future<Output = T>,
         doing: impl Fn() -> String,
@@ -605,7 +448,7 @@ impl Scope {
     }
 }
 
-fn read_request(path: String) -> SentRequest {
+pub fn read_request(path: String) -> SentRequest {
     SentRequest { method: "GET".to_owned(), path, if_match: None, body: serde_json::Value::Null }
 }
 

@@ -1,20 +1,17 @@
-//! The seed dialect's query for many conversations' details, page by page.
+//! What analytics know of conversations.
 
-use reqwest::Url;
-use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
+use super::client::{Client, Scope, read_request};
+use super::dialect::Spoken;
+use super::error::{CallError, CallErrorKind as Kind};
+use super::seed;
+use super::transport::RawReply;
 use crate::model::Timestamp;
 use crate::model::outcome::SentRequest;
-
-const PATH: &str = "/api/v2/analytics/conversations/details/query";
-/// Conversations on one page, as the seed asks for.
-const PAGE_SIZE: usize = 100;
-/// Pages of one answer that are followed at most.
-pub const PAGE_LIMIT: usize = 100;
-/// Longest path and query of a further page, in bytes.
-const NEXT_LIMIT: usize = 4 * 1024;
 
 /// A question about conversations.
 #[derive(Clone, Copy, Debug)]
@@ -25,63 +22,85 @@ pub struct DetailsQuery<'a> {
     pub to: Timestamp,
 }
 
-/// One page of the answer.
-#[derive(Debug, PartialEq)]
-pub struct Page {
-    /// Id and all that is known, free of what a database refuses.
-    pub conversations: Vec<(String, Value)>,
-    /// Path and query of the next page below the configured base URL.
-    pub next: Option<String>,
-}
-
-pub fn query_request(query: &DetailsQuery<'_>) -> SentRequest {
-    SentRequest {
-        method: "POST".to_owned(),
-        path: PATH.to_owned(),
-        if_match: None,
-        body: json!({
-            "interval": "PT1H",
-            "groupBy": ["conversationId"],
-            "filter": {
-                "type": "conversation",
-                "conversationIds": query.conversation_ids,
-                "startTime": query.from,
-                "endTime": query.to,
-            },
-            "metrics": [{ "name": "conversation.duration" }, { "name": "conversation.wrapup" }],
-            "pageSize": PAGE_SIZE,
-        }),
+impl DetailsQuery<'_> {
+    /// Those of `found` that were asked about, by the ids they were asked by.
+    pub(super) fn asked_for(&self, found: Found) -> impl Iterator<Item = (String, Value)> {
+        found.into_iter().filter_map(|(id, details)| {
+            // Ids are in hexadecimal, which is spelled in two ways.
+            let asked = self.conversation_ids.iter().find(|asked| asked.eq_ignore_ascii_case(&id))?;
+            Some(((*asked).to_owned(), details))
+        })
     }
 }
 
-/// Reads a page, item by item: one that makes no sense is as if it were not there. The error
-/// says what makes no sense about the page.
-pub fn read_page(base_url: &str, body: &[u8]) -> Result<Page, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct WirePage<'a> {
-        #[serde(borrow)]
-        data: Vec<&'a RawValue>,
-        next_page_uri: Option<String>,
+/// Id and all that is known, free of what a database refuses.
+pub(super) type Found = Vec<(String, Value)>;
+
+impl Client {
+    /// What analytics know of these conversations: all pages of the answer, or an error.
+    /// Those that it does not know are not in it.
+    pub async fn conversation_details(
+        &self,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, CallError> {
+        match &self.inner.spoken {
+            Spoken::Seed => self.seed_details(query, scope).await,
+            Spoken::Platform(platform) => platform.details(&self.inner, query, scope).await,
+        }
     }
-    let read: WirePage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+
+    async fn seed_details(
+        &self,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, CallError> {
+        let mut found = BTreeMap::new();
+        let mut asked = BTreeSet::new();
+        let mut request = seed::details::query_request(query);
+        loop {
+            let read = |_: &RawReply, body: &[u8]| seed::details::read_page(&self.inner.base_url, body);
+            let page = self.inner.read(&self.inner.conversation_details, "", &request, scope, read).await?;
+            found.extend(query.asked_for(page.conversations));
+            let Some(next) = page.next else { return Ok(found) };
+            let problem = if asked.len() + 1 >= seed::details::PAGE_LIMIT {
+                format!("the answer has more than {} pages", seed::details::PAGE_LIMIT)
+            } else if !asked.insert(next.clone()) {
+                format!("the answer's pages go in a circle, back to {next}")
+            } else {
+                request = read_request(next);
+                continue;
+            };
+            return Err(malformed(&request, &problem));
+        }
+    }
+}
+
+/// An answer whose pages make no sense together.
+pub(super) fn malformed(request: &SentRequest, problem: &str) -> CallError {
+    CallError::without_reply(Kind::Malformed, format!("{} {}: {problem}", request.method, request.path))
+}
+
+/// Reads what an answer has under `member`, item by item: one that makes no sense is as if it
+/// were not there.
+///
+/// # Errors
+/// When nothing of it can be read: it says nothing then about whom it lacks.
+pub(super) fn read_conversations(member: &str, told: &[&RawValue]) -> Result<Found, String> {
     let (mut conversations, mut problem) = (Vec::new(), None);
-    for (index, item) in read.data.iter().enumerate() {
+    for (index, item) in told.iter().enumerate() {
         match read_item(item.get()) {
             Ok(read) => conversations.push(read),
             Err(why) => {
                 tracing::warn!(index, why, "an item of an answer makes no sense: left out");
-                problem.get_or_insert_with(|| format!("data[{index}]: {why}"));
+                problem.get_or_insert_with(|| format!("{member}[{index}]: {why}"));
             }
         }
     }
-    // When nothing of it can be read the page says nothing about whom it lacks.
-    if let (true, Some(problem)) = (conversations.is_empty(), problem) {
-        return Err(problem);
+    match (conversations.is_empty(), problem) {
+        (true, Some(problem)) => Err(problem),
+        _ => Ok(conversations),
     }
-    let next = read.next_page_uri.filter(|uri| !uri.is_empty());
-    let next = next.map(|uri| path_below(base_url, &uri)).transpose()?;
-    Ok(Page { conversations, next })
 }
 
 fn read_item(text: &str) -> Result<(String, Value), String> {
@@ -90,26 +109,6 @@ fn read_item(text: &str) -> Result<(String, Value), String> {
     let id = item.get("conversationId").and_then(Value::as_str);
     let id = id.ok_or("conversationId is missing or no text")?.to_owned();
     Ok((id, item))
-}
-
-/// The token goes along with every page: one that is elsewhere is not fetched.
-fn path_below(base_url: &str, uri: &str) -> Result<String, String> {
-    let shown: String = uri.chars().take(200).collect();
-    let base = Url::parse(base_url).map_err(|error| error.to_string())?;
-    let next = base.join(uri).map_err(|error| format!("nextPageUri {shown:?} is no URL: {error}"))?;
-    let is_ours = next.origin() == base.origin() && next.username().is_empty() && next.password().is_none();
-    let below = next.path().strip_prefix(base.path().trim_end_matches('/'));
-    let path = below
-        .filter(|path| is_ours && path.starts_with('/'))
-        .ok_or_else(|| format!("nextPageUri {shown:?} leads away from {base_url}: check genesys.base_url"))?;
-    let path = match next.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    if path.len() > NEXT_LIMIT {
-        return Err(format!("nextPageUri has {} bytes, the limit is {NEXT_LIMIT}", path.len()));
-    }
-    Ok(path)
 }
 
 /// U+0000, which Postgres cannot store, becomes the replacement character.
@@ -127,97 +126,5 @@ fn without_nul(value: &mut Value) {
             members.values_mut().for_each(without_nul);
         }
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BASE: &str = "https://api.example.com:8443/proxy";
-
-    fn page(body: &str) -> Result<Page, String> {
-        read_page(BASE, body.as_bytes())
-    }
-
-    #[test]
-    fn the_query_is_the_seeds() {
-        let query = DetailsQuery {
-            conversation_ids: &["a", "b"],
-            from: Timestamp::from_millis(0),
-            to: Timestamp::from_millis(1),
-        };
-        let request = query_request(&query);
-        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", PATH));
-        assert_eq!(
-            request.body,
-            json!({"interval":"PT1H","groupBy":["conversationId"],
-                "filter":{"type":"conversation","conversationIds":["a","b"],
-                    "startTime":"1970-01-01T00:00:00.000Z","endTime":"1970-01-01T00:00:00.001Z"},
-                "metrics":[{"name":"conversation.duration"},{"name":"conversation.wrapup"}],"pageSize":100})
-        );
-    }
-
-    #[test]
-    fn pages_are_read_and_what_else_they_say_is_kept() {
-        let read = page(
-            r#"{"data":[{"conversationId":"a","x":{"y\u0000":["\u0000z",1.5]}}],"total":9,
-                "nextPageUri":"https://api.example.com:8443/proxy/api/v2/q?pageToken=t%20u"}"#,
-        )
-        .unwrap();
-        let expected = json!({"conversationId":"a","x":{"y\u{fffd}":["\u{fffd}z",1.5]}});
-        assert_eq!(read.conversations, [("a".to_owned(), expected)]);
-        assert_eq!(read.next.as_deref(), Some("/api/v2/q?pageToken=t%20u"));
-        for last in [r#"{"data":[]}"#, r#"{"data":[],"nextPageUri":null}"#, r#"{"data":[],"nextPageUri":""}"#]
-        {
-            assert_eq!(page(last).unwrap(), Page { conversations: vec![], next: None });
-        }
-        let relative = page(r#"{"data":[],"nextPageUri":"/proxy/next?n=2"}"#).unwrap();
-        assert_eq!(relative.next.as_deref(), Some("/next?n=2"));
-    }
-
-    #[test]
-    fn no_page_is_fetched_from_elsewhere() {
-        for uri in [
-            "https://evil.example.com/proxy/next",
-            "http://api.example.com:8443/proxy/next",
-            "https://api.example.com/proxy/next",
-            "https://api.example.com:8443/proxy/../admin",
-            "https://api.example.com:8443/proxynext",
-            "https://user@api.example.com:8443/proxy/next",
-            "//evil.example.com/proxy/next",
-            "file:///etc/passwd",
-            "http://[",
-        ] {
-            let error = page(&json!({ "data": [], "nextPageUri": uri }).to_string()).unwrap_err();
-            assert!(error.contains("nextPageUri"), "{uri}: {error}");
-        }
-        let long = format!("https://api.example.com:8443/proxy/next?{}", "n".repeat(NEXT_LIMIT));
-        assert!(page(&json!({ "data": [], "nextPageUri": long }).to_string()).is_err());
-    }
-
-    #[test]
-    fn one_odd_item_does_not_cost_its_neighbours() {
-        let read = page(
-            r#"{"data":[{"conversationId":"a"},{"conversationId":7},7,{"conversationId":"b","n":1e999},{"conversationId":"c"}]}"#,
-        );
-        let ids: Vec<String> = read.unwrap().conversations.into_iter().map(|(id, _)| id).collect();
-        assert_eq!(ids, ["a", "c"]);
-    }
-
-    #[test]
-    fn what_cannot_be_true_is_refused() {
-        for body in [
-            "",
-            "[]",
-            "{}",
-            r#"{"data":{}}"#,
-            r#"{"data":[{}]}"#,
-            r#"{"data":[{"conversationId":7}]}"#,
-            r#"{"data":[{"conversationId":"a","n":1e999}]}"#,
-            r#"{"data":[],"nextPageUri":7}"#,
-        ] {
-            assert!(page(body).is_err(), "{body}");
-        }
     }
 }

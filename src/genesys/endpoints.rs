@@ -21,6 +21,8 @@ pub struct Endpoints {
     health: Part,
     /// Without it the instance cannot do its work.
     vital: bool,
+    /// The platform wants no calls of this family before then.
+    throttled_until: Mutex<Option<Instant>>,
 }
 
 /// What a call is about, for the breakers.
@@ -39,11 +41,28 @@ impl Endpoints {
         part.ready();
         metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
         let breakers = || Mutex::new(Breakers::new(settings.breaker_failures, settings.breaker_pause));
-        Self { name, reads: breakers(), writes: breakers(), health: part, vital }
+        Self { name, reads: breakers(), writes: breakers(), health: part, vital, throttled_until: Mutex::new(None) }
+    }
+
+    /// Nothing is called before `until`.
+    pub fn throttle(&self, until: Instant) {
+        *self.throttled_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn check_throttle(&self) -> Result<(), CallError> {
+        let mut throttled = self.throttled_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(until) = throttled.filter(|until| *until > Instant::now()) else {
+            *throttled = None;
+            return Ok(());
+        };
+        let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
+        let reason = format!("not sent: the platform wants no calls of {} for another {left:.1} s", self.name);
+        Err(CallError::without_reply(Kind::Paused { until: Some(until) }, reason))
     }
 
     /// Whether a call would be let through.
     pub fn check(&self, subject: Subject<'_>) -> Result<(), CallError> {
+        self.check_throttle()?;
         let checked = self.breakers(subject.writes).check(subject.resource, Instant::now());
         checked.map_err(|paused| self.paused(subject, paused))
     }

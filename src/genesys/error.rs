@@ -45,6 +45,9 @@ impl CallError {
 pub enum CallErrorKind {
     /// 412 or 409: someone else changed the object since it was read.
     Conflict,
+    /// 409 to something that takes its time: the object is locked, or something else runs on
+    /// it. Not before `until` is it worth trying again.
+    Busy { until: Instant },
     /// 429: the budget is spent; nobody calls before `until`.
     RateLimited { until: Instant },
     /// 401, also with a fresh token, or the credentials themselves are refused.
@@ -79,6 +82,7 @@ impl CallErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
+            Self::Busy { .. } => "busy",
             Self::RateLimited { .. } => "rate_limited",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",

@@ -1,6 +1,9 @@
 //! The one client for Genesys Cloud: every call of every instance goes through
 //! it, under one budget (`docs/platform.md`).
 //!
+//! The interface is in the terms of the loops, one file per family of calls; how a call looks on
+//! the wire is the matter of the dialect (`seed`, `platform`), which they do not know.
+//!
 //! A call makes one attempt at its effect and says precisely what is known about
 //! it afterwards; whether to try again is the caller's decision. Only a rejected
 //! token is dealt with inside: it is renewed once and the call is made once more,
@@ -16,31 +19,42 @@ mod auth;
 mod breaker;
 mod breakers;
 mod budget;
+mod campaigns;
 mod client;
 mod details;
+mod dialect;
 mod endpoints;
 mod error;
 mod event_lag;
 mod flows;
-mod queue;
+mod organization;
+mod path;
+mod platform;
+mod queues;
 mod reply;
 mod retry_after;
 mod routing;
 mod seed;
+mod together;
 mod transport;
+mod waiting;
+mod writers;
 
 pub use budget::{
     BucketShape, InProcessPermits, Limits, PROBE_LIFE, PROBE_NAP, Permit, PermitStore, Priority, StoreError,
     Take, untold_wait,
 };
+pub use campaigns::{Campaign, CampaignStatistics, Definition};
 pub use client::{Client, Reply, Scope};
 pub use details::DetailsQuery;
+pub use dialect::{CampaignChange, Dialect, Pacing, PlatformSettings};
 pub use error::{CallError, CallErrorKind, ClientError};
 pub use event_lag::{EventLagAnswer, EventLagQuery, EventLagRow};
-pub use flows::{Measured, PlatformVersion};
+pub use flows::{ErrorMeasure, Flow, Measured, Operation, PlatformVersion};
+pub use organization::{CampaignRule, OutboundSettings};
+pub use queues::Available;
 pub use retry_after::retry_after;
-pub use routing::Available;
-pub use seed::{Campaign, CampaignStatistics};
+pub use writers::Changed;
 
 /// A boxed future, for traits behind `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,6 +62,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Whom to call as whom, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    pub dialect: Dialect,
     /// Where the API is: `https://api.mypurecloud.com`, without a trailing slash.
     pub base_url: String,
     /// Where tokens are given out; `None` asks the API's own host.
@@ -81,6 +96,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            dialect: Dialect::default(),
             base_url: String::new(),
             login_url: None,
             client_id: String::new(),

@@ -16,8 +16,12 @@ const HEADER_LIMIT: usize = 1024;
 
 /// What a status that is no success means. The time of a 429 is filled in later.
 pub fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, String) {
+    let message = response.body.as_deref().and_then(api_message);
+    // The platform's own API has two ways to say that a version is stale.
+    let is_stale = message.as_ref().is_some_and(|message| message.contains(STALE_VERSION));
     let kind = match status {
         StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Kind::Conflict,
+        StatusCode::BAD_REQUEST if is_stale => Kind::Conflict,
         StatusCode::TOO_MANY_REQUESTS => Kind::RateLimited { until: Instant::now() },
         StatusCode::UNAUTHORIZED => Kind::Unauthorized,
         StatusCode::FORBIDDEN => Kind::Forbidden,
@@ -29,12 +33,14 @@ pub fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, S
     if status.is_redirection() {
         reason.push_str(": redirects are not followed; check genesys.base_url");
     }
-    if let Some(message) = response.body.as_deref().and_then(api_message) {
+    if let Some(message) = message {
         reason.push_str(": ");
         reason.push_str(&message);
     }
     (kind, reason)
 }
+
+const STALE_VERSION: &str = "does not match the current version";
 
 /// The message of the platform's own error body.
 fn api_message(body: &str) -> Option<String> {
@@ -56,6 +62,24 @@ pub fn limits(reply: &RawReply) -> Option<Limits> {
     Some(Limits { allowed, remaining: allowed - count, reset_seconds: number("inin-ratelimit-reset")? })
 }
 
+/// Which family of calls alone a 429 is about; `None` is all of them. By the error body of the
+/// platform's own API.
+pub fn throttled_family(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct WireError {
+        limit: WireLimit,
+    }
+    #[derive(Deserialize)]
+    struct WireLimit {
+        namespace: String,
+    }
+    let error: WireError = serde_json::from_slice(body).ok()?;
+    let namespace = error.limit.namespace;
+    (namespace != EVERYTHING && namespace.len() <= 64 && !namespace.is_empty()).then_some(namespace)
+}
+
+const EVERYTHING: &str = "platform.api";
+
 pub fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
     reply.header(name).filter(|value| value.len() <= HEADER_LIMIT).map(str::to_owned)
 }
@@ -68,6 +92,26 @@ pub fn excerpt(body: &[u8], secrets: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stale_version_is_a_conflict_and_other_bad_requests_are_not() {
+        let judge = |message: &str| {
+            let body = Some(format!(r#"{{"message":"{message}","status":400}}"#));
+            let response = ReceivedResponse { status: None, body, error: None, correlation_id: None };
+            judge_status(StatusCode::BAD_REQUEST, &response).0.name()
+        };
+        assert_eq!(judge("The version 3 does not match the current version 4"), "conflict");
+        assert_eq!(judge("Invalid transition from <COMPLETE> to <OFF>"), "rejected");
+    }
+
+    #[test]
+    fn a_refusal_of_one_family_of_calls_is_told_from_one_of_all() {
+        let all = include_str!("platform/fixtures/error_rate_limit.json");
+        assert_eq!(throttled_family(all.as_bytes()), None);
+        let one = all.replace("platform.api", "analytics");
+        assert_eq!(throttled_family(one.as_bytes()).as_deref(), Some("analytics"));
+        assert_eq!(throttled_family(b"{\"status\":429}"), None);
+    }
 
     #[test]
     fn every_status_has_its_meaning() {

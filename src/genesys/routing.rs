@@ -1,102 +1,39 @@
-//! The seed dialect's routing: publishing a configuration, and who is available in a queue.
+//! Publishing routing configurations. The seed dialect alone knows: on the platform changes of
+//! queues and members act at once.
 
-use serde_json::{Map, Value, json};
-
-use super::seed::PathSegment;
+use super::client::{Client, Reply, Scope};
+use super::dialect::Spoken;
+use super::error::{CallError, CallErrorKind as Kind};
+use super::seed::routing;
 use crate::model::outcome::SentRequest;
 use crate::model::routing::RouteConfiguration;
 
-/// How many of a queue's agents could take a conversation, as the platform has it now.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Available {
-    /// Share of the queue's agents, 0–1.
-    pub availability: f64,
-    pub agents: Option<u32>,
-}
-
-pub fn availability_path(queue_id: &str) -> String {
-    format!("/api/v2/analytics/queues/{}/availability", PathSegment(queue_id))
-}
-
-pub fn publish_path(configuration_id: &str) -> String {
-    format!("/api/v2/routing/configuration/{}/publish", PathSegment(configuration_id))
-}
-
-/// Asks the platform to put the configuration in force. The same request twice leaves the
-/// same state.
-pub fn publish_request(configuration: &RouteConfiguration) -> SentRequest {
-    let mut body = json!({ "name": configuration.name, "routingType": configuration.routing_type });
-    // The platform wants a target, and sends everything there while it is not asked otherwise.
-    let first = || configuration.rules.first().map(|rule| &rule.destination);
-    let target = configuration.target.as_ref().or(configuration.default_destination.as_ref());
-    if let Some(target) = target.or_else(first) {
-        body["target"] = json!({ "type": target.r#type, "id": target.id });
+impl Client {
+    /// The request that publishes a routing configuration. Nothing is sent: record the
+    /// request, then [`send_route_publication`](Self::send_route_publication) it.
+    pub fn prepare_route_publication(configuration: &RouteConfiguration) -> SentRequest {
+        routing::publish_request(configuration)
     }
-    SentRequest { method: "POST".to_owned(), path: publish_path(&configuration.id), if_match: None, body }
-}
 
-/// What a percentage goes by: the seed says no more than that there is one.
-const PERCENTAGES: &[&str] = &["percentage", "availabilityPercentage", "availabilityPercent"];
-/// A percentage or a share: up to 1 it is a share.
-const AVAILABILITY: &str = "availability";
-const AGENTS: &[&str] = &["availableAgents", "agentsAvailable"];
-
-/// Reads an availability; where it is told twice, either will do. The error says which value
-/// is impossible.
-pub fn read_availability(body: &[u8]) -> Result<Available, String> {
-    let read: Map<String, Value> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let given = |name: &&str| read.get(*name).filter(|value| !value.is_null());
-    let percentage = |value: &Value| value.as_f64().filter(|value| (0.0..=100.0).contains(value));
-    let share = |percentage: f64| if percentage <= 1.0 { percentage } else { percentage / 100.0 };
-    let told = PERCENTAGES.iter().filter_map(given).find_map(percentage).map(|percentage| percentage / 100.0);
-    let told = told.or_else(|| given(&AVAILABILITY).and_then(percentage).map(share));
-    let Some(availability) = told else {
-        let mut names = PERCENTAGES.iter().chain([&AVAILABILITY]);
-        return Err(match names.find_map(|name| Some((name, given(name)?))) {
-            None => format!("none of {}, {AVAILABILITY} is given", PERCENTAGES.join(", ")),
-            Some((name, value)) => {
-                let shown: String = value.to_string().chars().take(80).collect();
-                format!("{name} is {shown}; it must be a number from 0 to 100")
+    /// Sends a prepared request; makes one attempt at its effect. Sent again it changes nothing more.
+    pub async fn send_route_publication(
+        &self,
+        request: &SentRequest,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Reply, CallError> {
+        let problem = match self.inner.spoken {
+            Spoken::Platform(_) => {
+                Some("the platform publishes no routing configurations: set route.platform_publish = \"no\"".to_owned())
             }
-        });
-    };
-    let count = |value: &Value| value.as_u64().and_then(|count| u32::try_from(count).ok());
-    let agents = match AGENTS.iter().filter_map(given).collect::<Vec<_>>().as_slice() {
-        [] => None,
-        told => Some(told.iter().copied().find_map(count).ok_or("an impossible number of agents")?),
-    };
-    Ok(Available { availability, agents })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentages_become_fractions_and_impossible_ones_are_told() {
-        let read = |text: &str| read_availability(text.as_bytes());
-        assert_eq!(read(r#"{"percentage":42}"#), Ok(Available { availability: 0.42, agents: None }));
-        assert_eq!(
-            read(r#"{"availability":0,"availableAgents":0,"queueId":"q"}"#),
-            Ok(Available { availability: 0.0, agents: Some(0) })
-        );
-        let half = Ok(Available { availability: 0.5, agents: None });
-        for twice in [
-            r#"{"availability":0.5,"availabilityPercentage":50}"#,
-            r#"{"availabilityPercentage":50,"availability":50}"#,
-            r#"{"availabilityPercentage":null,"availability":0.5}"#,
-            r#"{"availabilityPercentage":"n/a","availability":50}"#,
-            r#"{"availability":-1,"percentage":50}"#,
-        ] {
-            assert_eq!(read(twice), half, "{twice}");
+            Spoken::Seed if request.method != "POST" || request.path != routing::publish_path(id) => {
+                Some(format!("this is no possible publication of routing configuration {id}"))
+            }
+            Spoken::Seed => None,
+        };
+        if let Some(problem) = problem {
+            return Err(CallError::without_reply(Kind::Rejected, format!("not sent: {problem}")));
         }
-        let agents = r#"{"percentage":50,"availableAgents":3,"agentsAvailable":3}"#;
-        assert_eq!(read(agents), Ok(Available { availability: 0.5, agents: Some(3) }));
-        for wrong in
-            [r#"{"percentage":100.5}"#, r#"{"percentage":-1}"#, "{}", r#"{"percentage":"4"}"#, "<html>"]
-        {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-        assert!(read(r#"{"percentage":1,"availableAgents":-1}"#).is_err());
+        self.inner.write(&self.inner.routing, id, request, scope).await
     }
 }

@@ -18,6 +18,7 @@ pub mod lag;
 pub mod object;
 pub mod outcome;
 pub mod pause;
+pub mod region;
 pub mod rollback;
 pub mod routing;
 pub mod settings;

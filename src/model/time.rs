@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
@@ -50,6 +50,12 @@ impl Timestamp {
     pub fn minus(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.0.saturating_sub(millis))
+    }
+
+    /// The beginning of its month, UTC.
+    pub fn month(self) -> Self {
+        let (year, month, _) = civil_from_days(self.0.div_euclid(86_400_000));
+        Self(days_from_civil(year, month, 1) * 86_400_000)
     }
 
     /// Writes `2026-01-02T03:04:05.678Z` without allocating: this runs several
@@ -134,6 +140,14 @@ fn days_in_month(year: i64, month: i64) -> i64 {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
         _ => 31,
+    }
+}
+
+/// The Unix epoch where the clock stands before it.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 }
 

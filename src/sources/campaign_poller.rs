@@ -91,11 +91,16 @@ struct Observer {
 impl Observer {
     /// Observes this instance's share of the campaigns until stopped.
     async fn watch_all(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
+        let own: Vec<(&String, i32)> = self
+            .settings
+            .campaigns
+            .iter()
+            .filter_map(|campaign| Some((campaign, owned.partition_of(campaign)?)))
+            .collect();
+        self.watch.client.expect_campaigns(own.iter().map(|(campaign, _)| campaign.as_str()));
         let mut campaigns = JoinSet::new();
-        for campaign in &self.settings.campaigns {
-            if let Some(partition) = owned.partition_of(campaign) {
-                campaigns.spawn(Arc::clone(&self).watch(campaign.clone(), partition, stop.clone()));
-            }
+        for (campaign, partition) in own {
+            campaigns.spawn(Arc::clone(&self).watch(campaign.clone(), partition, stop.clone()));
         }
         metrics::CAMPAIGNS_WATCHED.gauge(&[]).set(campaigns.len() as f64);
         while campaigns.join_next().await.is_some() {}
@@ -127,7 +132,7 @@ impl Observer {
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };
             tokio::try_join!(campaign, statistics)?
         };
-        let observed_at = observed_after(last, campaign_at.min(statistics_at));
+        let observed_at = observed_after(last, campaign_at.min(statistics_at.minus(statistics.age)));
         let fact = self.fact(&campaign, &statistics, observed_at);
         self.watch.publish(&topics::CAMPAIGN_STATS, partition, id, &fact, stop).await?;
         let mut repetition = repetition.lock().unwrap_or_else(PoisonError::into_inner);

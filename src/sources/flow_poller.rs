@@ -47,13 +47,13 @@ pub struct Settings {
     pub interval: Duration,
     /// Length of a minute: 60 s, less for a simulator run fast.
     pub minute: Duration,
+    /// How long after its end a minute is measured: its last interactions may not have been
+    /// counted before.
+    pub settling: Duration,
     /// Observations under way at once in this instance, at least 1.
     pub concurrency: usize,
 }
 
-/// A minute is measured once this share of another one has passed: its last interactions
-/// may not have been counted before.
-const SETTLING_SHARE: u32 = 6;
 /// Pause after a measure that could not be had, as a share of a minute.
 const RETRY_SHARE: u32 = 10;
 /// Versions told of one flow: the newest.
@@ -126,7 +126,7 @@ impl Observer {
             let _slot = self.watch.slot(stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
             let scope = self.watch.scope(self.settings.interval, stop);
-            (self.watch.client.flow_versions(flow, &scope).await?, observed_at)
+            (self.watch.client.flow(flow, &scope).await?.versions, observed_at)
         };
         let fact = timeline(flow, observed_at, &versions);
         self.watch.publish(&topics::FLOW_VERSIONS, partition, flow, &fact, stop).await?;
@@ -138,12 +138,12 @@ impl Observer {
     async fn watch_measures(&self, flow: &str, stop: &CancellationToken) {
         let key = format!("{flow} (measures)");
         let count = |ended| metrics::FLOW_POLLS.counter(&["measures", ended]).increment(1);
-        let minute = self.settings.minute;
+        let Settings { minute, settling, .. } = self.settings;
         let length = i64::try_from(minute.as_millis()).unwrap_or(i64::MAX).max(1);
         let begin_of = |at: Timestamp| Timestamp::from_millis(at.as_millis().div_euclid(length) * length);
         let mut next = begin_of((self.watch.clock)());
         loop {
-            let due = next.plus(minute + minute / SETTLING_SHARE);
+            let due = next.plus(minute + settling);
             let wait = u64::try_from(due.millis_since((self.watch.clock)())).unwrap_or(0);
             tokio::select! {
                 () = sleep(Duration::from_millis(wait)) => {}
@@ -154,7 +154,7 @@ impl Observer {
             if ended == Ended::Stopped {
                 return;
             }
-            let newest = begin_of((self.watch.clock)().minus(minute + minute / SETTLING_SHARE));
+            let newest = begin_of((self.watch.clock)().minus(minute + settling));
             if seen.is_ok() {
                 next = next.plus(minute).max(newest);
             } else if newest > next {
@@ -186,32 +186,37 @@ impl Observer {
             let scope = self.watch.scope(self.settings.minute, stop);
             (self.watch.client.flow_measures(flow, minute, until, &scope).await?, observed_at)
         };
-        self.tell_measures(flow, minute, Some(measured), observed_at, stop).await
+        self.tell_measures(flow, minute, Some(&measured), observed_at, stop).await
     }
 
-    /// A minute's measures; without any, that it was not measured.
+    /// A minute's measures, one fact per version; without any, that it was not measured.
     async fn tell_measures(
         &self,
         flow: &str,
         minute: Timestamp,
-        measured: Option<Measured>,
+        measured: Option<&[Measured]>,
         observed_at: Timestamp,
         stop: &CancellationToken,
     ) -> Result<(), Missed> {
-        let (total, errors) = measured.map_or((0, 0), |measured| (measured.total, measured.errors));
-        let fact = FlowHealth {
-            flow_id: flow.into(),
-            // The measures do not tell versions apart: whoever reads them knows the timeline.
-            flow_version: "".into(),
-            minute,
-            total,
-            errors,
-            observed_at,
-            complete: measured.is_some(),
-        };
+        // Where versions are not told apart, or nobody was in any: whoever reads it knows the
+        // timeline.
+        let nothing = [Measured { version: String::new(), total: 0, errors: 0 }];
+        let told = measured.filter(|measured| !measured.is_empty()).unwrap_or(&nothing);
         let count = self.watch.producer.partitions(&topics::FLOW_HEALTH).await?;
         let partition = topics::partition_of(flow.as_bytes(), count);
-        self.watch.publish(&topics::FLOW_HEALTH, partition, flow, &fact, stop).await
+        for of_version in told {
+            let fact = FlowHealth {
+                flow_id: flow.into(),
+                flow_version: of_version.version.as_str().into(),
+                minute,
+                total: of_version.total,
+                errors: of_version.errors,
+                observed_at,
+                complete: measured.is_some(),
+            };
+            self.watch.publish(&topics::FLOW_HEALTH, partition, flow, &fact, stop).await?;
+        }
+        Ok(())
     }
 }
 

@@ -76,11 +76,12 @@ struct Observer {
 impl Observer {
     /// Observes this instance's share of the queues until stopped.
     async fn watch_all(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
+        let own: Vec<(&String, i32)> =
+            self.settings.queues.iter().filter_map(|queue| Some((queue, owned.partition_of(queue)?))).collect();
+        self.watch.client.expect_queues(own.iter().map(|(queue, _)| queue.as_str()));
         let mut queues = JoinSet::new();
-        for queue in &self.settings.queues {
-            if let Some(partition) = owned.partition_of(queue) {
-                queues.spawn(Arc::clone(&self).watch(queue.clone(), partition, stop.clone()));
-            }
+        for (queue, partition) in own {
+            queues.spawn(Arc::clone(&self).watch(queue.clone(), partition, stop.clone()));
         }
         while queues.join_next().await.is_some() {}
     }

@@ -86,6 +86,7 @@ mod tests {
             min_dial_rate: window.min_dial_rate,
             max_dial_rate: window.max_dial_rate,
             revision: "\"9\"".to_owned(),
+            definition: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Webhook};
+use crate::config::{Config, Dialect, Webhook};
 use crate::console::{self, ApiKey, ApiKeyError};
 use crate::kafka::admin::TopicSettings;
 use crate::kafka::settings::KafkaSettings;
@@ -55,9 +55,36 @@ pub fn postgres(config: &Config) -> postgres::Settings {
     }
 }
 
+/// Longest time an answer serves all who ask for the like of it.
+const SHARED_FOR: Duration = Duration::from_secs(5);
+
+fn dialect(config: &Config) -> genesys::Dialect {
+    if config.genesys.dialect == Dialect::Seed {
+        return genesys::Dialect::Seed;
+    }
+    let defaults = genesys::PlatformSettings::default();
+    let poll = config.dial.interval.min(config.route.availability_interval);
+    genesys::Dialect::Platform(genesys::PlatformSettings {
+        pacing: genesys::Pacing { min: config.dial.min_rate, max: config.dial.max_rate },
+        campaign_change: match config.genesys.put_campaigns {
+            true => genesys::CampaignChange::Whole,
+            false => genesys::CampaignChange::Lever,
+        },
+        error_measure: match config.rollback.outcome_errors {
+            true => genesys::ErrorMeasure::Outcome,
+            false => genesys::ErrorMeasure::ExitReason,
+        },
+        // No poll is to see what the one before has seen.
+        shared_for: (poll / 4).min(SHARED_FOR),
+        job_pause: at_pace(config, defaults.job_pause),
+        ..defaults
+    })
+}
+
 pub fn genesys(config: &Config) -> genesys::Settings {
     let defaults = genesys::Settings::default();
     genesys::Settings {
+        dialect: dialect(config),
         base_url: config.genesys.base_url.clone(),
         login_url: config.genesys.login_url.clone(),
         client_id: config.genesys.client_id.clone(),
@@ -193,6 +220,7 @@ pub fn flow_poller(config: &Config) -> flow_poller::Settings {
         polled,
         interval: rollback.interval,
         minute: config.events.window,
+        settling: rollback.settling,
         concurrency: 32,
     }
 }

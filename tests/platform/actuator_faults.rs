@@ -13,7 +13,7 @@ use simulator::Settings;
 use tokio::sync::Notify;
 use trunkline::model::campaign::DialParameters;
 use trunkline::model::decision::{DecisionId, Loop};
-use trunkline::model::outcome::{Effect, OutcomeStatus};
+use trunkline::model::outcome::{Effect, OutcomeStatus, SentRequest};
 use trunkline::postgres::intents::{Claim, FlowChange, FlowTerms, Intent, Settlement, Terms};
 
 use crate::actuator_stand::{Hook, Moment, Stand, assert_ended, campaign, decision, nothing, now, with};
@@ -115,7 +115,7 @@ async fn a_former_holder_of_a_lease_claims_and_settles_nothing() {
     let intent = |attempt| Intent {
         decision_id: DecisionId::derive(Loop::Dial, "c", 1, now().minus(Duration::from_secs(attempt))),
         attempt: 1,
-        request: trunkline::genesys::Client::prepare_dial_rate("c", 3.0, "\"0\""),
+        request: request("PUT", "/api/v2/campaigns/c"),
         parameters: DialParameters { previous_dial_rate: 2.0, dial_rate: 3.0 },
     };
     let before = intent(1);
@@ -181,7 +181,7 @@ async fn a_claim_asks_expiry_and_lockout_itself() {
     let intent = |sequence| Intent {
         decision_id: id(sequence),
         attempt: 1,
-        request: trunkline::genesys::Client::prepare_activation("f", "11", "why"),
+        request: request("PATCH", "/api/v2/architect/deployments/f/versions/11"),
         parameters: json!({}),
     };
     let flow = |version, event_time| FlowTerms {
@@ -362,4 +362,8 @@ async fn instances_come_and_go_and_nothing_is_done_twice() {
     for instance in instances {
         instance.stop().await;
     }
+}
+
+fn request(method: &str, path: &str) -> SentRequest {
+    SentRequest { method: method.to_owned(), path: path.to_owned(), if_match: None, body: json!({}) }
 }

@@ -51,8 +51,8 @@ impl Platform for Hooked {
         self.client.campaign(id, scope).await
     }
 
-    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
-        Client::prepare_dial_rate(id, rate, revision)
+    fn prepare(&self, campaign: &Campaign, rate: f64) -> SentRequest {
+        self.client.prepare_dial_rate(campaign, rate)
     }
 
     async fn send(&self, request: &SentRequest, id: &str, scope: &Scope) -> Result<Reply, CallError> {
@@ -60,6 +60,10 @@ impl Platform for Hooked {
         let reply = self.client.send_dial_rate(request, id, scope).await;
         (self.hook)(id, Moment::AfterSending).await;
         reply
+    }
+
+    async fn other_writer(&self, id: &str, scope: &Scope) -> Option<String> {
+        Platform::other_writer(&self.client, id, scope).await
     }
 }
 

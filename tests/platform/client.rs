@@ -20,7 +20,7 @@ const CAMPAIGNS: &str = "/api/v2/campaigns/";
 /// Changes the rate as the actuator does: read, prepare, send.
 async fn set_rate(client: &Client, rate: f64) -> Result<Reply, CallError> {
     let campaign = client.campaign(CAMPAIGN, &scope()).await.expect("readable");
-    let request = Client::prepare_dial_rate(CAMPAIGN, rate, &campaign.revision);
+    let request = client.prepare_dial_rate(&campaign, rate);
     client.send_dial_rate(&request, CAMPAIGN, &scope()).await
 }
 
@@ -54,7 +54,7 @@ async fn a_stale_revision_is_a_conflict_however_it_is_spelled() {
         let client = organization.client();
         let old = client.campaign(CAMPAIGN, &scope()).await.unwrap();
         set_rate(&client, 2.0).await.unwrap();
-        let request = Client::prepare_dial_rate(CAMPAIGN, 3.0, &old.revision);
+        let request = client.prepare_dial_rate(&old, 3.0);
         let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
         assert_eq!((error.kind, error.response.status), (Kind::Conflict, Some(status)));
         assert!(!error.effect_is_unknown());
@@ -78,9 +78,11 @@ async fn what_is_absent_or_not_allowed_says_so() {
 async fn an_impossible_change_is_never_sent() {
     let organization = Organization::start(settings()).await;
     let client = organization.client();
-    let mut requests = vec![Client::prepare_dial_rate(OTHER, 1.0, "\"1\"")];
+    let campaign = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    let other = client.campaign(OTHER, &scope()).await.unwrap();
+    let mut requests = vec![client.prepare_dial_rate(&other, 1.0)];
     for rate in [f64::NAN, f64::INFINITY, -1.0] {
-        requests.push(Client::prepare_dial_rate(CAMPAIGN, rate, "\"1\""));
+        requests.push(client.prepare_dial_rate(&campaign, rate));
     }
     for request in requests {
         let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
@@ -121,7 +123,7 @@ async fn a_reply_that_is_not_the_apis_is_named_and_a_write_is_then_in_doubt() {
         assert!(error.response.error.is_some(), "{fault}");
 
         organization.fault("PUT", CAMPAIGNS, fault.clone()).await;
-        let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+        let request = client.prepare_dial_rate(&campaign, 2.0);
         let sent = client.send_dial_rate(&request, CAMPAIGN, &scope()).await;
         organization.faults(json!([])).await;
         let is_changed = client.campaign(CAMPAIGN, &scope()).await.unwrap().dial_rate == 2.0;
@@ -185,7 +187,7 @@ async fn a_platform_that_is_not_there_was_surely_not_reached() {
     let client = organization.client();
     let campaign = client.campaign(CAMPAIGN, &scope()).await.unwrap();
     organization.running.shutdown().await;
-    let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+    let request = client.prepare_dial_rate(&campaign, 2.0);
     let error = client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap_err();
     // A kept-alive connection may die under the first request; a fresh one is refused.
     assert!(matches!(error.kind, Kind::NotSent | Kind::NoReply), "{error}");
@@ -286,7 +288,7 @@ async fn a_platform_that_is_slower_than_we_have_time_for_is_not_taken_for_a_fail
     let slow = json!([{ "match": { "path": CAMPAIGNS }, "fault": { "type": "delay", "ms": 700 } }]);
     organization.faults(slow).await;
     let hasty = || Scope { deadline: Instant::now() + Duration::from_millis(150), ..scope() };
-    let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+    let request = client.prepare_dial_rate(&campaign, 2.0);
     for _ in 0..4 {
         let error = client.send_dial_rate(&request, CAMPAIGN, &hasty()).await.unwrap_err();
         assert_eq!(error.kind, Kind::NoReply, "{error}");
@@ -295,7 +297,7 @@ async fn a_platform_that_is_slower_than_we_have_time_for_is_not_taken_for_a_fail
     }
     assert!(health.reasons().is_empty() && health.impairments().is_empty());
     let campaign = client.campaign(CAMPAIGN, &scope()).await.expect("slow, not away");
-    let request = Client::prepare_dial_rate(CAMPAIGN, 3.0, &campaign.revision);
+    let request = client.prepare_dial_rate(&campaign, 3.0);
     let sent = client.send_dial_rate(&request, CAMPAIGN, &scope()).await;
     sent.expect("no pause for any campaign");
 }
@@ -317,7 +319,7 @@ async fn every_wait_ends_when_the_process_stops() {
     organization.fault("PUT", CAMPAIGNS, json!({"type":"delay","ms":30_000})).await;
     let cancelled = CancellationToken::new();
     let stopping = Scope { priority: Priority::Rollback, cancelled: cancelled.clone(), ..scope() };
-    let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+    let request = client.prepare_dial_rate(&campaign, 2.0);
     let sending = tokio::spawn({
         let (client, stopping) = (client.clone(), stopping.clone());
         async move { client.send_dial_rate(&request, CAMPAIGN, &stopping).await }

@@ -79,7 +79,7 @@ async fn a_token_that_ends_while_a_write_is_on_its_way_costs_no_second_effect() 
         .await;
     let sending = tokio::spawn({
         let client = client.clone();
-        let request = Client::prepare_dial_rate(CAMPAIGN, 2.0, &campaign.revision);
+        let request = client.prepare_dial_rate(&campaign, 2.0);
         async move { client.send_dial_rate(&request, CAMPAIGN, &scope()).await }
     });
     until("the write", async || organization.fault_applied().await.then_some(())).await;

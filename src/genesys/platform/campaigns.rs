@@ -3,10 +3,14 @@
 //! The platform has no dial rate. Its pacing ceiling `maxCallsPerAgent` is the lever: calls per
 //! agent, with fraction, from 1 up to the organisation's own greatest value.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::campaigns::{Campaign, CampaignChange, Pacing};
+use super::super::campaigns::{Campaign, Definition};
+use super::super::dialect::{CampaignChange, Pacing};
+use super::super::organization::OutboundSettings;
 use super::super::path::PathSegment;
 use crate::model::outcome::SentRequest;
 
@@ -15,19 +19,9 @@ pub const LEAST_RATE: f64 = 1.0;
 /// What no organisation can set more than.
 const GREATEST_RATE: f64 = 15.0;
 
-pub const SETTINGS_PATH: &str = "/api/v2/outbound/settings";
+const LOW_RATE_ALERT: &str = "/diagnosticsSettings/reportLowMaxCallsPerAgentAlert";
 
-/// What the organisation has set for all of its campaigns.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutboundSettings {
-    /// Calls per agent that no campaign may exceed.
-    pub max_calls_per_agent: f64,
-    /// Seconds from the transfer to the queue until a call counts as abandoned.
-    pub abandon_seconds: Option<f64>,
-    /// What the platform's own abandon rate is divided by: `ALL_CALLS` or
-    /// `CALLS_THAT_REACHED_QUEUE`.
-    pub abandon_denominator: Option<String>,
-}
+pub const SETTINGS_PATH: &str = "/api/v2/outbound/settings";
 
 pub fn campaign_path(id: &str) -> String {
     format!("/api/v2/outbound/campaigns/{}", PathSegment(id))
@@ -38,11 +32,11 @@ pub fn campaign_path(id: &str) -> String {
 /// somebody changed it since.
 pub fn rate_request(campaign: &Campaign, rate: f64, change: CampaignChange) -> SentRequest {
     let path = campaign_path(&campaign.id);
-    let (method, path, body) = match (change, &campaign.whole) {
-        (CampaignChange::Whole, Some(whole)) => {
-            let mut body = (**whole).clone();
+    let (method, path, body) = match (change, &campaign.definition) {
+        (CampaignChange::Whole, Some(definition)) => {
+            let mut body = definition.whole.clone();
             body["maxCallsPerAgentDecimal"] = json!(rate);
-            body["maxCallsPerAgent"] = json!(rate.round());
+            body["maxCallsPerAgent"] = json!(rate.round() as i64);
             ("PUT", format!("{path}?useMaxCallsPerAgentDecimal=true"), body)
         }
         _ => ("PATCH", path, json!({ "maxCallsPerAgent": rate })),
@@ -65,6 +59,12 @@ pub fn is_rate_request(id: &str, request: &SentRequest) -> bool {
         _ => None,
     };
     rate.and_then(Value::as_f64).is_some_and(|rate| rate.is_finite() && rate >= LEAST_RATE)
+}
+
+/// The version that a request is for, where it names one.
+pub fn version_named_by(request: &SentRequest) -> Option<String> {
+    let version = request.body.get("version").filter(|_| request.method == "PUT")?;
+    version.as_i64().map(|version| version.to_string())
 }
 
 /// Reads a campaign under the organisation's settings and the limits configured here. The
@@ -104,9 +104,12 @@ pub fn read(id: &str, body: &[u8], settings: &OutboundSettings, pacing: Pacing) 
         min_dial_rate: pacing.min.max(LEAST_RATE),
         max_dial_rate: pacing.max.min(settings.max_calls_per_agent),
         revision: wire.version.to_string(),
-        queue_id: wire.queue.map(|queue| queue.id),
-        status: wire.campaign_status,
-        whole: Some(whole.into()),
+        definition: Some(Arc::new(Definition {
+            queue_id: wire.queue.map(|queue| queue.id),
+            status: wire.campaign_status,
+            reports_low_rate: whole.pointer(LOW_RATE_ALERT).and_then(Value::as_bool) != Some(false),
+            whole,
+        })),
     })
 }
 
@@ -152,8 +155,10 @@ mod tests {
     fn the_lever_is_the_decimal_between_one_and_the_organisations_own() {
         let read_one = campaign();
         assert_eq!((read_one.dial_rate, read_one.min_dial_rate, read_one.max_dial_rate), (2.25, 1.0, 15.0));
-        assert_eq!((&*read_one.revision, read_one.status.as_deref()), ("17", Some("on")));
-        assert_eq!(read_one.queue_id.as_deref(), Some("2d0f3a52-6a6e-4f0b-8a3d-7f0d6a0b1e02"));
+        let definition = read_one.definition.unwrap();
+        assert_eq!((&*read_one.revision, definition.status.as_deref()), ("17", Some("on")));
+        assert_eq!(definition.queue_id.as_deref(), Some("2d0f3a52-6a6e-4f0b-8a3d-7f0d6a0b1e02"));
+        assert!(definition.reports_low_rate, "unless it is switched off");
         let narrow = read(ID, CAMPAIGN.as_bytes(), &settings(), Pacing { min: 1.5, max: 6.0 }).unwrap();
         assert_eq!((narrow.min_dial_rate, narrow.max_dial_rate), (1.5, 6.0), "what is configured");
         let whole = CAMPAIGN.replace(r#""maxCallsPerAgentDecimal":2.25,"#, "");
@@ -180,8 +185,9 @@ mod tests {
         assert_eq!(put.path, format!("{}?useMaxCallsPerAgentDecimal=true", campaign_path(ID)));
         let mut expected: Value = serde_json::from_str(CAMPAIGN).unwrap();
         expected["maxCallsPerAgentDecimal"] = json!(3.5);
-        expected["maxCallsPerAgent"] = json!(4.0);
+        expected["maxCallsPerAgent"] = json!(4);
         assert_eq!(put.body, expected, "version and status as read, unknown members kept");
+        assert_eq!((version_named_by(&put).as_deref(), version_named_by(&patch)), (Some("17"), None));
         for request in [&patch, &put] {
             assert!(is_rate_request(ID, request), "{request:?}");
             assert!(!is_rate_request("another", request));

@@ -77,10 +77,17 @@ struct WireDetail {
     field_name: Option<String>,
 }
 
+/// A person or an OAuth client.
 #[derive(Deserialize)]
-struct WireActor {
+pub struct WireActor {
     id: Option<String>,
     name: Option<String>,
+}
+
+impl WireActor {
+    pub fn is(&self, id: &str) -> bool {
+        self.id.as_deref() == Some(id)
+    }
 }
 
 /// Reads a flow. A lock of the OAuth client `own_client` itself is none. The error says what
@@ -101,7 +108,7 @@ pub fn read_flow(id: &str, own_client: &str, body: &[u8]) -> Result<Told, String
     if let Some(other) = wire.id.filter(|told| told != id) {
         return Err(format!("it is about flow {:?}", bounded(&other, 64)));
     }
-    let client = wire.locked_client.filter(|client| client.id.as_deref() != Some(own_client));
+    let client = wire.locked_client.filter(|client| !client.is(own_client));
     let user = wire.locked_user.map(|user| actor("user", user));
     Ok(Told {
         published: wire.published_version.and_then(|version| version.id).filter(|_| !wire.deleted),
@@ -115,7 +122,8 @@ pub fn read_operation(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<WireOperation>(body).ok()?.id
 }
 
-fn actor(kind: &str, actor: WireActor) -> String {
+/// Name and id, for people.
+pub fn actor(kind: &str, actor: WireActor) -> String {
     let id = bounded(actor.id.as_deref().unwrap_or("of unknown id"), 64);
     match actor.name.filter(|name| !name.is_empty()) {
         Some(name) => format!("{} ({kind} {id})", bounded(&name, 100)),

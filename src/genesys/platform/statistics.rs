@@ -127,9 +127,8 @@ pub fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, String> {
     let reply: Reply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
     for (index, entity) in reply.entities.iter().enumerate() {
-        let Some(id) = entity.get("id").and_then(Value::as_str) else {
-            return Err(format!("entities[{index}] has no id"));
-        };
+        let id = entity.pointer("/campaign/id").or_else(|| entity.get("id")).and_then(Value::as_str);
+        let id = id.ok_or_else(|| format!("entities[{index}] names no campaign"))?;
         let wire = WireStatistics::deserialize(entity).map_err(|error| format!("entities[{index}]: {error}"))?;
         found.insert(id.to_owned(), wire.idle().map_err(|why| format!("entities[{index}]: {why}"))?);
     }
@@ -230,7 +229,7 @@ mod tests {
         for wrong in [r#"{"idleAgents":-1}"#, r#"{"contactRate":{"connectRatio":32.0}}"#, "[]"] {
             assert!(read_statistics(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        let many = read_performance(br#"{"entities":[{"id":"a","idleAgents":2,"contactRate":{"connectRatio":0.5}},{"id":"b"}]}"#);
+        let many = read_performance(br#"{"entities":[{"campaign":{"id":"a"},"idleAgents":2,"contactRate":{"connectRatio":0.5}},{"id":"b"}]}"#);
         let many = many.unwrap();
         assert_eq!(many["a"], Idle { agents: Some(2), connect_ratio: Some(0.5) });
         assert_eq!(many["b"], Idle::default());

@@ -78,6 +78,8 @@ pub fn end_at_once<C: Change>(decision: &Read<'_, C>, now: Timestamp) -> Option<
 pub struct Attempt<P> {
     pub request: SentRequest,
     pub plan: P,
+    /// What the platform began on it, where it said so to us.
+    pub operation: Option<String>,
     at: Timestamp,
     /// Until then it may be on its way.
     under_way_until: Instant,
@@ -201,6 +203,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if let Some(settled) = self.recall(None).await? {
             return Ok(settled);
         }
+        self.recall_last_applied().await?;
         loop {
             if self.stop.is_cancelled() {
                 return Err(self.interrupted());
@@ -239,7 +242,9 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if let Some(applied) = self.effect_of_an_earlier(&seen) {
             return Ok(applied);
         }
-        let plan = match self.actuation.change.plan(self.decision, &seen, &self.unfit) {
+        let change = &self.actuation.change;
+        let planned = change.plan(self.decision, &seen, &self.unfit);
+        let plan = match change.review(self.decision, &seen, planned, &scope).await {
             Ok(plan) => plan,
             Err(end) => return Ok(Next::End(end)),
         };
@@ -276,6 +281,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
                 Attempt {
                     request: it.intent.request,
                     plan: it.intent.parameters,
+                    operation: None,
                     at: it.claimed_at,
                     under_way_until: asked_at + longest.saturating_sub(age),
                 }
@@ -289,6 +295,20 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             self.doubt = Some(Doubt { attempt, accepted: false });
         }
         Ok(None)
+    }
+
+    /// What was last applied to this object, where the change wants to know.
+    async fn recall_last_applied(&self) -> Result<(), Interrupted> {
+        let (key, change) = (&*self.decision.key, &self.actuation.change);
+        let mut pauses = Backoff::new(LEDGER_PAUSES);
+        while change.is_new(key) {
+            let asked = self.actuation.ledger.last_applied::<C::Plan>(self.decision.r#loop, key);
+            match self.until_stop(asked).await? {
+                Ok(last) => change.recall(key, last),
+                Err(error) => self.wait_for_ledger(&error, &mut pauses).await?,
+            }
+        }
+        Ok(())
     }
 
     /// The end of a decision that may not be sent any more. Not asked while something is in
@@ -340,6 +360,11 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
                 count("overwritten");
                 Settled::Not(end(OutcomeStatus::Conflicted, format!("effect_unknown: {which}")))
             }
+            Found::Failed(why) => {
+                count("not_applied");
+                self.doubt = None;
+                Settled::Not(self.refused(Refused::Unfit, doubt.attempt.plan.clone(), "failed", why))
+            }
             found @ (Found::Former | Found::Untold) => {
                 count("not_applied");
                 self.without_effect(doubt, found == Found::Untold)
@@ -351,7 +376,8 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
     fn without_effect(&mut self, doubt: &Doubt<C::Plan>, untold: bool) -> Settled {
         let too_late = self.too_late();
         let under_way = doubt.attempt.under_way_until.saturating_duration_since(Instant::now());
-        if C::DECLARATION.conditional && !doubt.accepted && too_late.is_none() {
+        let conditional = self.actuation.change.is_conditional(&doubt.attempt.request);
+        if conditional && !doubt.accepted && too_late.is_none() {
             return Settled::Repeat;
         }
         if !under_way.is_zero() {
@@ -375,7 +401,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             });
         }
         match too_late {
-            Some(too_late) if C::DECLARATION.conditional => Settled::Not(Next::End(too_late)),
+            Some(too_late) if conditional => Settled::Not(Next::End(too_late)),
             _ => Settled::Over,
         }
     }
@@ -440,7 +466,8 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if late || self.paused.is_some() {
             return Ok(Next::Again);
         }
-        let attempt = Attempt { request, plan, at: self.clock.now(), under_way_until: sendable };
+        let attempt =
+            Attempt { request, plan, operation: None, at: self.clock.now(), under_way_until: sendable };
         let scope = self.scope(Some(&attempt.plan), sendable.min(self.deadline()));
         let send = self.actuation.change.send(&attempt.request, key, &scope);
         let result = self.actuation.unless_paused(self.decision.r#loop, &scope.withdrawn, send).await;
@@ -460,6 +487,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         C::DECLARATION.attempts.counter(&[name]).increment(1);
         let error = match result {
             Ok(reply) => {
+                let attempt = Attempt { operation: reply.operation, ..attempt };
                 self.note(&attempt, reply.response);
                 if C::DECLARATION.reply_confirms {
                     self.doubt = None;
@@ -552,7 +580,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         self.last_error = Some(error.reason.clone());
         let code = match error.kind {
             Kind::Cancelled => return Err(self.interrupted()),
-            Kind::RateLimited { until } | Kind::Paused { until: Some(until) } => {
+            Kind::RateLimited { until } | Kind::Busy { until } | Kind::Paused { until: Some(until) } => {
                 return Ok(Next::Pause(until));
             }
             // A deadline of ours that passed is met again at the top of the loop, where
@@ -639,6 +667,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             };
             match settled {
                 Ok(Settlement::Stands(outcome)) => {
+                    self.actuation.change.settled(&outcome);
                     C::reached(Point::Settled);
                     return Ok(*outcome);
                 }

@@ -48,6 +48,8 @@ pub use ledger::{Ledger, LedgerError};
 /// Codes of the reasons with which a claim refuses for a while.
 pub const COOLDOWN: &str = "cooldown";
 pub const MAINTENANCE_WINDOW: &str = "maintenance_window";
+/// Code of the reason where a change by somebody else between two of ours is respected.
+pub const OTHER_WRITER: &str = "other_writer";
 
 /// A decision of this kind as it was read.
 pub type Read<'a, C> = decided::Read<'a, <C as Change>::Inputs<'a>, <C as Change>::Parameters>;
@@ -85,10 +87,6 @@ pub struct Declaration {
     /// How the names of leases begin.
     pub lease: &'static str,
     pub exclusivity: Exclusivity,
-    /// A request names the state it is for and has no effect on any other. It may be sent
-    /// again as it is while an earlier one may still be on its way: at most one of them has
-    /// an effect. Any other request is followed by no second one until then.
-    pub conditional: bool,
     /// A 2xx says that the change is in force; otherwise it is read back until it is.
     pub reply_confirms: bool,
     /// After conflicts in a row.
@@ -123,6 +121,8 @@ pub enum Found {
     Former,
     /// The platform does not say.
     Untold,
+    /// The platform took it up and gave it up: why. It will have no effect.
+    Failed(String),
     /// Neither: what it is.
     Other(String),
 }
@@ -152,6 +152,38 @@ pub trait Change: Sized + Send + Sync + 'static {
         unfit: &[Self::Plan],
     ) -> Result<Self::Plan, End>;
 
+    /// Looks again at what was planned where that takes asking: who else has changed the object,
+    /// between two changes of ours.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    fn review(
+        &self,
+        decision: &Read<'_, Self>,
+        seen: &Self::Seen,
+        planned: Result<Self::Plan, End>,
+        scope: &Scope,
+    ) -> impl Future<Output = Result<Self::Plan, End>> + Send {
+        let _ = (decision, seen, scope);
+        std::future::ready(planned)
+    }
+
+    /// Whether it wants to [`recall`](Self::recall) what was last applied to this object.
+    fn is_new(&self, key: &str) -> bool {
+        let _ = key;
+        false
+    }
+
+    /// Takes in what is on record: what was last applied to this object, by anybody of us.
+    fn recall(&self, key: &str, last_applied: Option<Self::Plan>) {
+        let _ = (key, last_applied);
+    }
+
+    /// Takes in how a decision ended here.
+    fn settled(&self, outcome: &Outcome) {
+        let _ = outcome;
+    }
+
     /// The request that makes it so.
     fn request(&self, decision: &Read<'_, Self>, seen: &Self::Seen, plan: &Self::Plan) -> SentRequest;
 
@@ -162,6 +194,14 @@ pub trait Change: Sized + Send + Sync + 'static {
         key: &str,
         scope: &Scope,
     ) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// A conditional request names the state it is for and has no effect on any other. It may
+    /// be sent again as it is while an earlier one may still be on its way: at most one of them
+    /// has an effect. Any other request is followed by no second one until then.
+    fn is_conditional(&self, request: &SentRequest) -> bool {
+        let _ = request;
+        false
+    }
 
     /// What came of an attempt, by what was just read.
     fn compare(&self, attempt: &Attempt<Self::Plan>, seen: &Self::Seen) -> Found;

@@ -20,13 +20,15 @@ use super::{Actuation, Change, Read, Settings};
 use crate::genesys::{CallError, CallErrorKind, Reply, Scope};
 use crate::kafka::settings::KafkaSettings;
 use crate::model::Timestamp;
-use crate::model::decision::DecisionId;
+use crate::model::decision::{DecisionId, Loop};
 use crate::model::outcome::{Outcome, ReceivedResponse, SentRequest};
 use crate::postgres::intents::{Claim, Claimed, FlowChange, History, Intent, Settlement, Terms};
 use crate::postgres::leases::Lease;
 
 /// When time begins, by the ledger's clock.
 pub const START_MS: i64 = 1_767_323_045_000;
+/// What the platform says it begins.
+pub const OPERATION: &str = "ours";
 /// How long the client waits for a reply at most.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a slow platform takes.
@@ -63,6 +65,7 @@ pub enum Act<O> {
 pub enum Refusal {
     Plain(CallErrorKind),
     RateLimited(Duration),
+    Busy(Duration),
     Paused(Duration),
 }
 
@@ -71,6 +74,7 @@ impl Refusal {
         error(match self {
             Refusal::Plain(kind) => kind,
             Refusal::RateLimited(wait) => CallErrorKind::RateLimited { until: Instant::now() + wait },
+            Refusal::Busy(wait) => CallErrorKind::Busy { until: Instant::now() + wait },
             Refusal::Paused(wait) => CallErrorKind::Paused { until: Some(Instant::now() + wait) },
         })
     }
@@ -177,7 +181,7 @@ impl<O: Object> World<O> {
         self.object.apply(request).map_err(error)?;
         self.effects.push(request.clone());
         let response = ReceivedResponse { status: Some(200), body: None, error: None, correlation_id: None };
-        Ok(Reply { response, revision: None })
+        Ok(Reply { response, revision: None, operation: Some(OPERATION.to_owned()) })
     }
 
     fn land(&mut self) {
@@ -294,7 +298,7 @@ impl<O: Object> Scripted<O> {
                 () = sleep_until(at) => {
                     let response =
                         ReceivedResponse { status: Some(200), body: None, error: None, correlation_id: None };
-                    return Ok(Reply { response, revision: None });
+                    return Ok(Reply { response, revision: None, operation: Some(OPERATION.to_owned()) });
                 }
                 () = scope.cancelled.cancelled() => return Err(error(CallErrorKind::NoReply)),
             }
@@ -309,10 +313,19 @@ pub struct Book {
     token: i64,
     intents: Vec<(Intent<Value>, i64, Timestamp)>,
     pub settlements: BTreeMap<DecisionId, Outcome>,
+    /// What was last applied, by key.
+    pub last_applied: BTreeMap<String, Value>,
     /// Flow, bad version, event time.
     pub rollbacks: Vec<(DecisionId, String, String, Timestamp)>,
     /// An open maintenance window.
     pub maintenance: Option<String>,
+}
+
+impl Book {
+    /// As for a decision of which nothing is on record.
+    pub fn forget_intents(&mut self) {
+        self.intents.clear();
+    }
 }
 
 #[derive(Clone)]
@@ -405,6 +418,18 @@ impl Ledger for Memory {
                 claimed_at: *claimed_at,
             });
             History { intents: claimed.collect(), settlement: book.settlements.get(&decision).cloned(), now }
+        })
+        .await
+    }
+
+    async fn last_applied<P: DeserializeOwned + Send>(
+        &self,
+        _: Loop,
+        key: &str,
+    ) -> Result<Option<P>, LedgerError> {
+        self.answer(|book| {
+            let found = book.last_applied.get(key).cloned();
+            found.map(|plan| serde_json::from_value(plan).expect("a plan"))
         })
         .await
     }

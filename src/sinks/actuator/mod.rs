@@ -1,24 +1,26 @@
 //! Changes dial rates on the platform, each at most once, by the protocol of
 //! [`actuation`](super::actuation).
 //!
-//! The platform takes a change only for the state it names (an entity tag), so campaigns are
-//! changed beside each other and a newer decision takes the place of an older one.
+//! Campaigns are changed beside each other, and a newer decision takes the place of an older one.
+//! Where a change names the state it is for (an entity tag, a version) the platform takes it for
+//! no other; where it names none, whether it was applied goes by the rate that is in force.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::actuation::{
-    Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, Point, Read, Refused,
+    Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, OTHER_WRITER, Point, Read, Refused,
 };
-use crate::genesys::{CallError, Campaign, Client, Priority, Reply, Scope};
+use crate::genesys::{CallError, Campaign, Changed, Client, Priority, Reply, Scope};
 use crate::metrics;
 use crate::model::campaign::{CampaignWindow, DialAnswer, DialParameters};
 use crate::model::decision::Action;
-use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::role::{self, Kind, Role};
 use crate::topics::{self, DialDecision};
 
@@ -36,8 +38,8 @@ pub static ROLE: Role = Role {
 };
 
 /// How long a change of which nothing is heard holds the next decision about its campaign up. Not
-/// for as long as it could take: it names the state it is for, and once a newer change has had
-/// its effect it will have none.
+/// for as long as it could take: mostly it names the state it is for, and once a newer change
+/// has had its effect it will have none.
 const IN_FLIGHT_TIME: Duration = Duration::from_secs(10);
 
 /// How dial decisions are carried out.
@@ -66,8 +68,8 @@ pub trait Platform: Send + Sync + 'static {
     /// The campaign as it is now.
     fn campaign(&self, id: &str, scope: &Scope) -> impl Future<Output = Result<Campaign, CallError>> + Send;
 
-    /// The request that gives the campaign this rate if it is still at `revision`.
-    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest;
+    /// The request that gives the campaign, as it was read, this rate.
+    fn prepare(&self, campaign: &Campaign, rate: f64) -> SentRequest;
 
     /// Sends it; one attempt at its effect.
     fn send(
@@ -76,6 +78,9 @@ pub trait Platform: Send + Sync + 'static {
         id: &str,
         scope: &Scope,
     ) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// Who but us has changed the campaign last, where the platform tells.
+    fn other_writer(&self, id: &str, scope: &Scope) -> impl Future<Output = Option<String>> + Send;
 }
 
 impl Platform for Client {
@@ -83,12 +88,16 @@ impl Platform for Client {
         Client::campaign(self, id, scope).await
     }
 
-    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
-        Client::prepare_dial_rate(id, rate, revision)
+    fn prepare(&self, campaign: &Campaign, rate: f64) -> SentRequest {
+        self.prepare_dial_rate(campaign, rate)
     }
 
     async fn send(&self, request: &SentRequest, id: &str, scope: &Scope) -> Result<Reply, CallError> {
         self.send_dial_rate(request, id, scope).await
+    }
+
+    async fn other_writer(&self, id: &str, scope: &Scope) -> Option<String> {
+        self.last_writer(Changed::Campaign, id, scope).await
     }
 }
 
@@ -96,12 +105,28 @@ impl Platform for Client {
 pub struct DialChange<P> {
     platform: P,
     redecide: Redecide,
+    /// Rates by campaign: as we set them last, or as somebody else did and it was respected.
+    /// `None` is not known.
+    rates: Mutex<BTreeMap<String, Option<f64>>>,
 }
 
 impl<P: Platform> DialChange<P> {
     /// `redecide` is the rule, to be asked again when the campaign was just read.
     pub fn new(platform: P, redecide: Redecide) -> Self {
-        Self { platform, redecide }
+        Self { platform, redecide, rates: Mutex::default() }
+    }
+
+    fn rates(&self) -> MutexGuard<'_, BTreeMap<String, Option<f64>>> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our own rate, where the campaign has another one now. That one is respected for this
+    /// decision; the next ones are taken knowing it.
+    fn give_way(&self, key: &str, now: f64) -> Option<f64> {
+        let mut rates = self.rates();
+        let own = rates.get(key).copied().flatten().filter(|own| !same_rate(*own, now))?;
+        rates.insert(key.to_owned(), Some(now));
+        Some(own)
     }
 }
 
@@ -121,7 +146,6 @@ impl<P: Platform> Change for DialChange<P> {
         missing: "campaign_not_found",
         lease: "actuator/dial",
         exclusivity: Exclusivity::Key,
-        conditional: true,
         reply_confirms: true,
         conflicting: Refused::Ends(OutcomeStatus::Conflicted),
         not_found: Refused::Ends(OutcomeStatus::Failed),
@@ -165,21 +189,65 @@ impl<P: Platform> Change for DialChange<P> {
         Ok(DialParameters { previous_dial_rate: campaign.dial_rate, dial_rate })
     }
 
-    fn request(&self, decision: &Read<'_, Self>, campaign: &Campaign, plan: &DialParameters) -> SentRequest {
-        self.platform.prepare(&decision.key, plan.dial_rate, &campaign.revision)
+    /// A change of the rate by somebody else between two of ours is not overwritten within the
+    /// same tick.
+    async fn review(
+        &self,
+        decision: &Read<'_, Self>,
+        campaign: &Campaign,
+        planned: Result<DialParameters, End>,
+        scope: &Scope,
+    ) -> Result<DialParameters, End> {
+        let plan = planned?;
+        let Some(own) = self.give_way(&decision.key, campaign.dial_rate) else { return Ok(plan) };
+        let who = self.platform.other_writer(&decision.key, scope).await;
+        let who = who.map(|who| format!(", by {who}")).unwrap_or_default();
+        let reason = format!(
+            "{OTHER_WRITER}: the rate was set to {:.2}{who}; it was {own:.2} by us, and is left alone for this tick",
+            campaign.dial_rate
+        );
+        Err(End(OutcomeStatus::Unchanged, reason))
+    }
+
+    fn is_new(&self, key: &str) -> bool {
+        !self.rates().contains_key(key)
+    }
+
+    fn recall(&self, key: &str, last_applied: Option<DialParameters>) {
+        self.rates().insert(key.to_owned(), last_applied.map(|change| change.dial_rate));
+    }
+
+    fn settled(&self, outcome: &Outcome) {
+        if let Some(change) = outcome.effect.as_ref().and_then(Effect::dial_rate) {
+            self.rates().insert(outcome.key.clone(), Some(change.dial_rate));
+        }
+    }
+
+    fn request(&self, _: &Read<'_, Self>, campaign: &Campaign, plan: &DialParameters) -> SentRequest {
+        self.platform.prepare(campaign, plan.dial_rate)
     }
 
     async fn send(&self, request: &SentRequest, key: &str, scope: &Scope) -> Result<Reply, CallError> {
         self.platform.send(request, key, scope).await
     }
 
-    /// The entity tag has moved and the rate is ours, then it was applied.
+    fn is_conditional(&self, request: &SentRequest) -> bool {
+        Client::revision_named_by(request).is_some()
+    }
+
+    /// The revision it names has moved and the rate is ours, then it was applied. One that names
+    /// none goes by the rate alone: revisions move by others' changes of other things too.
     fn compare(&self, attempt: &Attempt<DialParameters>, campaign: &Campaign) -> Found {
-        if Some(&campaign.revision) == attempt.request.if_match.as_ref() {
+        let plan = &attempt.plan;
+        let revision = Client::revision_named_by(&attempt.request);
+        if revision.as_ref() == Some(&campaign.revision) {
             return Found::Former;
         }
-        if same_rate(campaign.dial_rate, attempt.plan.dial_rate) {
+        if same_rate(campaign.dial_rate, plan.dial_rate) {
             return Found::Ours;
+        }
+        if revision.is_none() && same_rate(campaign.dial_rate, plan.previous_dial_rate) {
+            return Found::Former;
         }
         Found::Other(format!(
             "another writer set the rate to {:.2} before {:.2} was confirmed",

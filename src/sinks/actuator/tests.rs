@@ -27,7 +27,8 @@ const LIFE: Duration = Duration::from_secs(60);
 fn set(campaign: &mut Campaign, rate: f64) {
     let version: u64 = campaign.revision.trim_matches('"').parse().expect("a number");
     campaign.dial_rate = rate;
-    campaign.revision = format!("\"{}\"", version + 1);
+    let quote = if campaign.revision.starts_with('"') { "\"" } else { "" };
+    campaign.revision = format!("{quote}{}{quote}", version + 1);
 }
 
 fn limit(campaign: &mut Campaign, max: f64) {
@@ -38,7 +39,7 @@ fn limit(campaign: &mut Campaign, max: f64) {
 
 impl Object for Campaign {
     fn apply(&mut self, request: &SentRequest) -> Result<(), CallErrorKind> {
-        if request.if_match.as_deref() != Some(&self.revision) {
+        if request.if_match.as_ref().is_some_and(|named| *named != self.revision) {
             return Err(CallErrorKind::Conflict);
         }
         set(self, request.body["rate"].as_f64().expect("a rate"));
@@ -51,17 +52,23 @@ impl Platform for Scripted<Campaign> {
         self.look(scope).await
     }
 
-    fn prepare(&self, id: &str, rate: f64, revision: &str) -> SentRequest {
+    fn prepare(&self, campaign: &Campaign, rate: f64) -> SentRequest {
+        // One without an entity tag stands for a platform whose changes name no state.
+        let revision = Some(campaign.revision.clone()).filter(|revision| revision.starts_with('"'));
         SentRequest {
-            method: "PUT".to_owned(),
-            path: format!("/{id}"),
-            if_match: Some(revision.to_owned()),
+            method: if revision.is_some() { "PUT" } else { "PATCH" }.to_owned(),
+            path: format!("/{}", campaign.id),
+            if_match: revision,
             body: json!({ "rate": rate }),
         }
     }
 
     async fn send(&self, request: &SentRequest, _: &str, scope: &Scope) -> Result<Reply, CallError> {
         self.write(request, scope).await
+    }
+
+    async fn other_writer(&self, _: &str, _: &Scope) -> Option<String> {
+        Some("A Person".to_owned())
     }
 }
 
@@ -78,6 +85,7 @@ impl Staged for Dial {
             min_dial_rate: 1.0,
             max_dial_rate: 5.0,
             revision: "\"0\"".to_owned(),
+            definition: None,
         }
     }
 
@@ -231,7 +239,7 @@ async fn a_request_that_arrives_late_is_waited_for_before_the_end_is_told() {
     let (world, newer) = (Arc::clone(&stand.world), stand.superseded.clone());
     newer.cancel();
     // Sent before the newer decision came, as after a crash.
-    let request = stand.actuation.change.platform.prepare("c", 3.0, "\"0\"");
+    let request = stand.actuation.change.platform.prepare(&Dial::object(), 3.0);
     let parameters = stand.decision.parameters.change();
     let intent =
         Intent { decision_id: stand.decision.decision_id, attempt: 1, request: request.clone(), parameters };
@@ -245,4 +253,55 @@ async fn a_request_that_arrives_late_is_waited_for_before_the_end_is_told() {
     let outcome = stand.outcome().await;
     assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed_by_reading_back"));
     assert_eq!((rates(&stand), stand.sent()), (vec![3.0], 0));
+}
+
+/// A platform whose changes name no state: the last writer wins.
+fn without_tags(campaign: &mut Campaign) {
+    campaign.revision = "0".to_owned();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_names_no_state_is_read_back_by_its_rate_and_never_repeated_blindly() {
+    let lost = Act::WorkBut(CallErrorKind::NoReply);
+    let stand = Stand::<Dial>::new().await.with(without_tags).writes(&[lost]);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed_by_reading_back"));
+    assert_eq!((rates(&stand), stand.sent()), (vec![3.0], 1));
+
+    // Sent again, but only once the first can no longer be on its way.
+    let began = Instant::now();
+    let stand = Stand::<Dial>::new().await.with(without_tags).writes(&[plain(CallErrorKind::NoReply)]);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed"));
+    assert!(began.elapsed() >= stand.actuation.settings.in_flight_time);
+    assert_eq!((rates(&stand), stand.sent()), (vec![3.0], 2));
+
+    let stand = Stand::<Dial>::new().await.with(without_tags).writes(&[Act::Before(|it| set(it, 4.5))]);
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, outcome.code()), (OutcomeStatus::Conflicted, "effect_unknown"));
+    assert_eq!(stand.sent(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_change_is_respected_for_one_tick_and_known_to_the_next() {
+    let stand = Stand::<Dial>::new().await;
+    let applied = DialParameters { previous_dial_rate: 1.0, dial_rate: 2.0 };
+    let on_record = serde_json::to_value(applied).unwrap();
+    stand.memory.book.lock().unwrap().last_applied.insert("c".to_owned(), on_record);
+    let stand = stand.with(|campaign| set(campaign, 4.0));
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, outcome.code()), (OutcomeStatus::Unchanged, "other_writer"));
+    assert!(outcome.reason.contains("4.00, by A Person; it was 2.00 by us"), "{}", outcome.reason);
+    assert_eq!(stand.sent(), 0);
+
+    // The same decision stands as it was settled; another one may act on what it knows.
+    stand.memory.book.lock().unwrap().settlements.clear();
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, stand.sent()), (OutcomeStatus::Applied, 1));
+    stand.memory.book.lock().unwrap().settlements.clear();
+    stand.memory.book.lock().unwrap().forget_intents();
+    let stand = stand.with(|campaign| set(campaign, 1.5));
+    let outcome = stand.outcome().await;
+    assert_eq!((outcome.status, outcome.code()), (OutcomeStatus::Unchanged, "other_writer"));
+    assert!(outcome.reason.contains("it was 3.00 by us"), "{}", outcome.reason);
 }

@@ -13,10 +13,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::actuation::{
-    Actuation, Attempt, COOLDOWN, Change, Declaration, End, Exclusivity, Found, MAINTENANCE_WINDOW, Point,
-    Read, Refused,
+    Actuation, Attempt, COOLDOWN, Change, Declaration, End, Exclusivity, Found, MAINTENANCE_WINDOW,
+    OTHER_WRITER, Point, Read, Refused,
 };
-use crate::genesys::{CallError, Client, PlatformVersion, Priority, Reply, Scope};
+use crate::genesys::{CallError, Changed, Client, Flow, Priority, Reply, Scope};
 use crate::metrics;
 use crate::model::decision::Action;
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
@@ -42,12 +42,14 @@ pub static ROLE: Role = Role {
 
 /// Where flow versions are in force.
 pub trait Platform: Send + Sync + 'static {
-    /// The flow's versions as they are now.
-    fn versions(
-        &self,
-        flow_id: &str,
-        scope: &Scope,
-    ) -> impl Future<Output = Result<Vec<PlatformVersion>, CallError>> + Send;
+    /// The flow as it is now.
+    fn flow(&self, flow_id: &str, scope: &Scope) -> impl Future<Output = Result<Flow, CallError>> + Send;
+
+    /// The request that puts a version in force.
+    fn prepare(&self, flow_id: &str, version: &str, description: &str) -> SentRequest;
+
+    /// Who but us has changed the flow last, where the platform tells.
+    fn other_writer(&self, flow_id: &str, scope: &Scope) -> impl Future<Output = Option<String>> + Send;
 
     /// Sends the activation of a version; one attempt at its effect.
     fn send(
@@ -59,12 +61,20 @@ pub trait Platform: Send + Sync + 'static {
 }
 
 impl Platform for Client {
-    async fn versions(&self, flow_id: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
-        self.flow_versions(flow_id, scope).await
+    async fn flow(&self, flow_id: &str, scope: &Scope) -> Result<Flow, CallError> {
+        Client::flow(self, flow_id, scope).await
+    }
+
+    fn prepare(&self, flow_id: &str, version: &str, description: &str) -> SentRequest {
+        self.prepare_activation(flow_id, version, description)
     }
 
     async fn send(&self, request: &SentRequest, flow_id: &str, scope: &Scope) -> Result<Reply, CallError> {
         self.send_activation(request, flow_id, scope).await
+    }
+
+    async fn other_writer(&self, flow_id: &str, scope: &Scope) -> Option<String> {
+        self.last_writer(Changed::Flow, flow_id, scope).await
     }
 }
 
@@ -88,7 +98,7 @@ impl<P: Platform> Change for FlowVersionChange<P> {
     type Inputs<'a> = RollbackInputs;
     type Parameters = RollbackParameters;
     type Plan = VersionChange;
-    type Seen = Vec<PlatformVersion>;
+    type Seen = Flow;
 
     const DECLARATION: Declaration = Declaration {
         role: &ROLE,
@@ -97,7 +107,6 @@ impl<P: Platform> Change for FlowVersionChange<P> {
         missing: "flow_not_found",
         lease: "rollback-actuator",
         exclusivity: Exclusivity::Everything,
-        conditional: false,
         reply_confirms: false,
         conflicting: Refused::Unfit,
         not_found: Refused::Unfit,
@@ -107,17 +116,18 @@ impl<P: Platform> Change for FlowVersionChange<P> {
         in_flight: None,
     };
 
-    async fn read(&self, key: &str, scope: &Scope) -> Result<Vec<PlatformVersion>, CallError> {
-        self.platform.versions(key, scope).await
+    async fn read(&self, key: &str, scope: &Scope) -> Result<Flow, CallError> {
+        self.platform.flow(key, scope).await
     }
 
     fn plan(
         &self,
         decision: &Read<'_, Self>,
-        versions: &Vec<PlatformVersion>,
+        flow: &Flow,
         unfit: &[VersionChange],
     ) -> Result<VersionChange, End> {
         let parameters = &decision.parameters;
+        let versions = &flow.versions;
         let in_force = target::in_force(versions, &parameters.flow_version).map_err(|problem| {
             let status = problem.status();
             End(status, problem.to_string())
@@ -130,6 +140,10 @@ impl<P: Platform> Change for FlowVersionChange<P> {
             );
             return Err(End(OutcomeStatus::Failed, reason));
         };
+        if let Some(who) = &flow.locked_by {
+            let reason = format!("flow_locked: by {who}; nothing was sent: unlock it, or publish {target} there");
+            return Err(End(OutcomeStatus::Failed, reason));
+        }
         Ok(VersionChange {
             previous_version: in_force.to_owned(),
             version: target.to_owned(),
@@ -138,10 +152,25 @@ impl<P: Platform> Change for FlowVersionChange<P> {
         })
     }
 
+    /// Where another version is in force than the one decided about, somebody else has published
+    /// it: that is respected, and told whose it is.
+    async fn review(
+        &self,
+        decision: &Read<'_, Self>,
+        _: &Flow,
+        planned: Result<VersionChange, End>,
+        scope: &Scope,
+    ) -> Result<VersionChange, End> {
+        let Err(End(OutcomeStatus::Unchanged, reason)) = planned else { return planned };
+        let who = self.platform.other_writer(&decision.key, scope).await;
+        let who = who.map(|who| format!(" ({OTHER_WRITER}: {who})")).unwrap_or_default();
+        Err(End(OutcomeStatus::Unchanged, format!("{reason}{who}")))
+    }
+
     fn request(
         &self,
         decision: &Read<'_, Self>,
-        _: &Vec<PlatformVersion>,
+        _: &Flow,
         plan: &VersionChange,
     ) -> SentRequest {
         let description = format!(
@@ -151,22 +180,27 @@ impl<P: Platform> Change for FlowVersionChange<P> {
             plan.threshold * 100.0,
             decision.decision_id
         );
-        Client::prepare_activation(&decision.key, &plan.version, &description)
+        self.platform.prepare(&decision.key, &plan.version, &description)
     }
 
     async fn send(&self, request: &SentRequest, key: &str, scope: &Scope) -> Result<Reply, CallError> {
         self.platform.send(request, key, scope).await
     }
 
-    fn compare(&self, attempt: &Attempt<VersionChange>, versions: &Vec<PlatformVersion>) -> Found {
+    fn compare(&self, attempt: &Attempt<VersionChange>, flow: &Flow) -> Found {
         let VersionChange { previous_version, version, .. } = &attempt.plan;
+        // Only of what the platform said it began for us is it known that it is ours.
+        let begun = flow.operation.as_ref().filter(|it| attempt.operation.as_ref() == Some(&it.id));
         let active: Vec<&str> =
-            versions.iter().filter(|version| version.is_active()).map(|version| &*version.id).collect();
+            flow.versions.iter().filter(|version| version.is_active()).map(|version| &*version.id).collect();
         match active[..] {
+            _ if active.contains(&&**version) && !active.contains(&&**previous_version) => Found::Ours,
+            _ if begun.is_some_and(|it| it.failure.is_some()) => {
+                Found::Failed(begun.and_then(|it| it.failure.clone()).unwrap_or_default())
+            }
             [] => Found::Untold,
             // While it changes over, both may be named.
             _ if active.contains(&&**previous_version) => Found::Former,
-            _ if active.contains(&&**version) => Found::Ours,
             [other, ..] => {
                 Found::Other(format!("{other} is in force, neither {previous_version} nor {version}"))
             }

@@ -1,40 +1,13 @@
-//! The seed dialect: its paths and what its replies look like.
+//! Campaigns: their dial rate with its limits, and statistics.
+
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
+use super::super::campaigns::{Campaign, CampaignStatistics};
+use super::super::path::PathSegment;
 use crate::model::outcome::SentRequest;
-
-/// A campaign's dialler settings as the platform has them now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Campaign {
-    pub id: String,
-    pub name: Option<String>,
-    /// Lines dialled per idle agent; finite, not negative.
-    pub dial_rate: f64,
-    pub min_dial_rate: f64,
-    /// Passed on as read, also where it is below `min_dial_rate`.
-    pub max_dial_rate: f64,
-    /// The entity tag, verbatim.
-    pub revision: String,
-}
-
-/// A campaign's statistics as the platform counts them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CampaignStatistics {
-    /// Share of attempts answered by a person, 0–1.
-    pub answer_rate: f64,
-    pub agents_idle: u32,
-    pub agents_busy: u32,
-    /// Calls handed to an agent since the campaign's counters began.
-    pub calls_delivered: u64,
-    /// Calls placed since the campaign's counters began, where the platform counts them.
-    pub attempts: Option<u64>,
-    /// Live answers since the campaign's counters began.
-    pub answers: Option<u64>,
-    /// Live answers nobody was free for in time.
-    pub abandoned: Option<u64>,
-}
 
 pub fn campaign_path(id: &str) -> String {
     format!("/api/v2/campaigns/{}", PathSegment(id))
@@ -54,8 +27,16 @@ pub fn dial_rate_request(id: &str, rate: f64, revision: &str) -> SentRequest {
     }
 }
 
+/// Whether this is a possible change of this campaign's rate from a state that it names.
+pub fn is_dial_rate_request(id: &str, request: &SentRequest) -> bool {
+    request.method == "PUT"
+        && request.path == campaign_path(id)
+        && request.if_match.is_some()
+        && requested_dial_rate(request).is_some()
+}
+
 /// The rate that such a request asks for, where it asks for a possible one.
-pub fn requested_dial_rate(request: &SentRequest) -> Option<f64> {
+fn requested_dial_rate(request: &SentRequest) -> Option<f64> {
     let rate = request.body.pointer("/dialerSettings/predictedDialRate")?.as_f64()?;
     is_rate(rate).then_some(rate)
 }
@@ -84,6 +65,7 @@ pub fn read_campaign(id: &str, etag: Option<String>, body: &[u8]) -> Result<Camp
         min_dial_rate: settings.min_dial_rate,
         max_dial_rate: settings.max_dial_rate,
         revision,
+        definition: None,
     })
 }
 
@@ -101,6 +83,7 @@ pub fn read_campaign_statistics(body: &[u8]) -> Result<CampaignStatistics, Strin
         attempts: read.attempts,
         answers: read.answers,
         abandoned: read.abandoned,
+        age: Duration::ZERO,
     })
 }
 
@@ -139,27 +122,6 @@ struct WireStatistics {
     attempts: Option<u64>,
     answers: Option<u64>,
     abandoned: Option<u64>,
-}
-
-/// An id as one segment of a path: everything but RFC 3986's unreserved
-/// characters is percent-encoded, so that no id reaches another path.
-pub(super) struct PathSegment<'a>(pub &'a str);
-
-impl std::fmt::Display for PathSegment<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A segment of dots alone would be resolved away, however it is spelled.
-        let dots = self.0.bytes().all(|byte| byte == b'.');
-        for byte in self.0.bytes() {
-            match byte {
-                b'.' if dots => f.write_str("%252E")?,
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    write!(f, "{}", byte as char)?
-                }
-                _ => write!(f, "%{byte:02X}")?,
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,393 @@
+//! Genesys Cloud's own API: its paths, requests and replies, and what several calls together
+//! say of one thing.
+
+mod aggregates;
+mod audits;
+pub mod campaigns;
+mod details;
+pub mod flows;
+mod jobs;
+pub mod measures;
+mod queues;
+mod rules;
+mod statistics;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::budget::Priority;
+use super::campaigns::{Campaign, CampaignStatistics};
+use super::client::{Inner, Scope, read_request};
+use super::details::{DetailsQuery, malformed};
+use super::dialect::PlatformSettings;
+use super::error::{CallError, CallErrorKind as Kind};
+use super::flows::Flow;
+use super::organization::{CampaignRule, OutboundSettings};
+use super::queues::Available;
+use super::together::Together;
+use super::transport::RawReply;
+use super::writers::Changed;
+use crate::model::Timestamp;
+
+use queues::OnQueue;
+use statistics::{Counters, Idle};
+
+/// How long a flow that is locked, or on which something runs, is left alone.
+const BUSY_PAUSE: Duration = Duration::from_secs(5);
+/// How long it is waited for who made a change, and how far back it is looked for.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
+const AUDIT_SPAN: Duration = Duration::from_secs(4 * 3_600);
+/// How often a job's pause doubles.
+const JOB_DOUBLINGS: u32 = 4;
+
+/// The dialect with what it keeps in mind.
+pub struct Platform {
+    pub settings: PlatformSettings,
+    /// Our own OAuth client.
+    client_id: String,
+    /// What holds for all campaigns, and when it was read.
+    outbound: tokio::sync::Mutex<Option<(Instant, OutboundSettings)>>,
+    idle: Together<Idle>,
+    counters: Together<Counters>,
+    pub on_queue: Together<OnQueue>,
+    campaigns: Mutex<BTreeMap<String, Known>>,
+}
+
+/// What is kept in mind of a campaign.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// As it was defined when it was last read.
+    queue: Option<Option<String>>,
+    counters: Option<Counters>,
+}
+
+impl Platform {
+    pub fn new(settings: PlatformSettings, client_id: &str) -> Self {
+        let fresh = settings.shared_for;
+        Self {
+            client_id: client_id.to_owned(),
+            outbound: tokio::sync::Mutex::new(None),
+            idle: Together::new(fresh),
+            counters: Together::new(fresh),
+            on_queue: Together::new(fresh),
+            campaigns: Mutex::default(),
+            settings,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.campaigns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn expect_campaigns<'c>(&self, ids: impl IntoIterator<Item = &'c str>) {
+        let ids: Vec<&str> = ids.into_iter().collect();
+        self.counters.expect(ids.iter().copied());
+        self.idle.expect(ids);
+    }
+
+    /// The organisation's settings, read again once they are old.
+    pub async fn outbound_settings(
+        &self,
+        inner: &Inner,
+        scope: &Scope,
+    ) -> Result<OutboundSettings, CallError> {
+        let mut known =
+            scope.wait(self.outbound.lock(), || "waiting for the outbound settings".to_owned()).await?;
+        if let Some((at, settings)) = &*known
+            && at.elapsed() < self.settings.organization_for
+        {
+            return Ok(settings.clone());
+        }
+        let request = read_request(campaigns::SETTINGS_PATH.to_owned());
+        let read = |_: &RawReply, body: &[u8]| campaigns::read_settings(body);
+        let settings = inner.read(&inner.organization, "outbound", &request, scope, read).await?;
+        *known = Some((Instant::now(), settings.clone()));
+        Ok(settings)
+    }
+
+    pub async fn campaign(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        let settings = self.outbound_settings(inner, scope).await?;
+        let request = read_request(campaigns::campaign_path(id));
+        let read = |_: &RawReply, body: &[u8]| campaigns::read(id, body, &settings, self.settings.pacing);
+        let campaign = inner.read(&inner.campaigns, id, &request, scope, read).await?;
+        let queue = campaign.definition.as_ref().and_then(|definition| definition.queue_id.clone());
+        self.known().entry(id.to_owned()).or_default().queue = Some(queue);
+        Ok(campaign)
+    }
+
+    /// Idle agents, calls and busy agents: what three calls say, two of them for all campaigns.
+    pub async fn campaign_statistics(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<CampaignStatistics, CallError> {
+        let (idle, counters, on_queue) = tokio::try_join!(
+            self.idle_agents(inner, id, scope),
+            self.calls(inner, id, scope),
+            self.agents_of_campaign(inner, id, scope),
+        )?;
+        let (now, counters_age) = counters;
+        let before = self.known().entry(id.to_owned()).or_default().counters.replace(now);
+        let joined = statistics::join(idle.0, now, before, on_queue.0);
+        let joined = joined.map_err(|problem| {
+            CallError::without_reply(Kind::Malformed, format!("statistics of campaign {id}: {problem}"))
+        })?;
+        let age = idle.1.max(counters_age).max(on_queue.1);
+        Ok(CampaignStatistics { age, ..joined })
+    }
+
+    async fn idle_agents(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<(Idle, Duration), CallError> {
+        if self.idle.len() > self.settings.single_campaigns {
+            let told = self.idle.get(id, scope, |ids| async move {
+                let request = statistics::performance_request(&ids);
+                let read = |_: &RawReply, body: &[u8]| statistics::read_performance(body);
+                inner.read(&inner.statistics, "", &request, scope, read).await
+            });
+            let told = told.await?;
+            return Ok((told.value.unwrap_or_default(), told.age));
+        }
+        let request = read_request(statistics::statistics_path(id));
+        let read = |_: &RawReply, body: &[u8]| statistics::read_statistics(body);
+        let idle = inner.read(&inner.statistics, id, &request, scope, read).await?;
+        Ok((idle, Duration::ZERO))
+    }
+
+    async fn calls(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<(Counters, Duration), CallError> {
+        let told = self.counters.get(id, scope, |ids| async move {
+            let request = statistics::counters_request(&ids, now());
+            let read = |_: &RawReply, body: &[u8]| statistics::read_counters(body);
+            inner.read(&inner.statistics, "", &request, scope, read).await
+        });
+        let told = told.await?;
+        // A campaign without a call today is not in the answer.
+        Ok((told.value.unwrap_or_default(), told.age))
+    }
+
+    async fn agents_of_campaign(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<(Option<OnQueue>, Duration), CallError> {
+        let known = self.known().get(id).and_then(|known| known.queue.clone());
+        let queue = match known {
+            Some(queue) => queue,
+            None => {
+                let campaign = self.campaign(inner, id, scope).await?;
+                campaign.definition.and_then(|definition| definition.queue_id.clone())
+            }
+        };
+        let Some(queue) = queue else { return Ok((None, Duration::ZERO)) };
+        self.agents_of_queue(inner, &queue, scope).await
+    }
+
+    async fn agents_of_queue(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<(Option<OnQueue>, Duration), CallError> {
+        let told = self.on_queue.get(id, scope, |ids| async move {
+            let request = queues::observations_request(&ids);
+            let read = |_: &RawReply, body: &[u8]| queues::read(body);
+            inner.read(&inner.queue_availability, "", &request, scope, read).await
+        });
+        let told = told.await?;
+        Ok((told.value, told.age))
+    }
+
+    pub async fn queue_availability(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Available, CallError> {
+        let (on_queue, _) = self.agents_of_queue(inner, id, scope).await?;
+        on_queue.map(OnQueue::available).ok_or_else(|| {
+            let reason = format!("the platform says nothing of the agents of queue {id}");
+            CallError::without_reply(Kind::Malformed, reason)
+        })
+    }
+
+    /// What the flow says of itself and all pages of its versions.
+    pub async fn flow(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<Flow, CallError> {
+        let endpoints = &inner.flow_versions;
+        let request = read_request(flows::flow_path(id));
+        let read = |_: &RawReply, body: &[u8]| flows::read_flow(id, &self.client_id, body);
+        let told = inner.read(endpoints, id, &request, scope, read).await?;
+        let mut versions = Vec::new();
+        for page in 1.. {
+            let request = read_request(flows::versions_path(id, page));
+            let read = |_: &RawReply, body: &[u8]| flows::read_versions(page, body);
+            let of_page = inner.read(endpoints, id, &request, scope, read).await?;
+            versions.extend(of_page.versions);
+            if !of_page.goes_on {
+                break;
+            }
+            if page >= flows::PAGE_LIMIT {
+                return Err(malformed(&request, &format!("it has more than {} pages", flows::PAGE_LIMIT)));
+            }
+        }
+        flows::flow(told, versions).map_err(|problem| malformed(&request, &problem))
+    }
+
+    /// Details by query; of conversations that are old, or many, by a job where jobs have them.
+    pub async fn details(
+        &self,
+        inner: &Inner,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, CallError> {
+        let is_old = query.to <= now().minus(self.settings.old_after);
+        let is_large = query.conversation_ids.len() > details::PAGE_SIZE;
+        if (is_old || is_large) && self.jobs_have(inner, query, scope).await? {
+            return self.details_by_job(inner, query, scope).await;
+        }
+        let mut found = BTreeMap::new();
+        for ids in query.conversation_ids.chunks(details::PAGE_SIZE) {
+            let query = DetailsQuery { conversation_ids: ids, ..*query };
+            for page in 1.. {
+                let request = details::query_request(&query, page);
+                let read = |_: &RawReply, body: &[u8]| details::read_page(page, body);
+                let told = inner.read(&inner.conversation_details, "", &request, scope, read).await?;
+                found.extend(query.asked_for(told.conversations));
+                if !told.goes_on {
+                    break;
+                }
+                if page >= details::PAGE_LIMIT {
+                    let problem = format!("the answer has more than {} pages", details::PAGE_LIMIT);
+                    return Err(malformed(&request, &problem));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Who but us has changed it last, within the last hours.
+    pub async fn last_writer(
+        &self,
+        inner: &Inner,
+        what: Changed,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Option<String>, CallError> {
+        let deadline = scope.deadline.min(Instant::now() + AUDIT_PATIENCE);
+        let scope = Scope { priority: Priority::Read, deadline, ..scope.clone() };
+        let now = now();
+        let request = audits::request(what, id, now.minus(AUDIT_SPAN), now);
+        let read = |_: &RawReply, body: &[u8]| audits::read(&self.client_id, body);
+        inner.read(&inner.organization, "audit", &request, &scope, read).await
+    }
+
+    pub async fn campaign_rules(&self, inner: &Inner, scope: &Scope) -> Result<Vec<CampaignRule>, CallError> {
+        let mut rules = Vec::new();
+        for page in 1..=rules::PAGE_LIMIT {
+            let request = read_request(rules::path(page));
+            let read = |_: &RawReply, body: &[u8]| rules::read(page, body);
+            let (told, goes_on) = inner.read(&inner.organization, "rules", &request, scope, read).await?;
+            rules.extend(told);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(rules)
+    }
+
+    pub async fn calls_this_month(&self, inner: &Inner, scope: &Scope) -> Result<u64, CallError> {
+        let now = now();
+        let request = usage::request(now.month(), now);
+        let read = |_: &RawReply, body: &[u8]| usage::read_begun(body);
+        let execution = inner.read(&inner.organization, "usage", &request, scope, read).await?;
+        let request = read_request(usage::results_path(&execution));
+        loop {
+            let read = |_: &RawReply, body: &[u8]| usage::read_results(body);
+            if let Some(calls) = inner.read(&inner.organization, "usage", &request, scope, read).await? {
+                return Ok(calls);
+            }
+            let pause = sleep(self.settings.job_pause);
+            scope.wait(pause, || "waiting for the platform's count of calls".to_owned()).await?;
+        }
+    }
+
+    async fn jobs_have(
+        &self,
+        inner: &Inner,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<bool, CallError> {
+        let request = read_request(jobs::AVAILABILITY_PATH.to_owned());
+        let read = |_: &RawReply, body: &[u8]| jobs::read_availability(body);
+        let until = inner.read(&inner.conversation_details, "", &request, scope, read).await?;
+        Ok(query.to <= until)
+    }
+
+    async fn details_by_job(
+        &self,
+        inner: &Inner,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, CallError> {
+        let endpoints = &inner.conversation_details;
+        let begin = jobs::job_request(query);
+        let read = |_: &RawReply, body: &[u8]| jobs::read_begun(body);
+        let job = inner.read(endpoints, "", &begin, scope, read).await?;
+        let state_request = read_request(jobs::job_path(&job));
+        let mut pause = self.settings.job_pause;
+        let longest = pause.saturating_mul(1 << JOB_DOUBLINGS);
+        loop {
+            let read = |_: &RawReply, body: &[u8]| jobs::read_state(body);
+            match inner.read(endpoints, "", &state_request, scope, read).await? {
+                jobs::State::Done => break,
+                jobs::State::Failed(why) => return Err(malformed(&state_request, &why)),
+                jobs::State::Working => {}
+            }
+            scope.wait(sleep(pause), || "waiting for a job of analytics".to_owned()).await?;
+            pause = (pause * 2).min(longest);
+        }
+        let mut found = BTreeMap::new();
+        let mut cursor: Option<String> = None;
+        for page in 1.. {
+            let request = read_request(jobs::results_path(&job, cursor.as_deref()));
+            let read = |_: &RawReply, body: &[u8]| jobs::read_results(body);
+            let (told, next) = inner.read(endpoints, "", &request, scope, read).await?;
+            found.extend(query.asked_for(told));
+            if next.is_none() {
+                break;
+            }
+            if page >= jobs::PAGE_LIMIT || next == cursor {
+                return Err(malformed(&request, "its pages have no end"));
+            }
+            cursor = next;
+        }
+        Ok(found)
+    }
+}
+
+/// A conflict at a publish says nothing against the version: somebody has locked the flow, or
+/// something runs on it.
+pub fn busy(error: CallError) -> CallError {
+    match error.kind {
+        Kind::Conflict => CallError { kind: Kind::Busy { until: Instant::now() + BUSY_PAUSE }, ..error },
+        _ => error,
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
