@@ -1,5 +1,7 @@
 //! `trunkline check`: every connection at once, each problem with its remedy.
 
+mod organization;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,15 +37,21 @@ struct Finding {
     what: String,
     /// What is wrong and what to do; none when it is as it should be.
     problem: Option<String>,
+    /// What is no problem and good to know.
+    note: Option<String>,
 }
 
 impl Finding {
     fn good(what: impl Into<String>) -> Self {
-        Self { what: what.into(), problem: None }
+        Self { what: what.into(), problem: None, note: None }
     }
 
     fn bad(what: impl ToString, problem: impl ToString) -> Self {
-        Self { what: what.to_string(), problem: Some(problem.to_string()) }
+        Self { what: what.to_string(), problem: Some(problem.to_string()), note: None }
+    }
+
+    fn note(what: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { what: what.into(), problem: None, note: Some(note.into()) }
     }
 }
 
@@ -79,14 +87,15 @@ impl Arguments {
         if self.json {
             let items: Vec<_> = findings
                 .iter()
-                .map(|finding| json!({"what": finding.what, "ok": finding.problem.is_none(), "problem": finding.problem}))
+                .map(|finding| json!({"what": finding.what, "ok": finding.problem.is_none(), "problem": finding.problem, "note": finding.note}))
                 .collect();
             return writeln!(out, "{}", json!({"findings": items}));
         }
         for finding in findings {
-            match &finding.problem {
-                None => writeln!(out, "ok       {}", finding.what)?,
-                Some(problem) => writeln!(out, "PROBLEM  {}: {problem}", finding.what)?,
+            match (&finding.problem, &finding.note) {
+                (Some(problem), _) => writeln!(out, "PROBLEM  {}: {problem}", finding.what)?,
+                (None, Some(note)) => writeln!(out, "note     {}: {note}", finding.what)?,
+                (None, None) => writeln!(out, "ok       {}", finding.what)?,
             }
         }
         Ok(())
@@ -192,6 +201,7 @@ async fn platform(config: &Config) -> Vec<Finding> {
         let found = client.queue_availability(queue, &scope()).await.map(drop);
         look(format!("queue {queue}"), "route.queues", found);
     }
+    findings.extend(organization::findings(&client, config).await);
     findings
 }
 

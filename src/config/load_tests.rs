@@ -288,3 +288,59 @@ fn postgres_urls_are_taken_as_long_as_every_part_is_where_it_belongs() {
         assert!(!with(wrong), "{wrong}");
     }
 }
+
+const PLATFORM: &[(&str, &str)] = &[
+    ("TRUNKLINE_POSTGRES__URL", "postgres://u@h/d"),
+    ("TRUNKLINE_GENESYS__DIALECT", "platform"),
+    ("TRUNKLINE_GENESYS__CLIENT_ID", "id"),
+    ("TRUNKLINE_GENESYS__CLIENT_SECRET", "secret"),
+];
+
+fn on_the_platform(more: &[(&str, &str)]) -> Result<Config, Problems> {
+    let mut environment = PLATFORM.to_vec();
+    environment.extend(more);
+    let (given, _file) = source("", &environment);
+    load(&given, Needs::Everything)
+}
+
+#[test]
+fn a_region_says_where_the_platform_is_and_where_its_tokens_come_from() {
+    let hosts = |more: &[(&str, &str)]| {
+        let genesys = on_the_platform(more).unwrap().genesys;
+        (genesys.base_url, genesys.login_url.unwrap())
+    };
+    let pair = |base: &str, login: &str| (base.to_owned(), login.to_owned());
+    const REGION: &str = "TRUNKLINE_GENESYS__REGION";
+    const BASE: &str = "TRUNKLINE_GENESYS__BASE_URL";
+    let ireland = pair("https://api.mypurecloud.ie", "https://login.mypurecloud.ie");
+    assert_eq!(hosts(&[(REGION, "eu_west_1")]), ireland);
+    assert_eq!(hosts(&[(BASE, "https://api.mypurecloud.ie")]), ireland);
+    assert_eq!(hosts(&[(REGION, "eu-west-1"), (BASE, "https://api.mypurecloud.ie")]), ireland, "they agree");
+    let gateway = "http://127.0.0.1:8089";
+    assert_eq!(hosts(&[(REGION, "eu_west_1"), (BASE, gateway)]), pair(gateway, gateway), "the URL wins");
+    let login = ("TRUNKLINE_GENESYS__LOGIN_URL", "https://login.example");
+    assert_eq!(hosts(&[(REGION, "eu_west_1"), login]).1, "https://login.example");
+
+    let problem = |more: &[(&str, &str)]| on_the_platform(more).unwrap_err().to_string();
+    let contradiction = problem(&[(REGION, "us_east_1"), (BASE, "https://api.mypurecloud.ie")]);
+    assert!(contradiction.contains("genesys.region") && contradiction.contains("eu_west_1"), "{contradiction}");
+    assert!(problem(&[(REGION, "europe")]).contains("eu_central_1"));
+    assert!(problem(&[]).contains("genesys.base_url"));
+}
+
+#[test]
+fn what_the_platform_cannot_do_is_said_before_it_is_tried() {
+    let base = ("TRUNKLINE_GENESYS__BASE_URL", "http://127.0.0.1:1");
+    let problems = on_the_platform(&[
+        base,
+        ("TRUNKLINE_LAG__ANALYTICS_GROUPS", "crm-sync"),
+        ("TRUNKLINE_ROUTE__PLATFORM_PUBLISH", "yes"),
+        ("TRUNKLINE_DIAL__MIN_RATE", "3"),
+        ("TRUNKLINE_DIAL__MAX_RATE", "2"),
+    ]);
+    let problems = problems.unwrap_err();
+    let keys: Vec<_> = problems.0.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["lag.analytics_groups", "route.platform_publish", "dial.min_rate"], "{problems}");
+    let config = on_the_platform(&[base]).unwrap();
+    assert_eq!(config.rollback.settling, Duration::from_secs(180), "analytics take minutes");
+}

@@ -26,12 +26,6 @@ pub struct CampaignRule {
 }
 
 impl CampaignRule {
-    /// The campaigns that an action of this kind changes.
-    pub fn campaigns_of<'r>(&'r self, action: &'r str) -> impl Iterator<Item = &'r str> {
-        let of = self.actions.iter().filter(move |(kind, _)| kind == action);
-        of.flat_map(|(_, campaigns)| campaigns.iter().map(String::as_str))
-    }
-
     /// What it does to this campaign.
     pub fn actions_on<'r>(&'r self, campaign: &'r str) -> impl Iterator<Item = &'r str> {
         let of = self.actions.iter().filter(move |(_, campaigns)| campaigns.iter().any(|id| id == campaign));

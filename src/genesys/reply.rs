@@ -49,7 +49,7 @@ fn api_message(body: &str) -> Option<String> {
         message: String,
     }
     let error: WireError = serde_json::from_str(body).ok()?;
-    Some(error.message.chars().filter(|c| !c.is_control()).take(200).collect())
+    Some(error.message.chars().filter(|c| !c.is_control()).take(400).collect())
 }
 
 /// `inin-ratelimit-*`, where complete.

@@ -227,6 +227,7 @@ fn timeline<'a>(flow: &'a str, observed_at: Timestamp, versions: &'a [PlatformVe
         version: version.id.as_str().into(),
         status: (!version.status.is_empty()).then(|| version.status.as_str().into()),
         published_at: version.published_at,
+        replaced_at: version.replaced_at,
     });
     FlowVersions { flow_id: flow.into(), observed_at, versions: told.collect() }
 }

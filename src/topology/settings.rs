@@ -81,6 +81,11 @@ fn dialect(config: &Config) -> genesys::Dialect {
     })
 }
 
+/// Whether changes of campaigns name the state they are for.
+pub fn conditional_changes(config: &Config) -> bool {
+    config.genesys.dialect == Dialect::Seed || config.genesys.put_campaigns
+}
+
 pub fn genesys(config: &Config) -> genesys::Settings {
     let defaults = genesys::Settings::default();
     genesys::Settings {

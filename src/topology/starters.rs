@@ -93,8 +93,8 @@ impl Starting<'_> {
         }
         let change = actuator::DialChange::new(self.client()?, redecide::from_the_record());
         let Shared { kafka, database, health, stop } = self.shared();
-        let actuator = actuator::Actuator::new(kafka, actuator::settings(), change, database);
-        let actuator = actuator.heeding(self.pauses());
+        let settings = actuator::settings(settings::conditional_changes(self.config));
+        let actuator = actuator::Actuator::new(kafka, settings, change, database).heeding(self.pauses());
         self.task(&actuator::ROLE, async move { actuator.run(&health, stop).await })
     }
 }

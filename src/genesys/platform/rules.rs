@@ -90,11 +90,10 @@ mod tests {
         let (rules, goes_on) = read(1, RULES.as_bytes()).unwrap();
         assert!(goes_on && !read(2, RULES.as_bytes()).unwrap().1);
         assert_eq!(rules.len(), 1);
-        let names = |action: &str| rules[0].campaigns_of(action).collect::<Vec<_>>();
-        assert_eq!(names("setCampaignMaxCallsPerAgent"), ["c", "a", "b"]);
-        assert_eq!(names("turnOffCampaign"), ["a"]);
-        let touching: Vec<_> = rules[0].actions_on("b").collect();
-        assert_eq!(touching, ["setCampaignMaxCallsPerAgent"]);
+        let actions_on = |campaign: &'static str| rules[0].actions_on(campaign).collect::<Vec<_>>();
+        assert_eq!(actions_on("a"), ["setCampaignMaxCallsPerAgent", "turnOffCampaign"]);
+        assert_eq!((actions_on("b"), actions_on("c")), (vec!["setCampaignMaxCallsPerAgent"], vec!["setCampaignMaxCallsPerAgent"]));
+        assert!(actions_on("d").is_empty());
         assert!(read(1, b"{}").is_err());
     }
 }

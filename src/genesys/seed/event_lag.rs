@@ -125,6 +125,7 @@ fn wrong(name: &str, found: Option<&Value>, allowed: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Timestamp;
 
     const GROUPS: &[&str] = &["plain", "agent's-desk", "back\\slash", "'] OR x IN ['"];
 

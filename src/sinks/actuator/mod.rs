@@ -37,14 +37,16 @@ pub static ROLE: Role = Role {
     outside: &[role::PLATFORM, role::POSTGRES],
 };
 
-/// How long a change of which nothing is heard holds the next decision about its campaign up. Not
-/// for as long as it could take: mostly it names the state it is for, and once a newer change
+/// How long a change that names the state it is for, and of which nothing is heard, holds the
+/// next decision about its campaign up. Not for as long as it could take: once a newer change
 /// has had its effect it will have none.
 const IN_FLIGHT_TIME: Duration = Duration::from_secs(10);
 
-/// How dial decisions are carried out.
-pub fn settings() -> Settings {
-    Settings { in_flight_time: IN_FLIGHT_TIME, ..Settings::default() }
+/// How dial decisions are carried out, where changes are `conditional` on the state they name
+/// or else are waited for as long as they could take.
+pub fn settings(conditional: bool) -> Settings {
+    let waited_for = Settings::default();
+    if conditional { Settings { in_flight_time: IN_FLIGHT_TIME, ..waited_for } } else { waited_for }
 }
 
 /// Binary fractions come this close to the hundredth they stand for.

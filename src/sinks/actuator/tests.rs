@@ -273,7 +273,7 @@ async fn a_change_that_names_no_state_is_read_back_by_its_rate_and_never_repeate
     let stand = Stand::<Dial>::new().await.with(without_tags).writes(&[plain(CallErrorKind::NoReply)]);
     let outcome = stand.outcome().await;
     assert_eq!((outcome.status, &*outcome.reason), (OutcomeStatus::Applied, "confirmed"));
-    assert!(began.elapsed() >= stand.actuation.settings.in_flight_time);
+    assert!(began.elapsed() >= crate::sinks::actuation::Settings::default().in_flight_time);
     assert_eq!((rates(&stand), stand.sent()), (vec![3.0], 2));
 
     let stand = Stand::<Dial>::new().await.with(without_tags).writes(&[Act::Before(|it| set(it, 4.5))]);

@@ -286,6 +286,7 @@ fn the_timeline_says_when_a_version_was_published_and_which_is_active() {
                 version: version.to_owned().into(),
                 status: Some(if version == active { "active" } else { "published" }.into()),
                 published_at: Some(Play::at(-500)),
+                replaced_at: None,
             })
             .into(),
     };
@@ -317,6 +318,7 @@ fn a_timeline_from_before_the_publish_does_not_hide_it() {
             version: "1".into(),
             status: Some("active".into()),
             published_at: Some(Play::at(-500)),
+            replaced_at: None,
         }],
     };
     for _ in 0..3 {
@@ -440,6 +442,7 @@ fn what_the_timeline_alone_knows_comes_before_what_is_doubtful() {
         version: version.into(),
         status: Some(status.into()),
         published_at: None,
+        replaced_at: None,
     };
     for _ in 0..3 {
         let known = FlowVersions {

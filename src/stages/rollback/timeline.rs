@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::model::Timestamp;
 use crate::model::flow::{FlowVersion, FlowVersions};
 
 /// The platform's labels for the version in force, and for one that can be put in force.
@@ -18,14 +19,14 @@ pub fn active_version<'v>(versions: &'v FlowVersions<'_>) -> Option<&'v str> {
     active.next_back().map(|version| &*version.version)
 }
 
-/// Versions that were published before `current`, newest first, whatever became of them.
-/// `current` itself may be listed more than once, under several labels.
+/// Versions that were published before `current`, the last in force first where the platform
+/// tells, else the newest, whatever became of them. `current` itself may be listed more than once, under several labels.
 pub fn published_before<'v>(versions: &'v FlowVersions<'_>, current: &str) -> Vec<&'v str> {
     let listed = &versions.versions;
     let place = listed.iter().position(|version| version.version == current);
     let before = |(at, version): &(usize, &FlowVersion<'_>)| {
         let Some(place) = place else { return true };
-        order((*at, *version), (place, &listed[place])) == Ordering::Less
+        order((*at, *version), (place, &listed[place]), |version| version.published_at) == Ordering::Less
     };
     let mut found: Vec<_> = listed
         .iter()
@@ -33,15 +34,24 @@ pub fn published_before<'v>(versions: &'v FlowVersions<'_>, current: &str) -> Ve
         .filter(|(_, version)| is(version, PUBLISHED) && version.version != current)
         .filter(before)
         .collect();
-    found.sort_by(|one, other| order(*other, *one));
+    found.sort_by(|one, other| order(*other, *one, last_in_force));
     let mut found: Vec<&str> = found.into_iter().map(|(_, version)| &*version.version).collect();
     found.dedup();
     found
 }
 
-/// By the time of publishing, else by number, else by place: the timeline has the newest last.
-fn order(one: (usize, &FlowVersion<'_>), other: (usize, &FlowVersion<'_>)) -> Ordering {
-    if let (Some(one), Some(other)) = (one.1.published_at, other.1.published_at) {
+/// Not the greatest number was in force last, but the version replaced last.
+fn last_in_force(version: &FlowVersion<'_>) -> Option<Timestamp> {
+    version.replaced_at.or(version.published_at)
+}
+
+/// By this time, else by number, else by place: the timeline has the newest last.
+fn order(
+    one: (usize, &FlowVersion<'_>),
+    other: (usize, &FlowVersion<'_>),
+    time: impl Fn(&FlowVersion<'_>) -> Option<Timestamp>,
+) -> Ordering {
+    if let (Some(one), Some(other)) = (time(one.1), time(other.1)) {
         return one.cmp(&other);
     }
     match (number(&one.1.version), number(&other.1.version)) {
@@ -62,13 +72,13 @@ pub fn is_older(version: &str, than: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
 
     fn timeline(listed: &[(&'static str, &'static str, Option<i64>)]) -> FlowVersions<'static> {
         let version = |(version, status, at): &(&'static str, &'static str, Option<i64>)| FlowVersion {
             version: (*version).into(),
             status: Some((*status).into()),
             published_at: at.map(Timestamp::from_millis),
+            replaced_at: None,
         };
         FlowVersions {
             flow_id: "f".into(),
@@ -94,5 +104,13 @@ mod tests {
             timeline(&[("b", "published", Some(2)), ("a", "published", Some(1)), ("c", "active", Some(3))]);
         assert_eq!(published_before(&by_time, "c"), ["b", "a"]);
         assert_eq!(published_before(&labelled, "unknown"), ["10", "5", "2"]);
+        let mut replaced = timeline(&[
+            ("10", "published", Some(1)),
+            ("11", "published", Some(2)),
+            ("12", "active", Some(9)),
+        ]);
+        replaced.versions[0].replaced_at = Some(Timestamp::from_millis(9));
+        replaced.versions[1].replaced_at = Some(Timestamp::from_millis(5));
+        assert_eq!(published_before(&replaced, "12"), ["10", "11"], "10 was published again after 11");
     }
 }
