@@ -27,6 +27,8 @@ mod flow_poller;
 mod outage;
 #[path = "platform/pause.rs"]
 mod pause;
+#[path = "platform/own_api.rs"]
+mod own_api;
 #[path = "platform/program.rs"]
 mod program;
 #[path = "platform/rate_limit.rs"]

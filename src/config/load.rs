@@ -11,8 +11,8 @@ use super::item::{Fault, printable};
 use super::keys::{self, KEYS, Key, environment_name};
 use super::kind::Value;
 use super::{
-    Alerts, Config, Dial, Dialect, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres, Problem,
-    Problems, Rollback, Route, Webhook, property,
+    Alerts, Config, Dial, Dialect, Enrichment, Events, Genesys, Http, Influx, Ingest, Kafka, Lag, Postgres,
+    Problem, Problems, Rollback, Route, Webhook, property,
 };
 use crate::model::decision::Mode;
 use crate::model::region::{self, REGIONS, Region};

@@ -323,7 +323,10 @@ fn a_region_says_where_the_platform_is_and_where_its_tokens_come_from() {
 
     let problem = |more: &[(&str, &str)]| on_the_platform(more).unwrap_err().to_string();
     let contradiction = problem(&[(REGION, "us_east_1"), (BASE, "https://api.mypurecloud.ie")]);
-    assert!(contradiction.contains("genesys.region") && contradiction.contains("eu_west_1"), "{contradiction}");
+    assert!(
+        contradiction.contains("genesys.region") && contradiction.contains("eu_west_1"),
+        "{contradiction}"
+    );
     assert!(problem(&[(REGION, "europe")]).contains("eu_central_1"));
     assert!(problem(&[]).contains("genesys.base_url"));
 }

@@ -296,7 +296,11 @@ impl Inner {
         let family = reply.body.as_deref().ok().filter(|_| is_platform).and_then(throttled_family);
         let Some(family) = family else { return self.budget.refused(wait).await };
         let until = Instant::now() + wait.unwrap_or(UNTOLD_WAIT);
-        tracing::warn!(family, endpoints = endpoints.name, "the platform wants no calls of this family for a while");
+        tracing::warn!(
+            family,
+            endpoints = endpoints.name,
+            "the platform wants no calls of this family for a while"
+        );
         endpoints.throttle(until);
         until
     }

@@ -41,7 +41,14 @@ impl Endpoints {
         part.ready();
         metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
         let breakers = || Mutex::new(Breakers::new(settings.breaker_failures, settings.breaker_pause));
-        Self { name, reads: breakers(), writes: breakers(), health: part, vital, throttled_until: Mutex::new(None) }
+        Self {
+            name,
+            reads: breakers(),
+            writes: breakers(),
+            health: part,
+            vital,
+            throttled_until: Mutex::new(None),
+        }
     }
 
     /// Nothing is called before `until`.
@@ -56,7 +63,8 @@ impl Endpoints {
             return Ok(());
         };
         let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
-        let reason = format!("not sent: the platform wants no calls of {} for another {left:.1} s", self.name);
+        let reason =
+            format!("not sent: the platform wants no calls of {} for another {left:.1} s", self.name);
         Err(CallError::without_reply(Kind::Paused { until: Some(until) }, reason))
     }
 

@@ -23,9 +23,10 @@ impl Client {
         scope: &Scope,
     ) -> Result<Reply, CallError> {
         let problem = match self.inner.spoken {
-            Spoken::Platform(_) => {
-                Some("the platform publishes no routing configurations: set route.platform_publish = \"no\"".to_owned())
-            }
+            Spoken::Platform(_) => Some(
+                "the platform publishes no routing configurations: set route.platform_publish = \"no\""
+                    .to_owned(),
+            ),
             Spoken::Seed if request.method != "POST" || request.path != routing::publish_path(id) => {
                 Some(format!("this is no possible publication of routing configuration {id}"))
             }

@@ -75,7 +75,8 @@ impl<T: Clone> Together<T> {
         self.expect([id]);
         let mut answer = scope.wait(self.answer.lock(), || "waiting for a shared answer".to_owned()).await?;
         let fits = |answer: &&Answer<T>| {
-            answer.at.elapsed() < self.fresh_for && answer.asked.binary_search_by(|asked| asked.as_str().cmp(id)).is_ok()
+            answer.at.elapsed() < self.fresh_for
+                && answer.asked.binary_search_by(|asked| asked.as_str().cmp(id)).is_ok()
         };
         if answer.as_ref().filter(fits).is_none() {
             let asked = self.to_ask();

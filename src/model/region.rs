@@ -80,7 +80,8 @@ mod tests {
         assert_eq!(region.login_url(), "https://login.mypurecloud.ie");
         assert_eq!(Region::at("https://api.mypurecloud.ie/"), Some(region));
         assert_eq!(Region::at("https://api.mypurecloud.ie:443"), Some(region));
-        for elsewhere in ["https://mypurecloud.ie", "https://login.mypurecloud.ie", "http://127.0.0.1:1", ""] {
+        for elsewhere in ["https://mypurecloud.ie", "https://login.mypurecloud.ie", "http://127.0.0.1:1", ""]
+        {
             assert_eq!(Region::at(elsewhere), None, "{elsewhere}");
         }
         assert_eq!(Region::named("europe"), None);

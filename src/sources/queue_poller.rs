@@ -76,8 +76,12 @@ struct Observer {
 impl Observer {
     /// Observes this instance's share of the queues until stopped.
     async fn watch_all(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
-        let own: Vec<(&String, i32)> =
-            self.settings.queues.iter().filter_map(|queue| Some((queue, owned.partition_of(queue)?))).collect();
+        let own: Vec<(&String, i32)> = self
+            .settings
+            .queues
+            .iter()
+            .filter_map(|queue| Some((queue, owned.partition_of(queue)?)))
+            .collect();
         self.watch.client.expect_queues(own.iter().map(|(queue, _)| queue.as_str()));
         let mut queues = JoinSet::new();
         for (queue, partition) in own {

@@ -38,6 +38,7 @@ async fn versions_and_measures_are_told_and_failed_reads_are_no_minutes_without_
         polled: vec![flow(1)],
         interval: Duration::from_millis(700),
         minute: Duration::from_secs(1),
+        settling: Duration::from_millis(166),
         concurrency: 4,
     };
     let (client, health, stop) = (stand.client(), Health::default(), CancellationToken::new());

@@ -10,7 +10,7 @@ use serde_json::json;
 use simulator::{Settings, StaleReply};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline::genesys::{self, CallErrorKind as Kind, Client};
+use trunkline::genesys::{self, CallErrorKind as Kind};
 
 use crate::support::simulated::{CAMPAIGN, Organization, client, scope, settings};
 use crate::support::until;

@@ -2,7 +2,9 @@
 
 use super::{Finding, scope};
 use crate::config::{Config, Dialect};
-use crate::genesys::{CallError, CallErrorKind, Campaign, CampaignRule, Changed, Client, DetailsQuery, OutboundSettings};
+use crate::genesys::{
+    CallError, CallErrorKind, Campaign, CampaignRule, Changed, Client, DetailsQuery, OutboundSettings,
+};
 use crate::model::Timestamp;
 use crate::runtime::clock;
 use crate::topology::settings;
@@ -86,9 +88,14 @@ fn abandon_rate(settings: &OutboundSettings) -> Finding {
         ),
         Some(other) => Finding::note(
             what,
-            format!("is divided by {other}, comparable with trunkline's; a call counts as abandoned after {seconds}"),
+            format!(
+                "is divided by {other}, comparable with trunkline's; a call counts as abandoned after {seconds}"
+            ),
         ),
-        None => Finding::note(what, format!("does not say what it is divided by; calls are abandoned after {seconds}")),
+        None => Finding::note(
+            what,
+            format!("does not say what it is divided by; calls are abandoned after {seconds}"),
+        ),
     }
 }
 
@@ -138,7 +145,8 @@ async fn rollback(client: &Client, config: &Config) -> Vec<Finding> {
         if let Ok(flow) = client.flow(id, &scope()).await
             && let Some(who) = flow.locked_by
         {
-            let problem = format!("it is locked by {who}: until it is unlocked no version can be put in force");
+            let problem =
+                format!("it is locked by {who}: until it is unlocked no version can be put in force");
             findings.push(Finding::bad(format!("rollback: flow {id}"), problem));
         }
     }
@@ -159,7 +167,9 @@ async fn audits(client: &Client, flow: &str) -> Finding {
         Ok(_) => Finding::good("who else writes: audits"),
         Err(error) => Finding::note(
             "who else writes: audits",
-            format!("cannot be read ({error}): other writers stay without a name; audits:audit:view shows it"),
+            format!(
+                "cannot be read ({error}): other writers stay without a name; audits:audit:view shows it"
+            ),
         ),
     }
 }

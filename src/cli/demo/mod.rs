@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Needs, Source};
@@ -40,12 +41,23 @@ pub struct Arguments {
     /// Everything random in the simulated contact centre comes from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Which form of the platform's interface is spoken
+    #[arg(long, value_enum, default_value_t = Dialect::Seed)]
+    dialect: Dialect,
     /// Ends by itself after this time, such as 2m; without it Ctrl-C ends it
     #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     length: Option<Duration>,
     /// Address of the HTTP interface; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: std::net::SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Dialect {
+    /// The paths the project was asked for
+    Seed,
+    /// Genesys Cloud's own interface
+    Platform,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -86,6 +98,10 @@ impl Arguments {
     async fn simulate(&self) -> anyhow::Result<Simulation> {
         Ok(Simulator::start(simulator::Settings {
             listen: "127.0.0.1:0".parse().expect("an address"),
+            dialect: match self.dialect {
+                Dialect::Seed => simulator::Dialect::Seed,
+                Dialect::Platform => simulator::Dialect::Platform,
+            },
             speed: self.speed,
             seed: self.seed,
             requests_per_window: REQUESTS_PER_WINDOW,
@@ -111,7 +127,14 @@ impl Arguments {
         let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
         let campaigns: Vec<_> =
             simulation.overview().campaigns.into_iter().map(|campaign| campaign.id).collect();
+        // What the platform's own interface has no analytics of is not asked for.
+        let analytics_groups = match self.dialect {
+            Dialect::Seed => ANALYTICS_GROUPS.join(","),
+            Dialect::Platform => String::new(),
+        };
+        let dialect = self.dialect.to_possible_value().expect("none is hidden");
         let environment: HashMap<String, String> = [
+            ("TRUNKLINE_GENESYS__DIALECT", dialect.get_name().to_owned()),
             ("TRUNKLINE_KAFKA__BROKERS", services.brokers.clone()),
             ("TRUNKLINE_POSTGRES__URL", services.postgres_url.clone()),
             ("TRUNKLINE_HTTP__LISTEN", self.listen.to_string()),
@@ -127,7 +150,7 @@ impl Arguments {
             ("TRUNKLINE_LAG__WARNING_AGE", "3s".to_owned()),
             ("TRUNKLINE_LAG__ERROR_AGE", "5s".to_owned()),
             ("TRUNKLINE_LAG__CATCH_UP", "20s".to_owned()),
-            ("TRUNKLINE_LAG__ANALYTICS_GROUPS", ANALYTICS_GROUPS.join(",")),
+            ("TRUNKLINE_LAG__ANALYTICS_GROUPS", analytics_groups),
             ("TRUNKLINE_LAG__ANALYTICS_INTERVAL", milliseconds(self.scaled(60.0))),
             ("TRUNKLINE_DIAL__INTERVAL", milliseconds(self.scaled(TICK_SECONDS))),
             ("TRUNKLINE_DIAL__CAMPAIGNS", campaigns.join(",")),

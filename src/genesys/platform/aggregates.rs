@@ -75,10 +75,8 @@ pub fn read(body: &[u8]) -> Result<Vec<Row>, String> {
     }
     let mut rows = Vec::new();
     for Group { group, data } in reply.results {
-        let group: BTreeMap<String, String> = group
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
-            .collect();
+        let group: BTreeMap<String, String> =
+            group.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect();
         for data in data {
             let mut counts = BTreeMap::new();
             for Metric { metric, stats } in data.metrics {
@@ -105,7 +103,9 @@ mod tests {
         assert_eq!(rows[0].of("outboundCampaignId"), Some("7b1b6a2e-1c0e-4d43-9b0e-0f6b9a1f2c01"));
         assert_eq!(rows[0].of("mediaType"), Some("voice"), "asked or not");
         assert_eq!((rows[0].count("nOutboundAbandoned"), rows[0].count("nOutboundError")), (7, 0));
-        for empty in [r#"{"results":[]}"#, "{}", r#"{"results":[{}]}"#, r#"{"results":[{"group":{},"data":[]}]}"#] {
+        for empty in
+            [r#"{"results":[]}"#, "{}", r#"{"results":[{}]}"#, r#"{"results":[{"group":{},"data":[]}]}"#]
+        {
             assert_eq!(read(empty.as_bytes()), Ok(vec![]), "{empty}");
         }
     }
@@ -113,7 +113,9 @@ mod tests {
     #[test]
     fn what_cannot_be_true_is_refused() {
         let body = |count: &str| {
-            format!(r#"{{"results":[{{"data":[{{"metrics":[{{"metric":"nFlow","stats":{{"count":{count}}}}}]}}]}}]}}"#)
+            format!(
+                r#"{{"results":[{{"data":[{{"metrics":[{{"metric":"nFlow","stats":{{"count":{count}}}}}]}}]}}]}}"#
+            )
         };
         assert_eq!(read(body("3.0").as_bytes()).unwrap()[0].count("nFlow"), 3);
         for count in ["-1", "1e300", "\"3\""] {

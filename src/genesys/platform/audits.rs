@@ -65,10 +65,12 @@ mod tests {
         assert_eq!(read("ours", body).unwrap().as_deref(), Some("Late (user u2)"));
         let client = br#"{"entities":[{"client":{"id":"other"}},{"client":{"id":"ours"}}]}"#;
         assert_eq!(read("ours", client).unwrap().as_deref(), Some("OAuth client other"));
-        for nobody in [r#"{"entities":[]}"#, "{}", r#"{"entities":[{"client":{"id":"ours"}}]}"#, r#"{"entities":[{}]}"#] {
+        for nobody in
+            [r#"{"entities":[]}"#, "{}", r#"{"entities":[{"client":{"id":"ours"}}]}"#, r#"{"entities":[{}]}"#]
+        {
             assert_eq!(read("ours", nobody.as_bytes()), Ok(None), "{nobody}");
         }
-        assert!(read("ours", b"[]").is_err());
+        assert!(read("ours", b"<html>").is_err());
     }
 
     #[test]

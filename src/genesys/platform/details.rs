@@ -34,9 +34,7 @@ pub fn days(query: &DetailsQuery<'_>) -> (Timestamp, Timestamp) {
 
 /// Lets through these conversations and no others.
 pub fn filters(ids: &[&str]) -> Value {
-    let predicate = |id: &&str| {
-        json!({ "type": "dimension", "dimension": "conversationId", "operator": "matches", "value": id })
-    };
+    let predicate = |id: &&str| json!({ "type": "dimension", "dimension": "conversationId", "operator": "matches", "value": id });
     json!([{ "type": "or", "predicates": ids.iter().map(predicate).collect::<Vec<_>>() }])
 }
 
@@ -112,7 +110,10 @@ mod tests {
         let request = query_request(&query("2026-01-02T00:00:30.000Z", "2026-01-02T00:05:00.000Z"), 1);
         let example: Value = serde_json::from_str(include_str!("fixtures/details_query.json")).unwrap();
         assert_eq!(request.body, example);
-        assert_eq!(query_request(&query("2026-01-02T00:00:30.000Z", "2026-01-02T00:05:00.000Z"), 3).body["paging"]["pageNumber"], 3);
+        assert_eq!(
+            query_request(&query("2026-01-02T00:00:30.000Z", "2026-01-02T00:05:00.000Z"), 3).body["paging"]["pageNumber"],
+            3
+        );
     }
 
     #[test]
@@ -137,7 +138,11 @@ mod tests {
         assert!(!page.goes_on, "2 of 100");
         let none = Page { conversations: vec![], goes_on: false };
         assert_eq!(read_page(1, br#"{"totalHits":0}"#).unwrap(), none);
-        assert_eq!(read_page(2, br#"{"totalHits":900,"conversations":[]}"#).unwrap(), none, "no end otherwise");
+        assert_eq!(
+            read_page(2, br#"{"totalHits":900,"conversations":[]}"#).unwrap(),
+            none,
+            "no end otherwise"
+        );
         let more = br#"{"totalHits":101,"conversations":[{"conversationId":"a"}]}"#;
         assert!(read_page(1, more).unwrap().goes_on && !read_page(2, more).unwrap().goes_on);
         assert!(read_page(1, br#"{"conversations":[{}]}"#).is_err());

@@ -251,7 +251,10 @@ mod tests {
 
         let done = told(include_bytes!("fixtures/flow_published.json"));
         assert_eq!(done.published.as_deref(), Some("11.0"));
-        assert_eq!(done.operation.map(|operation| (operation.complete, operation.failure)), Some((true, None)));
+        assert_eq!(
+            done.operation.map(|operation| (operation.complete, operation.failure)),
+            Some((true, None))
+        );
 
         let failed = told(include_bytes!("fixtures/flow_publish_failed.json")).operation.unwrap();
         let failure = failed.failure.unwrap();
@@ -298,12 +301,17 @@ mod tests {
     #[test]
     fn pages_go_on_until_the_last() {
         let page = |page: usize, tail: &str| {
-            read_versions(page, format!(r#"{{"entities":[{{"id":"1.0"}}]{tail}}}"#).as_bytes()).unwrap().goes_on
+            read_versions(page, format!(r#"{{"entities":[{{"id":"1.0"}}]{tail}}}"#).as_bytes())
+                .unwrap()
+                .goes_on
         };
         assert!(page(1, r#","pageCount":2"#) && !page(2, r#","pageCount":2"#));
         assert!(page(1, r#","total":101"#) && !page(1, r#","total":100"#));
         assert!(!page(1, ""));
-        assert!(!read_versions(1, br#"{"entities":[],"pageCount":9}"#).unwrap().goes_on, "nothing more comes");
+        assert!(
+            !read_versions(1, br#"{"entities":[],"pageCount":9}"#).unwrap().goes_on,
+            "nothing more comes"
+        );
         assert!(read_versions(1, b"{}").is_err());
     }
 

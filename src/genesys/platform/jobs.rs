@@ -1,8 +1,8 @@
 //! Details of many or old conversations: a job that analytics work through beside.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::super::details::{DetailsQuery, Found, read_conversations};
 use super::super::path::PathSegment;
@@ -150,7 +150,10 @@ mod tests {
             "cursor":"eyJuIjoxfQ==","dataAvailabilityDate":"2026-01-02T00:00:00.000Z"}"#;
         let (found, cursor) = read_results(page).unwrap();
         assert_eq!(found, [("a".to_owned(), json!({"conversationId":"a","participants":[{}]}))]);
-        assert_eq!(results_path("j", cursor.as_deref()), format!("{PATH}/j/results?pageSize=1000&cursor=eyJuIjoxfQ%3D%3D"));
+        assert_eq!(
+            results_path("j", cursor.as_deref()),
+            format!("{PATH}/j/results?pageSize=1000&cursor=eyJuIjoxfQ%3D%3D")
+        );
         assert_eq!(read_results(b"{}"), Ok((vec![], None)));
         let available = read_availability(br#"{"dataAvailabilityDate":"2026-01-02T00:00:00.000Z"}"#);
         assert_eq!(available, Ok("2026-01-02T00:00:00.000Z".parse().unwrap()));

@@ -163,12 +163,7 @@ impl Platform {
         Ok((idle, Duration::ZERO))
     }
 
-    async fn calls(
-        &self,
-        inner: &Inner,
-        id: &str,
-        scope: &Scope,
-    ) -> Result<(Counters, Duration), CallError> {
+    async fn calls(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<(Counters, Duration), CallError> {
         let told = self.counters.get(id, scope, |ids| async move {
             let request = statistics::counters_request(&ids, now());
             let read = |_: &RawReply, body: &[u8]| statistics::read_counters(body);

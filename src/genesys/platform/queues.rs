@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn one_query_asks_about_all_queues() {
         let request = observations_request(&[QUEUE.to_owned()]);
-        let example: Value = serde_json::from_str(include_str!("fixtures/queue_observations_query.json")).unwrap();
+        let example: Value =
+            serde_json::from_str(include_str!("fixtures/queue_observations_query.json")).unwrap();
         assert_eq!(request.body["filter"], example["filter"]);
         assert_eq!(request.body["metrics"], json!([ON_QUEUE]));
     }

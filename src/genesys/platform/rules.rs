@@ -92,7 +92,10 @@ mod tests {
         assert_eq!(rules.len(), 1);
         let actions_on = |campaign: &'static str| rules[0].actions_on(campaign).collect::<Vec<_>>();
         assert_eq!(actions_on("a"), ["setCampaignMaxCallsPerAgent", "turnOffCampaign"]);
-        assert_eq!((actions_on("b"), actions_on("c")), (vec!["setCampaignMaxCallsPerAgent"], vec!["setCampaignMaxCallsPerAgent"]));
+        assert_eq!(
+            (actions_on("b"), actions_on("c")),
+            (vec!["setCampaignMaxCallsPerAgent"], vec!["setCampaignMaxCallsPerAgent"])
+        );
         assert!(actions_on("d").is_empty());
         assert!(read(1, b"{}").is_err());
     }

@@ -129,7 +129,8 @@ pub fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, String> {
     for (index, entity) in reply.entities.iter().enumerate() {
         let id = entity.pointer("/campaign/id").or_else(|| entity.get("id")).and_then(Value::as_str);
         let id = id.ok_or_else(|| format!("entities[{index}] names no campaign"))?;
-        let wire = WireStatistics::deserialize(entity).map_err(|error| format!("entities[{index}]: {error}"))?;
+        let wire =
+            WireStatistics::deserialize(entity).map_err(|error| format!("entities[{index}]: {error}"))?;
         found.insert(id.to_owned(), wire.idle().map_err(|why| format!("entities[{index}]: {why}"))?);
     }
     Ok(found)
@@ -147,7 +148,8 @@ pub fn join(
     on_queue: Option<OnQueue>,
 ) -> Result<CampaignStatistics, String> {
     let agents_idle = idle.agents.or(on_queue.map(|queue| queue.idle));
-    let agents_idle = agents_idle.ok_or("neither the campaign nor its queue says how many agents are idle")?;
+    let agents_idle =
+        agents_idle.ok_or("neither the campaign nor its queue says how many agents are idle")?;
     Ok(CampaignStatistics {
         answer_rate: answer_rate(idle.connect_ratio, now, before),
         agents_idle,
@@ -181,7 +183,8 @@ mod tests {
     fn one_query_asks_about_all_campaigns() {
         let now: Timestamp = "2026-01-02T03:30:00.000Z".parse().unwrap();
         let request = counters_request(&[ID.to_owned(), "other".to_owned()], now);
-        let example: Value = serde_json::from_str(include_str!("fixtures/campaign_counters_query.json")).unwrap();
+        let example: Value =
+            serde_json::from_str(include_str!("fixtures/campaign_counters_query.json")).unwrap();
         assert_eq!(request.body["interval"], "2026-01-02T00:00:00.000Z/2026-01-02T03:30:00.000Z");
         assert_eq!(request.body["filter"]["predicates"][0], example["filter"]["predicates"][0]);
         assert_eq!(request.body["filter"]["type"], "or");
@@ -199,7 +202,8 @@ mod tests {
         let now = counters[ID];
         assert_eq!(now, Counters { attempts: 1_200, answers: 384, abandoned: 7 });
         let on_queue = OnQueue { idle: 3, interacting: 5, communicating: 1, not_responding: 1 };
-        let joined = join(idle, now, Some(Counters { attempts: 1_100, answers: 359, abandoned: 6 }), Some(on_queue));
+        let joined =
+            join(idle, now, Some(Counters { attempts: 1_100, answers: 359, abandoned: 6 }), Some(on_queue));
         let joined = joined.unwrap();
         assert_eq!((joined.answer_rate, joined.agents_idle, joined.agents_busy), (0.25, 4, 6));
         assert_eq!((joined.attempts, joined.answers, joined.abandoned), (Some(1_200), Some(384), Some(7)));

@@ -65,7 +65,8 @@ mod tests {
     fn calls_are_added_up_once_the_query_has_run() {
         let results = |text: &str| read_results(text.as_bytes());
         assert_eq!(results(r#"{"queryStatus":"Running"}"#), Ok(None));
-        let complete = r#"{"queryStatus":"Complete","results":[{"clientId":"a","requests":7},{"requests":5},{}]}"#;
+        let complete =
+            r#"{"queryStatus":"Complete","results":[{"clientId":"a","requests":7},{"requests":5},{}]}"#;
         assert_eq!(results(complete), Ok(Some(12)));
         assert!(results(r#"{"queryStatus":"Failed"}"#).is_err() && results("{}").is_err());
         assert_eq!(read_begun(br#"{"executionId":"x","resultsUri":"/y"}"#).as_deref(), Ok("x"));

@@ -2,8 +2,8 @@
 
 use reqwest::Url;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::super::details::{DetailsQuery, Found, read_conversations};
 use crate::model::outcome::SentRequest;

@@ -123,17 +123,13 @@ impl Ledger for Database {
         of: Loop,
         key: &str,
     ) -> Result<Option<P>, LedgerError> {
-        let filter = Filter {
-            r#loop: Some(of.name().to_owned()),
-            key: Some(key.to_owned()),
-            ..Filter::default()
-        };
+        let filter =
+            Filter { r#loop: Some(of.name().to_owned()), key: Some(key.to_owned()), ..Filter::default() };
         let decisions = bounded(self, self.decisions(&filter, LOOK_BACK)).await?;
-        let outcomes = decisions.into_iter().filter_map(|decision| decision.outcome);
-        let told = outcomes
-            .filter(|it| it.status == OutcomeStatus::Applied.name() || it.reason.starts_with(OTHER_WRITER))
-            .next();
-        Ok(told.filter(|it| it.status == OutcomeStatus::Applied.name()).and_then(|it| {
+        let mut outcomes = decisions.into_iter().filter_map(|decision| decision.outcome);
+        let applied = |status: &str| status == OutcomeStatus::Applied.name();
+        let told = outcomes.find(|it| applied(&it.status) || it.reason.starts_with(OTHER_WRITER));
+        Ok(told.filter(|it| applied(&it.status)).and_then(|it| {
             // What an older version wrote and this one cannot read is as good as nothing.
             serde_json::from_value(it.effect?).ok()
         }))

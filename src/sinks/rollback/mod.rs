@@ -141,7 +141,8 @@ impl<P: Platform> Change for FlowVersionChange<P> {
             return Err(End(OutcomeStatus::Failed, reason));
         };
         if let Some(who) = &flow.locked_by {
-            let reason = format!("flow_locked: by {who}; nothing was sent: unlock it, or publish {target} there");
+            let reason =
+                format!("flow_locked: by {who}; nothing was sent: unlock it, or publish {target} there");
             return Err(End(OutcomeStatus::Failed, reason));
         }
         Ok(VersionChange {
@@ -167,12 +168,7 @@ impl<P: Platform> Change for FlowVersionChange<P> {
         Err(End(OutcomeStatus::Unchanged, format!("{reason}{who}")))
     }
 
-    fn request(
-        &self,
-        decision: &Read<'_, Self>,
-        _: &Flow,
-        plan: &VersionChange,
-    ) -> SentRequest {
+    fn request(&self, decision: &Read<'_, Self>, _: &Flow, plan: &VersionChange) -> SentRequest {
         let description = format!(
             "rolled back from {} by trunkline: {:.1} % errors, {:.1} % are allowed; decision {}",
             plan.previous_version,

@@ -57,7 +57,12 @@ mod tests {
     use crate::model::rollback::CandidateReason;
 
     fn version(id: &str, status: &str) -> PlatformVersion {
-        PlatformVersion { id: id.to_owned(), status: status.to_owned(), published_at: None, replaced_at: None }
+        PlatformVersion {
+            id: id.to_owned(),
+            status: status.to_owned(),
+            published_at: None,
+            replaced_at: None,
+        }
     }
 
     #[test]

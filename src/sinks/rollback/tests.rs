@@ -235,8 +235,7 @@ async fn it_goes_back_to_what_was_decided_and_not_to_the_next_number() {
 /// A platform that labels no version as active, before and after.
 #[tokio::test(start_paused = true)]
 async fn where_the_platform_never_says_what_is_in_force_its_reply_is_all_there_is() {
-    let silent =
-        |flow: &mut Flow| flow.versions.iter_mut().for_each(|it| it.status = "published".to_owned());
+    let silent = |flow: &mut Flow| flow.versions.iter_mut().for_each(|it| it.status = "published".to_owned());
     let stand = Stand::<Rollback>::new().await.with(silent);
     let stand =
         stand.writes(&[Act::Refuse(Refusal::RateLimited(Duration::from_secs(1))), Act::Before(silent)]);
