@@ -203,7 +203,6 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if let Some(settled) = self.recall(None).await? {
             return Ok(settled);
         }
-        self.recall_last_applied().await?;
         loop {
             if self.stop.is_cancelled() {
                 return Err(self.interrupted());
@@ -295,20 +294,6 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             self.doubt = Some(Doubt { attempt, accepted: false });
         }
         Ok(None)
-    }
-
-    /// What was last applied to this object, where the change wants to know.
-    async fn recall_last_applied(&self) -> Result<(), Interrupted> {
-        let (key, change) = (&*self.decision.key, &self.actuation.change);
-        let mut pauses = Backoff::new(LEDGER_PAUSES);
-        while change.is_new(key) {
-            let asked = self.actuation.ledger.last_applied::<C::Plan>(self.decision.r#loop, key);
-            match self.until_stop(asked).await? {
-                Ok(last) => change.recall(key, last),
-                Err(error) => self.wait_for_ledger(&error, &mut pauses).await?,
-            }
-        }
-        Ok(())
     }
 
     /// The end of a decision that may not be sent any more. Not asked while something is in
@@ -667,7 +652,6 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             };
             match settled {
                 Ok(Settlement::Stands(outcome)) => {
-                    self.actuation.change.settled(&outcome);
                     C::reached(Point::Settled);
                     return Ok(*outcome);
                 }

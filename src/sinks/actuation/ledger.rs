@@ -7,16 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::OTHER_WRITER;
-use crate::model::decision::{DecisionId, Loop};
-use crate::model::outcome::{Outcome, OutcomeStatus};
+use crate::model::decision::DecisionId;
+use crate::model::outcome::Outcome;
 use crate::postgres::intents::{Claim, FlowChange, History, Intent, Settlement, Terms};
 use crate::postgres::leases::Lease;
-use crate::postgres::ledger::Filter;
 use crate::postgres::{self, Database};
-
-/// Decisions about an object among which the last change is looked for.
-const LOOK_BACK: u32 = 50;
 
 /// No statement of ours is waited for longer: a connection that is dead without saying so
 /// would hold a decision up for minutes. Well within the time a lease lasts unrenewed.
@@ -42,14 +37,6 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         decision: DecisionId,
     ) -> impl Future<Output = Result<History<P>, LedgerError>> + Send;
-
-    /// What was last applied to an object, as far back as [`LOOK_BACK`] decisions; `None` also
-    /// where somebody else has changed it since.
-    fn last_applied<P: DeserializeOwned + Send>(
-        &self,
-        of: Loop,
-        key: &str,
-    ) -> impl Future<Output = Result<Option<P>, LedgerError>> + Send;
 
     fn claim<P: Serialize + Send + Sync>(
         &self,
@@ -116,23 +103,6 @@ impl Ledger for Database {
         decision: DecisionId,
     ) -> Result<History<P>, LedgerError> {
         bounded(self, Database::history(self, decision)).await
-    }
-
-    async fn last_applied<P: DeserializeOwned + Send>(
-        &self,
-        of: Loop,
-        key: &str,
-    ) -> Result<Option<P>, LedgerError> {
-        let filter =
-            Filter { r#loop: Some(of.name().to_owned()), key: Some(key.to_owned()), ..Filter::default() };
-        let decisions = bounded(self, self.decisions(&filter, LOOK_BACK)).await?;
-        let mut outcomes = decisions.into_iter().filter_map(|decision| decision.outcome);
-        let applied = |status: &str| status == OutcomeStatus::Applied.name();
-        let told = outcomes.find(|it| applied(&it.status) || it.reason.starts_with(OTHER_WRITER));
-        Ok(told.filter(|it| applied(&it.status)).and_then(|it| {
-            // What an older version wrote and this one cannot read is as good as nothing.
-            serde_json::from_value(it.effect?).ok()
-        }))
     }
 
     async fn claim<P: Serialize + Send + Sync>(

@@ -48,7 +48,7 @@ pub use ledger::{Ledger, LedgerError};
 /// Codes of the reasons with which a claim refuses for a while.
 pub const COOLDOWN: &str = "cooldown";
 pub const MAINTENANCE_WINDOW: &str = "maintenance_window";
-/// Code of the reason where a change by somebody else between two of ours is respected.
+/// How the reason begins where a change by somebody else between two of ours is given way to.
 pub const OTHER_WRITER: &str = "other_writer";
 
 /// A decision of this kind as it was read.
@@ -166,22 +166,6 @@ pub trait Change: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Plan, End>> + Send {
         let _ = (decision, seen, scope);
         std::future::ready(planned)
-    }
-
-    /// Whether it wants to [`recall`](Self::recall) what was last applied to this object.
-    fn is_new(&self, key: &str) -> bool {
-        let _ = key;
-        false
-    }
-
-    /// Takes in what is on record: what was last applied to this object, by anybody of us.
-    fn recall(&self, key: &str, last_applied: Option<Self::Plan>) {
-        let _ = (key, last_applied);
-    }
-
-    /// Takes in how a decision ended here.
-    fn settled(&self, outcome: &Outcome) {
-        let _ = outcome;
     }
 
     /// The request that makes it so.

@@ -20,7 +20,7 @@ use super::{Actuation, Change, Read, Settings};
 use crate::genesys::{CallError, CallErrorKind, Reply, Scope};
 use crate::kafka::settings::KafkaSettings;
 use crate::model::Timestamp;
-use crate::model::decision::{DecisionId, Loop};
+use crate::model::decision::DecisionId;
 use crate::model::outcome::{Outcome, ReceivedResponse, SentRequest};
 use crate::postgres::intents::{Claim, Claimed, FlowChange, History, Intent, Settlement, Terms};
 use crate::postgres::leases::Lease;
@@ -313,19 +313,10 @@ pub struct Book {
     token: i64,
     intents: Vec<(Intent<Value>, i64, Timestamp)>,
     pub settlements: BTreeMap<DecisionId, Outcome>,
-    /// What was last applied, by key.
-    pub last_applied: BTreeMap<String, Value>,
     /// Flow, bad version, event time.
     pub rollbacks: Vec<(DecisionId, String, String, Timestamp)>,
     /// An open maintenance window.
     pub maintenance: Option<String>,
-}
-
-impl Book {
-    /// As for a decision of which nothing is on record.
-    pub fn forget_intents(&mut self) {
-        self.intents.clear();
-    }
 }
 
 #[derive(Clone)]
@@ -418,18 +409,6 @@ impl Ledger for Memory {
                 claimed_at: *claimed_at,
             });
             History { intents: claimed.collect(), settlement: book.settlements.get(&decision).cloned(), now }
-        })
-        .await
-    }
-
-    async fn last_applied<P: DeserializeOwned + Send>(
-        &self,
-        _: Loop,
-        key: &str,
-    ) -> Result<Option<P>, LedgerError> {
-        self.answer(|book| {
-            let found = book.last_applied.get(key).cloned();
-            found.map(|plan| serde_json::from_value(plan).expect("a plan"))
         })
         .await
     }

@@ -8,9 +8,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::actuation::{
@@ -20,7 +19,7 @@ use crate::genesys::{CallError, Campaign, Changed, Client, Priority, Reply, Scop
 use crate::metrics;
 use crate::model::campaign::{CampaignWindow, DialAnswer, DialParameters};
 use crate::model::decision::Action;
-use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
+use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
 use crate::role::{self, Kind, Role};
 use crate::topics::{self, DialDecision};
 
@@ -107,28 +106,12 @@ impl Platform for Client {
 pub struct DialChange<P> {
     platform: P,
     redecide: Redecide,
-    /// Rates by campaign: as we set them last, or as somebody else did and it was respected.
-    /// `None` is not known.
-    rates: Mutex<BTreeMap<String, Option<f64>>>,
 }
 
 impl<P: Platform> DialChange<P> {
     /// `redecide` is the rule, to be asked again when the campaign was just read.
     pub fn new(platform: P, redecide: Redecide) -> Self {
-        Self { platform, redecide, rates: Mutex::default() }
-    }
-
-    fn rates(&self) -> MutexGuard<'_, BTreeMap<String, Option<f64>>> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Our own rate, where the campaign has another one now. That one is respected for this
-    /// decision; the next ones are taken knowing it.
-    fn give_way(&self, key: &str, now: f64) -> Option<f64> {
-        let mut rates = self.rates();
-        let own = rates.get(key).copied().flatten().filter(|own| !same_rate(*own, now))?;
-        rates.insert(key.to_owned(), Some(now));
-        Some(own)
+        Self { platform, redecide }
     }
 }
 
@@ -191,37 +174,21 @@ impl<P: Platform> Change for DialChange<P> {
         Ok(DialParameters { previous_dial_rate: campaign.dial_rate, dial_rate })
     }
 
-    /// A change of the rate by somebody else between two of ours is not overwritten within the
-    /// same tick.
+    /// Where a change by somebody else between two of ours is given way to, it is told whose.
     async fn review(
         &self,
         decision: &Read<'_, Self>,
-        campaign: &Campaign,
+        _: &Campaign,
         planned: Result<DialParameters, End>,
         scope: &Scope,
     ) -> Result<DialParameters, End> {
-        let plan = planned?;
-        let Some(own) = self.give_way(&decision.key, campaign.dial_rate) else { return Ok(plan) };
-        let who = self.platform.other_writer(&decision.key, scope).await;
-        let who = who.map(|who| format!(", by {who}")).unwrap_or_default();
-        let reason = format!(
-            "{OTHER_WRITER}: the rate was set to {:.2}{who}; it was {own:.2} by us, and is left alone for this tick",
-            campaign.dial_rate
-        );
-        Err(End(OutcomeStatus::Unchanged, reason))
-    }
-
-    fn is_new(&self, key: &str) -> bool {
-        !self.rates().contains_key(key)
-    }
-
-    fn recall(&self, key: &str, last_applied: Option<DialParameters>) {
-        self.rates().insert(key.to_owned(), last_applied.map(|change| change.dial_rate));
-    }
-
-    fn settled(&self, outcome: &Outcome) {
-        if let Some(change) = outcome.effect.as_ref().and_then(Effect::dial_rate) {
-            self.rates().insert(outcome.key.clone(), Some(change.dial_rate));
+        match planned {
+            Err(End(status, reason)) if reason.starts_with(OTHER_WRITER) => {
+                let who = self.platform.other_writer(&decision.key, scope).await;
+                let who = who.map(|who| format!("; by {who}")).unwrap_or_default();
+                Err(End(status, format!("{reason}{who}")))
+            }
+            planned => planned,
         }
     }
 
