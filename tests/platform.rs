@@ -25,10 +25,10 @@ mod enrichment;
 mod flow_poller;
 #[path = "platform/outage.rs"]
 mod outage;
-#[path = "platform/pause.rs"]
-mod pause;
 #[path = "platform/own_api.rs"]
 mod own_api;
+#[path = "platform/pause.rs"]
+mod pause;
 #[path = "platform/program.rs"]
 mod program;
 #[path = "platform/rate_limit.rs"]
