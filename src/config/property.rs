@@ -3,14 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaConfRes;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
 use super::item::{Fault, printable};
 use super::keys::KEYS;
+use crate::kafka::properties::{self, Refused};
 
 /// Those on which exactly-once or our names depend.
 const OURS: &[&str] = &[
@@ -72,10 +70,10 @@ pub(super) fn read(name: &str, value: &Toml) -> Result<SecretString, String> {
         Toml::Integer(_) | Toml::Boolean(_) | Toml::Float(_) => value.to_string(),
         _ => return Err("must be text, a number or true/false".into()),
     };
-    match ClientConfig::new().set(name, &text).create_native_config() {
-        Ok(_) => Ok(text.into()),
-        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => Err(unknown(name)),
-        Err(KafkaError::ClientConfig(_, described, ..)) => {
+    match properties::check(name, &text) {
+        Ok(()) => Ok(text.into()),
+        Err(Refused::Unknown) => Err(unknown(name)),
+        Err(Refused::Value(Some(described))) => {
             // A number is no secret and its range is worth knowing; everything else is taken out.
             let told = if text.parse::<f64>().is_ok() || text.is_empty() {
                 described
@@ -84,7 +82,7 @@ pub(super) fn read(name: &str, value: &Toml) -> Result<SecretString, String> {
             };
             Err(format!("librdkafka does not take this value: {told}"))
         }
-        Err(_) => Err("librdkafka does not take this value".into()),
+        Err(Refused::Value(None)) => Err("librdkafka does not take this value".into()),
     }
 }
 

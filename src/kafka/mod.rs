@@ -5,6 +5,8 @@ pub mod admin;
 pub mod global_table;
 pub mod groups;
 pub mod log_heads;
+pub mod producer;
+pub mod properties;
 pub mod series;
 pub mod settings;
 pub mod subscription;
@@ -17,3 +19,13 @@ pub(crate) mod native;
 pub(crate) mod reader;
 pub(crate) mod retry;
 mod topic_reader;
+
+// What its interface is made of; nobody else names the client library.
+pub use rdkafka::ClientConfig;
+pub(crate) use rdkafka::config::FromClientConfigAndContext;
+pub(crate) use rdkafka::consumer::{BaseConsumer, Consumer};
+pub use rdkafka::error::KafkaError;
+pub(crate) use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, OwnedHeaders};
+pub(crate) use rdkafka::topic_partition_list::TopicPartitionListElem;
+pub(crate) use rdkafka::types::RDKafkaErrorCode;
+pub(crate) use rdkafka::{Message, Offset, TopicPartitionList};

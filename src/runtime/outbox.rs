@@ -2,14 +2,12 @@
 
 use std::ffi::CStr;
 
-use rdkafka::Message;
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, OwnedHeaders};
-
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
 use super::task::{Incoming, Writer};
 use crate::kafka::native;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::transaction::{Transaction, TransactionError};
+use crate::kafka::{BorrowedHeaders, BorrowedMessage, Header, Message, OwnedHeaders};
 use crate::pipeline::{Declaration, Destination, Output};
 use crate::topics::{self, Topic, headers, partition_of};
 

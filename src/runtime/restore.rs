@@ -8,11 +8,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +18,10 @@ use crate::kafka::assignment::{Assignment, partition_list};
 use crate::kafka::reader::Reader;
 use crate::kafka::settings::{KafkaSettings, is_slow, longer};
 use crate::kafka::topic_ids::topic_ids;
+use crate::kafka::{
+    BaseConsumer, Consumer, FromClientConfigAndContext, KafkaError, Message, Offset, RDKafkaErrorCode,
+    TopicPartitionList, TopicPartitionListElem,
+};
 use crate::pipeline::{Declaration, PartitionStage};
 
 const SLICE: Duration = Duration::from_millis(500);
@@ -157,11 +156,10 @@ impl Restore<'_> {
             list.elements().iter().try_for_each(|element| element.error())?;
             Ok(Some(list))
         })?;
-        let offset =
-            |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => None,
-            };
+        let offset = |element: &TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
         Ok(list.elements().iter().map(|element| (element.partition(), offset(element))).collect())
     }
 

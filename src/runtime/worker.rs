@@ -6,12 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::clock;
@@ -23,6 +17,10 @@ use crate::kafka::assignment::{Assignment, Change, partition_list};
 use crate::kafka::retry::{backoff, wait};
 use crate::kafka::settings::{KafkaSettings, is_slow, longer};
 use crate::kafka::transaction::{Producer, Transaction, TransactionError, Verdict};
+use crate::kafka::{
+    BaseConsumer, BorrowedMessage, ClientConfig, Consumer, FromClientConfigAndContext, KafkaError, Message,
+    Offset, RDKafkaErrorCode, TopicPartitionList,
+};
 use crate::model::Timestamp;
 use crate::pipeline::PartitionStage;
 use crate::topics::Topic;
@@ -587,7 +585,7 @@ impl<S: PartitionStage> Batch<'_, S> {
     }
 }
 
-fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) -> rdkafka::ClientConfig {
+fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) -> ClientConfig {
     let mut config = kafka.client(role);
     config
         .set("group.id", kafka.group(role))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::facts::{FactProducer, NotDelivered, new_traceparent};
+use super::facts::{FactLost, FactProducer, new_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use crate::genesys::{CallError, CallErrorKind, Client, EventLagAnswer, EventLagQuery, Priority, Scope};
@@ -149,7 +149,7 @@ impl Poller {
         }
     }
 
-    async fn write(&self, samples: &[LagSample], owned: &Owned) -> Result<(), NotDelivered> {
+    async fn write(&self, samples: &[LagSample], owned: &Owned) -> Result<(), FactLost> {
         let traceparent = new_traceparent();
         let records = samples.iter().map(|sample| {
             let key = sample.consumer_group.as_str();

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::facts::{FactProducer, NotDelivered, new_traceparent};
+use super::facts::{FactLost, FactProducer, new_traceparent};
 use super::ownership::STOPPING_GRACE;
 use super::readiness::Readiness;
 use super::schedule::Schedule;
@@ -33,7 +33,7 @@ pub enum Missed {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
-    Delivery(#[from] NotDelivered),
+    Delivery(#[from] FactLost),
     /// What is watched went elsewhere, or the process stops.
     #[error("stopped")]
     Stopped,

@@ -12,7 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("topics", &["model"]),
     ("role", &["topics"]),
-    ("config", &["model"]),
+    ("config", &["model", "kafka"]),
     ("pipeline", &["model", "topics", "role"]),
     ("stages", &["model", "topics", "role", "pipeline"]),
     ("kafka", &["model", "topics", "role", "metrics", "health"]),
@@ -216,6 +216,17 @@ const FOUNDATIONS: &[&str] = &[
     "sources::schedule",
     "sources::watch",
 ];
+
+#[test]
+fn one_room_knows_the_client_library_of_the_brokers() {
+    let mut files = Vec::new();
+    source_files(&source_root(), &mut files);
+    let names = |path: &PathBuf| fs::read_to_string(path).expect("UTF-8 source").contains("rdkafka::");
+    let (own, others): (Vec<_>, Vec<_>) =
+        files.into_iter().filter(names).partition(|path| room_of(path) == "kafka");
+    assert!(others.is_empty(), "{others:?}");
+    assert!(!own.is_empty(), "the reader of imports no longer sees the library");
+}
 
 /// The simulator is a crate: the compiler keeps its walls, this keeps the programs out of it.
 #[test]

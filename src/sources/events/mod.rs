@@ -13,7 +13,6 @@ mod identity;
 mod names;
 mod oversized;
 mod pace;
-mod producer;
 mod record_batch;
 mod texts;
 
@@ -24,13 +23,13 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use metrics::{Counter, Histogram};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
 use tokio_util::sync::CancellationToken;
 
 use super::facts::new_traceparent;
 use crate::health::{Health, Part};
+use crate::kafka::producer::{Batch, IdempotentProducer, NotDelivered, Outgoing};
 use crate::kafka::settings::KafkaSettings;
+use crate::kafka::{Header, KafkaError, OwnedHeaders};
 use crate::metrics as table;
 use crate::model::ingest::{Receipt, Refusal};
 use crate::role::{Kind, Role};
@@ -40,7 +39,6 @@ use crate::topics::{self, Topic, headers};
 use body::{CloudAttributes, Form};
 use encoding::{Decoded, Encoding};
 use pace::{Gate, Rate};
-use producer::{Batch, EventProducer, NotDelivered};
 use record_batch::RecordBatch;
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.
@@ -81,11 +79,19 @@ impl Default for Settings {
 
 /// After a failure requests are let through one per pause, and the brokers are asked as often.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Large batches; and what the producer holds at most, in records and KiB.
+const PREFERENCES: [(&str, &str); 5] = [
+    ("linger.ms", "2"),
+    ("compression.type", "lz4"),
+    ("batch.size", "1000000"),
+    ("queue.buffering.max.messages", "200000"),
+    ("queue.buffering.max.kbytes", "131072"),
+];
 
 /// Takes requests in; shared by everybody who does.
 pub struct Edge {
     settings: Settings,
-    producer: EventProducer,
+    producer: IdempotentProducer,
     events_topic: String,
     dead_letters_topic: String,
     rate: Mutex<Option<Rate>>,
@@ -118,7 +124,7 @@ impl Edge {
             kafka.topic(topic)
         };
         Ok(Self {
-            producer: EventProducer::new(kafka, ROLE.name, settings.delivery_timeout)?,
+            producer: IdempotentProducer::new(kafka, ROLE.name, settings.delivery_timeout, &PREFERENCES)?,
             settings,
             events_topic: topic(&topics::CONVERSATION_EVENTS),
             dead_letters_topic: topic(&topics::DEAD_LETTERS),
@@ -144,7 +150,9 @@ impl Edge {
             if !self.brokers_answer.load(Ordering::Acquire) {
                 let edge = Arc::clone(&self);
                 let names = [self.events_topic.clone(), self.dead_letters_topic.clone()];
-                let probed = tokio::task::spawn_blocking(move || edge.producer.probe(&names));
+                let probed = tokio::task::spawn_blocking(move || {
+                    names.iter().try_for_each(|name| edge.producer.partitions(name).map(drop))
+                });
                 tokio::select! {
                     probed = probed => match probed {
                         Ok(Ok(())) => self.worked(),
@@ -206,7 +214,13 @@ impl Edge {
         let letter = kept.iter().fold(base_headers(&traceparent(headers)), |letter, (key, value)| {
             letter.insert(Header { key, value: Some(value.as_str()) })
         });
-        let sent = batch.send(&self.dead_letters_topic, None, None, letter);
+        let sent = batch.send(Outgoing {
+            topic: &self.dead_letters_topic,
+            partition: None,
+            key: None,
+            value: None,
+            headers: letter,
+        });
         self.deliver(sent, batch).await
     }
 
@@ -300,7 +314,13 @@ impl Edge {
         let traceparent = traceparent(headers);
         let event_headers = base_headers(&traceparent).insert(schema(&topics::CONVERSATION_EVENTS));
         for (key, value) in records.events() {
-            batch.send(&self.events_topic, Some(key), Some(value), event_headers.clone())?;
+            batch.send(Outgoing {
+                topic: &self.events_topic,
+                partition: None,
+                key: Some(key),
+                value: Some(value),
+                headers: event_headers.clone(),
+            })?;
         }
         for (value, errors) in records.dead_letters() {
             let mut headers = base_headers(&traceparent);
@@ -310,7 +330,13 @@ impl Edge {
             for (name, value) in errors.iter() {
                 headers = headers.insert(Header { key: name, value: Some(value) });
             }
-            batch.send(&self.dead_letters_topic, None, Some(value), headers)?;
+            batch.send(Outgoing {
+                topic: &self.dead_letters_topic,
+                partition: None,
+                key: None,
+                value: Some(value),
+                headers,
+            })?;
         }
         Ok(())
     }

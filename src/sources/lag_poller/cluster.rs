@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
+use crate::kafka::{ClientConfig, KafkaError};
 
 use super::choice::Choice;
 use super::name;

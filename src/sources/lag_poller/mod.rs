@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::{FactProducer, NotDelivered, new_traceparent};
+use super::facts::{FactLost, FactProducer, new_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use super::watch::observed_after;
@@ -168,7 +168,7 @@ impl Poller {
         }
     }
 
-    async fn write(&self, samples: &[LagSample], owned: &Owned) -> Result<(), NotDelivered> {
+    async fn write(&self, samples: &[LagSample], owned: &Owned) -> Result<(), FactLost> {
         let traceparent = new_traceparent();
         let records = samples.iter().filter_map(|sample| {
             let partition = owned.partition_of(&sample.consumer_group)?;

@@ -1,5 +1,5 @@
-//! Writes the events of a request to their topics and waits for all of them at once: one
-//! counter per request instead of one waiter per record.
+//! Writes records without a transaction: acknowledged by all replicas, each there once or not
+//! at all. Waits for many records by one counter instead of one waiter per record.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,21 +12,29 @@ use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::Notify;
 
-use crate::kafka::settings::KafkaSettings;
+use super::settings::KafkaSettings;
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
-/// Records and bytes the producer holds at most.
-const MAX_QUEUED_RECORDS: &str = "200000";
-const MAX_QUEUED_KBYTES: &str = "131072";
 
-/// An idempotent producer, replaced when it breaks.
-pub struct EventProducer {
+/// An idempotent producer, replaced when it breaks; clones share it.
+#[derive(Clone)]
+pub struct IdempotentProducer {
     config: ClientConfig,
     brokers: String,
-    current: Mutex<Arc<ThreadedProducer<Counting>>>,
+    current: Arc<Mutex<Arc<ThreadedProducer<Counting>>>>,
 }
 
-/// Counts each delivery report down on its request's counter.
+/// One record; `topic` by its full name.
+pub struct Outgoing<'r> {
+    pub topic: &'r str,
+    /// `None` chooses by the key, where clients in other languages put the same.
+    pub partition: Option<i32>,
+    pub key: Option<&'r [u8]>,
+    pub value: Option<&'r [u8]>,
+    pub headers: OwnedHeaders,
+}
+
+/// Counts each delivery report down on its batch's counter.
 struct Counting;
 
 impl ClientContext for Counting {}
@@ -42,7 +50,7 @@ impl ProducerContext for Counting {
     }
 }
 
-/// What the records of one request are waiting for.
+/// What the records of one batch are waiting for.
 struct Deliveries {
     missing: AtomicUsize,
     failure: OnceLock<KafkaError>,
@@ -67,53 +75,49 @@ pub enum NotDelivered {
     Refused { brokers: String, source: KafkaError },
 }
 
-impl EventProducer {
-    /// Records are offered to the brokers for `delivery_timeout`.
+impl IdempotentProducer {
+    /// Records are offered to the brokers for `delivery_timeout`. `preferences` are librdkafka
+    /// properties that the operator's win over.
     ///
     /// # Errors
     /// When the settings are not accepted; brokers that do not answer are no error.
-    pub fn new(kafka: &KafkaSettings, role: &str, delivery_timeout: Duration) -> Result<Self, KafkaError> {
+    pub fn new(
+        kafka: &KafkaSettings,
+        role: &str,
+        delivery_timeout: Duration,
+        preferences: &[(&str, &str)],
+    ) -> Result<Self, KafkaError> {
         let mut config = kafka.client(role);
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", delivery_timeout.as_millis().to_string())
-            // Where clients in other languages put the same keys.
             .set("partitioner", "murmur2_random");
-        let preferences = [
-            ("linger.ms", "2"),
-            ("compression.type", "lz4"),
-            ("batch.size", "1000000"),
-            ("queue.buffering.max.messages", MAX_QUEUED_RECORDS),
-            ("queue.buffering.max.kbytes", MAX_QUEUED_KBYTES),
-        ];
-        kafka.prefer(&mut config, &preferences);
-        let current = Mutex::new(Arc::new(config.create_with_context(Counting)?));
+        kafka.prefer(&mut config, preferences);
+        let current = Arc::new(Mutex::new(Arc::new(config.create_with_context(Counting)?)));
         Ok(Self { config, brokers: kafka.brokers.clone(), current })
     }
 
-    /// Begins the records of one request.
+    /// Begins records that are waited for together.
     pub fn batch(&self) -> Batch<'_> {
         let deliveries =
             Deliveries { missing: AtomicUsize::new(1), failure: OnceLock::new(), all_told: Notify::new() };
         Batch { of: self, producer: self.current().clone(), deliveries: Arc::new(deliveries) }
     }
 
-    /// Whether the brokers answer and know these topics, by their full names.
+    /// How many partitions a topic has, by its full name. Blocks for 2 s at most.
     ///
     /// # Errors
-    /// What is wrong, for people.
-    pub fn probe(&self, topics: &[String]) -> Result<(), String> {
+    /// What is wrong, for people: it does not exist, or no broker answers.
+    pub fn partitions(&self, topic: &str) -> Result<i32, String> {
         let producer = self.current().clone();
-        for name in topics {
-            let metadata = producer.client().fetch_metadata(Some(name), METADATA_TIMEOUT);
-            let metadata =
-                metadata.map_err(|error| format!("the brokers ({}) do not answer: {error}", self.brokers))?;
-            if metadata.topics().first().is_none_or(|topic| topic.partitions().is_empty()) {
-                return Err(format!("{name} does not exist; `trunkline topics apply` creates it"));
-            }
+        let metadata = producer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT);
+        let metadata =
+            metadata.map_err(|error| format!("the brokers ({}) do not answer: {error}", self.brokers))?;
+        match metadata.topics().first().map_or(0, |topic| topic.partitions().len()) {
+            0 => Err(format!("{topic} does not exist; `trunkline topics apply` creates it")),
+            count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
         }
-        Ok(())
     }
 
     /// A producer with a fatal error never sends again.
@@ -135,32 +139,29 @@ impl EventProducer {
     }
 }
 
-/// The records of one request on their way.
+/// Records on their way together.
 pub struct Batch<'p> {
-    of: &'p EventProducer,
+    of: &'p IdempotentProducer,
     producer: Arc<ThreadedProducer<Counting>>,
     deliveries: Arc<Deliveries>,
 }
 
 impl Batch<'_> {
-    /// Queues one record; `topic` by its full name.
+    /// Queues one record.
     ///
     /// # Errors
     /// When it cannot be queued. Those before it are on their way.
-    pub fn send(
-        &self,
-        topic: &str,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: OwnedHeaders,
-    ) -> Result<(), NotDelivered> {
+    pub fn send(&self, outgoing: Outgoing<'_>) -> Result<(), NotDelivered> {
         self.deliveries.missing.fetch_add(1, Ordering::AcqRel);
         let mut record: BaseRecord<'_, [u8], [u8], Arc<Deliveries>> =
-            BaseRecord::with_opaque_to(topic, self.deliveries.clone()).headers(headers);
-        if let Some(key) = key {
+            BaseRecord::with_opaque_to(outgoing.topic, self.deliveries.clone()).headers(outgoing.headers);
+        if let Some(partition) = outgoing.partition {
+            record = record.partition(partition);
+        }
+        if let Some(key) = outgoing.key {
             record = record.key(key);
         }
-        if let Some(value) = value {
+        if let Some(value) = outgoing.value {
             record = record.payload(value);
         }
         self.producer.send(record).map_err(|(error, _)| {
