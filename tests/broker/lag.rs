@@ -1,7 +1,6 @@
 //! Consumers that behave in every way there is, on a real broker, and what is found
 //! out about them. Time is compressed by the thresholds: tenths of what they are.
 
-#[path = "lag/edges.rs"]
 mod edges;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -87,7 +87,7 @@ async fn partitions_added_while_it_stood_still_stop_the_stage() {
     let kafka = history(2).await;
     add_partitions(&kafka, &NUMBERS, 3).await;
     let instance = Instance::start(&kafka, "one", 1);
-    complains(&instance, "has 3 partitions").await;
+    complains(&instance, "test.numbers.v1 has 3 partitions and ").await;
     // The same number again, but keys have moved: old state is in the wrong place.
     add_partitions(&kafka, &CHANGELOG, 3).await;
     complains(&instance, "keys have moved").await;
@@ -102,7 +102,7 @@ async fn partitions_added_while_it_runs_stop_the_stage() {
     let instance = Instance::start(&kafka, "one", 1);
     expect_all(&kafka, 100).await;
     add_partitions(&kafka, &NUMBERS, 4).await;
-    complains(&instance, "partitions").await;
+    complains(&instance, "test.numbers.v1 has 4 partitions and ").await;
     instance.stop().await;
 }
 

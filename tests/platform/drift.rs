@@ -192,10 +192,12 @@ async fn points_are_read_back_as_they_were_sent() {
 async fn points_wait_for_a_server_that_is_away_and_arrive_once_it_is_there() {
     let kafka = kafka().await;
     publish(&kafka, &[outcome("c", 1, "applied", Some((2.0, 2.5)))]).await;
-    // Nobody listens there.
-    let nobody = StdListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-    let running = Running::start(&kafka, settings(&format!("http://{nobody}")));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (down, seen) = picky(|_, _| StatusCode::BAD_GATEWAY).await;
+    let running = Running::start(&kafka, settings(&format!("http://{down}")));
+    until("the point to be tried again and again", || async {
+        (seen.lock().expect("not poisoned").len() >= 3).then_some(())
+    })
+    .await;
     running.stop().await;
     assert_eq!(kafka::committed(&kafka, drift::ROLE.name, &OUTCOMES, 0), None);
 
@@ -276,20 +278,51 @@ async fn only_204_is_success_and_what_may_pass_is_tried_again() {
     assert!(seen.iter().all(|(_, _, body)| *body == seen[0].2), "the same point each time");
 }
 
+/// Points that were sent, of each request the campaigns in order.
+fn campaigns(seen: &Seen) -> Vec<Vec<String>> {
+    let campaign = |line: &str| {
+        let (_, rest) = line.split_once("campaign_id=").expect("a tag");
+        rest.split([',', ' ']).next().expect("a value").to_owned()
+    };
+    let seen = seen.lock().expect("not poisoned");
+    seen.iter().map(|(_, _, body)| body.lines().map(campaign).collect()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_of_everything_is_skipped_and_an_absence_without_end_is_given_up() {
-    for status in [StatusCode::UNAUTHORIZED, StatusCode::INTERNAL_SERVER_ERROR] {
-        let kafka = kafka().await;
-        publish(&kafka, &[outcome("c", 1, "applied", Some((2.0, 2.5)))]).await;
-        let (address, _) = if status == StatusCode::UNAUTHORIZED {
-            picky(|_, _| StatusCode::UNAUTHORIZED).await
-        } else {
-            picky(|_, _| StatusCode::INTERNAL_SERVER_ERROR).await
-        };
-        let patience = Duration::from_millis(300);
-        let url = format!("http://{address}");
-        let running = Running::start(&kafka, Settings { give_up_after: patience, ..settings(&url) });
-        committed(&kafka, 1).await;
-        running.stop().await;
-    }
+async fn a_refusal_of_everything_is_skipped_and_what_follows_is_sent() {
+    let kafka = kafka().await;
+    publish(&kafka, &[outcome("first", 1, "applied", Some((2.0, 2.5)))]).await;
+    let (address, seen) = picky(|request, _| match request {
+        0 => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::NO_CONTENT,
+    })
+    .await;
+    let running = Running::start(&kafka, settings(&format!("http://{address}")));
+    committed(&kafka, 1).await;
+    publish(&kafka, &[outcome("second", 2, "applied", Some((2.0, 2.5)))]).await;
+    committed(&kafka, 2).await;
+    running.stop().await;
+    assert_eq!(campaigns(&seen), [["first"], ["second"]], "tried once, and passed over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absence_without_end_is_given_up_after_its_time_and_what_follows_is_sent() {
+    let kafka = kafka().await;
+    publish(&kafka, &[outcome("first", 1, "applied", Some((2.0, 2.5)))]).await;
+    let (address, seen) = picky(|_, lines| match lines.iter().any(|line| line.contains("first")) {
+        true => StatusCode::INTERNAL_SERVER_ERROR,
+        false => StatusCode::NO_CONTENT,
+    })
+    .await;
+    let patience = Duration::from_millis(300);
+    let url = format!("http://{address}");
+    let running = Running::start(&kafka, Settings { give_up_after: patience, ..settings(&url) });
+    committed(&kafka, 1).await;
+    publish(&kafka, &[outcome("second", 2, "applied", Some((2.0, 2.5)))]).await;
+    committed(&kafka, 2).await;
+    running.stop().await;
+    let campaigns = campaigns(&seen);
+    let tries = campaigns.iter().filter(|request| *request == &["first"]).count();
+    assert!(tries >= 2, "it was tried again before it was given up: {campaigns:?}");
+    assert_eq!(campaigns.last().expect("requests"), &["second"], "{campaigns:?}");
 }

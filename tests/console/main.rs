@@ -1,18 +1,13 @@
 //! The HTTP tier: the console over a real socket and a real Postgres.
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "console/access.rs"]
 mod access;
-#[path = "console/decisions.rs"]
 mod decisions;
-#[path = "console/lag.rs"]
 mod lag;
-#[path = "console/parameters.rs"]
 mod parameters;
-#[path = "console/routing.rs"]
 mod routing;
-#[path = "console/server.rs"]
 mod server;
 
 use std::net::SocketAddr;

@@ -1,14 +1,11 @@
 //! The ingest tier: events over a real socket to a real broker.
 
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "ingest/brokers.rs"]
 mod brokers;
-#[path = "ingest/forms.rs"]
 mod forms;
-#[path = "ingest/limits.rs"]
 mod limits;
-#[path = "ingest/poison.rs"]
 mod poison;
 
 use std::net::SocketAddr;

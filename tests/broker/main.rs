@@ -1,0 +1,16 @@
+//! The broker tier: the runtime on a real Kafka.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crashes;
+mod dead_letters;
+mod exactly_once;
+mod flow_minutes;
+mod global_table;
+mod lag;
+mod misfortunes;
+mod outbox;
+mod subscription;
+mod topics;
+mod transactions;

@@ -1,0 +1,14 @@
+//! The database tier: migrations, roles and the ledger on a real Postgres.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod audit;
+mod dead_letters;
+mod enrichment;
+mod ledger;
+mod migrations;
+mod outbox;
+mod refusals;
+mod routing;
+mod settings;

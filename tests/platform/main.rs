@@ -1,0 +1,28 @@
+//! The platform tier: the Genesys Cloud client against the simulator, and what
+//! instances share in a real Postgres.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod actuator;
+mod actuator;
+mod actuator_faults;
+mod actuator_stand;
+mod alerts;
+mod analytics_poller;
+mod campaign_poller;
+mod client;
+mod drift;
+mod enrichment;
+mod flow_poller;
+mod outage;
+mod own_api;
+mod pause;
+mod program;
+mod rate_limit;
+mod rollback;
+mod rollback_stand;
+mod routing;
+mod secrets;
+mod shared_budget;
+mod tokens;

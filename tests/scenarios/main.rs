@@ -1,0 +1,11 @@
+//! The scenario tier: stages in the in-memory driver, with crashes at every point.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clocks;
+mod dial_loop;
+mod dial_pacing;
+mod driver;
+mod flow_minutes;
+mod rollback_loop;
