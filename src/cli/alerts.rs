@@ -8,10 +8,7 @@ use comfy_table::{Table, presets};
 
 use super::ConfigFile;
 use super::explain::printable;
-use crate::config::Needs;
-use crate::postgres::Database;
 use crate::postgres::alerts::ReceiverStanding;
-use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -43,7 +40,7 @@ impl Arguments {
         let mut out = std::io::stdout();
         match self.what {
             What::Receivers { json, config } => {
-                let receivers = connect(&config).await?.receivers().await?;
+                let receivers = config.database().await?.receivers().await?;
                 if json {
                     let listed = serde_json::json!({ "items": receivers });
                     writeln!(out, "{}", serde_json::to_string_pretty(&listed)?)?;
@@ -52,7 +49,7 @@ impl Arguments {
                 }
             }
             What::Enable { name, config } => {
-                if !connect(&config).await?.enable_receiver(&name).await? {
+                if !config.database().await?.enable_receiver(&name).await? {
                     bail!(
                         "no receiver {name:?} was ever known; `trunkline alerts receivers` lists them, once the \
                          role alerts runs with them"
@@ -62,12 +59,6 @@ impl Arguments {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-async fn connect(config: &ConfigFile) -> anyhow::Result<Database> {
-    let database = Database::connect(&settings::postgres(&config.load(Needs::Postgres)?))?;
-    database.verify().await?;
-    Ok(database)
 }
 
 fn table(receivers: &[ReceiverStanding]) -> Table {

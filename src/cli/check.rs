@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
-use crate::config::{self, Config, Needs, Source};
+use crate::config::{self, Config, Needs};
 use crate::genesys::{BucketShape, CallError, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::kafka::admin::{self, AdminError, Standing};
@@ -57,7 +57,7 @@ impl Finding {
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let findings = match config::load(&Source::process(self.config.config.clone()), Needs::Everything) {
+        let findings = match config::load(&self.config.source(), Needs::Everything) {
             Err(problems) => {
                 problems.0.iter().map(|problem| Finding::bad("configuration", problem)).collect()
             }

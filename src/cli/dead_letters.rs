@@ -16,7 +16,6 @@ use crate::model::Timestamp;
 use crate::postgres::Database;
 use crate::postgres::dead_letters::{DeadLetter, DeadLetterId, Filter, Redrive, Summary};
 use crate::topics::{self, Topic, Values};
-use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -126,9 +125,7 @@ struct Ledger {
 impl Ledger {
     async fn open(config: &ConfigFile) -> anyhow::Result<Self> {
         let config: Config = config.load(Needs::Postgres)?;
-        let database = Database::connect(&settings::postgres(&config))?;
-        // Asked by itself first: the pool would hide why it cannot connect.
-        database.verify().await?;
+        let database = super::start::database(&config).await?;
         let topic_prefix = config.kafka.topic_prefix;
         let topic = format!("{topic_prefix}{}", topics::DEAD_LETTERS.name);
         Ok(Self { database, topic_prefix, topic })
@@ -311,7 +308,7 @@ async fn redrive(
     } else if !yes && !confirmed(ledger, ids)? {
         bail!("nothing was sent");
     }
-    let who = who();
+    let who = super::who();
     let mut results = Vec::with_capacity(ids.len());
     for id in ids {
         let letter = ledger.letter(*id).await?;
@@ -364,16 +361,6 @@ fn confirmed(ledger: &Ledger, ids: &[DeadLetterId]) -> anyhow::Result<bool> {
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Who does it, for the record.
-fn who() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()));
-    let host = rustix::system::uname();
-    format!("{user}@{}", host.nodename().to_string_lossy())
 }
 
 #[cfg(test)]

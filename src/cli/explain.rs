@@ -15,9 +15,7 @@ use crate::config::Needs;
 use crate::model::Timestamp;
 use crate::model::chain::Chain;
 use crate::model::decision::DecisionId;
-use crate::postgres::Database;
 use crate::postgres::ledger::{LedgerEntry, OutcomeEntry};
-use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -34,9 +32,7 @@ pub struct Arguments {
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config.load(Needs::Postgres)?;
-        let database = Database::connect(&settings::postgres(&config))?;
-        // Asked by itself first: the pool would hide why it cannot connect.
-        database.verify().await?;
+        let database = super::start::database(&config).await?;
         let entry = database.decision(DecisionId(self.id)).await?.with_context(|| {
             format!(
                 "there is no decision {}; a decision taken just now is here once the audit has recorded it",

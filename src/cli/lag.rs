@@ -8,11 +8,8 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::ConfigFile;
 use super::explain::printable;
-use crate::config::Needs;
 use crate::model::decision::Action;
-use crate::postgres::Database;
 use crate::postgres::lag::GroupStatus;
-use crate::topology::settings;
 
 /// Groups shown at most.
 const LIMIT: u32 = 10_000;
@@ -32,9 +29,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let database = Database::connect(&settings::postgres(&self.config.load(Needs::Postgres)?))?;
-        // Asked by itself first: the pool would hide why it cannot connect.
-        database.verify().await?;
+        let database = self.config.database().await?;
         let mut out = std::io::stdout();
         match &self.group {
             Some(group) => {

@@ -7,10 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::ConfigFile;
-use crate::config::Needs;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
-use crate::postgres::Database;
-use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -56,14 +53,14 @@ impl Arguments {
         let mut out = std::io::stdout();
         match self.what {
             What::Open { flow, r#for, reason, config } => {
-                let database = connect(&config).await?;
+                let database = config.database().await?;
                 let who = super::who();
                 let opened =
                     database.open_maintenance(flow.as_deref(), r#for, reason.as_deref(), &who).await?;
                 writeln!(out, "{}", id_of(&opened))?;
             }
             What::Close { id, config } => {
-                let database = connect(&config).await?;
+                let database = config.database().await?;
                 if database.close_maintenance(&id, &super::who()).await?.is_none() {
                     bail!(
                         "there is no maintenance window {id}; `trunkline maintenance list` shows those that are open"
@@ -71,7 +68,7 @@ impl Arguments {
                 }
             }
             What::List { json, config } => {
-                let windows = connect(&config).await?.open_maintenance_windows().await?;
+                let windows = config.database().await?.open_maintenance_windows().await?;
                 if json {
                     writeln!(
                         out,
@@ -87,12 +84,6 @@ impl Arguments {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-async fn connect(config: &ConfigFile) -> anyhow::Result<Database> {
-    let database = Database::connect(&settings::postgres(&config.load(Needs::Postgres)?))?;
-    database.verify().await?;
-    Ok(database)
 }
 
 fn id_of<'s>(setting: &'s Setting<'_>) -> &'s str {

@@ -18,18 +18,20 @@ mod routes;
 mod run;
 mod settings;
 mod simulate;
+mod start;
 mod topics;
 mod topology;
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Needs, Source};
 use crate::telemetry;
+
+use start::{ConfigFile, who};
 
 /// Contact-centre control loops for Genesys Cloud on Kafka.
 #[derive(Debug, Parser)]
@@ -80,20 +82,6 @@ enum Command {
         /// The shell they are for
         shell: clap_complete::Shell,
     },
-}
-
-/// Where the configuration is.
-#[derive(Clone, Debug, clap::Args)]
-struct ConfigFile {
-    /// Configuration file; without it `trunkline.toml` here, if there is one
-    #[arg(long, value_name = "FILE", env = "TRUNKLINE_CONFIG")]
-    config: Option<PathBuf>,
-}
-
-impl ConfigFile {
-    fn load(&self, needs: Needs) -> anyhow::Result<Config> {
-        Ok(config::load(&Source::process(self.config.clone()), needs)?)
-    }
 }
 
 /// Runs the command line of this process.
@@ -187,13 +175,6 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     let parsed =
         text.parse::<jiff::SignedDuration>().map_err(|_| "a duration such as 30s or 2m".to_owned())?;
     std::time::Duration::try_from(parsed).map_err(|_| "a duration that is not negative".to_owned())
-}
-
-/// Who changes something on this command line, for the record.
-fn who() -> String {
-    let user =
-        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    format!("cli:{}", user.unwrap_or_else(|| "unknown".to_owned()))
 }
 
 async fn end_on_signal(shutdown: CancellationToken) {

@@ -75,10 +75,7 @@ struct Options {
 
 impl Options {
     async fn database(&self) -> anyhow::Result<Database> {
-        let database = Database::connect(&settings::postgres(&self.config.load(Needs::Postgres)?))?;
-        // Asked by itself first: the pool would hide why it cannot connect.
-        database.verify().await?;
-        Ok(database)
+        self.config.database().await
     }
 }
 
@@ -157,7 +154,7 @@ async fn save(file: &PathBuf, options: &Options) -> anyhow::Result<()> {
     let draft: RouteConfiguration = object::read(text.as_bytes(), MAX_DEPTH)
         .map_err(|told| anyhow::anyhow!("not a routing configuration: {told}"))?;
     routing::check(&draft)?;
-    options.database().await?.save_route_draft(&draft, &who()).await?;
+    options.database().await?.save_route_draft(&draft, &super::who()).await?;
     let next = "put it in force with: trunkline routes publish";
     told(
         options,
@@ -176,7 +173,7 @@ async fn publish(id: &str, options: &Options) -> anyhow::Result<()> {
         None
     };
     let publisher = Publisher::new(database, platform, mode, CancellationToken::new());
-    let published = publisher.publish(id, &who()).await?;
+    let published = publisher.publish(id, &super::who()).await?;
     let line = format!("{id}: revision {} is in force", published.revision);
     told(options, &serde_json::to_value(&published)?, &line)?;
     if let Some(reason) = published.reason {
@@ -219,11 +216,6 @@ async fn history(id: &str, options: &Options) -> anyhow::Result<()> {
         writeln!(out, "{:>6}  {}  {}  {rules}", entry.revision, entry.published_at, entry.published_by)?;
     }
     Ok(())
-}
-
-/// Who changes it: the user of the command line.
-fn who() -> String {
-    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "command line".to_owned())
 }
 
 fn told(options: &Options, json: &Value, line: &str) -> anyhow::Result<()> {

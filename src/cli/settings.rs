@@ -7,10 +7,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::ConfigFile;
-use crate::config::Needs;
 use crate::model::settings::check;
-use crate::postgres::Database;
-use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -54,7 +51,7 @@ impl Arguments {
         let mut out = std::io::stdout();
         match self.what {
             What::Get { scope, config } => {
-                let Some(setting) = connect(&config).await?.setting(&scope).await? else {
+                let Some(setting) = config.database().await?.setting(&scope).await? else {
                     bail!("{scope} is not set");
                 };
                 writeln!(out, "{}", serde_json::to_string_pretty(&setting)?)?;
@@ -63,11 +60,11 @@ impl Arguments {
                 let value: Value = serde_json::from_str(&value).context("the value is not JSON")?;
                 check(&scope, &value).map_err(anyhow::Error::msg)?;
                 let changed =
-                    connect(&config).await?.change_setting(&scope, &super::who(), |_, _| Ok(value)).await?;
+                    config.database().await?.change_setting(&scope, &super::who(), |_, _| Ok(value)).await?;
                 writeln!(out, "revision {}", changed.revision)?;
             }
             What::History { scope, limit, json, config } => {
-                let changes = connect(&config).await?.settings_history(scope.as_deref(), limit).await?;
+                let changes = config.database().await?.settings_history(scope.as_deref(), limit).await?;
                 if json {
                     writeln!(
                         out,
@@ -88,10 +85,4 @@ impl Arguments {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-async fn connect(config: &ConfigFile) -> anyhow::Result<Database> {
-    let database = Database::connect(&settings::postgres(&config.load(Needs::Postgres)?))?;
-    database.verify().await?;
-    Ok(database)
 }
