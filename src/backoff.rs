@@ -1,5 +1,6 @@
 //! Pauses between tries.
 
+use std::thread;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Shortest and longest pause between two runs of a thread that failed.
+    pub const RESTART: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
     /// From the shortest to the longest, without what is added at random.
     pub const fn new((shortest, longest): (Duration, Duration)) -> Self {
         Self { shortest, longest, next: shortest }
@@ -45,6 +49,11 @@ impl Backoff {
         Instant::now() + self.next()
     }
 
+    /// Waits on a thread of its own, but not through a shutdown.
+    pub fn sleep(&mut self, shutdown: &CancellationToken) {
+        sleep(self.next(), shutdown);
+    }
+
     /// `false` when shutdown ended the wait.
     pub async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
         let pause = self.next();
@@ -52,6 +61,16 @@ impl Backoff {
             () = shutdown.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
         }
+    }
+}
+
+/// Sleeps on a thread of its own, but not through a shutdown.
+pub fn sleep(mut pause: Duration, shutdown: &CancellationToken) {
+    const LOOK: Duration = Duration::from_millis(50);
+    while !pause.is_zero() && !shutdown.is_cancelled() {
+        let nap = pause.min(LOOK);
+        thread::sleep(nap);
+        pause -= nap;
     }
 }
 

@@ -4,6 +4,7 @@
 //! `model → topics → pipeline → stages | runtime`, `model → kafka | genesys | postgres`, then
 //! `sources, sinks, routing, console → topology → cli`. `tests/rules/architecture.rs` checks it.
 
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod console;

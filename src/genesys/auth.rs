@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rand::RngExt as _;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -16,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Settings;
 use super::retry_after::retry_after;
 use super::transport::{RawReply, Silence, Transport};
+use crate::backoff::Backoff;
 use crate::health::Part;
 use crate::metrics;
 
@@ -132,12 +132,13 @@ impl Tokens {
 
 /// Least time between two attempts: a platform that refuses every token is not flooded.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// Pauses after failures, without what is added at random: 30 s at most with it.
+const PAUSES: (Duration, Duration) = (LEAST_INTERVAL, Duration::from_secs(20));
 
 /// Gets the first token at once and each further one when it is due or wanted.
 async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
     let mut generation = 0;
-    let mut failures: u32 = 0;
+    let mut pauses = Backoff::new(PAUSES);
     loop {
         let due = shared.state.borrow().token.as_ref().map(|token| token.renew_at);
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
@@ -151,7 +152,7 @@ async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
         match endpoint.fetch(generation + 1).await {
             Ok(token) => {
                 generation += 1;
-                failures = 0;
+                pauses.reset();
                 metrics::GENESYS_TOKENS.counter(&["ok"]).increment(1);
                 health.ready();
                 shared.state.send_modify(|state| {
@@ -162,7 +163,6 @@ async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
                 sleep_until(started + LEAST_INTERVAL).await;
             }
             Err(Failed { error, wait }) => {
-                failures = failures.saturating_add(1);
                 metrics::GENESYS_TOKENS.counter(&["failed"]).increment(1);
                 tracing::warn!(reason = error.reason(), "no new access token");
                 let usable = |token: &Token| Instant::now() < token.expires_at;
@@ -173,16 +173,10 @@ async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
                     state.attempts += 1;
                     state.failure = Some(error);
                 });
-                sleep(wait.unwrap_or_else(|| backoff(failures))).await;
+                sleep(wait.unwrap_or_else(|| pauses.next())).await;
             }
         }
     }
-}
-
-/// 1 s doubling to 30 s, half of it by chance.
-fn backoff(failures: u32) -> Duration {
-    let longest = LEAST_INTERVAL.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(LONGEST_BACKOFF);
-    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 /// How long before its renewal a token of this life is used: up to `margin`
@@ -332,15 +326,6 @@ mod tests {
         assert_eq!(renewed(600), 300);
         assert_eq!(renewed(400), 200);
         assert_eq!(renewed(10), 5);
-    }
-
-    #[test]
-    fn backoff_stays_between_half_a_second_and_30() {
-        for failures in [1, 2, 5, 6, 40, u32::MAX] {
-            let wait = backoff(failures).as_secs_f64();
-            assert!((0.5..=30.0).contains(&wait), "{failures}: {wait}");
-        }
-        assert!(backoff(40).as_secs_f64() >= 15.0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod global_table;
 pub mod groups;
 pub mod log_heads;
+pub mod memberships;
 pub mod producer;
 pub mod properties;
 pub mod series;
@@ -17,7 +18,6 @@ pub mod transaction;
 pub(crate) mod assignment;
 pub(crate) mod native;
 pub(crate) mod reader;
-pub(crate) mod retry;
 mod topic_reader;
 
 // What its interface is made of; nobody else names the client library.

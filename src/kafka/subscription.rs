@@ -169,7 +169,9 @@ pub enum SubscriptionError {
     Thread { group: String, reason: String },
     #[error(
         "group `{group}` is to read {partition} at an offset that no longer exists ({reason}): records were \
-         removed before they were read; reset the group's offset on purpose to go on"
+         removed before they were read; to go on with the earliest that are left, stop the role on every instance \
+         (a group in use keeps its offsets) and run kafka-consumer-groups.sh with --group {group} --reset-offsets \
+         --to-earliest --execute for that topic"
     )]
     PositionLost { group: String, partition: String, reason: String },
     #[error(

@@ -10,8 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-use super::retry::{backoff, wait};
 use super::settings::{KafkaSettings, is_slow, longer};
+use crate::backoff::{self, Backoff};
 use crate::health::Part;
 use crate::topics::Topic;
 
@@ -40,13 +40,13 @@ impl TopicReader {
 
     /// Reads by `read` until it ends well or `stop`; anew after errors, with back-off.
     pub fn again_and_again(&self, mut read: impl FnMut() -> Result<(), String>) {
-        let mut failures = 0;
+        let (mut failures, mut pauses) = (0, Backoff::new(Backoff::RESTART));
         while !self.stop.is_cancelled() {
             let Err(reason) = read() else { break };
             failures += 1;
             tracing::warn!(topic = self.name, reason, failures, "reading the topic anew");
             self.health.not_ready(reason);
-            wait(backoff(failures), &self.stop);
+            pauses.sleep(&self.stop);
         }
     }
 
@@ -132,7 +132,7 @@ impl TopicReader {
                 consumer.context().unreachable.store(false, Ordering::Release);
                 return true;
             }
-            wait(LOOK_UNREACHABLE, &self.stop);
+            backoff::sleep(LOOK_UNREACHABLE, &self.stop);
         }
         false
     }

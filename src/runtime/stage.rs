@@ -13,8 +13,8 @@ use super::restore::RestoreError;
 use super::task::{Contradictions, Task};
 use super::watermark::{Watermark, Watermarks};
 use super::worker::{Committed, Fault, Worker};
+use crate::backoff::Backoff;
 use crate::health::Part;
-use crate::kafka::retry::{backoff, wait};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::transaction::{TransactionSettings, Verdict};
 use crate::metrics as table;
@@ -120,7 +120,7 @@ fn supervise<S: PartitionStage>(
     shutdown: &CancellationToken,
 ) {
     let name = stage.declaration().name;
-    let mut failures = 0;
+    let (mut failures, mut pauses) = (0, Backoff::new(Backoff::RESTART));
     while !shutdown.is_cancelled() {
         let started = Instant::now();
         let ended = live(stage, number, kafka, settings, report, shutdown);
@@ -133,10 +133,14 @@ fn supervise<S: PartitionStage>(
         if shutdown.is_cancelled() {
             return;
         }
-        failures = if started.elapsed() > STEADY { 1 } else { failures + 1 };
+        if started.elapsed() > STEADY {
+            failures = 0;
+            pauses.reset();
+        }
+        failures += 1;
         tracing::error!(stage = name, worker = number, reason, failures, "worker ended, starting another");
         report.not_ready(reason);
-        wait(backoff(failures), shutdown);
+        pauses.sleep(shutdown);
     }
 }
 

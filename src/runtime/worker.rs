@@ -13,8 +13,8 @@ use super::outbox::{Outbox, Routes};
 use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
 use super::task::{Failure, Incoming, Task};
+use crate::backoff::Backoff;
 use crate::kafka::assignment::{Assignment, Change, partition_list};
-use crate::kafka::retry::{backoff, wait};
 use crate::kafka::settings::{KafkaSettings, is_slow, longer};
 use crate::kafka::transaction::{Producer, Transaction, TransactionError, Verdict};
 use crate::kafka::{
@@ -61,7 +61,8 @@ pub enum Fault {
     PartitionsChanged { topic: String, then: i32, now: i32 },
     #[error(
         "{topic}: the next record to read is gone, retention was faster than this stage. Nothing was skipped. \
-         To accept the loss, move the group {group} to the earliest offset with Kafka's own tools"
+         To accept the loss, stop this stage on every instance and move the group to the earliest offset: \
+         kafka-consumer-groups.sh --group {group} --reset-offsets --to-earliest --execute for that topic"
     )]
     OffsetsExpired { topic: String, group: String },
     #[error(
@@ -106,6 +107,8 @@ pub(super) struct Worker<S: PartitionStage> {
     task: Task<S>,
     /// Failed batches since the last committed one.
     failures: u32,
+    /// Pauses after the second and each further one.
+    pauses: Backoff,
     /// The brokers could not be reached when last heard of.
     unreachable: bool,
     /// The next batch does not begin before this.
@@ -179,6 +182,7 @@ impl<S: PartitionStage> Worker<S> {
             producer,
             routes,
             failures: 0,
+            pauses: Backoff::new(Backoff::RESTART),
             unreachable: false,
             rest_until: Instant::now(),
             quiet: Quiet::default(),
@@ -215,6 +219,7 @@ impl<S: PartitionStage> Worker<S> {
             match outcome {
                 Ok(committed) => {
                     self.failures = 0;
+                    self.pauses.reset();
                     self.unreachable = false;
                     self.quiet.drained = committed.drained;
                     if committed.small {
@@ -303,7 +308,6 @@ impl<S: PartitionStage> Worker<S> {
     fn recover(&mut self, why: &str, verdict: Verdict) -> Result<(), Fault> {
         self.report.ended(verdict);
         self.failures += 1;
-        let pause = backoff(self.failures);
         tracing::warn!(
             stage = self.name(),
             why,
@@ -322,7 +326,7 @@ impl<S: PartitionStage> Worker<S> {
         }
         let held = self.task.reset();
         if self.failures > 1 {
-            wait(pause, &self.shutdown);
+            self.pauses.sleep(&self.shutdown);
         }
         if self.shutdown.is_cancelled() {
             return Ok(());

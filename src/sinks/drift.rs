@@ -10,15 +10,12 @@ mod server;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use crate::health::{Health, Part};
+use super::committed::{self, Carrier, NotDelivered, PassedOver, Reading};
+use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::subscription::{
-    CommitError, Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
-};
+use crate::kafka::subscription::{InboundRecord, SubscriptionError};
 use crate::metrics;
 use crate::model::decision::Loop;
 use crate::model::outcome::{Outcome, OutcomeStatus};
@@ -26,7 +23,7 @@ use crate::role::{Kind, Role};
 use crate::topics;
 
 use line::Point;
-use server::{Refusal, Server};
+use server::Server;
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.
 pub static ROLE: Role = Role {
@@ -93,8 +90,8 @@ pub async fn reach(settings: &Settings) -> Result<(), String> {
     let server = Server::new(settings).map_err(|error| error.to_string())?;
     match server.write(&[]).await {
         // It has looked at our token, and wants at least one point.
-        Ok(()) | Err(Refusal::Points(_)) => Ok(()),
-        Err(Refusal::All(reason) | Refusal::Later(reason, _)) => Err(reason),
+        Ok(()) | Err(NotDelivered::RefusedSome(_)) => Ok(()),
+        Err(NotDelivered::Refused(reason) | NotDelivered::Later(reason, _)) => Err(reason),
     }
 }
 
@@ -108,174 +105,70 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), DriftError> {
-    let server = Server::new(&settings)?;
-    let mut pause = Backoff::new(settings.retry);
-    let part = health.part(ROLE.name);
-    let drift = Drift { settings, server, shutdown: shutdown.clone() };
-    // A lost position is for a person to decide on: the other roles go on meanwhile.
-    while let Err(reason) = drift.follow(kafka, part.clone(), &mut pause).await? {
-        tracing::error!(reason, "drift points are read anew from the group's offsets");
-        part.not_ready(reason);
-        pause.wait(&shutdown).await;
-    }
-    Ok(())
+    let reading = Reading {
+        role: &ROLE,
+        batch_records: BATCH_LIMIT,
+        retry: settings.retry,
+        give_up_after: settings.give_up_after,
+    };
+    let drift = Drift { server: Server::new(&settings)?, region: settings.region };
+    Ok(committed::run(reading, kafka, health, shutdown, drift).await?)
 }
-
-/// The offset after the last record of each partition.
-fn next_offsets(records: &[InboundRecord]) -> Offsets {
-    let mut offsets: Offsets = Vec::new();
-    for record in records {
-        let partition = record.topic_partition();
-        match offsets.iter_mut().find(|(known, _)| *known == partition) {
-            Some((_, next)) => *next = record.offset + 1,
-            None => offsets.push((partition, record.offset + 1)),
-        }
-    }
-    offsets
-}
-
-/// The process stops.
-struct Stopped;
 
 struct Drift {
-    settings: Settings,
     server: Server,
-    shutdown: CancellationToken,
+    region: Option<String>,
 }
 
-impl Drift {
-    /// One membership in the group: until shutdown, or why a new one is to go on.
-    async fn follow(
-        &self,
-        kafka: &KafkaSettings,
-        part: Part,
-        pause: &mut Backoff,
-    ) -> Result<Result<(), String>, SubscriptionError> {
-        let options = SubscriptionOptions {
-            batch_records: BATCH_LIMIT,
-            health: Some(part),
-            ..SubscriptionOptions::default()
-        };
-        let mut subscription = Subscription::open(kafka, &ROLE, ROLE.reads, options, self.shutdown.clone())?;
-        let ended = loop {
-            match subscription.next().await {
-                Event::Assigned(partitions) => {
-                    let positions = partitions.into_iter().map(|partition| (partition, Start::Committed));
-                    subscription.start(positions.collect()).await;
-                }
-                // Nothing is kept between two events: what was read is written, or read again.
-                Event::Revoked(_) => subscription.acknowledge_revocation().await,
-                Event::Lost(_) => {}
-                Event::Records(records) => {
-                    if self.deliver(&records).await.is_err() {
-                        break Ok(());
-                    }
-                    pause.reset();
-                    match subscription.commit(next_offsets(&records)).await {
-                        Ok(()) | Err(CommitError::Closed) => {}
-                        // Written again after a restart they are the same points.
-                        Err(error) => tracing::warn!(%error, "drift points were written"),
-                    }
-                }
-                Event::Failed(error) => break Err(error.to_string()),
-                Event::Closed => break Ok(()),
-            }
-        };
-        subscription.close().await;
-        Ok(ended)
-    }
+impl Carrier for Drift {
+    /// A point in line protocol.
+    type Item = String;
 
-    async fn deliver(&self, records: &[InboundRecord]) -> Result<(), Stopped> {
-        let lines: Vec<String> =
-            records.iter().filter_map(|record| self.point(record)).map(|point| point.to_string()).collect();
-        // Halves of what was refused come before the rest, so that the order stays.
-        let mut waiting: Vec<&[String]> = vec![&lines];
-        while let Some(lines) = waiting.pop() {
-            if lines.is_empty() {
-                continue;
-            }
-            match self.write(lines).await? {
-                Written::All => count("written", lines.len()),
-                Written::GivenUp => count("given_up", lines.len()),
-                Written::Refused(reason) => {
-                    tracing::error!(points = lines.len(), reason, "drift points are refused; skipped");
-                    count("refused", lines.len());
-                }
-                Written::RefusedSome(reason) if lines.len() == 1 => {
-                    tracing::error!(line = lines[0], reason, "a drift point is refused; skipped");
-                    count("refused", 1);
-                }
-                Written::RefusedSome(_) => {
-                    let (first, second) = lines.split_at(lines.len() / 2);
-                    waiting.extend([second, first]);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes, with growing pauses, until there is an answer that stays.
-    async fn write(&self, lines: &[String]) -> Result<Written, Stopped> {
-        let began = Instant::now();
-        let (mut pause, longest) = self.settings.retry;
-        loop {
-            let answer = tokio::select! {
-                answer = self.server.write(lines) => answer,
-                () = self.shutdown.cancelled() => return Err(Stopped),
-            };
-            let (reason, wait) = match answer {
-                Ok(()) => return Ok(Written::All),
-                Err(Refusal::All(reason)) => return Ok(Written::Refused(reason)),
-                Err(Refusal::Points(reason)) => return Ok(Written::RefusedSome(reason)),
-                Err(Refusal::Later(reason, wait)) => (reason, wait),
-            };
-            if began.elapsed() >= self.settings.give_up_after {
-                tracing::error!(points = lines.len(), reason, "drift points are given up");
-                return Ok(Written::GivenUp);
-            }
-            tracing::warn!(reason, pause_ms = pause.as_millis() as u64, "drift points wait");
-            let jitter = rand::random_range(0.0..0.5);
-            let wait = wait.map_or(pause, |wait| wait.clamp(pause, longest)).mul_f64(1.0 + jitter);
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.shutdown.cancelled() => return Err(Stopped),
-            }
-            pause = (pause * 2).min(longest);
-        }
-    }
-
-    /// The point of an outcome that has one.
-    fn point(&self, record: &InboundRecord) -> Option<Point> {
-        let outcome: Outcome = match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
-            Ok(outcome) => outcome,
+    fn item(&self, record: &InboundRecord) -> Option<String> {
+        match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
+            Ok(outcome) => self.point(outcome).map(|point| point.to_string()),
             Err(error) => {
                 // The audit sets it aside; here it is only not a point.
                 tracing::debug!(offset = record.offset, %error, "no outcome");
                 count("unreadable", 1);
-                return None;
+                None
             }
+        }
+    }
+
+    async fn deliver(&self, lines: &[String]) -> Result<(), NotDelivered> {
+        self.server.write(lines).await?;
+        count("written", lines.len());
+        Ok(())
+    }
+
+    fn passed_over(&self, lines: &[String], why: PassedOver) {
+        let (result, reason) = match why {
+            PassedOver::Refused(reason) => ("refused", reason),
+            PassedOver::GivenUp(reason) => ("given_up", reason),
         };
+        tracing::error!(
+            points = lines.len(),
+            first = lines.first(),
+            reason,
+            "drift points are {result}; skipped"
+        );
+        count(result, lines.len());
+    }
+}
+
+impl Drift {
+    fn point(&self, outcome: Outcome) -> Option<Point> {
         let is_change = outcome.r#loop == Loop::Dial && outcome.status == OutcomeStatus::Applied;
         let effect = outcome.effect.filter(|_| is_change)?.dial_rate()?;
         Some(Point {
             campaign_id: outcome.key,
-            region: self.settings.region.clone(),
+            region: self.region.clone(),
             old_rate: effect.previous_dial_rate,
             new_rate: effect.dial_rate,
             at: outcome.finished_at,
         })
     }
-}
-
-/// What became of some lines.
-enum Written {
-    All,
-    /// All of them, for good.
-    Refused(String),
-    /// At least one of them, for good.
-    RefusedSome(String),
-    /// The server was away for too long.
-    GivenUp,
 }
 
 fn count(result: &str, points: usize) {

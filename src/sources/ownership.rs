@@ -13,13 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts::FactProducer;
 use crate::health::{Health, Part};
+use crate::kafka::memberships::{Ended, Memberships};
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::subscription::{Event, Subscription, SubscriptionError, SubscriptionOptions};
+use crate::kafka::subscription::{Event, SubscriptionError, SubscriptionOptions, TopicPartition};
 use crate::role::Role;
 use crate::topics::{self, Topic};
 
 /// How long work that is to stop is waited for before it is aborted.
 pub const STOPPING_GRACE: Duration = Duration::from_millis(500);
+/// Pauses between memberships that fail.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 const TOPIC_RETRY: Duration = Duration::from_secs(1);
 
 /// The partitions that are this instance's.
@@ -68,7 +71,7 @@ impl Member<'_> {
     /// assigned it.
     ///
     /// # Errors
-    /// When the group member fails for good.
+    /// When the Kafka settings are not accepted.
     pub async fn run<W, F>(
         self,
         producer: FactProducer,
@@ -100,44 +103,59 @@ impl Member<'_> {
             health: Some(part.clone()),
             ..SubscriptionOptions::default()
         };
-        let mut subscription = Subscription::open(kafka, role, &[topic], options, shutdown.clone())?;
-        let mut partitions = BTreeSet::new();
-        let mut running: Option<Running> = None;
-        let result = loop {
-            let event = subscription.next().await;
-            if let Event::Records(_) = event {
-                // No partition is ever started.
-                continue;
-            }
-            if let Some(running) = running.take() {
-                running.stop().await;
-            }
-            match event {
-                Event::Assigned(more) => partitions.extend(more.iter().map(|at| at.partition)),
-                Event::Revoked(less) => {
-                    partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
-                    subscription.acknowledge_revocation().await;
+        let mut memberships =
+            Memberships::new(kafka, role, options, part.clone(), RETRY, shutdown.clone()).over(topic);
+        while let Some(mut subscription) = memberships.next()? {
+            let mut share = Share { partitions: BTreeSet::new(), running: None };
+            let ended = loop {
+                let event = subscription.next().await;
+                if let Event::Records(_) = event {
+                    // No partition is ever started.
+                    continue;
                 }
-                Event::Lost(less) => {
-                    partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
+                share.stop().await;
+                match event {
+                    Event::Assigned(more) => share.partitions.extend(more.iter().map(|at| at.partition)),
+                    Event::Revoked(less) => {
+                        share.give_up(&less);
+                        subscription.acknowledge_revocation().await;
+                    }
+                    Event::Lost(less) => share.give_up(&less),
+                    Event::Failed(error) => break error.into(),
+                    Event::Closed => break Ended::Shutdown,
+                    Event::Records(_) => {}
                 }
-                Event::Failed(error) => break Err(error),
-                Event::Closed => break Ok(()),
-                Event::Records(_) => {}
-            }
-            let ask = || producer.partitions(topic);
-            let Some(count) = partition_count(ask, &part, &shutdown).await else { continue };
-            if !partitions.is_empty() {
-                let stop = shutdown.child_token();
-                let owned = Owned { partitions: partitions.clone(), count };
-                running = Some(Running { task: tokio::spawn(work(owned, stop.clone())), stop });
-            }
-        };
-        if let Some(running) = running {
+                let ask = || producer.partitions(topic);
+                let Some(count) = partition_count(ask, &part, &shutdown).await else { continue };
+                memberships.pause().reset();
+                if !share.partitions.is_empty() {
+                    let stop = shutdown.child_token();
+                    let owned = Owned { partitions: share.partitions.clone(), count };
+                    share.running = Some(Running { task: tokio::spawn(work(owned, stop.clone())), stop });
+                }
+            };
+            share.stop().await;
+            memberships.end(subscription, ended).await;
+        }
+        Ok(())
+    }
+}
+
+/// What is this instance's in one membership, and the work on it.
+struct Share {
+    partitions: BTreeSet<i32>,
+    running: Option<Running>,
+}
+
+impl Share {
+    fn give_up(&mut self, less: &[TopicPartition]) {
+        self.partitions.retain(|partition| less.iter().all(|at| at.partition != *partition));
+    }
+
+    async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
             running.stop().await;
         }
-        subscription.close().await;
-        result
     }
 }
 

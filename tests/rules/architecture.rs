@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// A room and the rooms it may know.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("backoff", &[]),
     ("health", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
@@ -15,18 +16,30 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["model", "kafka"]),
     ("pipeline", &["model", "topics", "role"]),
     ("stages", &["model", "topics", "role", "pipeline"]),
-    ("kafka", &["model", "topics", "role", "metrics", "health"]),
-    ("runtime", &["model", "topics", "pipeline", "kafka", "metrics", "health"]),
-    ("genesys", &["model", "metrics", "health"]),
+    ("kafka", &["model", "backoff", "topics", "role", "metrics", "health"]),
+    ("runtime", &["model", "backoff", "topics", "pipeline", "kafka", "metrics", "health"]),
+    ("genesys", &["model", "backoff", "metrics", "health"]),
     ("postgres", &["model", "metrics", "health"]),
     (
         "sources",
-        &["model", "topics", "role", "kafka", "runtime", "genesys", "metrics", "health", "telemetry"],
+        &[
+            "model",
+            "backoff",
+            "topics",
+            "role",
+            "kafka",
+            "runtime",
+            "genesys",
+            "metrics",
+            "health",
+            "telemetry",
+        ],
     ),
     (
         "sinks",
         &[
             "model",
+            "backoff",
             "topics",
             "role",
             "kafka",
@@ -42,6 +55,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "routing",
         &[
             "model",
+            "backoff",
             "topics",
             "role",
             "kafka",
@@ -58,6 +72,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "topology",
         &[
             "model",
+            "backoff",
             "topics",
             "role",
             "pipeline",
@@ -80,6 +95,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "model",
+            "backoff",
             "topics",
             "role",
             "pipeline",
@@ -208,8 +224,9 @@ fn siblings_known(path: &[String], source: &str) -> BTreeSet<String> {
 /// What siblings stand on: private to their room, and knowing none of them but each other.
 const FOUNDATIONS: &[&str] = &[
     "sinks::actuation",
-    "sinks::backoff",
+    "sinks::committed",
     "sinks::positioned",
+    "sinks::transacted",
     "sources::readiness",
     "sources::facts",
     "sources::ownership",

@@ -10,10 +10,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ledger::Ledger;
 use super::{Actuation, Change};
+use crate::backoff::Backoff;
 use crate::health::Part;
 use crate::kafka::subscription::TopicPartition;
 use crate::postgres::leases::Lease;
-use crate::sinks::backoff::Backoff;
 
 /// Pauses between tries to take a partition's lease.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1_600));

@@ -10,14 +10,12 @@
 mod execution;
 mod leases;
 mod ledger;
-mod member;
-mod publication;
 mod queues;
 #[cfg(test)]
 pub(in crate::sinks) mod stand;
 #[cfg(test)]
 pub(in crate::sinks) mod tests;
-mod tracker;
+mod worker;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -32,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use crate::genesys::{CallError, Priority, Reply, Scope};
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::subscription::SubscriptionError;
 use crate::metrics::Metric;
 use crate::model::decision::{Action, Loop};
 use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
@@ -42,6 +39,10 @@ use crate::role::Role;
 use crate::runtime::decided;
 use crate::topics::Topic;
 
+use super::transacted;
+use worker::Executor;
+
+pub use super::transacted::TransactedError as ActuationError;
 pub use execution::{Attempt, Interrupted};
 pub use ledger::{Ledger, LedgerError};
 
@@ -265,15 +266,6 @@ impl Default for Settings {
     }
 }
 
-/// Why a role cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ActuationError {
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-    #[error("an outcome cannot be published: {0}")]
-    Unpublishable(String),
-}
-
 /// Carries out the decisions of the partitions that the consumer group gives it.
 pub struct Actuation<C, L> {
     kafka: KafkaSettings,
@@ -331,6 +323,12 @@ impl<C: Change, L: Ledger> Actuation<C, L> {
     /// # Errors
     /// See [`ActuationError`]; a restart goes on from the committed offsets.
     pub async fn run(self, health: &Health, shutdown: CancellationToken) -> Result<(), ActuationError> {
-        member::run(Arc::new(self), health, shutdown).await
+        let role = C::DECLARATION.role;
+        let (kafka, limit) = (self.kafka.clone(), self.settings.in_flight_limit);
+        let lease_health = health.part(&format!("{}.leases", role.name));
+        lease_health.ready();
+        let actuation = Arc::new(self);
+        let executor = || Executor::new(Arc::clone(&actuation), lease_health.clone());
+        transacted::run(role, &kafka, limit, health, shutdown, executor).await
     }
 }

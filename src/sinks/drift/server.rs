@@ -6,7 +6,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{DriftError, Settings};
+use super::{DriftError, NotDelivered, Settings};
 use crate::genesys::retry_after;
 use crate::model::excerpt::excerpt;
 
@@ -16,17 +16,6 @@ const EXCERPT_BYTES: usize = 512;
 const READ_BYTES: usize = 2_048;
 /// A server that asks for a longer pause than this is asked again after it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-
-/// How a write ended other than well.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
-    /// Some of the points may be at fault: fewer at once may do.
-    Points(String),
-    /// It refuses all points for good.
-    All(String),
-    /// Later it may take them, not before this if it says so.
-    Later(String, Option<Duration>),
-}
 
 pub struct Server {
     http: reqwest::Client,
@@ -57,10 +46,12 @@ impl Server {
     }
 
     /// Writes lines; 204 alone is success.
-    pub async fn write(&self, lines: &[String]) -> Result<(), Refusal> {
-        let later = |reason: String| Refusal::Later(reason, None);
+    pub async fn write(&self, lines: &[String]) -> Result<(), NotDelivered> {
+        let later = |reason: String| NotDelivered::Later(reason, None);
         let mut authorization = HeaderValue::from_str(&format!("Token {}", self.token.expose_secret()))
-            .map_err(|_| Refusal::All("influx.token holds characters that no header can".to_owned()))?;
+            .map_err(|_| {
+                NotDelivered::Refused("influx.token holds characters that no header can".to_owned())
+            })?;
         authorization.set_sensitive(true);
         let mut response = self
             .http
@@ -89,10 +80,10 @@ impl Server {
         let told = excerpt(&read, EXCERPT_BYTES, &[self.token.expose_secret()]);
         let reason = format!("HTTP {}: {told}", status.as_u16());
         Err(match status.as_u16() {
-            400 | 413 | 422 => Refusal::Points(reason),
-            429 => Refusal::Later(reason, wait),
-            400..=499 => Refusal::All(reason),
-            _ => Refusal::Later(reason, wait),
+            400 | 413 | 422 => NotDelivered::RefusedSome(reason),
+            429 => NotDelivered::Later(reason, wait),
+            400..=499 => NotDelivered::Refused(reason),
+            _ => NotDelivered::Later(reason, wait),
         })
     }
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::health::{Health, Part};
+use crate::kafka::memberships::{Ended, Memberships};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{
     Event, InboundRecord, Offsets, Start, Subscription, SubscriptionError, SubscriptionOptions,
@@ -104,16 +105,15 @@ pub(super) async fn run<K: Keeper>(
     keeper: impl Fn() -> K,
 ) -> Result<(), SubscriptionError> {
     let part = health.part(reading.role.name);
-    let mut pause = Backoff::new(reading.retry);
-    while !shutdown.is_cancelled() {
-        let options = SubscriptionOptions {
-            batch_records: reading.batch_records,
-            buffered_records: reading.batch_records * 4,
-            health: Some(health.part(&format!("{} consumer", reading.role.name))),
-            ..SubscriptionOptions::default()
-        };
-        let subscription =
-            Subscription::open(kafka, reading.role, reading.role.reads, options, shutdown.clone())?;
+    let options = SubscriptionOptions {
+        batch_records: reading.batch_records,
+        buffered_records: reading.batch_records * 4,
+        health: Some(health.part(&format!("{} consumer", reading.role.name))),
+        ..SubscriptionOptions::default()
+    };
+    let mut memberships =
+        Memberships::new(kafka, reading.role, options, part.clone(), reading.retry, shutdown.clone());
+    while let Some(subscription) = memberships.next()? {
         let mut member = Member {
             keeper: keeper(),
             subscription,
@@ -122,23 +122,11 @@ pub(super) async fn run<K: Keeper>(
             uncommitted: HashMap::new(),
             commit_at: Instant::now(),
         };
-        let ended = member.run(&shutdown, &mut pause).await;
+        let ended = member.run(&shutdown, memberships.pause()).await;
         member.keeper.end().await;
-        member.subscription.close().await;
-        if let Ended::Again(reason) = ended {
-            tracing::error!(role = reading.role.name, reason, "reading begins anew at the stored positions");
-            part.not_ready(reason);
-            pause.wait(&shutdown).await;
-        }
+        memberships.end(member.subscription, ended).await;
     }
     Ok(())
-}
-
-/// Why one membership in the group ended.
-enum Ended {
-    Shutdown,
-    /// A new one may go on, for this reason the old one could not.
-    Again(String),
 }
 
 /// Why a batch is not done with.
@@ -217,7 +205,7 @@ impl<K: Keeper> Member<'_, K> {
                      audit.positions"
                 )))
             }
-            Event::Failed(error) => Some(Ended::Again(error.to_string())),
+            Event::Failed(error) => Some(error.into()),
             Event::Closed => {
                 self.commit().await;
                 Some(Ended::Shutdown)
