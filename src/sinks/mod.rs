@@ -1,4 +1,14 @@
-//! From topics to the outside.
+//! From topics to the outside, by three contracts. What differs is where it stands how far a role
+//! has come, and with it what a crash can do:
+//!
+//! | contract | driver and trait | where the position is | roles |
+//! |---|---|---|---|
+//! | `positioned` | `run`, `Keeper` | in Postgres, in the rows' own transaction: each record once | audit, alerts, enrichment, lag-status |
+//! | `committed` | `run`, `Carrier` | the group's offsets, committed afterwards: at least once | drift |
+//! | `transacted` | `run`, `Worker` | the group's offsets, in one Kafka transaction with what came of the records: once | actuator, rollback-actuator (both by `actuation`) |
+//!
+//! Each driver joins its group by `kafka::memberships`: what ends a membership is said on the
+//! role's readiness and tried again, and the other roles go on.
 
 pub mod actuation;
 pub mod actuator;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::{Offset, TopicPartitionList};
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::Topic;
 
@@ -48,14 +47,20 @@ async fn history(partitions: i32) -> KafkaSettings {
 async fn records_that_retention_took_stop_the_stage() {
     let kafka = history(1).await;
     send_numbers(&kafka, 100..200).await;
-    let mut all = TopicPartitionList::new();
-    all.add_partition_offset(&kafka.topic(&NUMBERS), 0, Offset::Offset(200)).unwrap();
-    admin(&kafka).delete_records(&all, &AdminOptions::new()).await.unwrap();
+    kafka::remove_before(&kafka, &NUMBERS, 200).await;
     send_numbers(&kafka, 200..300).await;
     let instance = Instance::start(&kafka, "one", 1);
     complains(&instance, "Nothing was skipped").await;
     instance.stop().await;
     assert_eq!(read_all(&kafka, &SUMS).len(), 100);
+    // What it says to do, does.
+    tokio::task::block_in_place(|| kafka::move_group(&kafka, "counting", &NUMBERS, 200));
+    let instance = Instance::start(&kafka, "one", 1);
+    until("what is left to be counted", || async {
+        (tokio::task::block_in_place(|| read_all(&kafka, &SUMS)).len() == 200).then_some(())
+    })
+    .await;
+    instance.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ struct Roles {
     health: Health,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
-    _own: TestDatabase,
+    own: TestDatabase,
 }
 
 impl Roles {
@@ -43,7 +43,7 @@ impl Roles {
             health: Health::default(),
             shutdown: CancellationToken::new(),
             tasks: Vec::new(),
-            _own: own,
+            own,
         };
         roles.start(|kafka, database, health, stop| async move {
             outbox::run(outbox::Settings::default(), kafka, database, &health, stop).await;
@@ -218,5 +218,43 @@ async fn what_the_audit_cannot_keep_leaves_with_its_headers_and_the_reason() {
         (kept == Some(("audit".to_owned(), 1))).then_some(())
     })
     .await;
+    roles.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_position_that_is_lost_is_told_with_a_remedy_that_works() {
+    let mut roles = Roles::new(&[&DEAD_LETTERS, &LAG_STATUS]).await;
+    let groups = ["first", "lost", "last"].map(evaluation);
+    let database = roles.database.clone();
+    let kept = async |names: &[&str]| {
+        let groups = database.lag_statuses(None, 10).await.unwrap();
+        let found: Vec<_> = groups.into_iter().map(|status| status.group).collect();
+        (found == names).then_some(())
+    };
+    produce(&roles.kafka, &LAG_STATUS, None, &[("k", &groups[0])]).await;
+    let (kafka, own, health) = (roles.kafka.clone(), database.clone(), roles.health.clone());
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let before = tokio::spawn(async move { lag_status::run(&kafka, own, &health, stopping).await });
+    until("the first group", || kept(&["first"])).await;
+    stop.cancel();
+    before.await.unwrap().unwrap();
+    produce(&roles.kafka, &LAG_STATUS, None, &[("k", &groups[1]), ("k", &groups[2])]).await;
+    kafka::remove_before(&roles.kafka, &LAG_STATUS, 2).await;
+
+    roles.start_lag_status();
+    let told = until("the lost position to be told", || async {
+        roles.health.reasons().into_iter().find(|(_, reason)| reason.contains("no longer has the records"))
+    })
+    .await;
+    assert!(told.1.contains("delete the rows of consumer"), "{told:?}");
+    sqlx::query("DELETE FROM audit.positions WHERE consumer = $1 AND topic = $2 AND partition = 0")
+        .bind(roles.kafka.group(lag_status::ROLE.name))
+        .bind(roles.kafka.topic(&LAG_STATUS))
+        .execute(&roles.own.owner().await)
+        .await
+        .unwrap();
+    until("what is left", || kept(&["first", "last"])).await;
+    until("readiness", || async { roles.health.reasons().is_empty().then_some(()) }).await;
     roles.stop().await;
 }

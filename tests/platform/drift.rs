@@ -119,16 +119,17 @@ async fn kafka() -> KafkaSettings {
 struct Running {
     task: JoinHandle<Result<(), DriftError>>,
     stop: CancellationToken,
+    health: Health,
 }
 
 impl Running {
     fn start(kafka: &KafkaSettings, settings: Settings) -> Self {
-        let (kafka, stop) = (kafka.clone(), CancellationToken::new());
+        let (kafka, stop, health) = (kafka.clone(), CancellationToken::new(), Health::default());
         let task = tokio::spawn({
-            let stop = stop.clone();
-            async move { drift::run(&kafka, settings, &Health::default(), stop).await }
+            let (stop, health) = (stop.clone(), health.clone());
+            async move { drift::run(&kafka, settings, &health, stop).await }
         });
-        Self { task, stop }
+        Self { task, stop, health }
     }
 
     async fn stop(self) {
@@ -325,4 +326,33 @@ async fn an_absence_without_end_is_given_up_after_its_time_and_what_follows_is_s
     let tries = campaigns.iter().filter(|request| *request == &["first"]).count();
     assert!(tries >= 2, "it was tried again before it was given up: {campaigns:?}");
     assert_eq!(campaigns.last().expect("requests"), &["second"], "{campaigns:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_lost_is_told_with_a_remedy_that_works() {
+    let kafka = kafka().await;
+    let (address, seen) = picky(|_, _| StatusCode::NO_CONTENT).await;
+    let settings = || settings(&format!("http://{address}"));
+    publish(&kafka, &[outcome("first", 1, "applied", Some((2.0, 2.5)))]).await;
+    let running = Running::start(&kafka, settings());
+    committed(&kafka, 1).await;
+    running.stop().await;
+    let more = ["second", "third"].map(|name| outcome(name, 2, "applied", Some((2.0, 2.5))));
+    publish(&kafka, &more).await;
+    kafka::remove_before(&kafka, &OUTCOMES, 2).await;
+
+    let running = Running::start(&kafka, settings());
+    let told = until("the lost place to be told", || async {
+        let reasons = running.health.reasons();
+        reasons.into_iter().find(|(_, reason)| reason.contains("no longer exists"))
+    })
+    .await;
+    assert!(told.1.contains("stop the role") && told.1.contains("--to-earliest"), "{told:?}");
+    assert!(!running.task.is_finished(), "it is for a person to decide, and no reason to end the process");
+    running.stop().await;
+    tokio::task::block_in_place(|| kafka::move_group(&kafka, drift::ROLE.name, &OUTCOMES, 2));
+    let running = Running::start(&kafka, settings());
+    committed(&kafka, 3).await;
+    running.stop().await;
+    assert_eq!(campaigns(&seen), [["first"], ["third"]]);
 }

@@ -5,7 +5,6 @@
 mod support;
 
 mod actuator;
-mod actuator;
 mod actuator_faults;
 mod actuator_stand;
 mod alerts;

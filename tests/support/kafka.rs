@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -77,6 +77,23 @@ pub fn client(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &kafka.brokers);
     config
+}
+
+/// Removes the records of partition 0 before this offset, as retention does.
+pub async fn remove_before(kafka: &KafkaSettings, topic: &Topic, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&kafka.topic(topic), 0, Offset::Offset(offset)).expect("an offset");
+    admin.delete_records(&before, &AdminOptions::new()).await.expect("records are removed");
+}
+
+/// Moves the offset of a group without members, as Kafka's own tool for it does.
+pub fn move_group(kafka: &KafkaSettings, role: &str, topic: &Topic, offset: i64) {
+    let consumer: BaseConsumer =
+        client(kafka).set("group.id", kafka.group(role)).create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&kafka.topic(topic), 0, Offset::Offset(offset)).expect("an offset");
+    consumer.commit(&list, CommitMode::Sync).expect("nobody is in the group any more");
 }
 
 /// Produces values under keys, in order, and waits for all of them.
