@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::campaign::{CampaignWindow, DialParameters};
 use trunkline::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
-use trunkline::stages::dialing::limits::Limits;
+use trunkline::model::dial_rate::Limits;
 use trunkline::stages::dialing::proportional::{Answer, NAME, Proportional, VERSION};
 use trunkline::topics;
 

@@ -9,6 +9,7 @@ pub mod campaign;
 pub mod chain;
 pub mod conversation;
 pub mod decision;
+pub mod dial_rate;
 pub mod enriched;
 pub mod excerpt;
 pub mod flow;

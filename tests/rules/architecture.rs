@@ -298,6 +298,43 @@ fn stages_and_sinks_do_not_know_their_siblings() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
+/// Rooms whose answers depend on what they are given alone.
+const PURE: &[&str] = &["model", "topics", "role", "pipeline", "stages"];
+
+/// Clocks, chance, threads and everything outside.
+const IMPURE: &[&str] = &[
+    "Instant",
+    "SystemTime",
+    "clock::",
+    "tokio",
+    "rand::",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::thread",
+];
+
+#[test]
+fn pure_rooms_have_no_clock_no_chance_and_no_outside() {
+    let mut files = Vec::new();
+    source_files(&source_root(), &mut files);
+    let mut broken = Vec::new();
+    for path in files.iter().filter(|path| PURE.contains(&room_of(path).as_str())) {
+        let source = fs::read_to_string(path).expect("UTF-8 source");
+        // Tests read examples and write files.
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for (line, what) in lines.flat_map(|line| IMPURE.iter().map(move |what| (line, what))) {
+            let is_test =
+                path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
+            if line.contains(what) && !is_test {
+                broken.push(format!("{}: {what} in {}", path.display(), line.trim()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
 #[test]
 fn the_reader_of_imports_sees_every_form() {
     let source = "use crate::model::Timestamp;\nuse crate::{pipeline::{Stage, Step}, topics, genesys as g};\nfn f() { crate::sinks::x() }";

@@ -19,6 +19,7 @@ use crate::genesys::{CallError, Campaign, Changed, Client, Priority, Reply, Scop
 use crate::metrics;
 use crate::model::campaign::{CampaignWindow, DialAnswer, DialParameters};
 use crate::model::decision::Action;
+use crate::model::dial_rate::{Limits, hundredths};
 use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
 use crate::role::{self, Kind, Role};
 use crate::topics::{self, DialDecision};
@@ -47,9 +48,6 @@ pub fn settings(conditional: bool) -> Settings {
     let waited_for = Settings::default();
     if conditional { Settings { in_flight_time: IN_FLIGHT_TIME, ..waited_for } } else { waited_for }
 }
-
-/// Binary fractions come this close to the hundredth they stand for.
-const HUNDREDTH_SLACK: f64 = 1e-6;
 
 /// What the rule says about a campaign as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,20 +149,19 @@ impl<P: Platform> Change for DialChange<P> {
         campaign: &Campaign,
         _: &[DialParameters],
     ) -> Result<DialParameters, End> {
-        let min = (campaign.min_dial_rate * 100.0 - HUNDREDTH_SLACK).ceil();
-        let max = (campaign.max_dial_rate * 100.0 + HUNDREDTH_SLACK).floor();
-        if min > max {
+        let limits = Limits { min: campaign.min_dial_rate, max: campaign.max_dial_rate };
+        let Some((min, max)) = limits.hundredths() else {
             let reason = format!(
                 "limits_contradict: the least rate {} is over the greatest {}",
                 campaign.min_dial_rate, campaign.max_dial_rate
             );
             return Err(End(OutcomeStatus::Failed, reason));
-        }
+        };
         let wanted = match (self.redecide)(decision, campaign) {
             Redecision::Set(rate) => rate,
             Redecision::Hold(reason) => return Err(End(OutcomeStatus::Unchanged, reason)),
         };
-        let dial_rate = (wanted * 100.0).round().clamp(min, max) / 100.0;
+        let dial_rate = hundredths(wanted).clamp(min, max) / 100.0;
         if !dial_rate.is_finite() {
             return Err(End(OutcomeStatus::Failed, format!("not_a_rate: {wanted}")));
         }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::model::Timestamp;
+use crate::model::dial_rate::hundredths;
 
 /// What is measured: the dial rate before and after an applied decision.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +25,7 @@ impl fmt::Display for Point {
         tag(f, "campaign_id", &self.campaign_id)?;
         tag(f, "region", self.region.as_deref().unwrap_or_default())?;
         // Adding 0 takes the sign from a change of nothing.
-        let change = ((self.new_rate - self.old_rate) * 100.0).round() / 100.0 + 0.0;
+        let change = hundredths(self.new_rate - self.old_rate) / 100.0 + 0.0;
         let drift = change.abs();
         // Milliseconds of the years 1678 to 2262 fit as nanoseconds, which is what the protocol can say.
         let nanoseconds = self.at.as_millis().saturating_mul(1_000_000);

@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use super::judgement::Lacking;
-use super::limits::Limits;
 use super::pacing::Observation;
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, ticks_to_stale};
+use crate::model::dial_rate::Limits;
 
 /// No call was placed, or nothing new was said: no evidence, no action.
 pub const NO_DATA: &str = "no_data";

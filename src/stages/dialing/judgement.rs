@@ -1,10 +1,10 @@
 //! From a rule's answer to the rate decided: what every answer has to pass, in this order, whatever
 //! rule gave it.
 
-use super::limits::{HUNDREDTH_SLACK, Limits};
 use super::pacing;
 use super::proportional::Proportional;
 use crate::model::chain::{Chain, Limit};
+use crate::model::dial_rate::{HUNDREDTH_SLACK, Limits, hundredths};
 
 /// No rate of two decimals lies between the campaign's limits.
 pub const LIMITS_CONTRADICT: &str = "limits_contradict";
@@ -117,9 +117,9 @@ pub fn judge(answered: Answered, dial_rate: f64, limits: Limits, around: Around)
         true => chain.ask(Limit::Hold, dial_rate),
         false => chain.at_most(Limit::Hold, may_rise(around.is_lagging)),
     }
-    let hundredths = (chain.value() * 100.0 + HUNDREDTH_SLACK).round();
-    let is_change = (hundredths - dial_rate * 100.0).abs() >= 1.0 - HUNDREDTH_SLACK;
-    chain.ask(Limit::Rounding, if is_change { hundredths / 100.0 } else { dial_rate });
+    let whole = hundredths(chain.value());
+    let is_change = (whole - dial_rate * 100.0).abs() >= 1.0 - HUNDREDTH_SLACK;
+    chain.ask(Limit::Rounding, if is_change { whole / 100.0 } else { dial_rate });
     let reason = match chain.bound {
         _ if stays => OTHER_WRITER,
         Some(Limit::Hold) => LAG_ERROR,
@@ -206,7 +206,7 @@ mod tests {
             let answered = Answered::by_proportional(&rule, mean, rate, limits);
             let judged = judge(answered, rate, limits, Around::default());
             let (least, greatest) = limits.hundredths().expect("two hundredths apart");
-            let wanted = (rate * 0.85 / mean * 100.0 + HUNDREDTH_SLACK).round().clamp(least, greatest);
+            let wanted = hundredths(rate * 0.85 / mean).clamp(least, greatest);
             let is_change = (wanted - rate * 100.0).abs() >= 1.0 - HUNDREDTH_SLACK;
             prop_assert_eq!(judged.chain.value(), if is_change { wanted / 100.0 } else { rate });
             prop_assert_eq!(judged.reason == CHANGE_BELOW_HUNDREDTH, !is_change);

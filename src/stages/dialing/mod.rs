@@ -3,7 +3,6 @@
 pub mod evidence;
 pub mod judgement;
 mod last_known;
-pub mod limits;
 pub mod pacing;
 pub mod proportional;
 pub mod rules;
@@ -18,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, DialAnswer, OWN_RATES, ShadowAnswer};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::dial_rate::Limits;
 use crate::model::settings::{DialPolicy, DialSettings};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
@@ -25,7 +25,6 @@ use crate::topics;
 
 use judgement::{Answered, Around, Judgement, Lacking, judge};
 use last_known::LastKnown;
-use limits::Limits;
 use rules::Rules;
 
 pub static DECLARATION: Declaration = Declaration {

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::judgement::{Answered, Around, Judgement, judge};
-use super::limits::Limits;
+use crate::model::dial_rate::Limits;
 
 pub const NAME: &str = "proportional";
 /// Raised whenever the same inputs can give another answer.

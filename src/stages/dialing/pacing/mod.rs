@@ -8,9 +8,9 @@ pub mod overflow;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
 use crate::model::Timestamp;
 use crate::model::chain::{Chain, Limit};
+use crate::model::dial_rate::Limits;
 use belief::Belief;
 use budget::Budget;
 use overflow::expected_excess;
