@@ -24,7 +24,7 @@ demo: ## everything on this machine, with a simulated Genesys Cloud; options in 
 	@exec $(TARGET_DIR)/release/trunkline demo $(DEMO_ARGS)
 
 test: ## all tests, against a Kafka and a Postgres of their own; options in TEST_ARGS="--test broker"
-	@scripts/setup.sh all victoria-metrics
+	@scripts/setup.sh all chromium victoria-metrics
 	@scripts/kafka-jars.sh
 	cargo test --locked --no-run $(TEST_ARGS)
 	@exec $(SERVICES) fresh test -- $(IN_SERVICES) cargo test --locked $(TEST_ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what a Debian machine (12, 13) needs for trunkline and installs what is missing.
-#   scripts/setup.sh [build] [services] [all] [documents] [victoria-metrics]     without words: all, that is build and services
+#   scripts/setup.sh [build] [services] [all] [documents] [chromium] [victoria-metrics]     without words: all, that is build and services
 set -euo pipefail
 
 rust_minor=94 # of Rust 1.x: rust-version in Cargo.toml
@@ -43,6 +43,12 @@ check_services() {
 check_documents() {
     has node || need nodejs "Node.js (runs the official parsers of AsyncAPI and OpenAPI)"
     has npm || need npm "npm (fetches them)"
+}
+
+check_chromium() {
+    { [[ -n ${TRUNKLINE_TEST_CHROMIUM:-} ]] || has chromium || has chromium-browser || has google-chrome; } ||
+        need chromium "Chromium (the console is looked at in a real browser)"
+    has fc-match && [[ -n $(fc-list 2>/dev/null) ]] || need fonts-dejavu-core "a font for it"
 }
 
 check_victoria_metrics() {
@@ -193,6 +199,7 @@ for word in "$@"; do
         build) check_rust && check_build ;;
         services) check_services ;;
         documents) check_documents ;;
+        chromium) check_chromium ;;
         victoria-metrics)
             check_victoria_metrics
             # Not every release of Debian has it; the test that uses it says so and is skipped.
@@ -204,7 +211,7 @@ for word in "$@"; do
                 fi
             fi
             ;;
-        *) say "Usage: scripts/setup.sh [build] [services] [all] [documents] [victoria-metrics]" && exit 2 ;;
+        *) say "Usage: scripts/setup.sh [build] [services] [all] [documents] [chromium] [victoria-metrics]" && exit 2 ;;
     esac
 done
 install_missing

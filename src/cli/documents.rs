@@ -90,7 +90,7 @@ fn commands_table() -> String {
 
 fn routes_table() -> String {
     let mut table = String::from("| route | does | needs |\n|---|---|---|\n");
-    for route in console::ROUTES {
+    for route in console::ROUTES.iter() {
         let needs = match route.access {
             Access::Open => "–".to_owned(),
             Access::Needs(role) => format!("a key with role `{}`, once keys are configured", role.name()),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::problem::{Kind, Problem};
+use super::session::{Digest32, Presented};
 
 /// What an API key is for. `operate` may do everything, the others only their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ impl ApiKey {
         }
         Ok(Self { name: name.into(), role, sha256: bytes })
     }
+
+    /// Tells it from other keys where not even its digest may stand.
+    pub(super) fn identity(&self) -> Digest32 {
+        Sha256::digest(self.sha256).into()
+    }
 }
 
 impl fmt::Debug for ApiKey {
@@ -106,17 +112,69 @@ pub enum Access {
 pub struct Caller {
     /// The key's name; `local` where none are configured.
     pub name: String,
+    via: Via,
+    may_operate: bool,
+}
+
+/// How a caller was known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Via {
+    /// Anybody may ask for this.
+    Nothing,
+    /// No keys are configured, and the caller is on this machine. What our pages know and no
+    /// other page in the same browser does.
+    Local(Digest32),
+    Key,
+    Session(Presented),
+}
+
+impl Caller {
+    /// Whether it may change how the loops run.
+    pub fn may_operate(&self) -> bool {
+        self.may_operate
+    }
+
+    /// The digest of its session's token, where it has a session.
+    pub(super) fn session(&self) -> Option<Digest32> {
+        match &self.via {
+            Via::Session(presented) => Some(presented.token_digest),
+            Via::Nothing | Via::Local(_) | Via::Key => None,
+        }
+    }
+
+    /// What a form of ours carries, so that no other page can send one.
+    pub(super) fn csrf(&self) -> String {
+        let token = match &self.via {
+            Via::Session(presented) => presented.csrf,
+            Via::Local(secret) => *secret,
+            Via::Nothing | Via::Key => return String::new(),
+        };
+        token.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether a form with this token is one of ours. Programs with a key send it themselves: no
+    /// page can make a browser add it.
+    pub(super) fn made(&self, token: &[u8]) -> bool {
+        self.via == Via::Key || self.csrf().as_bytes().ct_eq(token).into()
+    }
+
+    /// Whether a browser sends its credentials by itself, whoever made it ask.
+    pub(super) fn is_by_cookie(&self) -> bool {
+        matches!(self.via, Via::Session(_))
+    }
 }
 
 /// The guard at the door.
 #[derive(Clone, Debug)]
 pub struct Guard {
     keys: Vec<ApiKey>,
+    /// For forms where no keys are configured; another one at each start.
+    secret: Digest32,
 }
 
 impl Guard {
     pub fn new(keys: Vec<ApiKey>) -> Self {
-        Self { keys }
+        Self { keys, secret: rand::random() }
     }
 
     /// Whether this address may be listened on: without keys only loopback.
@@ -125,18 +183,28 @@ impl Guard {
     }
 
     /// Decides about one request. `access` is that of the matched route; `None`, where
-    /// no route matched, needs some key, so that strangers learn nothing.
+    /// no route matched, needs some key, so that strangers learn nothing. A key in the request
+    /// comes before a session.
     ///
     /// # Errors
     /// 401 without a valid key, 403 where the key's role does not permit it.
-    pub fn admit(&self, access: Option<Access>, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(super) fn admit(
+        &self,
+        access: Option<Access>,
+        headers: &HeaderMap,
+        session: Option<Presented>,
+    ) -> Result<Caller, Problem> {
         if access == Some(Access::Open) {
-            return Ok(Caller { name: "anybody".to_owned() });
+            return Ok(Caller { name: "anybody".to_owned(), via: Via::Nothing, may_operate: false });
         }
         if self.keys.is_empty() {
-            return admit_locally(headers);
+            admit_locally(headers)?;
+            return Ok(Caller { name: "local".to_owned(), via: Via::Local(self.secret), may_operate: true });
         }
-        let keys = self.keys_of(bearer(headers).unwrap_or_default());
+        let (keys, via) = match (bearer(headers), session) {
+            (None, Some(session)) => (self.keys_behind(&session.key_digest), Via::Session(session)),
+            (key, _) => (self.keys_of(key.unwrap_or_default()), Via::Key),
+        };
         let Some(first) = keys.first() else {
             let detail = "no API key, or none that is known";
             return Err(Problem::new(Kind::Unauthorized, detail, "send `Authorization: Bearer KEY`"));
@@ -147,7 +215,26 @@ impl Guard {
             }
             _ => first,
         };
-        Ok(Caller { name: admitted.name.clone() })
+        let may_operate = keys.iter().any(|key| key.role == Role::Operate);
+        Ok(Caller { name: admitted.name.clone(), via, may_operate })
+    }
+
+    /// Whether sessions are needed: without keys nobody has one.
+    pub(super) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// The key that opens a session, if it may look at the console; the one that may do most.
+    pub(super) fn entrant(&self, presented: &[u8]) -> Option<&ApiKey> {
+        let keys = self.keys_of(presented);
+        [Role::Operate, Role::Read]
+            .into_iter()
+            .find_map(|role| keys.iter().find(|key| key.role == role).copied())
+    }
+
+    /// The keys that a session was opened with, under their roles, while they are configured.
+    fn keys_behind(&self, identity: &Digest32) -> Vec<&ApiKey> {
+        self.keys.iter().filter(|key| key.identity() == *identity).collect()
     }
 
     /// All keys that are this one, under their roles. Every key is compared in full, so that
@@ -168,10 +255,10 @@ fn forbidden(needed: Role) -> Problem {
 
 /// Without keys only programs on this machine are served, but a web page could make a
 /// browser on this machine ask for it under a name of its own: such names are refused.
-fn admit_locally(headers: &HeaderMap) -> Result<Caller, Problem> {
+fn admit_locally(headers: &HeaderMap) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if is_local(host) {
-        return Ok(Caller { name: "local".to_owned() });
+        return Ok(());
     }
     let remedy = "ask for 127.0.0.1 or localhost, or configure http.api_keys";
     Err(Problem::new(Kind::Forbidden, "without API keys only local names are served", remedy))

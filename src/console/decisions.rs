@@ -125,7 +125,7 @@ fn as_json(text: Bytes) -> Response {
 }
 
 /// Reads the query and tells everything that is wrong with it at once.
-fn read_query(query: &[(String, String)]) -> Result<(Filter, u32), Problem> {
+pub(super) fn read_query(query: &[(String, String)]) -> Result<(Filter, u32), Problem> {
     let mut filter = Filter::default();
     let mut limit = DEFAULT_LIMIT;
     let mut errors = Vec::new();

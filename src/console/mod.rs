@@ -6,6 +6,7 @@ mod decisions;
 mod events;
 mod lag;
 mod openapi;
+mod pages;
 mod parameters;
 mod pause;
 mod problem;
@@ -13,17 +14,19 @@ mod routes;
 mod routing;
 mod seats;
 mod server;
+mod session;
 mod settings;
 mod status;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use moka::sync::Cache;
@@ -32,6 +35,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
+use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 use crate::role;
@@ -46,6 +50,8 @@ pub use status::Metrics;
 
 use access::Guard;
 use problem::{Kind, Problem};
+use session::Sessions;
+use stream::Listeners;
 
 pub static ROLE: role::Role = role::Role {
     name: "console",
@@ -81,6 +87,20 @@ pub struct Settings {
     pub events: EventLimits,
     /// Requests for routing decisions under way at the same time; more are told to come again.
     pub max_route_decisions: usize,
+    pub ticks: Ticks,
+}
+
+/// How often the loops look: what the console shows is old after two of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticks {
+    pub dial: Duration,
+    pub lag: Duration,
+}
+
+impl Default for Ticks {
+    fn default() -> Self {
+        Self { dial: Duration::from_secs(30), lag: Duration::from_secs(30) }
+    }
 }
 
 /// What requests that bring events may take. They have places of their own: neither they nor
@@ -121,6 +141,7 @@ impl Default for Settings {
             cache_bytes: 8 * 1_024 * 1_024,
             events: EventLimits::default(),
             max_route_decisions: 4_096,
+            ticks: Ticks::default(),
         }
     }
 }
@@ -166,6 +187,10 @@ struct Inner {
     events: EventLimits,
     intake: Option<Arc<dyn EventIntake>>,
     routing: Option<Arc<dyn RouteDecisions>>,
+    sessions: Sessions,
+    /// Those who follow `/v1/stream`.
+    listeners: Listeners,
+    ticks: Ticks,
 }
 
 /// Places for requests of one sort.
@@ -236,6 +261,9 @@ impl Console {
             events: settings.events,
             intake,
             routing: None,
+            sessions: Sessions::new(),
+            listeners: Listeners::default(),
+            ticks: settings.ticks,
         });
         Ok(Self { listener, address, settings, shared })
     }
@@ -269,8 +297,12 @@ impl Console {
                 self.shared.metrics.upkeep();
             }
         };
+        let told = stream::tell(self.shared.clone(), shutdown.clone());
+        let served = async {
+            tokio::join!(server::serve(self.listener, router, limits, shutdown), told);
+        };
         tokio::select! {
-            () = server::serve(self.listener, router, limits, shutdown) => {}
+            () = served => {}
             () = upkeep => {}
         }
     }
@@ -299,35 +331,103 @@ async fn method_not_allowed(request: Request) -> Problem {
 async fn door(
     State(shared): State<Shared>,
     matched: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = matched.as_ref().map(|path| path.as_str().to_owned());
+    let access = routes::access_of(request.method(), path.as_deref());
+    let (uri, for_people) = (request.uri().clone(), is_for_people(&request));
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let (mut response, caller) = match admitted(&shared, access, path.as_deref(), &method, &headers).await {
+        Err(problem) if for_people && problem.status() == StatusCode::UNAUTHORIZED => {
+            (pages::to_login(&uri), None)
+        }
+        Err(problem) => (problem.into_response(), None),
+        Ok(caller) => {
+            let answer = let_in(&shared, access, path.as_deref(), caller.clone(), request, next).await;
+            (answer, Some(caller))
+        }
+    };
+    if let (Some(problem), Some(caller), true) =
+        (response.extensions_mut().remove::<Arc<Problem>>(), caller, for_people)
+    {
+        response = pages::told(&shared, caller, &uri, &problem).await;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, pages::POLICY);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Who asks, and whether they may.
+async fn admitted(
+    shared: &Shared,
+    access: Option<Access>,
+    path: Option<&str>,
+    method: &HttpMethod,
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
+    let needs_one = shared.guard.has_keys() && access != Some(Access::Open);
+    let session = if needs_one { shared.sessions.of(&shared.database, headers).await? } else { None };
+    let caller = shared.guard.admit(access, headers, session)?;
+    let reads = matches!(*method, HttpMethod::GET | HttpMethod::HEAD);
+    if !reads {
+        check_origin(&caller, path, headers)?;
+    }
+    Ok(caller)
+}
+
+/// A change that a browser sends because a page elsewhere told it to is refused: browsers say so, and
+/// what comes by cookie must carry what our pages alone know. Forms carry it in their body.
+fn check_origin(caller: &Caller, path: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
+    let told = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let elsewhere = told("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"));
+    let is_form = pages::PAGES.iter().any(|route| Some(route.path) == path);
+    let carries = || caller.made(told("x-csrf-token").unwrap_or_default().as_bytes());
+    if elsewhere || (caller.is_by_cookie() && !is_form && !carries()) {
+        let remedy = "use the console's own pages, or send `Authorization: Bearer KEY` and no cookie";
+        return Err(Problem::new(Kind::Forbidden, "the request was made by a page elsewhere", remedy));
+    }
+    Ok(())
+}
+
+/// A browser asks for a page.
+fn is_for_people(request: &Request) -> bool {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|types| types.contains("text/html")) && !request.uri().path().starts_with("/v1/")
+}
+
+async fn let_in(
+    shared: &Shared,
+    access: Option<Access>,
+    path: Option<&str>,
+    caller: Caller,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let path = matched.as_ref().map(MatchedPath::as_str);
-    let access = routes::access_of(request.method(), path);
     let vital = routes::is_vital(access, path);
-    let mut response = match shared.guard.admit(access, request.headers()) {
-        Ok(_) if !vital && request.extensions().get::<server::Crowded>().is_some() => {
-            let detail = "too many connections are being served";
-            Problem::new(Kind::Overloaded, detail, "try again in a moment").into_response()
-        }
-        Err(problem) => problem.into_response(),
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            let (mut parts, body) = request.into_parts();
-            let checked = match &matched {
-                Some(path) => parameters::check(path.as_str(), &mut parts).await,
-                None => Ok(()),
-            };
-            match checked {
-                Ok(()) => answer(&shared, access, vital, Request::from_parts(parts, body), next).await,
-                Err(problem) => problem.into_response(),
-            }
-        }
+    if !vital && request.extensions().get::<server::Crowded>().is_some() {
+        let detail = "too many connections are being served";
+        return Problem::new(Kind::Overloaded, detail, "try again in a moment").into_response();
+    }
+    request.extensions_mut().insert(caller);
+    let (mut parts, body) = request.into_parts();
+    let checked = match path {
+        Some(path) => parameters::check(path, &mut parts).await,
+        None => Ok(()),
     };
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    match checked {
+        Ok(()) => answer(shared, access, vital, Request::from_parts(parts, body), next).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The time by this machine's clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 async fn answer(

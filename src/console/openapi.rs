@@ -23,7 +23,7 @@ pub fn document() -> Value {
     let (mut answers, mut bodies) = (generator(Contract::Serialize), generator(Contract::Deserialize));
     let problem = answers.subschema_for::<ProblemDocument>().to_value();
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in ROUTES.iter() {
         let operation = operation(route, &mut answers, &mut bodies, &problem);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.name()] = operation;

@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem documents, each with its remedy.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -120,6 +122,17 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Title, detail and remedy, for people.
+    pub fn words(&self) -> (&'static str, &str, &str) {
+        (self.kind.facts().1, &self.detail, &self.remedy)
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.kind.facts().2
+    }
+}
+
 impl From<postgres::Error> for Problem {
     fn from(error: postgres::Error) -> Self {
         if error.is_temporary() {
@@ -136,6 +149,8 @@ impl From<postgres::Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (name, title, status) = self.kind.facts();
+        // For people it is shown in another form.
+        let said = Arc::new(self.clone());
         let document = Document {
             r#type: format!("urn:trunkline:problem:{name}"),
             title,
@@ -145,6 +160,7 @@ impl IntoResponse for Problem {
             errors: self.errors,
         };
         let mut response = (status, Json(document)).into_response();
+        response.extensions_mut().insert(said);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -1,12 +1,14 @@
 //! Every route, declared once: the router, the access check and `/openapi.json` are
 //! made from this table.
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, events, lag, openapi, pause, routing, settings, status};
+use super::{Shared, decisions, events, lag, openapi, pages, pause, routing, settings, status, stream};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub struct Route {
     /// What a request carries, if anything.
     pub body: Option<RequestBody>,
     pub answers: &'static [Answer],
-    handler: fn(MethodFilter) -> MethodRouter<Shared>,
+    pub(super) handler: fn(MethodFilter) -> MethodRouter<Shared>,
 }
 
 /// Something a request may say in its path or query.
@@ -96,7 +98,11 @@ pub enum Content {
     Problem,
 }
 
-pub static ROUTES: &[Route] = &[
+/// Every route there is: those of programs, and those of the console's pages.
+pub static ROUTES: LazyLock<Vec<&'static Route>> =
+    LazyLock::new(|| FOR_PROGRAMS.iter().chain(pages::PAGES).collect());
+
+static FOR_PROGRAMS: &[Route] = &[
     Route {
         method: Method::Post,
         path: "/v1/events",
@@ -320,6 +326,16 @@ pub static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::Get,
+        path: "/v1/stream",
+        summary: "What happens, as server-sent events",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        body: None,
+        answers: stream::ANSWERS,
+        handler: |method| on(method, stream::listen),
+    },
+    Route {
+        method: Method::Get,
         path: "/healthz",
         summary: "Whether the process is alive",
         access: Access::Open,
@@ -394,5 +410,5 @@ pub(super) fn access_of(method: &axum::http::Method, matched_path: Option<&str>)
 /// Whether it must be answered however busy the rest is: how this process is, in words and in
 /// numbers. These ask nobody else.
 pub(super) fn is_vital(access: Option<Access>, matched_path: Option<&str>) -> bool {
-    access == Some(Access::Open) || (access.is_some() && matched_path == Some("/metrics"))
+    access.is_some() && matched_path.is_some_and(|path| ["/healthz", "/readyz", "/metrics"].contains(&path))
 }

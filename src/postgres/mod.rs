@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod budget;
+pub mod console;
 pub mod dead_letters;
 pub mod enrichment;
 mod error;

@@ -256,7 +256,9 @@ pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
         // The intake's own limits come first; this one is for what they do not cover.
         request_timeout: config.ingest.read_timeout + config.ingest.delivery_timeout + Duration::from_secs(5),
     };
-    Ok(console::Settings { listen: config.http.listen, api_keys, events, ..console::Settings::default() })
+    let ticks = console::Ticks { dial: config.dial.interval, lag: config.lag.interval };
+    let listen = config.http.listen;
+    Ok(console::Settings { listen, api_keys, events, ticks, ..console::Settings::default() })
 }
 
 pub fn ingest(config: &Config) -> events::Settings {

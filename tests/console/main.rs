@@ -4,8 +4,10 @@
 mod support;
 
 mod access;
+mod browser;
 mod decisions;
 mod lag;
+mod pages;
 mod parameters;
 mod routing;
 mod server;

@@ -28,7 +28,7 @@ async fn the_description_names_every_route_and_answers_follow_it() {
         let pointer = reference.strip_prefix('#').expect("within the document");
         assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
     }
-    for route in ROUTES {
+    for route in ROUTES.iter() {
         let operation = &document["paths"][route.path][route.method.name()];
         assert!(operation["summary"].is_string(), "{} is not described", route.path);
         let path = route.path.replace("{id}", &decision_id("a", 1).to_string());

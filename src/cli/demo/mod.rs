@@ -201,6 +201,10 @@ impl Arguments {
         let shares = platform.ask_for_groups().await.context("the demo's routing configuration")?;
 
         let mut out = std::io::stdout();
+        writeln!(
+            out,
+            "Console    http://{http}/  what is being done now, why, and the button that stops it"
+        )?;
         writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
         writeln!(
             out,
@@ -224,7 +228,7 @@ impl Arguments {
 
         let readers = readers::start(&kafka, http, stop.clone());
         let log = log.map(|log| format!("   log {}", log.display())).unwrap_or_default();
-        let mut screen = Screen::new(vec![format!("HTTP http://{http}{log}")]);
+        let mut screen = Screen::new(vec![format!("Console http://{http}/{log}")]);
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,0 +1,130 @@
+//! The platform's side: the budget of calls that all instances share, what calls come to, and
+//! which are paused after failures.
+
+use maud::{Markup, html};
+
+use super::parts::age;
+use super::words::{number, spaced};
+use crate::console::Shared;
+use crate::console::problem::Problem;
+use crate::metrics;
+use crate::postgres::console::BudgetLine;
+
+pub(super) async fn view(shared: &Shared) -> Result<(String, Markup), Problem> {
+    let budgets = shared.database.budgets().await?;
+    let page = shared.metrics.render();
+    let breakers = samples(&page, metrics::GENESYS_BREAKER_OPEN.name);
+    let calls = samples(&page, metrics::GENESYS_CALLS.name);
+    let main = html! {
+        h1 { "Platform" }
+        h2 { "Budget of calls" }
+        (budget(&budgets))
+        h2 { "Breakers of this instance" }
+        @if breakers.is_empty() {
+            p.empty { "This instance has not called the platform." }
+        } @else {
+            ul.cards { @for (labels, open) in &breakers { li { (breaker(label(labels, "endpoints"), *open > 0.0)) } } }
+        }
+        h2 { "Calls of this instance since its start" }
+        (call_table(&calls))
+    };
+    Ok(("Platform".to_owned(), main))
+}
+
+fn budget(budgets: &[BudgetLine]) -> Markup {
+    html! {
+        @if budgets.is_empty() {
+            p.empty { "No call was made yet." }
+        }
+        ul.cards {
+            @for line in budgets {
+                li { article.card.trouble[line.blocked_until.is_some()] {
+                    div.top { h3 { "OAuth client " span.id { (line.client) "…" } }
+                        @match line.blocked_until {
+                            Some(until) => span.badge.bad { "nobody calls until " (super::words::clock(until)) },
+                            None => span.badge.good { "calls are made" },
+                        }
+                    }
+                    dl.facts {
+                        div { dt { "Calls at once" } dd { (number(line.permits.floor())) " " (age(line.refilled_at)) } }
+                        div { dt { "429 replies in a row" } dd { (line.refusals) } }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn breaker(name: &str, open: bool) -> Markup {
+    html! {
+        article.card.trouble[open] {
+            h3 { (spaced(name)) }
+            p { @if open { span.badge.bad { "open: calls are paused" } } @else { span.badge.good { "closed: calls are made" } } }
+        }
+    }
+}
+
+fn call_table(calls: &[(Vec<(String, String)>, f64)]) -> Markup {
+    html! {
+        @if calls.is_empty() {
+            p.empty { "None." }
+        } @else {
+            div.scroll tabindex="0" role="region" aria-label="Calls of the platform" {
+                table {
+                    thead { tr { th scope="col" { "Endpoints" } th scope="col" { "Result" } th.number scope="col" { "Calls" } } }
+                    tbody {
+                        @for (labels, count) in calls {
+                            tr { th scope="row" { (spaced(label(labels, "endpoints"))) } td { (spaced(label(labels, "result"))) } td.number { (number(*count)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn label<'l>(labels: &'l [(String, String)], name: &str) -> &'l str {
+    labels.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+}
+
+/// One metric's samples out of the page that Prometheus reads: labels and value.
+fn samples(page: &str, name: &str) -> Vec<(Vec<(String, String)>, f64)> {
+    let read = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let (labels, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.rsplit_once('}')?,
+            None => ("", rest.strip_prefix(' ')?),
+        };
+        Some((labels_of(labels), value.trim().parse().ok()?))
+    };
+    let mut found: Vec<_> = page.lines().filter_map(read).collect();
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}
+
+/// `a="b",c="d"`; the values of these metrics are names of the code's own.
+fn labels_of(text: &str) -> Vec<(String, String)> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once("=\"")?;
+        Some((name.to_owned(), value.trim_end_matches('"').to_owned()))
+    };
+    text.split("\",").filter_map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_from_the_page_that_prometheus_reads() {
+        let page = "# HELP a_total Help.\n# TYPE a_total counter\na_total{endpoints=\"campaigns\",result=\"ok\"} 12\n\
+                    a_total{endpoints=\"a\",result=\"no_reply\"} 1\na_total_other 3\nb 1.5\n";
+        let found = samples(page, "a_total");
+        assert_eq!(found.len(), 2);
+        assert_eq!(
+            (label(&found[1].0, "endpoints"), label(&found[1].0, "result"), found[1].1),
+            ("campaigns", "ok", 12.0)
+        );
+        assert_eq!(samples(page, "b"), [(Vec::new(), 1.5)]);
+    }
+}

@@ -1,0 +1,164 @@
+//! Decisions as pages list them.
+
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use super::super::{Database, Error};
+use crate::model::Timestamp;
+use crate::model::decision::DecisionId;
+
+/// Decisions that an [`Activity`] counts at most.
+const COUNTED: i64 = 5_000;
+
+/// A decision with its end, in a line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLine {
+    pub decision_id: DecisionId,
+    pub r#loop: String,
+    pub key: String,
+    pub sequence: i64,
+    pub mode: String,
+    pub action: String,
+    pub reason: String,
+    pub parameters: Value,
+    pub inputs: Value,
+    pub decided_at: Timestamp,
+    /// How it ended; `None` while that is open.
+    pub status: Option<String>,
+    pub outcome_reason: Option<String>,
+}
+
+/// What a loop has done lately.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Activity {
+    /// Decisions by how they ended, most frequent first; `open` where that is not known.
+    pub statuses: Vec<(String, i64)>,
+    /// Of these, decisions to leave things as they are.
+    pub held: i64,
+    pub decisions: i64,
+}
+
+const COLUMNS: &str =
+    "d.decision_id, d.loop, d.key, d.sequence, d.mode, d.action, d.reason, d.parameters, d.inputs,
+    round(extract(epoch FROM d.decided_at) * 1000)::bigint AS decided_at_ms,
+    o.status, o.reason AS outcome_reason";
+const OUTCOME: &str = "LEFT JOIN audit.outcome_log o ON o.decision_id = d.decision_id AND NOT o.verification";
+
+fn line(row: &PgRow) -> Result<DecisionLine, sqlx::Error> {
+    Ok(DecisionLine {
+        decision_id: DecisionId(row.try_get::<Uuid, _>("decision_id")?),
+        r#loop: row.try_get("loop")?,
+        key: row.try_get("key")?,
+        sequence: row.try_get("sequence")?,
+        mode: row.try_get("mode")?,
+        action: row.try_get("action")?,
+        reason: row.try_get("reason")?,
+        parameters: row.try_get("parameters")?,
+        inputs: row.try_get("inputs")?,
+        decided_at: Timestamp::from_millis(row.try_get("decided_at_ms")?),
+        status: row.try_get("status")?,
+        outcome_reason: row.try_get("outcome_reason")?,
+    })
+}
+
+impl Database {
+    fn lines(&self, rows: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<DecisionLine>, Error> {
+        let read = |rows: Vec<PgRow>| rows.iter().map(line).collect::<Result<_, _>>();
+        rows.and_then(read).map_err(|error| self.explain(error))
+    }
+
+    /// The newest decisions of one loop, newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn newest_decisions(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
+        // For routing the index over all decisions is as good: it decides all the time.
+        let among = if of == "route" { "" } else { "AND d.loop <> 'route'" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM audit.decision_log d {OUTCOME}
+             WHERE d.loop = $1 {among} ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT $2"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;
+        self.lines(rows)
+    }
+
+    /// The newest decision about each key of a loop, by key; keys that nothing was decided about
+    /// for a day are left out.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn newest_by_key(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
+        // From key to key in the index of sequences: what lies between is not read.
+        let sql = format!(
+            "WITH RECURSIVE keys AS (
+                 (SELECT key FROM audit.decision_log WHERE loop = $1 ORDER BY key LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT d.key FROM audit.decision_log d
+                         WHERE d.loop = $1 AND d.key > k.key ORDER BY d.key LIMIT 1)
+                 FROM keys k WHERE k.key IS NOT NULL
+             ), some_keys AS (SELECT key FROM keys WHERE key IS NOT NULL LIMIT $2)
+             SELECT {COLUMNS} FROM some_keys k CROSS JOIN LATERAL (
+                 SELECT * FROM audit.decision_log WHERE loop = $1 AND key = k.key ORDER BY sequence DESC LIMIT 1
+             ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' ORDER BY d.key"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;
+        self.lines(rows)
+    }
+
+    /// For each of these keys its newest `each` decisions, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn series_of_keys(
+        &self,
+        of: &str,
+        keys: &[String],
+        each: i64,
+    ) -> Result<Vec<DecisionLine>, Error> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM unnest($2::text[]) AS k(key) CROSS JOIN LATERAL (
+                 SELECT * FROM audit.decision_log WHERE loop = $1 AND key = k.key ORDER BY sequence DESC LIMIT $3
+             ) d {OUTCOME} ORDER BY d.key, d.sequence"
+        );
+        let rows =
+            sqlx::query(AssertSqlSafe(sql)).bind(of).bind(keys).bind(each).fetch_all(self.pool()).await;
+        self.lines(rows)
+    }
+
+    /// What a loop has done in the last ten minutes, by its newest decisions.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn activity(&self, of: &str) -> Result<Activity, Error> {
+        let rows: Result<Vec<(String, i64, i64)>, _> = sqlx::query_as(
+            "SELECT coalesce(o.status, 'open'), count(*), count(*) FILTER (WHERE d.action = 'hold')
+             FROM (SELECT decision_id, action FROM audit.decision_log
+                   WHERE loop = $1 AND loop <> 'route' AND decided_at > now() - interval '10 minutes'
+                   ORDER BY decided_at DESC LIMIT $2) d
+             LEFT JOIN audit.outcome_log o ON o.decision_id = d.decision_id AND NOT o.verification
+             GROUP BY 1 ORDER BY 2 DESC, 1",
+        )
+        .bind(of)
+        .bind(COUNTED)
+        .fetch_all(self.pool())
+        .await;
+        let rows = rows.map_err(|error| self.explain(error))?;
+        Ok(Activity {
+            held: rows.iter().map(|(_, _, held)| held).sum(),
+            decisions: rows.iter().map(|(_, count, _)| count).sum(),
+            statuses: rows.into_iter().map(|(status, count, _)| (status, count)).collect(),
+        })
+    }
+
+    /// How far the ledger is: changes whenever something was added to it.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn ledger_version(&self) -> Result<String, Error> {
+        let sql = "SELECT coalesce(sum(next_offset), 0)::text || '-' ||
+                          (SELECT coalesce(max(revision), 0) FROM audit.settings_log)::text FROM audit.positions";
+        sqlx::query_scalar(sql).fetch_one(self.pool()).await.map_err(|error| self.explain(error))
+    }
+}

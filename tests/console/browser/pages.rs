@@ -1,0 +1,347 @@
+//! Each view, live updates, pauses, hostile texts, a lost connection, the login.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use trunkline::console::{ApiKey, Role, Settings};
+use trunkline::model::Timestamp;
+use trunkline::model::decision::{DecisionId, Loop};
+use trunkline::model::pause::Extent;
+use trunkline::postgres::Database;
+use trunkline::sinks::audit::AuditWriter;
+use trunkline::topics::{self, Topic};
+
+use super::devtools::{Browser, Page};
+use crate::Running;
+use crate::support::postgres::TestDatabase;
+use crate::support::records::{self, decision, decision_id, fill, no_kafka, outcome};
+use crate::support::until;
+
+/// The views, and a text of what [`scene`] brings that each must show.
+const VIEWS: &[(&str, &str)] = &[
+    ("/", "What is being done now"),
+    ("/campaigns", "campaign-a"),
+    ("/campaigns?id=campaign-a", "1.70"),
+    ("/flows", "flow-a"),
+    ("/flows?id=flow-a", "14.6 %"),
+    ("/lag", "crm-sync"),
+    ("/routes", "support"),
+    ("/platform", "Budget of calls"),
+    ("/alerts", "AUTO_ROLLBACK_TRIGGERED"),
+    ("/ledger", "campaign-a"),
+];
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    Timestamp::from_millis(since.as_millis() as i64)
+}
+
+fn example(topic: &str, name: &str) -> Value {
+    let path = format!("{}/schemas/examples/{topic}/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_slice(&std::fs::read(&path).expect(&path)).expect("JSON")
+}
+
+fn rollback() -> Value {
+    let mut rollback = example("trunkline.rollback-decisions.v1", "rollback");
+    rollback["key"] = "flow-a".into();
+    rollback["sequence"] = 1.into();
+    rollback
+}
+
+/// Decisions are from now: what is a day old is not shown everywhere.
+fn now_dated(mut decision: Value) -> Value {
+    let at = now();
+    for (field, ahead) in [("decidedAt", 0), ("eventTime", 0), ("expiresAt", 60)] {
+        decision[field] = json!(at.plus(std::time::Duration::from_secs(ahead)));
+    }
+    decision
+}
+
+/// Something of everything.
+async fn scene(owner: &PgPool, database: &Database) {
+    let a = now_dated(decision("campaign-a", 1));
+    let mut held = now_dated(decision("campaign-b", 1));
+    held["action"] = "hold".into();
+    held["reason"] = "no_data".into();
+    fill(database, &[a, held, now_dated(rollback())], &[outcome("campaign-a", 1)]).await;
+    let mut lag = example("trunkline.lag-status.v1", "error");
+    lag["consumerGroup"] = "crm-sync".into();
+    lag["observedAt"] = json!(now());
+    lag["validUntil"] = json!(now().plus(std::time::Duration::from_secs(600)));
+    run(
+        owner,
+        "INSERT INTO trunkline.lag_status VALUES ('crm-sync', now(), now() + interval '10 minutes', $1 ->> 'status', $1)",
+        lag,
+    )
+    .await;
+    let definition = json!({
+        "id": "support", "name": "Support", "routingType": "SINGLE_QUEUE", "status": "ENABLED",
+        "rules": [
+            {"id": "r1", "destination": {"type": "QUEUE_ID", "id": "queue-one"}, "weight": 70},
+            {"id": "r2", "destination": {"type": "QUEUE_ID", "id": "queue-two"}, "weight": 30}
+        ]
+    });
+    run(owner, "INSERT INTO trunkline.route_revisions VALUES ('support', 1, $1, 'test')", definition).await;
+    run(
+        owner,
+        "INSERT INTO trunkline.route_counters (configuration_id, revision, decisions, groups) VALUES ('support', 1, 10, $1)",
+        json!({"queue-one": [0, 7], "queue-two": [0, 3]}),
+    )
+    .await;
+    run(
+        owner,
+        "INSERT INTO audit.alert_log (alert_id, incident_type, loop, key, decision_id, occurred_at, body, topic, partition, \"offset\")
+         VALUES (gen_random_uuid(), 'AUTO_ROLLBACK_TRIGGERED', 'rollback', 'flow-a', ($1 ->> 'decision')::uuid, now(), $1::text, 't', 0, 1)",
+        json!({"decision": rollback()["decisionId"]}),
+    )
+    .await;
+}
+
+async fn run(owner: &PgPool, sql: &'static str, value: Value) {
+    sqlx::query(sql).bind(value).execute(owner).await.expect(sql);
+}
+
+/// Brings one more decision into the ledger, as the audit does.
+async fn decide(database: &Database, value: &Value, offset: i64) {
+    let topic: &'static Topic = &topics::DIAL_DECISIONS;
+    let mut writer = AuditWriter::new(database.clone(), &no_kafka());
+    let partition = trunkline::kafka::subscription::TopicPartition { topic, partition: 0 };
+    writer.positions(&[partition], &Default::default()).await.expect("positions");
+    writer.write(&[records::record(topic, offset, value)], &[]).await.expect("is written");
+}
+
+fn assert_clean(page: &Page, console: &Running) {
+    assert_eq!(page.errors(), Vec::<String>::new());
+    let own = console.url("/");
+    for request in page.requests() {
+        assert!(request.starts_with(&own) || request == "about:blank", "{request} leaves this machine");
+    }
+}
+
+/// Texts on the page whose colour is too near to what is behind them (WCAG 1.4.3), and fields and
+/// buttons that nobody can name.
+const FAULTS: &str = r#"(() => {
+  const faults = [];
+  const parse = (text) => (text.match(/[\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => { c /= 255; return c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; })
+    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > 0) return c; } return [255, 255, 255]; };
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || !e.checkVisibility() || e.closest('script')) continue;
+    const [one, other] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((a, b) => b - a);
+    const ratio = (one + .05) / (other + .05);
+    if (ratio < 4.5) faults.push(`contrast ${ratio.toFixed(2)}: ${walk.currentNode.textContent.trim().slice(0, 40)}`);
+  }
+  for (const e of document.querySelectorAll('input:not([type=hidden]), select, textarea'))
+    if (!e.labels || !e.labels.length) faults.push(`no label: ${e.outerHTML.slice(0, 80)}`);
+  for (const e of document.querySelectorAll('button, a, summary'))
+    if (!(e.textContent.trim() || e.getAttribute('aria-label'))) faults.push(`no name: ${e.outerHTML.slice(0, 80)}`);
+  for (const e of document.querySelectorAll('svg:not([aria-hidden=true])'))
+    if (!(e.getAttribute('role') === 'img' && e.getAttribute('aria-label'))) faults.push(`no words: ${e.outerHTML.slice(0, 80)}`);
+  if (document.querySelectorAll('h1').length !== 1) faults.push('not one h1');
+  if (!document.querySelector('main')) faults.push('no main');
+  if (document.documentElement.lang !== 'en') faults.push('no language');
+  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
+  if (new Set(ids).size !== ids.length) faults.push('ids twice: ' + ids.filter((id, i) => ids.indexOf(id) !== i));
+  if (document.documentElement.scrollWidth > innerWidth) faults.push(`wider than the window: ${document.documentElement.scrollWidth}`);
+  return faults;
+})()"#;
+
+#[tokio::test]
+async fn each_view_shows_what_the_database_holds_to_everybody() {
+    let (own, database) = TestDatabase::migrated().await;
+    scene(&own.owner().await, &database).await;
+    let console = Running::start(Settings::default(), database).await;
+    let browser = Browser::start().await;
+    let page = browser.page().await;
+    let one = format!("/decisions/{}", decision_id("campaign-a", 1));
+    let views = VIEWS.iter().copied().chain([(one.as_str(), "Lower the dial rate of campaign campaign-a")]);
+    for (path, shown) in views {
+        for (width, dark) in [(1_280, false), (1_280, true), (360, false)] {
+            page.set_width(width, 800).await;
+            page.set_dark(dark).await;
+            page.open(&console.url(path)).await;
+            let text = page.text("body").await;
+            assert!(text.contains(shown), "{path}: {shown} is not in\n{text}");
+            assert_eq!(page.eval(FAULTS).await, json!([]), "{path} at {width}, dark: {dark}");
+            assert!(page.text("header").await.contains("Stop a loop"), "{path}");
+        }
+    }
+    assert_clean(&page, &console);
+}
+
+#[tokio::test]
+async fn a_new_decision_arrives_by_itself() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let console = Running::start(Settings::default(), database.clone()).await;
+    let page = Browser::start().await.page().await;
+    page.open(&console.url("/campaigns")).await;
+    assert!(page.text("main").await.contains("No campaign has been decided about"));
+    decide(&database, &now_dated(decision("newcomer", 1)), 0).await;
+    page.until("the campaign to be shown", "document.querySelector('main').innerText.includes('newcomer')")
+        .await;
+    // What its reader has opened stays open.
+    page.open(&console.url("/campaigns?id=newcomer")).await;
+    page.eval("document.getElementById('rate-table').open = true").await;
+    decide(&database, &now_dated(decision("newcomer", 2)), 1).await;
+    let second = decision_id("newcomer", 2);
+    page.until(
+        "the second to be shown",
+        &format!("document.querySelector('main').innerHTML.includes('{second}')"),
+    )
+    .await;
+    assert_eq!(page.eval("document.getElementById('rate-table').open").await, true);
+    assert_clean(&page, &console);
+}
+
+#[tokio::test]
+async fn a_pause_is_made_by_hand_shown_everywhere_and_taken_back() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let here = Running::start(Settings::default(), database.clone()).await;
+    let there = Running::start(Settings::default(), database.clone()).await;
+    let browser = Browser::start().await;
+    let (page, other) = (browser.page().await, browser.page().await);
+    other.open(&there.url("/alerts")).await;
+    page.open(&here.url("/lag")).await;
+    // By keyboard alone: the reason has the focus of whoever tabs there.
+    page.click("button.stop").await;
+    page.until("the form", "document.getElementById('stop').matches(':popover-open')").await;
+    page.eval("document.getElementById('stop-loop').value = 'dial'").await;
+    page.eval("document.getElementById('stop-reason').focus()").await;
+    page.type_text("<b>too many</b> abandoned").await;
+    page.press("Enter").await;
+    let paused = "document.getElementById('state').innerText.includes('dial is paused')";
+    page.until("the page to say so", paused).await;
+    assert!(page.eval("location.pathname").await == "/lag", "back where it was");
+    assert!(page.text("#state").await.contains("<b>too many</b> abandoned"));
+    other.until("the other instance's page to say so", paused).await;
+    let pauses = database.pauses().await.unwrap();
+    let pause = pauses.get(Extent::One(Loop::Dial)).expect("is in force");
+    assert_eq!((&*pause.who, &*pause.reason), ("local", "<b>too many</b> abandoned"));
+    // Undone on the other instance.
+    other.click("#state button").await;
+    until("the pause to end", || async { database.pauses().await.unwrap().is_empty().then_some(()) }).await;
+    page.until("the page to say so", "document.getElementById('state').innerText.trim() === ''").await;
+    assert_clean(&page, &here);
+    assert_clean(&other, &there);
+}
+
+#[tokio::test]
+async fn hostile_texts_stay_text() {
+    const HOSTILE: &str = "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1>";
+    let (own, database) = TestDatabase::migrated().await;
+    let owner = own.owner().await;
+    scene(&owner, &database).await;
+    let mut bad = now_dated(decision(HOSTILE, 1));
+    for field in ["action", "reason"] {
+        bad[field] = json!("hold");
+    }
+    bad["reason"] = HOSTILE.into();
+    bad["causeIds"] = json!([HOSTILE]);
+    bad["policy"]["name"] = HOSTILE.into();
+    bad["inputs"]["revision"] = HOSTILE.into();
+    bad["inputs"]["campaignId"] = HOSTILE.into();
+    decide(&database, &bad, 10).await;
+    run(
+        &owner,
+        "INSERT INTO audit.alert_log (alert_id, incident_type, loop, key, decision_id, occurred_at, body, topic, partition, \"offset\")
+         VALUES (gen_random_uuid(), $1 ->> 'text', $1 ->> 'text', $1 ->> 'text', gen_random_uuid(), now(), $1::text, 't', 0, 2)",
+        json!({"text": HOSTILE}),
+    )
+    .await;
+    run(
+        &owner,
+        "UPDATE trunkline.lag_status SET evaluation = jsonb_set(evaluation, '{consumerGroup}', $1 -> 'text')",
+        json!({"text": HOSTILE}),
+    )
+    .await;
+    database.pause(Extent::All, HOSTILE, HOSTILE).await.unwrap();
+    let console = Running::start(Settings::default(), database).await;
+    let page = Browser::start().await.page().await;
+    let id: DecisionId = decision_id(HOSTILE, 1);
+    let own_page = format!("/decisions/{id}");
+    let query = form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect::<String>();
+    let sought = [
+        format!("/campaigns?id={query}"),
+        format!("/flows?id={query}"),
+        format!("/ledger?key={query}"),
+        own_page,
+    ];
+    for path in VIEWS.iter().map(|(path, _)| (*path).to_owned()).chain(sought) {
+        page.open(&console.url(&path)).await;
+        assert!(page.text("#state").await.contains(HOSTILE), "{path}");
+        assert_eq!(page.eval("typeof window.hacked").await, "undefined", "{path}");
+        assert_eq!(page.eval("document.querySelectorAll('main img, main script').length").await, 0, "{path}");
+    }
+    assert!(page.text("main").await.contains("window.hacked=1"), "it is shown, as text");
+    assert_clean(&page, &console);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_and_changes_are_refused() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let console = Running::start(Settings::default(), database.clone()).await;
+    database.pause(Extent::All, "storm", "alice").await.unwrap();
+    let page = Browser::start().await.page().await;
+    page.open(&console.url("/")).await;
+    assert_eq!(page.eval("document.getElementById('lost').hidden").await, true);
+    let disabled = "[...document.querySelectorAll('fieldset[data-change]')].map((set) => set.disabled)";
+    assert_eq!(page.eval(disabled).await, json!([false, false]));
+    console.shutdown.cancel();
+    page.until("the banner", "!document.getElementById('lost').hidden").await;
+    assert_eq!(page.eval(disabled).await, json!([true, true]));
+}
+
+#[tokio::test]
+async fn people_log_in_with_a_key_and_see_what_its_role_permits() {
+    use sha2::{Digest as _, Sha256};
+    let key = |name: &str, role: Role| {
+        let digest: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+        ApiKey::new(name, role, &digest).unwrap()
+    };
+    let keys = vec![key("looker", Role::Read), key("doer", Role::Operate), key("bringer", Role::Publish)];
+    let (own, database) = TestDatabase::migrated().await;
+    let console = Running::start(Settings { api_keys: keys, ..Settings::default() }, database).await;
+    let browser: Arc<Browser> = Browser::start().await;
+    let enter = async |page: &Page, name: &str| {
+        page.eval("document.getElementById('key').focus()").await;
+        page.type_text(name).await;
+        page.press("Enter").await;
+    };
+    let page = browser.page().await;
+    page.open(&console.url("/ledger?loop=dial")).await;
+    assert!(page.text("main").await.contains("Log in with an API key"));
+    for refused in ["bringer", "nobody"] {
+        enter(&page, refused).await;
+        page.until("the refusal", "document.body.innerText.includes('This is no key that may look')").await;
+    }
+    enter(&page, "looker").await;
+    page.until("the page asked for", "location.pathname + location.search === '/ledger?loop=dial'").await;
+    assert!(page.text("header").await.contains("looker"));
+    assert_eq!(
+        page.eval("document.querySelectorAll('button.stop').length").await,
+        0,
+        "may not stop anything"
+    );
+    assert_eq!(page.eval("document.cookie").await, "", "no script reads the session");
+    page.click(".who button").await;
+    page.until("the login", "location.pathname === '/login'").await;
+    page.open(&console.url("/")).await;
+    assert!(page.text("main").await.contains("Log in with an API key"), "the session is over");
+    let page = browser.page().await;
+    page.open(&console.url("/")).await;
+    enter(&page, "doer").await;
+    page.until("the button", "!!document.querySelector('button.stop')").await;
+    let said: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT what, key_name, role FROM audit.sessions ORDER BY number")
+            .fetch_all(&own.owner().await)
+            .await
+            .unwrap();
+    let said: Vec<_> = said.iter().map(|(what, key, role)| (&**what, &**key, &**role)).collect();
+    let expected =
+        [("opened", "looker", "read"), ("closed", "looker", "read"), ("opened", "doer", "operate")];
+    assert_eq!(said, expected);
+}
