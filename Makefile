@@ -39,10 +39,10 @@ bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_A
 	cargo bench --locked --no-run $(BENCH_ARGS)
 	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) cargo bench --locked $(BENCH_ARGS)
 
-check: ## format, lints, descriptions by official parsers, dependencies and their licences
+check: ## format, lints, descriptions by official parsers, dependencies, unused ones and licences
 	@scripts/setup.sh build documents
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-documents.sh
 	@scripts/check-dependencies.sh
 

@@ -1,4 +1,5 @@
 //! The rule and the stages' steps alone: what a decision costs without Kafka.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use trunkline::model::Timestamp;

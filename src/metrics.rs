@@ -24,6 +24,7 @@ pub struct Metric {
     pub labels: &'static [&'static str],
 }
 
+#[expect(clippy::disallowed_macros, reason = "this is the table")]
 impl Metric {
     /// The values stand in the order of `labels`. Keep the handle where it is used often.
     pub fn counter(&self, values: &[&str]) -> Counter {

@@ -6,6 +6,7 @@
 //! `TRUNKLINE_BENCH_RECORDS` (1 000 000), `TRUNKLINE_BENCH_WORKERS` (2) and
 //! `TRUNKLINE_BENCH_SECONDS` (20, at 1 000 records a second) change its size;
 //! `TRUNKLINE_BENCH_PROPERTIES="linger.ms=1 compression.type=none"` tries librdkafka properties.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
 mod bare;
 #[path = "../harness/mod.rs"]

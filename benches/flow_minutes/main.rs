@@ -3,6 +3,7 @@
 //!
 //! `TRUNKLINE_BENCH_RECORDS` (1 000 000), `TRUNKLINE_BENCH_WORKERS` (2, of each stage) and
 //! `TRUNKLINE_BENCH_PROPERTIES` change it as they do the dial bench.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
 mod event;
 #[path = "../harness/mod.rs"]

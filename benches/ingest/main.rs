@@ -5,6 +5,7 @@
 //! `TRUNKLINE_BENCH_EVENTS` (500 000 in requests of 100, a tenth of it in requests of 1)
 //! changes its size, `TRUNKLINE_BENCH_CONNECTIONS` (16) how many senders of 100 there are;
 //! those of 1 are four times as many.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
 #[path = "../harness/mod.rs"]
 mod harness;

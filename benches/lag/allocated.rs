@@ -1,5 +1,6 @@
 //! Memory that Rust values of this process hold. What the system says it holds does not fall
 //! when memory is given back, so it cannot tell what came on top.
+#![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

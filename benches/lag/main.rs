@@ -4,6 +4,7 @@
 //! reads each topic and is behind in every second partition. Polled are groups nobody
 //! has seen before, groups that stand still, and groups whose commits move in every
 //! partition that lags, so that each costs a fetch.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
 mod allocated;
 #[path = "../harness/mod.rs"]

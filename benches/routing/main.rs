@@ -4,6 +4,7 @@
 //! the load.
 //!
 //! `TRUNKLINE_BENCH_SECONDS` (10) and `TRUNKLINE_BENCH_CONNECTIONS` (64) change its size.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
 mod load;
 #[path = "../harness/measure.rs"]

@@ -17,6 +17,7 @@ impl Timestamp {
         Self(jiff::Timestamp::from_millisecond(millis).unwrap_or(nearest))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the simulator's clock")]
     pub fn now() -> Self {
         Self::from_millis(jiff::Timestamp::now().as_millisecond())
     }

@@ -2,7 +2,7 @@
 //! renewed well before their end, never in a call's way.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
@@ -246,9 +246,9 @@ impl Endpoint {
     }
 
     fn read(&self, reply: &RawReply, asked_at: Instant, generation: u64) -> Result<Token, Failed> {
-        let wait = reply.header("retry-after").and_then(|value| {
-            retry_after(value, reply.header("date"), SystemTime::now(), self.retry_after_limit)
-        });
+        let wait = reply
+            .header("retry-after")
+            .and_then(|value| retry_after(value, reply.header("date"), self.retry_after_limit));
         let unavailable = |problem: &str| Failed {
             error: AuthError::Unavailable(format!("no access token from {}: {problem}", self.url)),
             wait,

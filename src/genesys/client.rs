@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::{Method, Request, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -425,7 +425,7 @@ impl Inner {
             Spoken::Platform(_) => reply.header("inin-ratelimit-reset"),
         };
         let value = reply.header("retry-after").or_else(reset)?;
-        retry_after(value, reply.header("date"), SystemTime::now(), self.retry_after_limit)
+        retry_after(value, reply.header("date"), self.retry_after_limit)
     }
 }
 

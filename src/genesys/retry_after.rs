@@ -2,10 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+/// How long to wait from now on, for a reply that has just come; see [`retry_after_at`].
+#[expect(clippy::disallowed_methods, reason = "a reply without a date counts from its arrival")]
+pub fn retry_after(value: &str, date: Option<&str>, limit: Duration) -> Option<Duration> {
+    retry_after_at(value, date, SystemTime::now(), limit)
+}
+
 /// How long to wait from now on. A date counts from the reply's own `Date` where
 /// it has one, so that clocks that differ do no harm. Waits longer than `limit`
 /// are cut to it; a value that cannot be read is as if absent.
-pub fn retry_after(value: &str, date: Option<&str>, now: SystemTime, limit: Duration) -> Option<Duration> {
+fn retry_after_at(value: &str, date: Option<&str>, now: SystemTime, limit: Duration) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         if seconds.is_nan() || seconds < 0.0 {
@@ -27,7 +33,7 @@ mod tests {
     fn read(value: &str, date: Option<&str>) -> Option<f64> {
         // 2026-01-02T03:04:05Z
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
-        retry_after(value, date, now, LIMIT).map(|wait| wait.as_secs_f64())
+        retry_after_at(value, date, now, LIMIT).map(|wait| wait.as_secs_f64())
     }
 
     #[test]

@@ -129,6 +129,7 @@ mod tests {
             priority: Priority::Read,
             deadline: Instant::now() + Duration::from_secs(60),
             cancelled: CancellationToken::new(),
+            withdrawn: CancellationToken::new(),
         }
     }
 

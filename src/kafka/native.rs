@@ -1,6 +1,7 @@
 //! What rdkafka's safe interface cannot give. It panics on a header whose name is not
 //! UTF-8, which any producer may send, and builds every header to find one. Its flush
 //! neither overrides `linger.ms` nor wakes up when the last record is acknowledged.
+#![expect(unsafe_code, reason = "rdkafka panics on headers whose names are not UTF-8")]
 
 use std::ffi::CStr;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! What cannot be used is set aside, byte for byte, once.
+#![expect(unsafe_code, reason = "headers whose names are not UTF-8 can be sent through librdkafka alone")]
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;

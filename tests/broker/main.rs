@@ -1,4 +1,5 @@
 //! The broker tier: the runtime on a real Kafka.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

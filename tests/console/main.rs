@@ -1,4 +1,5 @@
 //! The HTTP tier: the console over a real socket and a real Postgres.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

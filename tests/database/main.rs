@@ -1,4 +1,5 @@
 //! The database tier: migrations, roles and the ledger on a real Postgres.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

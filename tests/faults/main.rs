@@ -1,5 +1,6 @@
 //! The fault tier: whole processes, real parts, real kills. `make faults` runs the long
 //! form, `make test` a short one.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
 //! The ingest tier: events over a real socket to a real broker.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,6 @@
 //! The platform tier: the Genesys Cloud client against the simulator, and what
 //! instances share in a real Postgres.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

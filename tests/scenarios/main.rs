@@ -1,4 +1,5 @@
 //! The scenario tier: stages in the in-memory driver, with crashes at every point.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may, wherever in it
 
 #[path = "../support/mod.rs"]
 mod support;

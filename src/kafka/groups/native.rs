@@ -1,4 +1,5 @@
 //! librdkafka's admin requests about groups, each pointer owned by one value.
+#![expect(unsafe_code, reason = "rdkafka has no interface for this")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What a consumer's queue brings, with the topic that an end of partition belongs to:
 //! rdkafka's own error for it names the partition's number alone.
+#![expect(unsafe_code, reason = "rdkafka has no interface for this")]
 
 use std::ffi::CStr;
 use std::time::Duration;

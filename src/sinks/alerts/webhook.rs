@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{StatusCode, Url};
@@ -141,8 +141,7 @@ impl Webhook {
             return Ok(status);
         }
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let wait = header("retry-after")
-            .and_then(|value| retry_after(value, header("date"), SystemTime::now(), LONGEST_PAUSE));
+        let wait = header("retry-after").and_then(|value| retry_after(value, header("date"), LONGEST_PAUSE));
         let wish = match status {
             StatusCode::GONE => Wish::SwitchedOff,
             StatusCode::TOO_MANY_REQUESTS => Wish::LeftAlone(wait),

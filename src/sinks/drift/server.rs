@@ -1,6 +1,6 @@
 //! The server that takes the points.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
@@ -67,8 +67,7 @@ impl Server {
             return Ok(());
         }
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let wait = header("retry-after")
-            .and_then(|value| retry_after(value, header("date"), SystemTime::now(), LONGEST_PAUSE));
+        let wait = header("retry-after").and_then(|value| retry_after(value, header("date"), LONGEST_PAUSE));
         let mut read = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
             let room = READ_BYTES - read.len();
