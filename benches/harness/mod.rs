@@ -1,6 +1,6 @@
 //! What the benches of stages share: topics of their own, records written and read, and
 //! each measured part as a process of its own, so that CPU and memory are its alone.
-#![expect(unsafe_code, reason = "what a process used is asked of the C library")]
+#![expect(unsafe_code, reason = "the parts of a bench find their topics by an environment variable")]
 #![allow(dead_code)] // each bench uses its own part
 
 pub mod measure;

@@ -303,8 +303,8 @@ const PURE: &[&str] = &["model", "topics", "role", "pipeline", "stages"];
 
 /// Clocks, chance, threads and everything outside.
 const IMPURE: &[&str] = &[
-    "Instant",
-    "SystemTime",
+    "Instant::now",
+    "SystemTime::now",
     "clock::",
     "tokio",
     "rand::",
