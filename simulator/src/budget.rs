@@ -46,6 +46,10 @@ impl Budgets {
         Self { allowance, windows: HashMap::new() }
     }
 
+    pub fn allowance(&self) -> Allowance {
+        self.allowance
+    }
+
     /// Counts one request.
     pub fn count(&mut self, client: &str, now: Duration) -> Standing {
         let Allowance { requests: allowed, window } = self.allowance;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conversations::Conversation;
+use crate::dialect::Dialect;
 use crate::events::Event;
+use crate::measures::{Spread, Visits};
 use crate::organization::{Moment, Organization};
 use crate::time::Timestamp;
 use crate::traffic::{EventKind, Happening, events_per_interaction};
@@ -18,6 +20,12 @@ impl Organization {
         let load = self.load();
         for flow in self.flows.iter() {
             self.traffic.enter(flow, now, load);
+        }
+        // The seed's interface tells no calls by time.
+        if self.dialect != Dialect::Seed {
+            for (campaign_id, counts) in self.world.call_counts() {
+                self.calls.record(campaign_id, counts, ended_at);
+            }
         }
         for (campaign_id, call) in self.world.settled_calls() {
             self.traffic.call(campaign_id, call, now);
@@ -58,11 +66,19 @@ impl Organization {
                 let _ = journey.started_at.set(at);
             }
             EventKind::FlowEnd => {
+                let flow_ms = journey.flow.as_ref().map_or(0, |visit| visit.ms);
+                let flow_ms = self.real(flow_ms).as_millis() as u64;
                 let visit = journey.flow.as_ref();
                 if let Some((visit, Ok(flow))) =
                     visit.map(|visit| (visit, self.flows.get_mut(&visit.flow_id)))
                 {
                     flow.measures.count(at, visit.failed());
+                    let (version, exit_reason) = (visit.version.clone(), visit.exit_reason);
+                    let outcomes = u64::from(visit.has_outcome);
+                    let outcomes_failed = u64::from(visit.has_outcome && visit.failed());
+                    let ms = Spread::of(flow_ms);
+                    let visits = Visits { count: 1, outcomes, outcomes_failed, ms };
+                    flow.measures.count_visit(at, &version, exit_reason, visits);
                 }
             }
             EventKind::CustomerEnd => {
@@ -76,6 +92,7 @@ impl Organization {
                     originating_direction: if journey.is_outbound() { "outbound" } else { "inbound" }.into(),
                     flow_id: journey.flow.as_ref().map(|visit| visit.flow_id.clone()),
                     flow_version: journey.flow.as_ref().map(|visit| visit.version.clone()),
+                    exit_reason: journey.flow.as_ref().map(|visit| visit.exit_reason),
                     queue_id: journey.queue_id.clone(),
                     campaign_id: journey.campaign_id.clone(),
                     user_id: journey.user_id.map(id),

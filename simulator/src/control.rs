@@ -24,7 +24,13 @@
 //! | `POST /simulator/flows/{id}/publish` `{errorRate, version?, description?, afterSeconds?}` | publishes a new version, active at once or after so many simulated seconds |
 //! | `PUT /simulator/flows/{id}/versions/{version}` `{errorRate?, status?}` | how bad a version is; `published`, `archived` or `deleted` for one that is not active |
 //! | `PUT /simulator/unwell` `{endpoints: [measures, versions, deployments], aboveErrorRate, status}` or `null` | these endpoints fail while an active version's error rate is above the limit |
-//! | `GET\|PUT /simulator/platform` `{stale}` | manners of Genesys Cloud's own interface: see `platform/state.rs` |
+//! | `GET\|PUT /simulator/platform` `{stale, publishMs, publishSimulatedSeconds, publishFails, analyticsLagMs, missingAbandonedShare, restatedAfterMs, jobsMs, jobsLagMs, queriesMs}` | manners of Genesys Cloud's own interface (`platform/state.rs`) |
+//! | `POST /simulator/platform/restate` | restates all analytics up to now |
+//! | `GET\|PUT /simulator/campaign-rules` `[{name, enabled?, campaignIds, actionType, maxCallsPerAgent \| abandonRate \| outboundLineCount}]` | the organisation's campaign rules, with their ids |
+//! | `POST /simulator/campaign-rules/{id}/fire` | lets a rule change its campaigns |
+//! | `GET\|POST /simulator/usage` `{clientId, requests, at?}` | month to date: requests and call attempts; adds requests as if they had been made |
+//! | `PUT /simulator/flows/{id}/lock` `{userId \| clientId, name?}` or `null` | somebody keeps the flow for himself, or lets it go |
+//! | `PUT /simulator/flows/{id}/deleted` `true` or `false` | whether the flow is deleted |
 //! | `GET /simulator/queues` | queues and who is available |
 //! | `PUT /simulator/queues/{id}` `{availabilityPercentage}` | sets it, 0–100; null lets it change by itself again |
 //! | `POST /simulator/decisions` `{to: [address], key?, configurationIds, ratePerSecond, repeatShare, concurrency, timeoutMs, limit?}` | starts asking a decision service; forgets the answers of the last load |

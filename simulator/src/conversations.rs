@@ -29,6 +29,9 @@ pub struct Conversation {
     pub flow_id: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_version: Option<Arc<str>>,
+    /// How it left the flow.
+    #[serde(skip)]
+    pub exit_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_id: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,11 @@ impl Conversations {
         self.known.get(&id)
     }
 
+    /// Oldest registration first.
+    pub fn iter(&self) -> impl Iterator<Item = &Conversation> {
+        self.order.iter().filter_map(|id| self.known.get(id))
+    }
+
     /// Those first registered after the `since`-th, at most `limit`.
     pub fn page(&self, since: u64, limit: usize) -> ConversationPage {
         let dropped = self.registered - self.order.len() as u64;
@@ -122,6 +130,7 @@ mod tests {
             originating_direction: "inbound".into(),
             flow_id: None,
             flow_version: None,
+            exit_reason: None,
             queue_id: None,
             campaign_id: None,
             user_id: None,

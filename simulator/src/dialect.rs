@@ -93,7 +93,7 @@ impl<'a> Call<'a> {
     ) -> Result<(Reply, Option<Effect>), Refusal> {
         match self {
             Self::Seed(call) => seed::perform(call, organization, received, span, moment),
-            Self::Platform(call) => call.perform(organization, (received, client), span, moment),
+            Self::Platform(call) => call.perform(organization, (received, client), moment),
         }
     }
 }

@@ -129,6 +129,10 @@ impl Dialer {
         self.place_calls(now);
     }
 
+    pub fn calls(&self) -> CallCounts {
+        self.calls
+    }
+
     /// Answered calls that found an agent, or lost their patience, in the last step.
     pub fn settled(&self) -> &[SettledCall] {
         &self.settled

@@ -108,6 +108,7 @@ impl Organization {
 
     /// Carries the request out, as far as budget and faults let it, and logs it.
     pub fn answer(&mut self, received: &Received, admission: Admission, moment: Moment) -> Outgoing {
+        self.settle_operations(moment);
         let context_id = admission.correlation_id.clone();
         let span = Span {
             started_at: admission.admitted_at,
@@ -124,6 +125,11 @@ impl Organization {
         let (reply, transport) =
             distort(reply, admission.plan.fault.as_ref(), (self.dialect, &context_id), moment);
         let reply = with_standing(reply, admission.standing).with_header(CORRELATION_ID, &context_id);
+        if let Some(effect) = &effect {
+            let by = (received.origin, admission.client.as_deref());
+            self.platform.audit_log.record(by, effect, moment.wall);
+        }
+        self.count_usage(received, admission.client.as_deref(), reply.status, moment);
         let delay = admission.plan.delay_after;
         self.log(received, admission, &reply, transport, effect, moment);
         Outgoing { reply, transport, delay }
@@ -148,6 +154,14 @@ impl Organization {
             client_id.clone_from(&client.id);
         }
         found?.perform(self, (received, &client_id), span, moment)
+    }
+
+    /// Only Genesys Cloud's own calls count, and those of somebody who is known.
+    fn count_usage(&mut self, received: &Received, client: Option<&str>, status: StatusCode, moment: Moment) {
+        let template = Call::find(self.dialect, received).ok().and_then(|call| call.template());
+        if let (Some(client), Some(template)) = (client, template) {
+            self.platform.usage.count(client, (received.method.as_str(), template), status, moment.wall);
+        }
     }
 
     fn over_budget(&self, standing: Standing, context_id: &str, moment: Moment) -> Reply {

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use crate::measures::Measures;
+use crate::operations::{Lock, Operation};
 use crate::reply::Refusal;
 use crate::scenario::{FlowScenario, MAX_VERSIONS, Scenario, VersionStatus};
 use crate::time::Timestamp;
@@ -25,6 +26,8 @@ pub struct Version {
     pub error_rate: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// When it was made, by whatever name that goes.
+    pub date_created: Timestamp,
     /// When it last became active.
     pub date_published: Timestamp,
     /// When another took its place; absent while it is active.
@@ -40,6 +43,10 @@ pub struct Flow {
     pub habits: FlowScenario,
     pub queue_id: Option<Arc<str>>,
     pub measures: Measures,
+    pub lock: Option<Lock>,
+    /// The publish that runs, or the last one.
+    pub operation: Option<Operation>,
+    pub deleted: bool,
     /// Oldest first.
     versions: Vec<Version>,
 }
@@ -60,6 +67,7 @@ impl Flow {
             status: version.status,
             error_rate: version.error_rate,
             description: None,
+            date_created: published_at(index),
             date_published: published_at(index),
             date_published_end: (version.status != VersionStatus::Active).then(|| published_at(index + 1)),
         });
@@ -68,6 +76,9 @@ impl Flow {
             habits: scenario.clone(),
             queue_id,
             measures: Measures::default(),
+            lock: None,
+            operation: None,
+            deleted: false,
             versions: versions.collect(),
         }
     }
@@ -79,6 +90,11 @@ impl Flow {
     pub fn active(&self) -> &Version {
         let active = self.versions.iter().find(|version| version.status == VersionStatus::Active);
         active.expect("exactly one version is active")
+    }
+
+    pub fn unknown_version(&self, id: &str) -> Refusal {
+        let message = format!("Unable to find version {id} of flow {}", self.id);
+        Refusal::new(StatusCode::NOT_FOUND, "not.found", message).about(id)
     }
 
     pub fn version_mut(&mut self, id: &str) -> Option<&mut Version> {
@@ -98,10 +114,7 @@ impl Flow {
     ) -> Result<Switch, Refusal> {
         let wanted = self.versions.iter().position(|version| &*version.id == id);
         let wanted = wanted.filter(|index| self.versions[*index].status != VersionStatus::Deleted);
-        let wanted = wanted.ok_or_else(|| {
-            let message = format!("Unable to find version {id} of flow {}", self.id);
-            Refusal::new(StatusCode::NOT_FOUND, "not.found", message).about(id)
-        })?;
+        let wanted = wanted.ok_or_else(|| self.unknown_version(id))?;
         if self.versions[wanted].status == VersionStatus::Archived {
             let message = format!("version {id} is archived and cannot be activated");
             return Err(Refusal::new(StatusCode::CONFLICT, "general.conflict", message).about(id));
@@ -138,6 +151,7 @@ impl Flow {
             status: VersionStatus::Active,
             error_rate,
             description,
+            date_created: at,
             date_published: at,
             date_published_end: None,
         });
@@ -210,6 +224,10 @@ impl Flows {
             (flow.id.clone(), Flow::new(flow, queue_id, created_at))
         });
         Self { flows: flows.collect(), planned: Vec::new(), unwell: None }
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Flow> {
+        self.flows.values_mut()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {

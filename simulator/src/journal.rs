@@ -18,6 +18,10 @@ pub enum Origin {
     Api,
     /// A request on the login listener.
     Login,
+    /// A publish that was begun by a request and has ended.
+    Operation,
+    /// A campaign rule of the organisation.
+    Rule,
     /// The simulator's own second writer.
     Rival,
     /// Somebody at `/simulator/…` who changed a campaign.

@@ -12,6 +12,7 @@
 //! `control.rs`: `/simulator/…`.
 
 mod budget;
+mod call_history;
 mod chance;
 mod chronicle;
 mod consumer_groups;
@@ -31,6 +32,7 @@ mod flows;
 mod input;
 mod journal;
 mod measures;
+mod operations;
 mod organization;
 mod platform;
 mod publishes;
@@ -39,6 +41,7 @@ mod reply;
 mod scenario;
 mod scopes;
 mod seed;
+mod series;
 mod server;
 mod settings;
 mod time;

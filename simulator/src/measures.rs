@@ -1,11 +1,11 @@
-//! Interactions and errors of one flow, second by second of real time.
+//! Interactions and errors of one flow, and what of them Genesys Cloud's own interface tells.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::sync::Arc;
 
+use crate::series::Series;
 use crate::time::Timestamp;
-
-/// How far back the measures reach.
-const KEPT_SECONDS: i64 = 2 * 3_600;
 
 /// What happened within a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,38 +14,90 @@ pub struct Total {
     pub errors: u64,
 }
 
+impl AddAssign for Total {
+    fn add_assign(&mut self, other: Self) {
+        self.interactions += other.interactions;
+        self.errors += other.errors;
+    }
+}
+
+/// Interactions with one version that left it the same way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Visits {
+    pub count: u64,
+    pub outcomes: u64,
+    pub outcomes_failed: u64,
+    /// Time spent in the flow.
+    pub ms: Spread,
+}
+
+impl AddAssign for Visits {
+    fn add_assign(&mut self, other: Self) {
+        self.count += other.count;
+        self.outcomes += other.outcomes;
+        self.outcomes_failed += other.outcomes_failed;
+        self.ms += other.ms;
+    }
+}
+
+/// Some values: how many, their sum, the least and the greatest.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spread {
+    pub count: u64,
+    pub sum: u64,
+    pub min: u64,
+    pub max: u64,
+}
+
+impl Spread {
+    pub fn of(value: u64) -> Self {
+        Self { count: 1, sum: value, min: value, max: value }
+    }
+}
+
+impl AddAssign for Spread {
+    fn add_assign(&mut self, other: Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
+        self.max = self.max.max(other.max);
+        self.count += other.count;
+        self.sum += other.sum;
+    }
+}
+
 /// Counted when an interaction leaves the flow.
 #[derive(Clone, Debug, Default)]
 pub struct Measures {
-    /// Epoch second and what happened in it, in order of time.
-    seconds: VecDeque<(i64, Total)>,
+    totals: Series<Total>,
+    /// By version and exit reason.
+    visits: BTreeMap<(Arc<str>, &'static str), Series<Visits>>,
 }
 
 impl Measures {
     pub fn count(&mut self, at: Timestamp, failed: bool) {
-        let second = at.as_millis().div_euclid(1_000);
-        let index = self.seconds.partition_point(|held| held.0 < second);
-        if self.seconds.get(index).is_none_or(|held| held.0 != second) {
-            self.seconds.insert(index, (second, Total::default()));
-        }
-        let total = &mut self.seconds[index].1;
-        total.interactions += 1;
-        total.errors += u64::from(failed);
-        let newest = self.seconds.back().map_or(second, |held| held.0);
-        while self.seconds.front().is_some_and(|held| held.0 < newest - KEPT_SECONDS) {
-            self.seconds.pop_front();
-        }
+        self.totals.add(at, Total { interactions: 1, errors: u64::from(failed) });
+    }
+
+    pub fn count_visit(
+        &mut self,
+        at: Timestamp,
+        version: &Arc<str>,
+        exit_reason: &'static str,
+        visits: Visits,
+    ) {
+        self.visits.entry((version.clone(), exit_reason)).or_default().add(at, visits);
     }
 
     /// From the second `start` lies in up to, and without, the one of `end`.
     pub fn between(&self, start: Timestamp, end: Timestamp) -> Total {
-        let second = |at: Timestamp| at.as_millis().div_euclid(1_000);
-        let first = self.seconds.partition_point(|held| held.0 < second(start));
-        let within = self.seconds.iter().skip(first).take_while(|held| held.0 < second(end));
-        within.fold(Total::default(), |sum, (_, total)| Total {
-            interactions: sum.interactions + total.interactions,
-            errors: sum.errors + total.errors,
-        })
+        self.totals.between(start, end)
+    }
+
+    /// Version, exit reason and what happened that way.
+    pub fn visits(&self) -> impl Iterator<Item = (&Arc<str>, &'static str, &Series<Visits>)> {
+        self.visits.iter().map(|((version, exit_reason), series)| (version, *exit_reason, series))
     }
 }
 
@@ -54,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_hold_what_happened_in_them_and_old_seconds_go() {
+    fn spans_hold_what_happened_in_them() {
         let mut measures = Measures::default();
         let at = Timestamp::from_millis;
         for (ms, failed) in [(61_500, false), (60_000, true), (119_999, true), (120_000, false)] {
@@ -64,7 +116,15 @@ mod tests {
         assert_eq!(measures.between(at(60_000), at(120_000)), total(3, 2));
         assert_eq!(measures.between(at(0), at(500_000)), total(4, 2));
         assert_eq!(measures.between(at(121_000), at(500_000)), total(0, 0));
-        measures.count(at(120_000 + KEPT_SECONDS * 1_000), false);
-        assert_eq!(measures.between(at(0), at(i64::MAX)), total(2, 0));
+    }
+
+    #[test]
+    fn a_spread_of_nothing_changes_none() {
+        let mut spread = Spread::default();
+        for value in [7, 3] {
+            spread += Spread::of(value);
+            spread += Spread::default();
+        }
+        assert_eq!(spread, Spread { count: 2, sum: 10, min: 3, max: 7 });
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use crate::budget::{Allowance, Budgets};
+use crate::call_history::CallHistory;
 use crate::chance::Chance;
 use crate::consumer_groups::ConsumerGroups;
 use crate::conversations::Conversations;
@@ -64,6 +65,9 @@ pub struct Organization {
     pub(crate) traffic: Traffic,
     pub(super) events: Emitter,
     pub(crate) dialect: Dialect,
+    pub(crate) calls: CallHistory,
+    /// Publishes that have begun and not ended.
+    pub(crate) running_operations: usize,
     pub(crate) platform: platform::State,
     /// Campaigns that are off once their last line has ended.
     stopping: BTreeSet<String>,
@@ -149,6 +153,8 @@ impl Organization {
             traffic: Traffic::new(settings.seed),
             events: Emitter::new(settings.seed, settings.events.clone()),
             dialect: settings.dialect,
+            calls: CallHistory::default(),
+            running_operations: 0,
             platform: platform::State::new(created_at),
             stopping: BTreeSet::new(),
             speed: settings.speed,
@@ -168,6 +174,7 @@ impl Organization {
             let ended_at = moment.wall.minus(self.real(later * 1_000));
             self.record_second(ended_at, moment);
             self.publish_due(Moment { wall: ended_at, ..moment });
+            self.settle_operations(Moment { wall: ended_at, ..moment });
             let due = self.rival.every_seconds.is_some_and(|every| self.world.now().is_multiple_of(every));
             if due {
                 self.let_rival_write(moment);
@@ -291,12 +298,26 @@ impl Organization {
         effect: Effect,
         moment: Moment,
     ) {
+        self.note_for(None, (origin, method), path, body, effect, moment);
+    }
+
+    /// Writes down a change that is none of a request's, and for which client it was made.
+    pub(crate) fn note_for(
+        &mut self,
+        client: Option<String>,
+        (origin, method): (Origin, &str),
+        path: String,
+        body: Option<String>,
+        effect: Effect,
+        moment: Moment,
+    ) {
+        self.platform.audit_log.record((origin, client.as_deref()), &effect, moment.wall);
         self.journal.push(Entry {
             sequence: 0,
             at: moment.wall,
             simulated_seconds: self.world.now(),
             origin,
-            client: None,
+            client,
             method: method.into(),
             path,
             if_match: None,

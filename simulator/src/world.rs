@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::dialer::{Dialer, SettledCall, Snapshot};
+use crate::dialer::{CallCounts, Dialer, SettledCall, Snapshot};
 use crate::scenario::Scenario;
 
 #[derive(Clone, Debug)]
@@ -37,6 +37,11 @@ impl World {
     /// Answered calls settled in the last second, with their campaigns.
     pub fn settled_calls(&self) -> impl Iterator<Item = (&str, SettledCall)> {
         self.dialers.iter().flat_map(|(id, dialer)| dialer.settled().iter().map(|call| (id.as_str(), *call)))
+    }
+
+    /// What each campaign has counted since the world began.
+    pub fn call_counts(&self) -> impl Iterator<Item = (&str, CallCounts)> {
+        self.dialers.iter().map(|(id, dialer)| (id.as_str(), dialer.calls()))
     }
 
     /// Nothing happens for a campaign that does not exist.

@@ -51,6 +51,7 @@ impl Registration {
             originating_direction: self.originating_direction.map_or("inbound".into(), Into::into),
             flow_id: self.flow_id.map(Into::into),
             flow_version: self.flow_version.map(Into::into),
+            exit_reason: None,
             queue_id: self.queue_id.map(Into::into),
             campaign_id: self.campaign_id.map(Into::into),
             user_id: self.user_id.map(Into::into),

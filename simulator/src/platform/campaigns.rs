@@ -88,9 +88,8 @@ fn patch(organization: &mut Organization, request: &Request<'_>) -> Outcome {
     let id = request.id();
     let body: Value = request.body()?;
     let ceiling = organization.platform.settings.max_calls_per_agent();
-    let queues: Vec<String> = organization.definitions.keys().map(|id| home_queue_id(id)).collect();
-    let is_queue =
-        |id: &str| organization.queues.percentage(id).is_ok() || queues.iter().any(|queue| queue == id);
+    let is_home = |id: &str| organization.definitions.keys().any(|campaign| home_queue_id(campaign) == id);
+    let is_queue = |id: &str| organization.queues.percentage(id).is_ok() || is_home(id);
     let replacement =
         patched(found(organization, id)?, &body, ceiling, is_queue).map_err(|it| it.about(id))?;
     let modified_at = request.moment.wall.to_string();

@@ -3,16 +3,28 @@
 //! Members of a request nobody knows are ignored; what is required, what is one of a list and
 //! what has a limit is checked as strictly as the platform is known to.
 
+mod aggregates;
+mod audits;
 mod campaign_document;
+mod campaign_rules;
 mod campaigns;
+mod conversation;
+mod details;
+mod filter;
+mod flows;
+mod interval;
+mod jobs;
+mod observations;
 mod outbound_settings;
 mod request;
 mod state;
+mod usage;
+mod vocabulary;
 
 use axum::http::{Method, StatusCode};
 
 use super::dialect::Dialect;
-use super::exchange::{Received, Span};
+use super::exchange::Received;
 use super::journal::Effect;
 use super::organization::{Moment, Organization};
 use super::reply::{Refusal, Reply, refusal_for_status};
@@ -22,6 +34,9 @@ use request::Request;
 pub use state::{Manners, State};
 
 pub use campaign_document::{initial as initial_campaign, split_change};
+pub use campaign_rules::{CampaignRule, MAX_RULES, fire};
+pub use flows::gone;
+pub use usage::month_of;
 
 /// What a call comes to: its reply and what it has changed.
 type Outcome = Result<(Reply, Option<Effect>), Refusal>;
@@ -38,7 +53,18 @@ pub struct Endpoint {
 }
 
 /// In a path that two entries fit the earlier one counts.
-const FAMILIES: &[&[Endpoint]] = &[campaigns::ENDPOINTS, outbound_settings::ENDPOINTS];
+const FAMILIES: &[&[Endpoint]] = &[
+    campaigns::ENDPOINTS,
+    outbound_settings::ENDPOINTS,
+    aggregates::ENDPOINTS,
+    observations::ENDPOINTS,
+    flows::ENDPOINTS,
+    details::ENDPOINTS,
+    jobs::ENDPOINTS,
+    campaign_rules::ENDPOINTS,
+    usage::ENDPOINTS,
+    audits::ENDPOINTS,
+];
 
 /// A request's endpoint and what stands in its path where the template has braces.
 #[derive(Debug)]
@@ -85,10 +111,9 @@ impl<'a> Call<'a> {
         &self,
         organization: &mut Organization,
         (received, client): (&Received, &str),
-        span: Span,
         moment: Moment,
     ) -> Outcome {
-        let request = Request { received, client, ids: &self.ids, span, moment };
+        let request = Request { received, client, ids: &self.ids, moment };
         (self.endpoint.perform)(organization, &request)
     }
 }

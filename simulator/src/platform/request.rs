@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::exchange::{Received, Span};
+use crate::exchange::Received;
 use crate::input::{invalid, json_body};
 use crate::organization::Moment;
 use crate::reply::{Refusal, Reply};
@@ -16,7 +16,6 @@ pub struct Request<'a> {
     /// Id of the OAuth client.
     pub client: &'a str,
     pub ids: &'a [&'a str],
-    pub span: Span,
     pub moment: Moment,
 }
 

@@ -59,6 +59,9 @@ pub struct FlowVisit {
     pub flow_id: Arc<str>,
     pub version: Arc<str>,
     pub exit_reason: &'static str,
+    pub has_outcome: bool,
+    /// Time in the flow, simulated.
+    pub ms: u64,
 }
 
 impl FlowVisit {
@@ -154,14 +157,15 @@ pub fn through_flow(flow: &Flow, at_ms: u64, chance: &mut Chance) -> (Journey, V
         (.., true) => "TRANSFER",
         _ => "FLOW_DISCONNECT",
     };
-    journey.flow = Some(FlowVisit { flow_id: flow.id.clone(), version: version.id.clone(), exit_reason });
     let has_outcome = chance.happens(habits.outcome_share);
 
     let mut course = Course::new(at_ms, chance);
     course.happens(EventKind::CustomerStart);
     course.at_ms += GREETING_MS;
     course.happens(EventKind::FlowStart);
-    course.wait(habits.flow_seconds);
+    let ms = course.wait(habits.flow_seconds);
+    let (flow_id, version) = (flow.id.clone(), version.id.clone());
+    journey.flow = Some(FlowVisit { flow_id, version, exit_reason, has_outcome, ms });
     if has_outcome {
         course.happens(EventKind::FlowOutcome);
     }

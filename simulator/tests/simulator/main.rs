@@ -9,7 +9,7 @@ mod details;
 mod events;
 mod faults;
 mod flows;
-mod platform_campaigns;
+mod platform;
 mod receiver;
 mod routing;
 mod tenant;

@@ -5,11 +5,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use simulator::{Client, Dialect, Settings};
 
+use super::{assert_error, platform, send};
 use crate::tenant::{CAMPAIGN, OTHER, Tenant, settings};
-
-pub fn platform() -> Settings {
-    Settings { dialect: Dialect::Platform, ..settings() }
-}
 
 fn path(id: &str) -> String {
     format!("/api/v2/outbound/campaigns/{id}")
@@ -20,26 +17,6 @@ async fn shown(tenant: &Tenant, id: &str) -> Value {
     assert_eq!(reply.status(), StatusCode::OK);
     assert!(!reply.headers().contains_key("etag"));
     reply.json().await.unwrap()
-}
-
-async fn send(tenant: &Tenant, method: Method, path: &str, body: &Value) -> (u16, Value) {
-    let reply = tenant.request(method, path).json(body).send().await.unwrap();
-    let status = reply.status().as_u16();
-    let text = reply.text().await.unwrap();
-    (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() })
-}
-
-/// What an error of the platform always has, and the code asked for.
-#[track_caller]
-fn assert_error((status, body): &(u16, Value), expected: u16, code: &str) {
-    assert_eq!(
-        (*status, &body["status"], &body["code"]),
-        (expected, &json!(expected), &json!(code)),
-        "{body}"
-    );
-    for member in ["message", "messageParams", "contextId", "details", "errors"] {
-        assert!(body.get(member).is_some(), "{member}: {body}");
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,84 @@
+//! Figures over time, by the second for a while and by the minute for days.
+
+use std::collections::VecDeque;
+use std::ops::AddAssign;
+
+use crate::time::Timestamp;
+
+/// How far back seconds are kept apart: half an hour.
+const SECONDS_KEPT: i64 = 1_800;
+/// How far back there are minutes.
+const MINUTES_KEPT: i64 = 8 * 24 * 60;
+
+/// Sums of `T` by the machine's clock. What is older than half an hour is known by the
+/// minute, what is older than eight days no more.
+#[derive(Clone, Debug, Default)]
+pub struct Series<T> {
+    /// Epoch second and what happened in it, in order of time.
+    seconds: VecDeque<(i64, T)>,
+    /// The same by epoch minute, of older seconds.
+    minutes: VecDeque<(i64, T)>,
+}
+
+impl<T: AddAssign + Copy + Default> Series<T> {
+    pub fn add(&mut self, at: Timestamp, figures: T) {
+        let second = at.as_millis().div_euclid(1_000);
+        add_at(&mut self.seconds, second, figures);
+        let newest = self.seconds.back().map_or(second, |held| held.0);
+        while let Some(&(old, figures)) = self.seconds.front().filter(|held| held.0 < newest - SECONDS_KEPT) {
+            add_at(&mut self.minutes, old.div_euclid(60), figures);
+            self.seconds.pop_front();
+        }
+        let oldest_minute = newest.div_euclid(60) - MINUTES_KEPT;
+        while self.minutes.front().is_some_and(|held| held.0 < oldest_minute) {
+            self.minutes.pop_front();
+        }
+    }
+
+    /// From the second `start` lies in up to, and without, the one of `end`; an old minute
+    /// counts where it begins.
+    pub fn between(&self, start: Timestamp, end: Timestamp) -> T {
+        let second = |at: Timestamp| at.as_millis().div_euclid(1_000);
+        let mut sum = T::default();
+        let old = within(&self.minutes, second(start).div_euclid(60), second(end).div_euclid(60));
+        old.for_each(|figures| sum += figures);
+        within(&self.seconds, second(start), second(end)).for_each(|figures| sum += figures);
+        sum
+    }
+}
+
+fn add_at<T: AddAssign + Default>(held: &mut VecDeque<(i64, T)>, key: i64, figures: T) {
+    let index = held.partition_point(|it| it.0 < key);
+    if held.get(index).is_none_or(|it| it.0 != key) {
+        held.insert(index, (key, T::default()));
+    }
+    held[index].1 += figures;
+}
+
+fn within<T: Copy>(held: &VecDeque<(i64, T)>, first: i64, end: i64) -> impl Iterator<Item = T> {
+    let begin = held.partition_point(|it| it.0 < first);
+    held.iter().skip(begin).take_while(move |it| it.0 < end).map(|it| it.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_hold_what_happened_in_them_however_old_it_is() {
+        let mut series = Series::<u64>::default();
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
+        for (second, figure) in [(61, 1), (60, 10), (119, 100), (120, 1_000)] {
+            series.add(at(second), figure);
+        }
+        assert_eq!(series.between(at(60), at(120)), 111);
+        assert_eq!(series.between(at(61), at(121)), 1_101);
+        assert_eq!(series.between(at(121), at(500)), 0);
+        series.add(at(SECONDS_KEPT + 200), 5);
+        assert_eq!(series.between(at(60), at(120)), 111, "by the minute now");
+        assert_eq!((series.seconds.len(), series.minutes.len()), (1, 2));
+        series.add(at((MINUTES_KEPT + 60) * 60), 7);
+        series.add(at((MINUTES_KEPT + 60) * 60 + SECONDS_KEPT + 1), 7);
+        assert_eq!(series.between(at(0), at(i64::MAX / 2_000)), 14, "what is older than days is gone");
+    }
+}
