@@ -62,6 +62,12 @@ impl Arguments {
                 let changed =
                     config.database().await?.change_setting(&scope, &super::who(), |_, _| Ok(value)).await?;
                 writeln!(out, "revision {}", changed.revision)?;
+                if changed.value.get("policy").is_some_and(|policy| policy == "proportional") {
+                    eprintln!(
+                        "proportional has no fixed point: it walks to a campaign's greatest rate while the answer \
+                         rate is below the target; keep maxDialRate tight"
+                    );
+                }
             }
             What::History { scope, limit, json, config } => {
                 let changes = config.database().await?.settings_history(scope.as_deref(), limit).await?;

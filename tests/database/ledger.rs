@@ -69,6 +69,45 @@ async fn a_decision_and_its_outcome_come_back_as_they_stood_on_their_topics() {
 }
 
 #[tokio::test]
+async fn how_a_rate_came_to_be_and_what_another_policy_says_are_there_in_sql() {
+    let (own, database) = TestDatabase::migrated().await;
+    let (mut writer, _) = writer(&database).await;
+    let mut chained = decision("a", 1);
+    let step = |limit: &str, value: f64| serde_json::json!({"limit": limit, "value": value});
+    let chain =
+        |bound: &str, steps: Vec<Value>| serde_json::json!({"raw": 4.5, "limits": steps, "bound": bound});
+    chained["parameters"]["chain"] = chain("slew", vec![step("budget", 3.0), step("slew", 1.7)]);
+    chained["parameters"]["shadow"] = serde_json::json!({
+        "policy": "proportional", "policyVersion": 2, "policyHash": "0", "dialRate": 3.0,
+        "reason": "at_greatest_rate", "chain": chain("maximum", vec![step("maximum", 3.0)]),
+    });
+    let records = [
+        record(&topics::DIAL_DECISIONS, 0, &chained),
+        // Of a program that kept no chain.
+        record(&topics::DIAL_DECISIONS, 1, &decision("a", 2)),
+    ];
+    writer.write(&records, &[]).await.unwrap();
+    let mut reader = own.as_role("trunkline_reader").await;
+    let steps: Vec<(f64, i32, String, f64, bool)> = sqlx::query_as(
+        "SELECT raw, step, limit_name, value_after, bound FROM audit.decision_chain ORDER BY sequence, step",
+    )
+    .fetch_all(&mut reader)
+    .await
+    .unwrap();
+    let step = |number, name: &str, value, bound| (4.5, number, name.to_owned(), value, bound);
+    assert_eq!(steps, [step(1, "budget", 3.0, false), step(2, "slew", 1.7, true)]);
+    let shadow: Vec<(String, String, String, f64, f64, f64)> = sqlx::query_as(
+        "SELECT mode, policy, live_policy, dial_rate, live_dial_rate, round(difference::numeric, 9)::float8
+         FROM audit.shadow_decisions",
+    )
+    .fetch_all(&mut reader)
+    .await
+    .unwrap();
+    let text = |text: &str| text.to_owned();
+    assert_eq!(shadow, [(text("shadow"), text("proportional"), text("proportional"), 3.0, 1.7, 1.3)]);
+}
+
+#[tokio::test]
 async fn redelivery_in_any_overlap_adds_nothing() {
     let (_own, database) = TestDatabase::migrated().await;
     let all = decisions(40);

@@ -39,23 +39,46 @@ impl Deployment {
     pub async fn of(scenario: Scenario) -> Self {
         let brokers =
             std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`");
-        Self::prepare_with(brokers, TestDatabase::create().await, scenario).await
+        Self::prepare_with(brokers, TestDatabase::create().await, scenario, SPEED, Some(60)).await
+    }
+
+    /// An organisation at a speed of its own that nobody else changes, dialled at its pace: the program
+    /// knows how fast its time goes.
+    pub async fn paced(scenario: Scenario, speed: f64) -> Self {
+        let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
+        let mut deployment =
+            Self::prepare_with(brokers, TestDatabase::create().await, scenario, speed, None).await;
+        let milliseconds = |seconds: f64| format!("{}ms", (seconds / speed * 1_000.0) as u64);
+        for (name, value) in
+            [("DIAL__INTERVAL", milliseconds(30.0)), ("GENESYS__BUDGET_WINDOW", milliseconds(60.0))]
+        {
+            let name = format!("TRUNKLINE_{name}");
+            deployment.environment.retain(|(known, _)| *known != name);
+            deployment.environment.push((name, value));
+        }
+        deployment
     }
 
     pub async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
-        Self::prepare_with(brokers, database, Scenario::default()).await
+        Self::prepare_with(brokers, database, Scenario::default(), SPEED, Some(60)).await
     }
 
-    async fn prepare_with(brokers: String, database: TestDatabase, scenario: Scenario) -> Self {
+    async fn prepare_with(
+        brokers: String,
+        database: TestDatabase,
+        scenario: Scenario,
+        speed: f64,
+        rival_every_seconds: Option<u64>,
+    ) -> Self {
         // Another test of this process may have done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
         let simulator = Simulator::start(simulator::Settings {
             listen: ([127, 0, 0, 1], 0).into(),
-            speed: SPEED,
+            speed,
             scenario,
             requests_per_window: 100_000,
-            rival_every_seconds: Some(60),
+            rival_every_seconds,
             ..simulator::Settings::default()
         })
         .await
