@@ -14,15 +14,15 @@ use crate::deployment::{Deployment, ENDED};
 use crate::rounds;
 use crate::support::within;
 
-/// A tick of 30 s takes half a second.
-const SPEED: f64 = 60.0;
+/// A tick of 30 s takes a second and a half: a machine that is busy with other tests keeps up with it.
+const SPEED: f64 = 20.0;
 const TICK_SECONDS: u64 = 30;
 const CAP: f64 = 0.03;
 /// How far the shares may be apart: abandoned answers, and agents with a customer. Polls come at other
-/// seconds, rates arrive later, and with that the people called are others. In an hour some 300 answers
-/// are counted, of which one in a hundred is 3.
+/// seconds, rates arrive later, and with that the people called are others. In half an hour some 150
+/// answers are counted, of which two in a hundred are 3.
 const TOLERANCE: (f64, f64) = (0.008, 0.03);
-const TOLERANCE_OF_AN_HOUR: (f64, f64) = (0.025, 0.10);
+const TOLERANCE_OF_HALF_AN_HOUR: (f64, f64) = (0.03, 0.12);
 
 fn campaign() -> CampaignScenario {
     CampaignScenario {
@@ -93,15 +93,15 @@ fn in_memory(scenario: &CampaignScenario, seed: u64, from: u64, to: u64) -> Shar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_loop_does_what_the_rule_does_in_memory() {
-    let hours = rounds(1, 8) as u64;
+    let half_hours = rounds(1, 16) as u64;
     let deployment = Deployment::paced(Scenario::of_campaigns(vec![campaign()]), SPEED).await;
     let now = || deployment.simulator.overview();
     let stages = ["--stages", "campaign-poller,windowing,dialing,actuator,audit"];
     let mut instance = deployment.instance_with("a", &stages, &[]);
     deployment.goes_on().await;
     let begin = now();
-    let end = begin.simulated_seconds + hours * 3_600;
-    let patience = Duration::from_secs_f64(4.0 * hours as f64 * 3_600.0 / SPEED);
+    let end = begin.simulated_seconds + half_hours * 1_800;
+    let patience = Duration::from_secs_f64(4.0 * half_hours as f64 * 1_800.0 / SPEED);
     within(patience, "the shift to end", async || (now().simulated_seconds >= end).then_some(())).await;
     let last = now();
     instance.process.signal(Signal::TERM);
@@ -118,11 +118,11 @@ async fn the_loop_does_what_the_rule_does_in_memory() {
     let looped =
         Shares { abandoned: abandoned(&begin.campaigns[0].snapshot, &last.campaigns[0].snapshot), busy };
     let memory = in_memory(&campaign(), 1, begin.simulated_seconds, last.simulated_seconds);
-    println!("{hours} h, {decisions} decisions: {looped:?}, in memory {memory:?}");
-    let (abandoned, busy) = if hours > 1 { TOLERANCE } else { TOLERANCE_OF_AN_HOUR };
+    println!("{half_hours} half hours, {decisions} decisions: {looped:?}, in memory {memory:?}");
+    let (abandoned, busy) = if half_hours > 1 { TOLERANCE } else { TOLERANCE_OF_HALF_AN_HOUR };
     assert!((looped.abandoned - memory.abandoned).abs() < abandoned, "{looped:?} {memory:?}");
     assert!((looped.busy - memory.busy).abs() < busy, "{looped:?} {memory:?}");
-    if hours > 1 {
+    if half_hours > 1 {
         assert!(looped.abandoned < CAP, "{looped:?}");
     }
     let unexplained: i64 = sqlx::query_scalar(

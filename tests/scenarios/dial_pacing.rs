@@ -10,7 +10,7 @@ use trunkline::model::Timestamp;
 use trunkline::model::decision::Mode;
 use trunkline::model::dial_rate::Limits;
 use trunkline::model::settings::{DialPolicy, DialSettings};
-use trunkline::runtime::driver::Driver;
+use trunkline::runtime::driver::{Driver, Stored};
 use trunkline::stages::dialing::judgement::{Answered, Around, judge};
 use trunkline::stages::dialing::pacing::{self, Observation, Pacing};
 use trunkline::stages::dialing::rules::Rules;
@@ -356,4 +356,60 @@ fn a_shift_through_the_stages_is_what_the_rule_alone_makes_of_it() {
     // Statistics that say nothing new are held on by the stages and decided on by the rule alone.
     assert!((abandoned - abandoned_staged).abs() < 0.004, "{abandoned} {abandoned_staged}");
     assert!((utilisation - utilisation_staged).abs() < 0.01, "{utilisation} {utilisation_staged}");
+}
+
+/// The nine campaigns of the demo, left alone: each tick is decided on, and carried out two seconds later.
+#[test]
+fn the_demos_campaigns_left_alone_stay_under_the_cap() {
+    let is_long = std::env::var("TRUNKLINE_FAULTS").is_ok_and(|form| form == "long");
+    let hours = if is_long { 8 } else { 1 };
+    let scenario = simulator::Scenario::default();
+    let mut dialers: Vec<(CampaignScenario, Dialer)> =
+        scenario.campaigns.into_iter().map(|campaign| (campaign.clone(), Dialer::new(campaign, 1))).collect();
+    let mut driver = Driver::new(1, 3);
+    driver.add(Windowing);
+    driver.add(Dialing::new(Mode::Live, TICK, Rules::default(), Arc::new(())));
+    let mut decided: Vec<(u64, usize, f64)> = Vec::new();
+    for second in 1..=hours * 3_600 {
+        for (at, nth, rate) in decided.extract_if(.., |(at, ..)| *at == second) {
+            assert_eq!(at, second);
+            dialers[nth].1.set_dial_rate(rate);
+        }
+        dialers.iter_mut().for_each(|(_, dialer)| dialer.step(second));
+        if second % 30 != 0 {
+            continue;
+        }
+        driver.set_time(start().plus(Duration::from_secs(second)));
+        for (scenario, dialer) in &dialers {
+            let seen = dialer.snapshot();
+            let stats = json!({
+                "campaignId": scenario.id, "observedAt": driver.now(), "answerRate": seen.answer_rate,
+                "attempts": seen.calls.attempts, "answers": seen.calls.answers, "abandoned": seen.calls.abandoned,
+                "agentsIdle": seen.agents.idle, "agentsBusy": seen.agents.talking + seen.agents.wrapping_up,
+                "callsDelivered": seen.calls.delivered, "dialRate": seen.dial_rate,
+                "minDialRate": scenario.min_dial_rate, "maxDialRate": scenario.max_dial_rate, "revision": "\"1\"",
+            });
+            driver.produce(&topics::CAMPAIGN_STATS, &scenario.id, stats.to_string().as_bytes());
+        }
+        driver.run_until_idle().unwrap();
+        let records = driver.records(&topics::DIAL_DECISIONS);
+        for (nth, (scenario, _)) in dialers.iter().enumerate() {
+            let is_own = |record: &&Stored| record.key.as_deref() == Some(scenario.id.as_bytes());
+            let newest = records.iter().rev().find(is_own).expect("each is decided on");
+            let decision: Value = serde_json::from_slice(newest.value.as_ref().unwrap()).unwrap();
+            decided.push((second + 2, nth, decision["parameters"]["dialRate"].as_f64().unwrap()));
+        }
+    }
+    let (mut abandoned, mut settled) = (0, 0);
+    for (scenario, dialer) in &dialers {
+        let calls = dialer.snapshot().calls;
+        println!("{}: {} of {} abandoned", scenario.name, calls.abandoned, calls.abandoned + calls.delivered);
+        (abandoned, settled) = (abandoned + calls.abandoned, settled + calls.abandoned + calls.delivered);
+        if is_long {
+            assert!(dialer.snapshot().abandonment() < 0.03, "{}: {calls:?}", scenario.name);
+        }
+    }
+    println!("{abandoned} of {settled} in {hours} h");
+    assert!(settled > 300 * hours, "{settled}");
+    assert!((abandoned as f64) < 0.03 * settled as f64, "{abandoned} of {settled}");
 }
