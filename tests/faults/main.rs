@@ -6,7 +6,6 @@
 mod support;
 
 mod absence;
-#[path = "faults/closed_loop.rs"]
 mod closed_loop;
 #[cfg(feature = "failpoints")]
 mod crash_points;
