@@ -37,6 +37,13 @@ pub struct EnrichedConversation<'a> {
     /// How the last interaction with a flow ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<InteractionOutcome>,
+    /// When the called or calling person, a queue and an agent were first in it, as events tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_joined_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_joined_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_joined_at: Option<Timestamp>,
     /// When the platform's analytics gave the details.
     pub enriched_at: Timestamp,
     /// The event time up to which the details were asked for; earlier than

@@ -49,10 +49,13 @@ pub struct Stamp {
     pub event_id: String,
 }
 
-/// When a part last began and last ended.
+/// When a part last began and last ended, and when it first began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Part {
+    /// Rows written by versions that did not keep it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_began: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     began: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,10 @@ pub struct Facts<'s> {
     pub flow_id: Option<&'s str>,
     pub flow_version: Option<&'s str>,
     pub outcome: Option<InteractionOutcome>,
+    /// When these parts were first in it.
+    pub customer_joined_at: Option<Timestamp>,
+    pub queue_joined_at: Option<Timestamp>,
+    pub agent_joined_at: Option<Timestamp>,
 }
 
 /// The customer is gone; what follows is an agent's work after the call.
@@ -104,8 +111,10 @@ const BEGINNING: &str = ".start";
 const ENDING: &str = ".end";
 /// The part around all others.
 const CUSTOMER: &str = "customer";
+const QUEUE: &str = "acd";
+const AGENT: &str = "user";
 /// Parts whose beginning and end the platform tells.
-const PARTS: &[&str] = &[CUSTOMER, "flow", "acd", "user", "voicemail"];
+const PARTS: &[&str] = &[CUSTOMER, "flow", QUEUE, AGENT, "voicemail"];
 /// Of an agent's part in the conversation.
 const AGENT_PREFIX: &str = "user.";
 const WRAPPED_UP: &[&str] = &["acw", "wrapup"];
@@ -175,6 +184,9 @@ impl Summary {
             return;
         }
         let part = self.parts.entry(name.to_owned()).or_default();
+        if begins {
+            part.first_began = [part.first_began, Some(at)].into_iter().flatten().min();
+        }
         let told = if begins { &mut part.began } else { &mut part.ended };
         *told = (*told).max(Some(at));
     }
@@ -202,6 +214,7 @@ impl Summary {
 
     pub fn facts(&self) -> Facts<'_> {
         let flow = self.flow.as_ref().map(|told| &told.value);
+        let joined_at = |name: &str| self.parts.get(name).and_then(|part| part.first_began);
         Facts {
             first_event_at: self.first_event_at,
             last_event_at: self.last.at,
@@ -213,6 +226,9 @@ impl Summary {
             flow_id: flow.map(|flow| flow.id.as_str()),
             flow_version: flow.and_then(|flow| flow.version.as_deref()),
             outcome: self.outcome.as_ref().map(|told| told.value),
+            customer_joined_at: joined_at(CUSTOMER),
+            queue_joined_at: joined_at(QUEUE),
+            agent_joined_at: joined_at(AGENT),
         }
     }
 }
@@ -300,6 +316,21 @@ pub mod tests {
         assert_eq!((facts.first_event_at.as_millis(), facts.last_event_at.as_millis()), (20, 40));
         assert!(facts.ended);
         assert_eq!(summary.last_event_type, "customer.end");
+    }
+
+    #[test]
+    fn the_first_agent_is_told_whoever_comes_later() {
+        let events = [
+            event(0, 30, "user.start"),
+            event(1, 20, "user.start"),
+            event(2, 25, "user.end"),
+            event(3, 5, "customer.start"),
+        ];
+        let summary = summed(&events);
+        let facts = summary.facts();
+        let ms = |at: Option<Timestamp>| at.map(Timestamp::as_millis);
+        assert_eq!((ms(facts.customer_joined_at), ms(facts.agent_joined_at)), (Some(5), Some(20)));
+        assert_eq!(facts.queue_joined_at, None);
     }
 
     #[test]
