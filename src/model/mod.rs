@@ -7,6 +7,7 @@ pub mod alert;
 mod borrow;
 pub mod campaign;
 pub mod chain;
+pub mod compliance;
 pub mod conversation;
 pub mod decision;
 pub mod dial_rate;
