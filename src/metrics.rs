@@ -155,6 +155,12 @@ metrics_table! {
         "Alerts queued for a receiver that has not taken them yet, over all instances.";
     ALERT_RECEIVER_OFF = "trunkline_alert_receiver_off", Kind::Gauge, ["receiver"],
         "1 while a receiver of alerts is switched off because it answered 410 Gone.";
+    COMPLIANCE_CALLS = "trunkline_compliance_calls_total", Kind::Counter, ["result"],
+        "Calls of campaigns by what was recorded of them: recorded (new, or a new revision), unchanged, looked_up_again, restated (a new revision by that); and pruned records.";
+    COMPLIANCE_FIGURES = "trunkline_compliance_figures_total", Kind::Counter, ["statement"],
+        "Figures of settled windows stated, as known or as restated.";
+    COMPLIANCE_WARNINGS = "trunkline_compliance_warnings_total", Kind::Counter, [],
+        "Windows of campaigns in which abandonment came near its cap.";
     OUTBOX_MESSAGES = "trunkline_outbox_messages_total", Kind::Counter, ["result"],
         "Messages of the outbox that left it, by result: published, dead_letter where no topic takes them.";
     OUTBOX_BACKLOG = "trunkline_outbox_backlog", Kind::Gauge, [],

@@ -7,6 +7,7 @@ use schemars::Schema;
 use serde_json::Value;
 
 use crate::model::campaign::{CampaignStats, CampaignWindow, DialAnswer};
+use crate::model::compliance::ComplianceWarning;
 use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
 use crate::model::enriched::EnrichedConversation;
@@ -225,6 +226,15 @@ pub static ROLLBACK_REFUSALS: Topic = Topic {
     max_message_bytes: 256 * KIB,
 };
 
+pub static COMPLIANCE_WARNINGS: Topic = Topic {
+    name: "trunkline.compliance-warnings.v1",
+    key: "campaignId",
+    description: "a campaign whose abandonment nears its cap, once for each of its windows",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(ComplianceWarning)),
+    max_message_bytes: 16 * KIB,
+};
+
 pub static CONVERSATIONS: Topic = Topic {
     name: "trunkline.conversations.v1",
     key: "conversationId",
@@ -350,6 +360,7 @@ pub static ALL: &[&Topic] = &[
     &LAG_EVALUATIONS,
     &ROUTING_DECISIONS,
     &CONVERSATIONS,
+    &COMPLIANCE_WARNINGS,
     &ROLLBACK_DECISIONS,
     &OUTCOMES,
     &ROLLBACK_REFUSALS,

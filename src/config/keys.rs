@@ -195,6 +195,34 @@ keys! {
         "Availability older than this is ignored: its queue counts as available.";
     ROUTE_QUEUES = "route.queues", Kind::List, None,
         "Ids of the queues whose availability is watched. Without it availability is not looked at.";
+    COMPLIANCE_MODE = "compliance.mode", Kind::OneOf(&["on", "off"]), Some("on"),
+        "`on` records what each call of a campaign counts as and makes figures of it; nothing is changed outside.";
+    COMPLIANCE_INTERVAL = "compliance.interval", Kind::Duration { least: MILLISECOND.saturating_mul(100), greatest: HOUR }, Some("60s"),
+        "Time between two looks at open windows; periods of 30 days are looked at every fifteenth time.";
+    COMPLIANCE_SETTLE = "compliance.settle", Kind::Duration { least: Duration::ZERO, greatest: DAY }, Some("1h"),
+        "A window is stated as known so long after its end: its last calls are over and looked up then.";
+    COMPLIANCE_RESTATE = "compliance.restate", Kind::OneOf(&["yes", "no"]), Some("yes"),
+        "Whether calls are looked up again after four days, when the platform has gone over its analytics, and their windows restated: one query per 50 calls.";
+    COMPLIANCE_TIME_ZONE = "compliance.time_zone", Kind::TimeZone, Some("UTC"),
+        "Where days begin, unless a campaign has its own.";
+    COMPLIANCE_CAP = "compliance.cap", Kind::Number { least: 0.0, greatest: 1.0 }, Some("0.03"),
+        "Greatest share of abandoned calls that is allowed, as a fraction, unless a campaign has its own.";
+    COMPLIANCE_GREETING_ALLOWANCE = "compliance.greeting_allowance", Kind::Duration { least: Duration::ZERO, greatest: MILLISECOND.saturating_mul(3_000) }, Some("0s"),
+        "Time from the answer to the end of the called person's greeting; the two seconds in which an agent must be there begin after it.";
+    COMPLIANCE_DENOMINATOR = "compliance.denominator", Kind::OneOf(&["calls_that_reached_queue", "all_calls"]), Some("calls_that_reached_queue"),
+        "What the platform's own figure divides by: the organisation's setting complianceAbandonRateDenominator. With all_calls, 3 % at a connect rate of .15 is 20 % of live answers.";
+    COMPLIANCE_WARN_AT = "compliance.warn_at", Kind::Number { least: 0.0, greatest: 1.0 }, Some("0.8"),
+        "Share of the cap at which people are warned, once per campaign and window.";
+    COMPLIANCE_WARN_ANSWERS = "compliance.warn_answers", Kind::Integer { least: 1, greatest: 1_000_000 }, Some("50"),
+        "Answers a window must have before anybody is warned.";
+    COMPLIANCE_RETENTION = "compliance.retention", Kind::Duration { least: DAY.saturating_mul(30), greatest: DAY.saturating_mul(1_827) }, Some("43848h"),
+        "How long dial decisions, their outcomes, calls and figures are kept in the audit: 30 days to 5 years.";
+    COMPLIANCE_CAMPAIGNS = "compliance.campaigns", Kind::Campaigns, None,
+        "What is special about single campaigns: time zone, first day, cap, and the estimates of the UK form.";
+    COMPLIANCE_ATTEMPTS_PER_MONTH = "compliance.attempts_per_month", Kind::Integer { least: 1, greatest: 1_000_000_000 }, None,
+        "Call attempts of campaigns that the platform's licences cover in a month, such as 15000 per named licence; shown beside the attempts made.";
+    COMPLIANCE_SIGNING_KEY = "compliance.signing_key", Kind::Secret, None,
+        "Ed25519 private key, PKCS#8 as PEM, that evidence packs are signed with. Make one with: openssl genpkey -algorithm ed25519.";
     INFLUX_URL = "influx.url", HTTP, None,
         "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
     INFLUX_ORG = "influx.org", Kind::Text, None, "Its organisation. Required with `influx.url`.";
@@ -224,7 +252,9 @@ pub(super) fn example() -> String {
         let written = match (key.default, key.kind) {
             (Some(default), Kind::Integer { .. } | Kind::Number { .. }) => default.to_owned(),
             (Some(default), _) => format!("\"{default}\""),
-            (None, Kind::List | Kind::ApiKeys | Kind::Clusters | Kind::Webhooks) => "[]".to_owned(),
+            (None, Kind::List | Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns) => {
+                "[]".to_owned()
+            }
             (None, _) => "\"\"".to_owned(),
         };
         text.push_str(&format!("# {} Allowed: {}.\n# {field} = {written}\n", key.help, key.kind.allowed()));

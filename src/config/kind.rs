@@ -6,9 +6,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
+use super::campaign::{self, CampaignEntry};
 use super::item::{self, Fault, Item};
 use super::webhook::{self, Webhook};
 use super::{ApiKey, WatchedCluster, property};
+use crate::model::Timestamp;
+use crate::model::compliance::Calendar;
 
 /// Kinds of values with their ranges.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,9 @@ pub enum Kind {
     ApiKeys,
     Webhooks,
     Clusters,
+    Campaigns,
+    /// A name of the IANA database.
+    TimeZone,
 }
 
 /// A value that was read and is possible by itself.
@@ -57,6 +63,7 @@ pub enum Value {
     ApiKeys(Vec<ApiKey>),
     Webhooks(Vec<Webhook>),
     Clusters(Vec<WatchedCluster>),
+    Campaigns(Vec<CampaignEntry>),
 }
 
 /// Roles of API keys, weakest first.
@@ -110,6 +117,8 @@ impl Kind {
                     .into()
             }
             Kind::Webhooks => webhook::ALLOWED.into(),
+            Kind::Campaigns => campaign::ALLOWED.into(),
+            Kind::TimeZone => "a time zone of the IANA database, such as Europe/London".into(),
             Kind::ApiKeys => format!(
                 "a list of {{ name, role, sha256 }}: role one of {}, sha256 of the key as 64 hexadecimal digits",
                 ROLES.join(", ")
@@ -127,6 +136,7 @@ impl Kind {
             | Kind::Text
             | Kind::ApiKeys
             | Kind::Clusters
+            | Kind::Campaigns
             | Kind::Webhooks => return None,
             // A user and password, or a token as a parameter.
             Kind::Url(_) | Kind::Brokers => value.as_str().filter(|text| !text.contains(['@', '?', '#']))?,
@@ -135,6 +145,7 @@ impl Kind {
             | Kind::Number { .. }
             | Kind::Duration { .. }
             | Kind::Address
+            | Kind::TimeZone
             | Kind::List => "",
         };
         let shown = if shown.is_empty() { value.to_string() } else { format!("\"{shown}\"") };
@@ -157,7 +168,10 @@ impl Kind {
             (Kind::Webhooks, Toml::Array(items)) => {
                 item::list(items, webhook::read, |webhook| &webhook.name).map(Value::Webhooks)
             }
-            (Kind::ApiKeys | Kind::Clusters | Kind::Webhooks, Toml::String(text)) => {
+            (Kind::Campaigns, Toml::Array(items)) => {
+                item::list(items, campaign::read, |entry| &entry.id).map(Value::Campaigns)
+            }
+            (Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns, Toml::String(text)) => {
                 // In the environment: the same list as a TOML array.
                 let table: Option<toml::Table> = format!("keys = {}", text.trim()).parse().ok();
                 match table.as_ref().and_then(|table| table.get("keys")).filter(|keys| keys.is_array()) {
@@ -215,7 +229,11 @@ impl Kind {
             Kind::List => list(
                 text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
             ),
-            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks => None,
+            Kind::TimeZone => {
+                let known = Calendar::new(text, Timestamp::default()).is_ok();
+                known.then(|| Value::Text(text.into()))
+            }
+            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns => None,
         }
     }
 }
@@ -314,6 +332,9 @@ impl Value {
                 .map(|one| format!("{} ({})", one.name, one.brokers))
                 .collect::<Vec<_>>()
                 .join(", "),
+            Value::Campaigns(entries) => {
+                entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>().join(", ")
+            }
             Value::Webhooks(webhooks) => {
                 webhooks.iter().map(|webhook| webhook.name.as_str()).collect::<Vec<_>>().join(", ")
             }

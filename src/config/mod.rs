@@ -1,6 +1,7 @@
 //! The configuration: a file, overridden by the environment. Read and checked as a
 //! whole, so that every problem is told at once.
 
+mod campaign;
 mod item;
 mod keys;
 mod kind;
@@ -15,9 +16,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::model::compliance::{Campaigns, Rules, WarningRule};
 use crate::model::decision::Mode;
 use crate::model::settings::DialPolicy;
 
+pub use campaign::CampaignEntry;
 pub use keys::{KEYS, Key, environment_name};
 pub use load::{Needs, Source, load};
 pub use webhook::Webhook;
@@ -40,6 +43,7 @@ pub struct Config {
     pub route: Route,
     pub influx: Option<Influx>,
     pub alerts: Alerts,
+    pub compliance: Compliance,
     /// Every key with its value for people, secrets hidden.
     pub printed: Vec<(String, String)>,
 }
@@ -260,6 +264,26 @@ pub struct Influx {
     pub org: String,
     pub bucket: String,
     pub token: SecretString,
+}
+
+/// How campaigns are counted for an auditor.
+#[derive(Debug)]
+pub struct Compliance {
+    pub is_on: bool,
+    /// Time between two looks at open windows.
+    pub interval: Duration,
+    /// A window is stated as known so long after its end.
+    pub settle: Duration,
+    /// Whether calls are looked up again and their windows restated.
+    pub restate: bool,
+    pub retention: Duration,
+    pub rules: Rules,
+    pub warning: WarningRule,
+    pub campaigns: Campaigns,
+    /// Call attempts a month that are paid for already.
+    pub attempts_per_month: Option<u64>,
+    /// Ed25519, PKCS#8 as PEM.
+    pub signing_key: Option<SecretString>,
 }
 
 /// One thing that is wrong: which key, what it says, what it may say.

@@ -33,6 +33,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (15, "budget_probe", include_str!("../../sql/0015_budget_probe.sql")),
     (16, "alert_receivers", include_str!("../../sql/0016_alert_receivers.sql")),
     (17, "decision_chain", include_str!("../../sql/0017_decision_chain.sql")),
+    (18, "compliance", include_str!("../../sql/0018_compliance.sql")),
     (19, "console", include_str!("../../sql/0019_console.sql")),
 ];
 

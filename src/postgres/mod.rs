@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod budget;
+pub mod compliance;
 pub mod console;
 pub mod dead_letters;
 pub mod enrichment;

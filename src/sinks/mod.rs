@@ -16,6 +16,8 @@ pub mod alerts;
 pub mod analytics;
 pub mod audit;
 mod committed;
+mod backoff;
+pub mod compliance;
 pub mod drift;
 pub mod lag_status;
 pub mod outbox;

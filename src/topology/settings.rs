@@ -11,7 +11,7 @@ use crate::runtime::StageSettings;
 use crate::{genesys, postgres};
 
 use crate::model::flow::MinuteSource;
-use crate::sinks::{alerts, analytics, drift};
+use crate::sinks::{alerts, analytics, compliance, drift};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::dialing::pacing::Pacing;
 use crate::stages::dialing::proportional::Proportional;
@@ -312,6 +312,24 @@ pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
         linger: at_pace(config, defaults.linger),
         pauses: (at_pace(config, defaults.pauses.0), at_pace(config, defaults.pauses.1)),
         ..defaults
+    })
+}
+
+/// The platform goes over its analytics of days that are at least 48 hours old.
+const RESTATE_AFTER: Duration = Duration::from_secs(4 * 86_400);
+
+/// `None` where it is off.
+pub fn compliance(config: &Config) -> Option<compliance::Settings> {
+    let compliance = config.compliance.is_on.then_some(&config.compliance)?;
+    Some(compliance::Settings {
+        interval: compliance.interval,
+        settle: compliance.settle,
+        restate_after: RESTATE_AFTER,
+        retention: compliance.retention,
+        rules: compliance.rules,
+        warning: compliance.warning,
+        campaigns: compliance.campaigns.clone(),
+        watched: config.dial.campaigns.iter().chain(compliance.campaigns.own.keys()).cloned().collect(),
     })
 }
 

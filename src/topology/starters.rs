@@ -17,7 +17,7 @@ use crate::role::Role;
 use crate::routing;
 use crate::runtime::run_stage;
 use crate::sinks::rollback::{self as rollback_actuator, FlowVersionChange, RollbackActuator};
-use crate::sinks::{actuator, alerts, analytics, audit, drift, lag_status, outbox};
+use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift, lag_status, outbox};
 use crate::sources::events::{self, Edge};
 use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller, queue_poller};
 use crate::stages::dialing::Dialing;
@@ -258,6 +258,17 @@ impl Starting<'_> {
         let Shared { kafka, database, health, stop } = self.shared();
         self.task(&analytics::ROLE, async move {
             analytics::run(settings, &kafka, database, client, &health, stop).await
+        })
+    }
+
+    pub(super) fn compliance(&mut self) -> Started {
+        let Some(settings) = settings::compliance(self.config) else {
+            return left_out(&compliance::ROLE, "compliance.mode is off");
+        };
+        let client = if self.config.compliance.restate { Some(self.client()?) } else { None };
+        let Shared { kafka, database, health, stop } = self.shared();
+        self.task(&compliance::ROLE, async move {
+            compliance::run(settings, &kafka, database, client, &health, stop).await
         })
     }
 }

@@ -4,7 +4,7 @@
 use crate::model::alert::Alert;
 use crate::topics::{self, Topic};
 
-use super::{dial, dial_statistics, lag, rollback, route};
+use super::{compliance, dial, dial_statistics, lag, rollback, route};
 
 /// How the records of one topic become alerts.
 pub struct Incidents {
@@ -18,6 +18,7 @@ pub struct Incidents {
 pub static INCIDENTS: &[Incidents] = &[
     Incidents { topic: &topics::OUTCOMES, alert: dial::outcome },
     Incidents { topic: &topics::DIAL_DECISIONS, alert: dial_statistics::decision },
+    Incidents { topic: &topics::COMPLIANCE_WARNINGS, alert: compliance::warning },
     Incidents { topic: &topics::OUTCOMES, alert: rollback::outcome },
     Incidents { topic: &topics::ROLLBACK_DECISIONS, alert: rollback::decision },
     Incidents { topic: &topics::LAG_EVALUATIONS, alert: lag::decision },

@@ -9,6 +9,7 @@
 pub mod incidents;
 
 mod address;
+mod compliance;
 mod delivery;
 mod dial;
 mod dial_statistics;
@@ -41,6 +42,7 @@ pub static ROLE: Role = Role {
     reads: &[
         &topics::OUTCOMES,
         &topics::DIAL_DECISIONS,
+        &topics::COMPLIANCE_WARNINGS,
         &topics::ROLLBACK_DECISIONS,
         &topics::LAG_EVALUATIONS,
         &topics::ROUTING_DECISIONS,

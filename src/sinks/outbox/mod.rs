@@ -30,7 +30,12 @@ pub static ROLE: Role = Role {
     kind: Kind::Relay,
     description: "publishes what other roles wrote with a change in Postgres, and dead letters sent again; once and in order",
     reads: &[],
-    writes: &[&topics::SETTINGS, &topics::CONVERSATIONS, &topics::ROUTING_DECISIONS],
+    writes: &[
+        &topics::SETTINGS,
+        &topics::CONVERSATIONS,
+        &topics::COMPLIANCE_WARNINGS,
+        &topics::ROUTING_DECISIONS,
+    ],
     sets_aside: &[&topics::DEAD_LETTERS],
     keeps: &[&topics::OUTBOX_PROGRESS],
     outside: &[role::POSTGRES],
