@@ -4,6 +4,7 @@
 mod alerts;
 mod asyncapi;
 mod check;
+mod compliance;
 mod database;
 mod dead_letters;
 mod demo;
@@ -61,6 +62,8 @@ enum Command {
     Explain(explain::Arguments),
     /// What a rule does on simulated data, before it does it for real
     Evaluate(evaluate::Arguments),
+    /// Abandonment as an auditor counts it, and the evidence for it
+    Compliance(compliance::Arguments),
     /// Which consumer groups are behind, by how long, and what helps
     Lag(lag::Arguments),
     /// What was set aside and why; sends it on its way again
@@ -132,6 +135,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => on_runtime("error", |_| arguments.run()),
         Command::Topics(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Database(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Compliance(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Lag(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Routes(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),

@@ -3,7 +3,7 @@
 //!
 //! | contract | driver and trait | where the position is | roles |
 //! |---|---|---|---|
-//! | `positioned` | `run`, `Keeper` | in Postgres, in the rows' own transaction: each record once | audit, alerts, enrichment, lag-status |
+//! | `positioned` | `run`, `Keeper` | in Postgres, in the rows' own transaction: each record once | audit, alerts, enrichment, compliance, lag-status |
 //! | `committed` | `run`, `Carrier` | the group's offsets, committed afterwards: at least once | drift |
 //! | `transacted` | `run`, `Worker` | the group's offsets, in one Kafka transaction with what came of the records: once | actuator, rollback-actuator (both by `actuation`) |
 //!
@@ -16,7 +16,6 @@ pub mod alerts;
 pub mod analytics;
 pub mod audit;
 mod committed;
-mod backoff;
 pub mod compliance;
 pub mod drift;
 pub mod lag_status;

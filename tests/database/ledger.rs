@@ -398,7 +398,7 @@ async fn compliance_counts_calls_per_day_and_three_percent_itself_is_within_the_
         on("uncounted", 1, "2026-01-02", Value::Null, Value::Null),
     ];
     writer.write(&records, &[]).await.unwrap();
-    let rows: Vec<(String, String, i64, i64, Option<f64>, bool)> = sqlx::query_as(
+    let rows: Vec<(String, String, Option<i64>, Option<i64>, Option<f64>, Option<bool>)> = sqlx::query_as(
         "SELECT campaign_id, day::text, answered, abandoned, abandonment_rate, over_cap
          FROM audit.campaign_compliance ORDER BY campaign_id, day",
     )
@@ -408,9 +408,9 @@ async fn compliance_counts_calls_per_day_and_three_percent_itself_is_within_the_
     assert_eq!(
         rows,
         [
-            ("at-cap".into(), "2026-01-02".into(), 100, 3, Some(0.03), false),
-            ("at-cap".into(), "2026-01-03".into(), 100, 4, Some(0.04), true),
-            ("uncounted".into(), "2026-01-02".into(), 0, 0, None, false),
+            ("at-cap".into(), "2026-01-02".into(), Some(100), Some(3), Some(0.03), Some(false)),
+            ("at-cap".into(), "2026-01-03".into(), Some(100), Some(4), Some(0.04), Some(true)),
+            ("uncounted".into(), "2026-01-02".into(), None, None, None, None),
         ]
     );
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod audit;
+mod compliance;
 mod dead_letters;
 mod enrichment;
 mod ledger;

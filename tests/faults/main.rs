@@ -7,6 +7,7 @@ mod support;
 
 mod absence;
 mod closed_loop;
+mod compliance;
 #[cfg(feature = "failpoints")]
 mod crash_points;
 mod deployment;
