@@ -33,12 +33,15 @@ pub(super) struct Shell {
     pub at: Timestamp,
     pub caller: Caller,
     pauses: Option<Pauses>,
+    /// The ledger's, before anything of the page was read: what comes after it is news.
+    version: String,
     ticks: Ticks,
 }
 
 impl Shell {
     /// Asks which loops are paused; where nobody answers the page says that it is not known.
     pub async fn of(shared: &Shared, caller: Caller, here: &'static str, back: &axum::http::Uri) -> Self {
+        let version = shared.database.ledger_version().await.unwrap_or_default();
         let pauses = match shared.database.pauses().await {
             Ok(pauses) => Some(pauses),
             Err(error) => {
@@ -47,7 +50,7 @@ impl Shell {
             }
         };
         let back = back.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Self { here, back, at: crate::console::now(), caller, pauses, ticks: shared.ticks }
+        Self { here, back, at: crate::console::now(), caller, pauses, version, ticks: shared.ticks }
     }
 
     /// How often a loop looks: two of these, and a figure is old.
@@ -76,7 +79,7 @@ impl Shell {
                     link rel="icon" type="image/svg+xml" href=(assets::address("icon.svg"));
                     script src=(assets::address("console.js")) defer {}
                 }
-                body data-stream="/v1/stream" {
+                body data-stream="/v1/stream" data-version=(self.version) {
                     a.skip href="#live" { "To the content" }
                     (self.head())
                     div #state role="status" { (self.state()) }

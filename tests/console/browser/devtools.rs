@@ -176,9 +176,14 @@ impl Page {
         found.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true. While the page goes elsewhere there may be nothing to look at.
     pub async fn until(&self, what: &str, expression: &str) {
-        crate::support::until(what, || async { (self.eval(expression).await == true).then_some(()) }).await;
+        let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let is_true = async || {
+            let answer = self.ask("Runtime.evaluate", asked.clone()).await;
+            (answer["result"]["value"] == true).then_some(())
+        };
+        crate::support::until(what, is_true).await;
     }
 
     /// Clicks in the middle of what a selector finds.

@@ -89,10 +89,10 @@
     standing(false);
     return said;
   };
-  let version = null;
+  let version = document.body.dataset.version; // of the ledger, before the page was made from it
   stream.addEventListener("beat", (event) => {
     const said = hear(event);
-    if (version !== null && said.version !== version) due = true;
+    if (said.version !== version) due = true;
     version = said.version;
   });
   stream.addEventListener("pause", (event) => { hear(event); due = true; loadedAt = 0; });
