@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use simulator::{Answering, CampaignScenario, Dialer, Scenario, Snapshot};
 use trunkline::model::Timestamp;
+use trunkline::model::dial_rate::Limits;
 use trunkline::stages::dialing::judgement::{Answered, Around, judge};
-use trunkline::stages::dialing::limits::Limits;
 use trunkline::stages::dialing::pacing::{Observation, Pacing, State};
 
 use crate::deployment::{Deployment, ENDED};
