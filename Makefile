@@ -11,11 +11,11 @@ SERVICES := scripts/services.sh
 IN_SERVICES = env -u TRUNKLINE_KAFKA__BROKERS -u TRUNKLINE_POSTGRES__URL \
 	TRUNKLINE_TEST_VICTORIA="$$(command -v victoria-metrics || true)"
 
-.PHONY: help demo test build bench check faults clean
+.PHONY: help demo test conformance build bench check faults clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 demo: ## everything on this machine, with a simulated Genesys Cloud; options in DEMO_ARGS="--speed 60"
 	@scripts/setup.sh all
@@ -28,6 +28,14 @@ test: ## all tests, against a Kafka and a Postgres of their own; options in TEST
 	@scripts/kafka-jars.sh
 	cargo test --locked --no-run $(TEST_ARGS)
 	@exec $(SERVICES) fresh test -- $(IN_SERVICES) cargo test --locked $(TEST_ARGS)
+
+conformance: ## the simulated platform and trunkline's own requests, held to Genesys Cloud's official SDKs
+	@scripts/setup.sh build
+	@conformance/install.sh
+	cargo build --locked
+	TRUNKLINE_CONFORMANCE_REQUESTS=$(CURDIR)/.local/conformance/requests.json \
+		cargo test --locked --test platform -- own_calls
+	@conformance/run.sh .local/conformance/requests.json
 
 build: ## the binary as it is shipped, target/dist/trunkline
 	@scripts/setup.sh build

@@ -32,7 +32,7 @@ pub const MAX_DIAL_RATE: f64 = 100.0;
 /// and `[[consumer_groups]]`, every field but `name` optional, campaigns needed.
 ///
 /// ```
-/// let scenario = trunkline::simulator::Scenario::from_toml(r#"
+/// let scenario = simulator::Scenario::from_toml(r#"
 ///     [[campaigns]]
 ///     name = "Renewals"
 ///     agents = 20

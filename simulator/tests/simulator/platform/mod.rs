@@ -4,6 +4,7 @@ mod analytics;
 mod automation;
 mod campaigns;
 mod details;
+mod examples;
 mod flows;
 
 use reqwest::Method;
