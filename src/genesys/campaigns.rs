@@ -83,6 +83,15 @@ impl Client {
         }
     }
 
+    /// The campaign as it is now or, where many are watched on a small budget, as it was lately:
+    /// for watching. Whoever changes it reads it [anew](Self::campaign).
+    pub async fn campaign_lately(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        match &self.inner.spoken {
+            Spoken::Seed => self.campaign(id, scope).await,
+            Spoken::Platform(platform) => platform.campaign_lately(&self.inner, id, scope).await,
+        }
+    }
+
     /// The campaign's statistics as they are now.
     pub async fn campaign_statistics(
         &self,
@@ -128,7 +137,11 @@ impl Client {
             let reason = format!("not sent: this is no possible change of campaign {id}'s dial rate");
             return Err(CallError::without_reply(Kind::Rejected, reason));
         }
-        self.inner.write(&self.inner.campaigns, id, request, scope).await
+        let sent = self.inner.write(&self.inner.campaigns, id, request, scope).await;
+        if let Spoken::Platform(platform) = &self.inner.spoken {
+            platform.forget_campaign(id);
+        }
+        sent
     }
 
     /// The revision that a prepared request is for: it has no effect on any other. `None` is a

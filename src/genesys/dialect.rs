@@ -26,6 +26,9 @@ pub struct PlatformSettings {
     pub shared_for: Duration,
     /// How long what holds for the whole organisation is not read again.
     pub organization_for: Duration,
+    /// How long the definition of a campaign that is watched is not read again; zero reads it
+    /// each time. What acts on a campaign reads it anew in any case.
+    pub definition_for: Duration,
     /// Campaigns whose statistics are asked for one by one; of more they are asked for together.
     pub single_campaigns: usize,
     /// Conversations that ended this long ago are looked up by a job.
@@ -42,10 +45,24 @@ impl Default for PlatformSettings {
             error_measure: ErrorMeasure::default(),
             shared_for: Duration::from_secs(5),
             organization_for: Duration::from_secs(600),
-            single_campaigns: 20,
+            definition_for: Duration::ZERO,
+            single_campaigns: SINGLE_CAMPAIGNS,
             old_after: Duration::from_secs(7 * 86_400),
             job_pause: Duration::from_secs(1),
         }
+    }
+}
+
+const SINGLE_CAMPAIGNS: usize = 20;
+/// Of the budget, the part that reading the definitions of watched campaigns may take.
+const DEFINITIONS_SHARE: f64 = 1.0 / 3.0;
+
+impl PlatformSettings {
+    /// How long a definition serves, so that reading those of all `campaigns` once takes a third
+    /// of `requests` in each `window` at most; zero where each poll can read its own.
+    pub fn definition_for(campaigns: usize, poll: Duration, requests: u32, window: Duration) -> Duration {
+        let needed = window.mul_f64(campaigns as f64 / (f64::from(requests.max(1)) * DEFINITIONS_SHARE));
+        if needed <= poll { Duration::ZERO } else { needed }
     }
 }
 
@@ -81,5 +98,20 @@ impl Spoken {
                 Spoken::Platform(Box::new(Platform::new(settings.clone(), client_id)))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_take_a_third_of_the_budget_however_many_there_are() {
+        let minute = Duration::from_secs(60);
+        let serves = |campaigns| {
+            PlatformSettings::definition_for(campaigns, minute / 2, 300, minute).as_secs_f64().round()
+        };
+        assert_eq!((serves(0), serves(9), serves(50)), (0.0, 0.0, 0.0), "at each poll");
+        assert_eq!((serves(100), serves(1_000)), (60.0, 600.0));
     }
 }

@@ -176,3 +176,25 @@ impl Drop for Admitted<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_family_that_the_platform_throttles_waits_alone() {
+        let (settings, health) = (Settings::default(), Health::default());
+        let [throttled, other] = ["one", "other"].map(|name| Endpoints::new(name, false, &settings, &health));
+        let subject = Subject { resource: "r", writes: false };
+        let until = Instant::now() + Duration::from_secs(12);
+        throttled.throttle(until);
+        let refused = throttled.check(subject).unwrap_err();
+        assert_eq!(refused.kind, Kind::Paused { until: Some(until) });
+        assert!(refused.reason.contains("calls of one for another 12.0 s"), "{refused}");
+        assert!(other.check(subject).is_ok());
+        tokio::time::advance(Duration::from_secs(12)).await;
+        assert!(throttled.check(subject).is_ok());
+    }
+}

@@ -127,7 +127,7 @@ impl Observer {
         let ((campaign, campaign_at), (statistics, statistics_at)) = {
             let _slot = self.watch.slot(stop).await?;
             let scope = self.watch.scope(self.settings.interval, stop);
-            let campaign = async { client.campaign(id, &scope).await.map(|read| (read, clock())) };
+            let campaign = async { client.campaign_lately(id, &scope).await.map(|read| (read, clock())) };
             let statistics =
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };
             tokio::try_join!(campaign, statistics)?

@@ -76,6 +76,12 @@ fn dialect(config: &Config) -> genesys::Dialect {
         },
         // No poll is to see what the one before has seen.
         shared_for: (poll / 4).min(SHARED_FOR),
+        definition_for: genesys::PlatformSettings::definition_for(
+            config.dial.campaigns.len(),
+            config.dial.interval,
+            config.genesys.requests_per_minute,
+            config.genesys.budget_window,
+        ),
         job_pause: at_pace(config, defaults.job_pause),
         ..defaults
     })

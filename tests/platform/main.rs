@@ -17,6 +17,7 @@ mod enrichment;
 mod flow_poller;
 mod outage;
 mod own_api;
+mod own_api_families;
 mod own_calls;
 mod pause;
 mod program;

@@ -64,7 +64,8 @@ impl Organization {
         client(&self.client_settings())
     }
 
-    async fn control(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+    /// Has the simulator do something that no client can.
+    pub async fn control(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
         let mut request = self.http.request(method, format!("{}/simulator{path}", self.running.api_url()));
         if let Some(body) = body {
             request = request.json(&body);

@@ -61,8 +61,9 @@ pub struct Platform {
 /// What is kept in mind of a campaign.
 #[derive(Clone, Debug, Default)]
 struct Known {
-    /// As it was defined when it was last read.
-    queue: Option<Option<String>>,
+    /// As it was when it was last read, and when that was; without a time it may have changed
+    /// since.
+    campaign: Option<(Option<Instant>, Campaign)>,
     counters: Option<Counters>,
 }
 
@@ -115,9 +116,30 @@ impl Platform {
         let request = read_request(campaigns::campaign_path(id));
         let read = |_: &RawReply, body: &[u8]| campaigns::read(id, body, &settings, self.settings.pacing);
         let campaign = inner.read(&inner.campaigns, id, &request, scope, read).await?;
-        let queue = campaign.definition.as_ref().and_then(|definition| definition.queue_id.clone());
-        self.known().entry(id.to_owned()).or_default().queue = Some(queue);
+        self.known().entry(id.to_owned()).or_default().campaign =
+            Some((Some(Instant::now()), campaign.clone()));
         Ok(campaign)
+    }
+
+    /// The campaign as it was when it was last read, where that is not too long ago.
+    pub async fn campaign_lately(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Campaign, CallError> {
+        let known = self.known().get(id).and_then(|known| known.campaign.clone());
+        match known {
+            Some((Some(at), campaign)) if at.elapsed() < self.settings.definition_for => Ok(campaign),
+            _ => self.campaign(inner, id, scope).await,
+        }
+    }
+
+    /// It has been changed, or may have been.
+    pub fn forget_campaign(&self, id: &str) {
+        if let Some((at, _)) = self.known().get_mut(id).and_then(|known| known.campaign.as_mut()) {
+            *at = None;
+        }
     }
 
     /// Idle agents, calls and busy agents: what three calls say, two of them for all campaigns.
@@ -180,14 +202,12 @@ impl Platform {
         id: &str,
         scope: &Scope,
     ) -> Result<(Option<OnQueue>, Duration), CallError> {
-        let known = self.known().get(id).and_then(|known| known.queue.clone());
-        let queue = match known {
-            Some(queue) => queue,
-            None => {
-                let campaign = self.campaign(inner, id, scope).await?;
-                campaign.definition.and_then(|definition| definition.queue_id.clone())
-            }
+        let known = self.known().get(id).and_then(|known| known.campaign.clone());
+        let campaign = match known {
+            Some((_, campaign)) => campaign,
+            None => self.campaign(inner, id, scope).await?,
         };
+        let queue = campaign.definition.and_then(|definition| definition.queue_id.clone());
         let Some(queue) = queue else { return Ok((None, Duration::ZERO)) };
         self.agents_of_queue(inner, &queue, scope).await
     }

@@ -652,6 +652,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             };
             match settled {
                 Ok(Settlement::Stands(outcome)) => {
+                    self.actuation.change.settled(&outcome);
                     C::reached(Point::Settled);
                     return Ok(*outcome);
                 }

@@ -169,6 +169,11 @@ pub trait Change: Sized + Send + Sync + 'static {
         std::future::ready(planned)
     }
 
+    /// Takes in how a decision ended here.
+    fn settled(&self, outcome: &Outcome) {
+        let _ = outcome;
+    }
+
     /// The request that makes it so.
     fn request(&self, decision: &Read<'_, Self>, seen: &Self::Seen, plan: &Self::Plan) -> SentRequest;
 

@@ -8,9 +8,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::actuation::{
     Actuation, Attempt, Change, Declaration, End, Exclusivity, Found, OTHER_WRITER, Point, Read, Refused,
@@ -20,7 +23,7 @@ use crate::metrics;
 use crate::model::campaign::{CampaignWindow, DialAnswer, DialParameters};
 use crate::model::decision::Action;
 use crate::model::dial_rate::{Limits, hundredths};
-use crate::model::outcome::{Effect, OutcomeStatus, SentRequest};
+use crate::model::outcome::{Effect, Outcome, OutcomeStatus, SentRequest};
 use crate::role::{self, Kind, Role};
 use crate::topics::{self, DialDecision};
 
@@ -48,6 +51,10 @@ pub fn settings(conditional: bool) -> Settings {
     let waited_for = Settings::default();
     if conditional { Settings { in_flight_time: IN_FLIGHT_TIME, ..waited_for } } else { waited_for }
 }
+
+/// What waiting adds to the urgency of a change: where the budget is short a newer decision takes
+/// the place of each one that waits, and big changes would always come first.
+const HUNDREDTHS_PER_SECOND_WAITED: f64 = 10.0;
 
 /// What the rule says about a campaign as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,12 +111,23 @@ impl Platform for Client {
 pub struct DialChange<P> {
     platform: P,
     redecide: Redecide,
+    /// Campaigns with a decision that is not carried out yet, and since when there is one.
+    waiting: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl<P: Platform> DialChange<P> {
     /// `redecide` is the rule, to be asked again when the campaign was just read.
     pub fn new(platform: P, redecide: Redecide) -> Self {
-        Self { platform, redecide }
+        Self { platform, redecide, waiting: Mutex::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the campaign has been waiting for a change to be carried out.
+    fn waited(&self, key: &str) -> Duration {
+        self.waiting().entry(key.to_owned()).or_insert_with(Instant::now).elapsed()
     }
 }
 
@@ -221,10 +239,20 @@ impl<P: Platform> Change for DialChange<P> {
         ))
     }
 
+    /// By the size of the change, and by how long the campaign has waited: the smallest change
+    /// comes before any new one within two and a half minutes.
     fn priority(&self, decision: &Read<'_, Self>, plan: Option<&DialParameters>) -> Priority {
+        let waited = self.waited(&decision.key).as_secs_f64() * HUNDREDTHS_PER_SECOND_WAITED;
         let change = plan.copied().unwrap_or_else(|| decision.parameters.change());
         let size = (change.dial_rate - change.previous_dial_rate).abs() * 100.0;
-        Priority::DialChange { size_hundredths: size.round().min(f64::from(u32::MAX)) as u32 }
+        Priority::DialChange { size_hundredths: (size + waited).round().min(f64::from(u32::MAX)) as u32 }
+    }
+
+    /// One that was not carried out leaves its campaign waiting.
+    fn settled(&self, outcome: &Outcome) {
+        if !matches!(outcome.status, OutcomeStatus::Superseded | OutcomeStatus::Expired) {
+            self.waiting().remove(&outcome.key);
+        }
     }
 
     fn effect(plan: DialParameters) -> Effect {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{DialChange, Ledger, Platform, Redecision};
-use crate::genesys::{CallError, CallErrorKind, Campaign, Reply, Scope};
+use super::{Change as _, DialChange, Ledger, Platform, Redecision};
+use crate::genesys::{CallError, CallErrorKind, Campaign, Priority, Reply, Scope};
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, DialParameters};
 use crate::model::decision::{Action, DecisionId, Loop, Mode, Policy};
@@ -291,4 +291,31 @@ async fn a_change_that_is_given_way_to_is_told_with_its_author() {
     assert_eq!((outcome.status, outcome.code()), (OutcomeStatus::Unchanged, "other_writer"));
     assert_eq!(outcome.reason, "other_writer: the rate is 2; by A Person");
     assert_eq!(stand.sent(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_change_that_waits_comes_before_a_big_one_that_does_not() {
+    let stand = Stand::<Dial>::new().await;
+    let size = |of: &DialParameters| match stand.actuation.change.priority(&stand.decision, Some(of)) {
+        Priority::DialChange { size_hundredths } => size_hundredths,
+        other => panic!("{other:?}"),
+    };
+    let small = DialParameters { previous_dial_rate: 2.0, dial_rate: 2.01 };
+    let biggest = DialParameters { previous_dial_rate: 1.0, dial_rate: 15.0 };
+    let fresh = size(&biggest);
+    assert_eq!((size(&small), fresh), (1, 1_400));
+    tokio::time::advance(Duration::from_secs(150)).await;
+    assert!(size(&small) > fresh, "whatever else comes up meanwhile");
+
+    // Superseded it goes on waiting, carried out it does not.
+    stand.superseded.cancel();
+    assert_eq!(stand.outcome().await.status, OutcomeStatus::Superseded);
+    assert!(size(&small) > fresh);
+    let mut stand = Stand::<Dial>::new().await;
+    stand.actuation.change.priority(&stand.decision, Some(&small));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    stand.decision.parameters.dial_rate = 2.5;
+    assert_eq!(stand.outcome().await.status, OutcomeStatus::Applied);
+    let urgency = stand.actuation.change.priority(&stand.decision, Some(&small));
+    assert_eq!(urgency, Priority::DialChange { size_hundredths: 1 });
 }
