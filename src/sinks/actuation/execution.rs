@@ -241,9 +241,8 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if let Some(applied) = self.effect_of_an_earlier(&seen) {
             return Ok(applied);
         }
-        let change = &self.actuation.change;
-        let planned = change.plan(self.decision, &seen, &self.unfit);
-        let plan = match change.review(self.decision, &seen, planned, &scope).await {
+        let planned = self.actuation.change.plan(self.decision, &seen, &self.unfit);
+        let plan = match self.actuation.change.review(self.decision, &seen, planned, &scope).await {
             Ok(plan) => plan,
             Err(end) => return Ok(Next::End(end)),
         };
