@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use super::client::Scope;
 use super::error::{CallError, CallErrorKind as Kind};
 
-/// Whoever was not asked about for so many answers is not asked about any more.
+/// Whoever was not asked about for so many answers is not asked about any more, but not sooner
+/// than polls may come apart.
 const FORGOTTEN_AFTER: u32 = 120;
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// Ids in one question at most.
 const QUESTION_LIMIT: usize = 500;
 
@@ -106,7 +108,7 @@ impl<T: Clone> Together<T> {
 
     /// In order; those that nobody wants to know about any more are forgotten.
     fn to_ask(&self) -> Vec<String> {
-        let kept = self.fresh_for.saturating_mul(FORGOTTEN_AFTER);
+        let kept = self.fresh_for.saturating_mul(FORGOTTEN_AFTER).max(REMEMBERED_FOR);
         let mut members = self.members();
         members.retain(|_, asked| asked.elapsed() <= kept);
         members.keys().cloned().collect()

@@ -78,64 +78,6 @@ async fn check_tries_everything_that_is_configured_and_tells_all_that_is_wrong()
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn check_says_what_an_organisation_has_set_and_changes_nothing() {
-    let mut platform = simulator::Settings { dialect: simulator::Dialect::Platform, ..simulated::settings() };
-    platform.clients[0].scopes.remove("analytics:conversationAggregate:view");
-    platform.scenario.flows = simulator::Scenario::default().flows;
-    let organization = Organization::start(platform).await;
-    let flow = organization.running.overview().flows[0].id.clone();
-    let lock = serde_json::json!({ "userId": "u", "name": "A Person" });
-    organization.control(reqwest::Method::PUT, &format!("/flows/{flow}/lock"), Some(lock)).await;
-    let rule = serde_json::json!([{
-        "name": "Slow down", "campaignIds": [CAMPAIGN],
-        "actionType": "setCampaignMaxCallsPerAgent", "maxCallsPerAgent": 1.0,
-    }]);
-    organization.control(reqwest::Method::PUT, "/campaign-rules", Some(rule)).await;
-    let (own, _database) = TestDatabase::migrated().await;
-    let kafka = kafka::settings();
-    let environment = environment(&[
-        ("KAFKA__BROKERS", &kafka.brokers),
-        ("KAFKA__TOPIC_PREFIX", &kafka.topic_prefix),
-        ("POSTGRES__URL", &own.url()),
-        ("GENESYS__DIALECT", "platform"),
-        ("GENESYS__BASE_URL", &organization.running.api_url()),
-        ("GENESYS__CLIENT_ID", DEMO_CLIENT_ID),
-        ("GENESYS__CLIENT_SECRET", DEMO_CLIENT_SECRET),
-        ("DIAL__CAMPAIGNS", CAMPAIGN),
-        ("ROLLBACK__FLOWS", &flow),
-        ("HTTP__LISTEN", "127.0.0.1:0"),
-    ]);
-    let mut check = Process::start("check-platform", &["check", "--json"], &environment);
-    let told = check.line().expect("a report");
-    assert_eq!(check.wait(PATIENCE).code(), Some(1));
-    let report: Value = serde_json::from_str(&told).unwrap();
-    let findings = report["findings"].as_array().unwrap();
-    let says = |member: &str, what: &str, expected: &str| {
-        let found = findings.iter().any(|finding| {
-            finding["what"].as_str().unwrap().contains(what)
-                && finding[member].as_str().is_some_and(|text| text.contains(expected))
-        });
-        assert!(found, "{member} of {what} with {expected:?}: {told}");
-    };
-    says("problem", "dial: statistics of campaign", "analytics:conversationAggregate:view");
-    says("problem", &format!("rollback: flow {flow}"), "A Person");
-    says("note", "dial: campaign", "Slow down");
-    says("note", "dial: campaign", "low-max-calls alert");
-    says("note", "abandon rate", "abandoned after 2 s");
-    says("note", "API calls of this month", "calls by all clients");
-    for finding in findings.iter().filter(|finding| finding["what"] == "dial: outbound settings") {
-        assert_eq!(finding["ok"], true, "{told}");
-    }
-    let queries = ["/query", "/oauth/token"];
-    for entry in organization.requests().await {
-        let path = entry["path"].as_str().unwrap().to_owned();
-        let reads = entry["method"] == "GET"
-            || queries.iter().any(|end| path.trim_end_matches("/realtime").ends_with(end));
-        assert!(reads, "it changes nothing: {} {path}", entry["method"]);
-    }
-}
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
