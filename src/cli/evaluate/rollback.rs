@@ -9,10 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::Table;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
+use super::draws::Draws;
 use crate::model::Timestamp;
 use crate::model::decision::Action;
 use crate::model::flow::{FlowMinute, MinuteSource};
@@ -102,7 +101,7 @@ pub fn evaluate(policy: Policy, case: Case, seed: u64, runs: u32) -> Row {
 
 /// After how many minutes the new version of one run is taken back, if it is.
 fn publish(rule: &Rule, case: Case, seed: u64, run: u32) -> Option<u32> {
-    let mut draws = Draws(ChaCha8Rng::seed_from_u64(seed ^ (u64::from(run) << 32)));
+    let mut draws = Draws::of_run(seed, run);
     let mut guard = Guard::default();
     for minute in 0..MINUTES_BEFORE + MINUTES_AFTER {
         let is_new = minute >= MINUTES_BEFORE;
@@ -126,40 +125,6 @@ fn publish(rule: &Rule, case: Case, seed: u64, run: u32) -> Option<u32> {
         }
     }
     None
-}
-
-/// Random counts by inversion: the same for one seed with every version of the libraries.
-struct Draws(ChaCha8Rng);
-
-impl Draws {
-    fn fraction(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
-    }
-
-    fn poisson(&mut self, mean: f64) -> u64 {
-        let next = |count: u64, chance: f64| chance * mean / (count + 1) as f64;
-        self.invert((-mean).exp(), 10_000, next)
-    }
-
-    fn binomial(&mut self, trials: u64, rate: f64) -> u64 {
-        let odds = rate / (1.0 - rate);
-        let next = |count: u64, chance: f64| chance * odds * (trials - count) as f64 / (count + 1) as f64;
-        self.invert((1.0 - rate).powf(trials as f64), trials, next)
-    }
-
-    /// The count whose cumulated chance passes a random fraction.
-    fn invert(&mut self, none: f64, most: u64, next: impl Fn(u64, f64) -> f64) -> u64 {
-        let mut left = self.fraction();
-        let mut chance = none;
-        for count in 0..most {
-            left -= chance;
-            if left < 0.0 {
-                return count;
-            }
-            chance = next(count, chance);
-        }
-        most
-    }
 }
 
 impl Arguments {
@@ -215,17 +180,6 @@ fn table(rows: &[Row]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn draws_have_the_moments_they_are_asked_for() {
-        let mut draws = Draws(ChaCha8Rng::seed_from_u64(7));
-        let mean = |counts: Vec<u64>| counts.iter().sum::<u64>() as f64 / counts.len() as f64;
-        let poisson = mean((0..20_000).map(|_| draws.poisson(30.0)).collect());
-        assert!((poisson - 30.0).abs() < 0.2, "{poisson}");
-        let binomial = mean((0..20_000).map(|_| draws.binomial(300, 0.045)).collect());
-        assert!((binomial - 13.5).abs() < 0.15, "{binomial}");
-        assert_eq!((draws.binomial(0, 0.5), draws.binomial(5, 0.0)), (0, 0));
-    }
 
     #[test]
     fn healthy_publishes_stay_where_the_version_before_was_as_bad() {
