@@ -33,7 +33,7 @@ impl Backoff {
         self.next == self.shortest
     }
 
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         self.next_at_least(None)
     }
 
@@ -46,17 +46,17 @@ impl Backoff {
 
     /// When the next pause, begun now, is over.
     pub fn until(&mut self) -> Instant {
-        Instant::now() + self.next()
+        Instant::now() + self.pause()
     }
 
     /// Waits on a thread of its own, but not through a shutdown.
     pub fn sleep(&mut self, shutdown: &CancellationToken) {
-        sleep(self.next(), shutdown);
+        sleep(self.pause(), shutdown);
     }
 
     /// `false` when shutdown ended the wait.
     pub async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
-        let pause = self.next();
+        let pause = self.pause();
         tokio::select! {
             () = shutdown.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
@@ -84,13 +84,13 @@ mod tests {
         let mut pauses: Vec<Backoff> = (0..20).map(|_| Backoff::new((shortest, longest))).collect();
         let mut due = shortest;
         for _ in 0..10 {
-            let taken: Vec<Duration> = pauses.iter_mut().map(Backoff::next).collect();
+            let taken: Vec<Duration> = pauses.iter_mut().map(Backoff::pause).collect();
             assert!(taken.iter().all(|pause| (due..=due * 3 / 2).contains(pause)), "{taken:?}");
             assert!(taken.iter().any(|pause| *pause != taken[0]), "all at once: {taken:?}");
             due = (due * 2).min(longest);
         }
         pauses[0].reset();
-        assert!(pauses[0].is_fresh() && pauses[0].next() < shortest * 2);
+        assert!(pauses[0].is_fresh() && pauses[0].pause() < shortest * 2);
     }
 
     #[test]

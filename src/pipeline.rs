@@ -128,7 +128,7 @@ impl Declaration {
     /// In debug builds, when they do not.
     pub fn assert_sends(&self, topic: &Topic) {
         debug_assert!(
-            self.outputs.iter().any(|declared| *declared == topic),
+            self.outputs.contains(&topic),
             "stage {} sends to {topic:?}, which its declaration does not name",
             self.name
         );

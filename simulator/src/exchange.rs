@@ -228,7 +228,8 @@ fn too_many_requests(dialect: Dialect, wait_seconds: u64, allowed: u32, namespac
         Dialect::Seed => (Refusal::new(status, code, worded.message), "token.rate.per.minute"),
         Dialect::Platform | Dialect::Both => (worded, "client.credentials.token.rate.per.minute"),
     };
-    Refusal { limit: Some(Limit { key, namespace: namespace.to_owned(), value: allowed }), ..refusal }
+    let limit = Limit { key, namespace: namespace.to_owned(), value: allowed };
+    Refusal { limit: Some(Box::new(limit)), ..refusal }
 }
 
 fn with_standing(reply: Reply, standing: Option<Standing>) -> Reply {

@@ -42,11 +42,18 @@ pub struct Refusal {
     pub message: String,
     pub entity_id: Option<String>,
     /// The message with placeholders, and what stands for each of them.
-    pub template: Option<(String, Vec<(&'static str, String)>)>,
+    pub template: Option<Box<Template>>,
     /// Members of the request it is about: what is wrong, and with which.
     pub details: Vec<(&'static str, String)>,
     /// The limit that was reached, where one was.
-    pub limit: Option<Limit>,
+    pub limit: Option<Box<Limit>>,
+}
+
+/// A message with `{placeholders}`, and what stands for each of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    pub text: String,
+    pub params: Vec<(&'static str, String)>,
 }
 
 /// A limit of requests: its key, whose it is, and how many requests it allows.
@@ -87,7 +94,8 @@ impl Refusal {
             .iter()
             .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
         let params = params.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { template: Some((template.to_owned(), params)), ..Self::new(status, code, message) }
+        let template = Template { text: template.to_owned(), params };
+        Self { template: Some(Box::new(template)), ..Self::new(status, code, message) }
     }
 
     /// Names the member of the request that is wrong.
@@ -112,11 +120,12 @@ impl Refusal {
         if let Some(entity_id) = &self.entity_id {
             body["entityId"] = json!(entity_id);
         }
-        if let Some((template, params)) = &self.template {
-            body["messageWithParams"] = json!(template);
-            body["messageParams"] = params.iter().map(|(name, value)| (*name, json!(value))).collect();
+        if let Some(template) = &self.template {
+            body["messageWithParams"] = json!(template.text);
+            body["messageParams"] =
+                template.params.iter().map(|(name, value)| (*name, json!(value))).collect();
         }
-        if let Some(Limit { key, namespace, value }) = &self.limit {
+        if let Some(Limit { key, namespace, value }) = self.limit.as_deref() {
             body["limit"] = json!({ "key": key, "namespace": namespace, "value": value });
         }
         Reply::json(self.status, &body)

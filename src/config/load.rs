@@ -404,7 +404,7 @@ impl Reader {
                 keys::DIAL_GOAL.name,
                 Some(goal.to_string()),
                 &origin,
-                &format!("must be at most dial.cap, {cap}"),
+                format!("must be at most dial.cap, {cap}"),
             );
         }
         if dial.min_rate > dial.max_rate {

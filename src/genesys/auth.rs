@@ -173,7 +173,7 @@ async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
                     state.attempts += 1;
                     state.failure = Some(error);
                 });
-                sleep(wait.unwrap_or_else(|| pauses.next())).await;
+                sleep(wait.unwrap_or_else(|| pauses.pause())).await;
             }
         }
     }

@@ -35,6 +35,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (17, "decision_chain", include_str!("../../sql/0017_decision_chain.sql")),
     (18, "compliance", include_str!("../../sql/0018_compliance.sql")),
     (19, "console", include_str!("../../sql/0019_console.sql")),
+    (20, "older_migrations", include_str!("../../sql/0020_older_migrations.sql")),
 ];
 
 /// Where sqlx keeps its book.

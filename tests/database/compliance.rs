@@ -135,7 +135,8 @@ async fn figures_are_stated_once_as_known_and_beside_it_as_restated() {
     for tally in [known, restated] {
         database.put_open_figures(CAMPAIGN, &[WindowKind::Day], &rows(open, &tally), &[]).await.unwrap();
     }
-    let seen: Vec<(String, String, i64, i64, Option<f64>, Option<bool>)> = sqlx::query_as(
+    type Seen = (String, String, i64, i64, Option<f64>, Option<bool>);
+    let seen: Vec<Seen> = sqlx::query_as(
         "SELECT day::text, statement, answered, abandoned, abandonment_rate, over_cap
          FROM audit.campaign_compliance WHERE campaign_id = $1 AND figure = 'live_answer' AND \"window\" = 'day'
          ORDER BY day, statement",
@@ -361,7 +362,8 @@ async fn an_evidence_pack_has_all_that_its_figures_are_made_of() {
     assert_eq!(read("calls.csv").lines().count(), 4, "a heading and three revisions");
     let told: Value = serde_json::from_str(&read("figures.json")).unwrap();
     assert_eq!(told["counted"]["calls"]["abandoned"], 1);
-    assert_eq!(told["counted"]["figures"][0]["rate"], 0.5);
+    // Two calls against a hundred answers of the statistics: calls are missing, so those count.
+    assert_eq!(told["counted"]["figures"][0]["rate"], 0.04);
     let stated = told["stated"].as_array().unwrap();
     let is_same = |figure: &Value| figure["figure"] == "live_answer" && figure["rate"] == 0.5;
     assert!(stated.iter().any(is_same), "{stated:?}");

@@ -385,7 +385,8 @@ async fn compliance_counts_calls_per_day_and_three_percent_itself_is_within_the_
     let mut offset = 0;
     let mut on = |key: &str, sequence, day: &str, answered: Value, abandoned: Value| {
         let mut value = decision(key, sequence);
-        value["eventTime"] = format!("{day}T12:00:00.000Z").into();
+        // A poll of its own each: two decisions on one poll count it once.
+        value["eventTime"] = format!("{day}T12:00:0{sequence}.000Z").into();
         value["inputs"]["answered"] = answered;
         value["inputs"]["abandoned"] = abandoned;
         offset += 1;
@@ -398,7 +399,8 @@ async fn compliance_counts_calls_per_day_and_three_percent_itself_is_within_the_
         on("uncounted", 1, "2026-01-02", Value::Null, Value::Null),
     ];
     writer.write(&records, &[]).await.unwrap();
-    let rows: Vec<(String, String, Option<i64>, Option<i64>, Option<f64>, Option<bool>)> = sqlx::query_as(
+    type Counted = (String, String, Option<i64>, Option<i64>, Option<f64>, Option<bool>);
+    let rows: Vec<Counted> = sqlx::query_as(
         "SELECT campaign_id, day::text, answered, abandoned, abandonment_rate, over_cap
          FROM audit.campaign_compliance ORDER BY campaign_id, day",
     )

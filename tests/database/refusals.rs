@@ -13,7 +13,7 @@ use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
 use trunkline::runtime::clock;
 use trunkline::sinks::{alerts, audit, lag_status, outbox};
-use trunkline::topics::{self, DEAD_LETTERS, LAG_STATUS, OUTBOX_PROGRESS, OUTCOMES};
+use trunkline::topics::{self, Cleanup, DEAD_LETTERS, LAG_STATUS, OUTBOX_PROGRESS, OUTCOMES};
 
 use crate::support::kafka::{self, committed, create_topics, produce, read_all};
 use crate::support::postgres::TestDatabase;
@@ -221,9 +221,17 @@ async fn what_the_audit_cannot_keep_leaves_with_its_headers_and_the_reason() {
     roles.stop().await;
 }
 
+fn copied(topic: &topics::Topic) -> topics::Topic {
+    let topics::Topic { name, key, description, cleanup, values, max_message_bytes } = *topic;
+    topics::Topic { name, key, description, cleanup, values, max_message_bytes }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_position_that_is_lost_is_told_with_a_remedy_that_works() {
-    let mut roles = Roles::new(&[&DEAD_LETTERS, &LAG_STATUS]).await;
+    // Of a compacted topic nobody can remove records.
+    let by_time = Cleanup::Delete { retention: Duration::from_secs(3_600) };
+    let lag_status = topics::Topic { cleanup: by_time, ..copied(&LAG_STATUS) };
+    let mut roles = Roles::new(&[&DEAD_LETTERS, Box::leak(Box::new(lag_status))]).await;
     let groups = ["first", "lost", "last"].map(evaluation);
     let database = roles.database.clone();
     let kept = async |names: &[&str]| {

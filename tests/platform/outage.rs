@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
-use simulator;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys;
 use trunkline::health::Health;

@@ -84,7 +84,10 @@ pub async fn remove_before(kafka: &KafkaSettings, topic: &Topic, offset: i64) {
     let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&kafka.topic(topic), 0, Offset::Offset(offset)).expect("an offset");
-    admin.delete_records(&before, &AdminOptions::new()).await.expect("records are removed");
+    let removed = admin.delete_records(&before, &AdminOptions::new()).await.expect("records are removed");
+    for partition in removed.elements() {
+        partition.error().expect("a topic that is not compacted");
+    }
 }
 
 /// Moves the offset of a group without members, as Kafka's own tool for it does.

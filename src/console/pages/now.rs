@@ -61,8 +61,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     for of in [Loop::Dial, Loop::Rollback, Loop::Lag] {
         newest.extend(shared.database.newest_decisions(of.name(), NEWEST).await?);
     }
-    newest
-        .sort_by(|one, other| (other.decided_at, other.decision_id).cmp(&(one.decided_at, one.decision_id)));
+    newest.sort_by_key(|decision| std::cmp::Reverse((decision.decided_at, decision.decision_id)));
     newest.truncate(NEWEST as usize);
     let pauses = shell.pauses();
     let (reasons, mut impairments) = (shared.health.reasons(), shared.health.impairments());

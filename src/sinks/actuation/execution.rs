@@ -365,7 +365,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             return Settled::Repeat;
         }
         if !under_way.is_zero() {
-            return Settled::Not(Next::Pause(Instant::now() + self.pauses.next().min(under_way)));
+            return Settled::Not(Next::Pause(Instant::now() + self.pauses.pause().min(under_way)));
         }
         if untold {
             // Reading back will not tell either: what the reply said is all there is.

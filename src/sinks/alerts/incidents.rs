@@ -40,8 +40,8 @@ mod tests {
 
     #[test]
     fn what_can_raise_alerts_is_what_is_read() {
-        let raises = |topic: &&Topic| INCIDENTS.iter().any(|incidents| incidents.topic == *topic);
-        assert!(ROLE.reads.iter().all(|topic| raises(topic)), "read for nothing");
+        let raises = |topic: &Topic| INCIDENTS.iter().any(|incidents| incidents.topic == topic);
+        assert!(ROLE.reads.iter().copied().all(raises), "read for nothing");
         let is_read = |incidents: &Incidents| ROLE.reads.contains(&incidents.topic);
         assert!(INCIDENTS.iter().all(is_read), "raises alerts and is not read");
     }

@@ -119,7 +119,7 @@ impl Flusher {
                 Err(error) => {
                     tracing::warn!(%error, "enrichment waits for Postgres");
                     self.asking.part.impaired(error.to_string());
-                    self.database_pause.next()
+                    self.database_pause.pause()
                 }
             };
             tokio::select! {
@@ -207,7 +207,7 @@ impl Flusher {
             CallErrorKind::Malformed if self.failing => self.on_refusal(batch, error.reason).await,
             _ => {
                 self.fail(&error.reason);
-                self.not_before = now + self.pause.next();
+                self.not_before = now + self.pause.pause();
             }
         }
     }
@@ -217,7 +217,7 @@ impl Flusher {
     /// nobody, and is given up in the end.
     async fn on_refusal(&mut self, batch: &Batch, reason: String) {
         self.fail(&reason);
-        self.not_before = Instant::now() + self.pause.next();
+        self.not_before = Instant::now() + self.pause.pause();
         self.appetite.refused();
         if let [due] = batch.conversations.as_slice() {
             tracing::error!(

@@ -282,7 +282,7 @@ impl<'s, W: Worker> Member<'s, W> {
             }
             // The event that says so is on its way.
             Err(error @ (PublishError::Retry(_) | PublishError::Gone(_) | PublishError::Closed)) => {
-                let pause = self.pauses.next();
+                let pause = self.pauses.pause();
                 self.publish_after = Instant::now() + pause;
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "outcomes wait to be published");
             }
