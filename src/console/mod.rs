@@ -424,7 +424,6 @@ async fn let_in(
     }
 }
 
-/// The time by this machine's clock.
 #[expect(clippy::disallowed_methods, reason = "pages say how old what they show is")]
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -382,21 +382,19 @@ async fn gaps_shows_planted_holes_and_nothing_else() {
 async fn compliance_counts_calls_per_day_and_three_percent_itself_is_within_the_cap() {
     let (_own, database) = TestDatabase::migrated().await;
     let (mut writer, _) = writer(&database).await;
-    let mut offset = 0;
-    let mut on = |key: &str, sequence, day: &str, answered: Value, abandoned: Value| {
-        let mut value = decision(key, sequence);
+    let on = |key: &str, sequence: u32, day: &str, answered: Value, abandoned: Value| {
+        let mut value = decision(key, sequence.into());
         // A poll of its own each: two decisions on one poll count it once.
         value["eventTime"] = format!("{day}T12:00:0{sequence}.000Z").into();
         value["inputs"]["answered"] = answered;
         value["inputs"]["abandoned"] = abandoned;
-        offset += 1;
-        record(&topics::DIAL_DECISIONS, offset, &value)
+        record(&topics::DIAL_DECISIONS, i64::from(sequence), &value)
     };
     let records = [
         on("at-cap", 1, "2026-01-02", 60.into(), 3.into()),
         on("at-cap", 2, "2026-01-02", 40.into(), 0.into()),
         on("at-cap", 3, "2026-01-03", 100.into(), 4.into()),
-        on("uncounted", 1, "2026-01-02", Value::Null, Value::Null),
+        on("uncounted", 4, "2026-01-02", Value::Null, Value::Null),
     ];
     writer.write(&records, &[]).await.unwrap();
     type Counted = (String, String, Option<i64>, Option<i64>, Option<f64>, Option<bool>);
