@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// nobody is called any more and every call comes to its end.
 fn one_shift() -> Scenario {
     Scenario::of_campaigns(vec![CampaignScenario {
+        id: "5c1d6f0e-9a52-4b7e-8a39-0d6f5b1c2e77".into(),
         name: "Lossy".into(),
         dial_rate: 6.0,
         min_dial_rate: 6.0,

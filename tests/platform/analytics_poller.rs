@@ -16,6 +16,8 @@ use crate::support::simulated::{Organization, client, settings};
 use crate::support::{kafka, within};
 
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Long enough for each poll to be looked at while it is the newest.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 async fn put(organization: &Organization, path: &str, body: Value) {
     let url = format!("{}/simulator/{path}", organization.running.api_url());
@@ -72,7 +74,7 @@ async fn all_pages_are_one_answer_and_what_is_wrong_with_it_is_told() {
     let poller = {
         let settings = analytics_poller::Settings {
             groups: ["wide", "agent's-desk", "absent"].map(str::to_owned).to_vec(),
-            interval: Duration::from_millis(500),
+            interval: INTERVAL,
             window: Duration::from_secs(1_800),
         };
         let (kafka, client, stop) =

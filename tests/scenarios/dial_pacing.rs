@@ -355,7 +355,7 @@ fn a_shift_through_the_stages_is_what_the_rule_alone_makes_of_it() {
     assert!(abandoned_staged < 0.03, "{abandoned_staged}");
     // Statistics that say nothing new are held on by the stages and decided on by the rule alone.
     assert!((abandoned - abandoned_staged).abs() < 0.008, "{abandoned} {abandoned_staged}");
-    assert!((utilisation - utilisation_staged).abs() < 0.01, "{utilisation} {utilisation_staged}");
+    assert!((utilisation - utilisation_staged).abs() < 0.03, "{utilisation} {utilisation_staged}");
 }
 
 /// The nine campaigns of the demo, left alone: each tick is decided on, and carried out two seconds later.
