@@ -28,7 +28,7 @@ const BATCH_RECORDS: usize = 50_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads every window once and writes its decision, exactly once.
-pub fn run(kafka: &KafkaSettings) {
+pub(crate) fn run(kafka: &KafkaSettings) {
     let begun = Usage::now();
     let threads: Vec<_> = (0..THREADS)
         .map(|number| {

@@ -3,7 +3,7 @@
 use trunkline::model::Timestamp;
 
 /// One full window of `campaign`.
-pub fn text(campaign: &str, observed_at: Timestamp) -> String {
+pub(crate) fn text(campaign: &str, observed_at: Timestamp) -> String {
     let first = Timestamp::from_millis(observed_at.as_millis() - 270_000);
     format!(
         "{{\"campaignId\":\"{campaign}\",\"organizationId\":\"0d9b3c4e-1111-4222-8333-444455556666\",\

@@ -2,12 +2,12 @@
 
 use trunkline::model::Timestamp;
 
-pub fn conversation(index: usize) -> String {
+pub(crate) fn conversation(index: usize) -> String {
     format!("7c1d2e3f-4a5b-4c6d-8e7f-{index:012}")
 }
 
 /// The event `number`, with an id of its own.
-pub fn text(number: usize, conversation: &str, flow: usize, at: Timestamp) -> String {
+pub(crate) fn text(number: usize, conversation: &str, flow: usize, at: Timestamp) -> String {
     // Ids of random bits, as the platform's: Fibonacci hashing of the number.
     let bits = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let id = uuid::Uuid::from_u128(u128::from(bits) << 64 | u128::from(bits.rotate_left(29) ^ 0x5bd1_e995));

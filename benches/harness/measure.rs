@@ -3,18 +3,18 @@
 use std::time::{Duration, Instant};
 
 /// Time and CPU at one moment.
-pub struct Usage {
+pub(crate) struct Usage {
     at: Instant,
     cpu_seconds: f64,
 }
 
 impl Usage {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self { at: Instant::now(), cpu_seconds: cpu_seconds("self") }
     }
 
     /// One line for `records` handled since.
-    pub fn report(&self, what: &str, records: usize) {
+    pub(crate) fn report(&self, what: &str, records: usize) {
         let records = records as f64;
         println!(
             "{what:<28}{:>12.0}{:>16.2}{:>12.0}",
@@ -27,7 +27,7 @@ impl Usage {
 
 /// User and system time of all threads of a process (its id, or `self`); `/proc` counts it in
 /// hundredths on Linux.
-pub fn cpu_seconds(process: &str) -> f64 {
+pub(crate) fn cpu_seconds(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("Linux");
     // The name in parentheses may hold blanks: fields are counted from behind it.
     let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
@@ -35,14 +35,14 @@ pub fn cpu_seconds(process: &str) -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-pub fn peak_megabytes(process: &str) -> f64 {
+pub(crate) fn peak_megabytes(process: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
     line.split_whitespace().nth(1).and_then(|text| text.parse::<f64>().ok()).expect("kB") / 1_024.0
 }
 
 /// The value below which `share` of the sorted values lie.
-pub fn percentile(sorted: &[Duration], share: f64) -> Duration {
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;
     sorted[index]
 }

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the parts of a bench find their topics by an environment variable")]
 #![allow(dead_code)] // each bench uses its own part
 
-pub mod measure;
+pub(crate) mod measure;
 
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,34 +19,34 @@ use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::topics::{self, Topic, partition_of};
 
-pub use measure::Usage;
+pub(crate) use measure::Usage;
 
-pub const PARTITIONS: i32 = 4;
+pub(crate) const PARTITIONS: i32 = 4;
 
 /// The part of the bench that this process is, `None` for the whole.
-pub fn part() -> Option<String> {
+pub(crate) fn part() -> Option<String> {
     std::env::var("TRUNKLINE_BENCH_PART").ok()
 }
 
 /// Whether this is a run of benches: cargo runs harness-less ones with `--bench`, and under
 /// `cargo test` without.
-pub fn is_bench() -> bool {
+pub(crate) fn is_bench() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
-pub fn number(name: &str, default: usize) -> usize {
+pub(crate) fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-pub fn records() -> usize {
+pub(crate) fn records() -> usize {
     number("TRUNKLINE_BENCH_RECORDS", 1_000_000)
 }
 
-pub fn workers() -> usize {
+pub(crate) fn workers() -> usize {
     number("TRUNKLINE_BENCH_WORKERS", 2)
 }
 
-pub fn kafka() -> KafkaSettings {
+pub(crate) fn kafka() -> KafkaSettings {
     KafkaSettings {
         brokers: std::env::var("TRUNKLINE_TEST_KAFKA")
             .expect("TRUNKLINE_TEST_KAFKA is not set: run `make bench`, which starts a broker"),
@@ -62,7 +62,7 @@ pub fn kafka() -> KafkaSettings {
 }
 
 /// New topics under a prefix that this process and its children use from now on.
-pub fn new_topics(name: &str) -> KafkaSettings {
+pub(crate) fn new_topics(name: &str) -> KafkaSettings {
     let prefix = format!("b-{name}-{}-", uuid::Uuid::now_v7().simple());
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("TRUNKLINE_BENCH_PREFIX", &prefix) };
@@ -73,14 +73,14 @@ pub fn new_topics(name: &str) -> KafkaSettings {
     kafka
 }
 
-pub fn child(part: &str) -> Command {
+pub(crate) fn child(part: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("own path"));
     command.arg("--bench").env("TRUNKLINE_BENCH_PART", part);
     command
 }
 
 /// Runs the parts one after the other, each in its own process.
-pub fn run_parts(parts: &[&str], quietly: bool) {
+pub(crate) fn run_parts(parts: &[&str], quietly: bool) {
     for part in parts {
         let mut command = child(part);
         if quietly {
@@ -91,7 +91,7 @@ pub fn run_parts(parts: &[&str], quietly: bool) {
     }
 }
 
-pub fn producer(kafka: &KafkaSettings) -> BaseProducer {
+pub(crate) fn producer(kafka: &KafkaSettings) -> BaseProducer {
     ClientConfig::new()
         .set("bootstrap.servers", &kafka.brokers)
         .set("linger.ms", "2")
@@ -103,7 +103,7 @@ pub fn producer(kafka: &KafkaSettings) -> BaseProducer {
 }
 
 /// Writes a record to the partition of its key. Waits while the send buffer is full.
-pub fn send(producer: &BaseProducer, topic: &str, key: &str, value: &str) {
+pub(crate) fn send(producer: &BaseProducer, topic: &str, key: &str, value: &str) {
     let partition = partition_of(key.as_bytes(), PARTITIONS);
     let mut record = BaseRecord::to(topic).key(key).payload(value).partition(partition);
     loop {
@@ -118,12 +118,12 @@ pub fn send(producer: &BaseProducer, topic: &str, key: &str, value: &str) {
     }
 }
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     Timestamp::from_millis(i64::try_from(since.as_millis()).expect("before the year 292 million"))
 }
 
-pub fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> BaseConsumer {
+pub(crate) fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &kafka.brokers)
         .set("group.id", format!("{}reader", kafka.topic_prefix))
@@ -143,7 +143,7 @@ pub fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> BaseConsume
 }
 
 /// The floor: librdkafka hands over every record, nothing is done with it.
-pub fn read_alone(topic: &Topic) {
+pub(crate) fn read_alone(topic: &Topic) {
     let kafka = kafka();
     let consumer = reader(&kafka, topic, Offset::Beginning);
     let (mut seen, mut bytes) = (0, 0);
@@ -161,7 +161,7 @@ pub fn read_alone(topic: &Topic) {
 
 /// Waits until a stage has committed all records of its input, and reports its speed from
 /// the first committed batch on: joining the group is not the stage's speed.
-pub fn measure_stage(kafka: &KafkaSettings, role: &str, input: &Topic, what: &str) {
+pub(crate) fn measure_stage(kafka: &KafkaSettings, role: &str, input: &Topic, what: &str) {
     let asker: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &kafka.brokers)
         .set("group.id", kafka.group(role))

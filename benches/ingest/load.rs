@@ -5,11 +5,11 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Bytes in a number that is written over for every event.
-pub const DIGITS: usize = 12;
+pub(crate) const DIGITS: usize = 12;
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     pub connections: usize,
     /// Events in one request.
     pub batch: usize,
@@ -18,7 +18,7 @@ pub struct Load {
 }
 
 /// What came of it.
-pub struct Sent {
+pub(crate) struct Sent {
     pub events: usize,
     pub took: Duration,
     /// Of each request, sorted.
@@ -26,7 +26,7 @@ pub struct Sent {
 }
 
 /// Sends everything and waits for the receipts.
-pub fn send(address: &str, load: Load) -> Sent {
+pub(crate) fn send(address: &str, load: Load) -> Sent {
     let begun = Instant::now();
     let requests = load.events.div_ceil(load.batch * load.connections);
     let connections: Vec<_> = (0..load.connections)

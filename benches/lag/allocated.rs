@@ -25,6 +25,6 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Bytes asked for and not given back.
-pub fn bytes() -> f64 {
+pub(crate) fn bytes() -> f64 {
     HELD.load(Ordering::Relaxed) as f64
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// What the load saw.
-pub struct Measured {
+pub(crate) struct Measured {
     /// Sorted.
     pub latencies: Vec<Duration>,
     pub elapsed: Duration,
@@ -16,7 +16,7 @@ pub struct Measured {
 }
 
 /// Asks about a new conversation with every request.
-pub async fn run(
+pub(crate) async fn run(
     address: SocketAddr,
     configuration: &str,
     prefix: &'static str,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How much a client may ask.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Allowance {
+pub(crate) struct Allowance {
     /// Requests per window and client.
     pub requests: u32,
     /// Length of a window in real time; it begins with a client's first request.
@@ -14,7 +14,7 @@ pub struct Allowance {
 
 /// Where a client stands after a request, as the reply's headers tell it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Requests counted in this window, refused ones too.
     pub count: u32,
     pub allowed: u32,
@@ -23,12 +23,12 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn exceeded(self) -> bool {
+    pub(crate) fn exceeded(self) -> bool {
         self.count > self.allowed
     }
 
     /// Whole seconds until the window ends, rounded up: waiting them is enough.
-    pub fn reset_seconds(self) -> u64 {
+    pub(crate) fn reset_seconds(self) -> u64 {
         self.left.as_millis().div_ceil(1_000) as u64
     }
 }
@@ -36,22 +36,22 @@ impl Standing {
 /// Times are monotonic, since the simulator started. Clients are known ones, so the
 /// table is bounded by the organisation's list of them.
 #[derive(Debug)]
-pub struct Budgets {
+pub(crate) struct Budgets {
     allowance: Allowance,
     windows: HashMap<String, (Duration, u32)>,
 }
 
 impl Budgets {
-    pub fn new(allowance: Allowance) -> Self {
+    pub(crate) fn new(allowance: Allowance) -> Self {
         Self { allowance, windows: HashMap::new() }
     }
 
-    pub fn allowance(&self) -> Allowance {
+    pub(crate) fn allowance(&self) -> Allowance {
         self.allowance
     }
 
     /// Counts one request.
-    pub fn count(&mut self, client: &str, now: Duration) -> Standing {
+    pub(crate) fn count(&mut self, client: &str, now: Duration) -> Standing {
         let Allowance { requests: allowed, window } = self.allowance;
         let (began, count) = self.windows.entry(client.to_owned()).or_insert((now, 0));
         if now >= *began + window {

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// Calls within a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Calls {
+pub(crate) struct Calls {
     pub attempted: u64,
     pub connected: u64,
     pub abandoned: u64,
@@ -25,11 +25,11 @@ impl AddAssign for Calls {
 
 /// All campaigns' calls.
 #[derive(Debug, Default)]
-pub struct CallHistory(BTreeMap<String, (CallCounts, Series<Calls>)>);
+pub(crate) struct CallHistory(BTreeMap<String, (CallCounts, Series<Calls>)>);
 
 impl CallHistory {
     /// Takes down what has been added to a campaign's counters since the last time.
-    pub fn record(&mut self, campaign_id: &str, counts: CallCounts, at: Timestamp) {
+    pub(crate) fn record(&mut self, campaign_id: &str, counts: CallCounts, at: Timestamp) {
         let Some((seen, series)) = self.0.get_mut(campaign_id) else {
             self.0.insert(campaign_id.to_owned(), (CallCounts::default(), Series::default()));
             return self.record(campaign_id, counts, at);
@@ -45,7 +45,7 @@ impl CallHistory {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Series<Calls>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Series<Calls>)> {
         self.0.iter().map(|(id, (_, series))| (id.as_str(), series))
     }
 }

@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 /// One independent stream of draws.
 #[derive(Clone, Debug)]
-pub struct Chance(ChaCha8Rng);
+pub(crate) struct Chance(ChaCha8Rng);
 
 impl Chance {
     /// The stream `name` of `seed`. Streams do not touch each other, so adding a
     /// campaign leaves the lives of the others as they were.
-    pub fn new(seed: u64, name: &str) -> Self {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         let digest = Sha256::digest(name.as_bytes());
         let stream = digest[..8].iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
@@ -22,42 +22,42 @@ impl Chance {
     }
 
     /// In `[0, 1)`, with 53 random bits.
-    pub fn fraction(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
     /// True with the given probability; 0 is never, 1 is always.
-    pub fn happens(&mut self, probability: f64) -> bool {
+    pub(crate) fn happens(&mut self, probability: f64) -> bool {
         self.fraction() < probability
     }
 
     /// A whole number from `low` to `high`, both included.
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         let span = high.saturating_sub(low) as f64 + 1.0;
         low + ((self.fraction() * span) as u64).min(high.saturating_sub(low))
     }
 
     /// A random UUID (version 4).
-    pub fn uuid(&mut self) -> Uuid {
+    pub(crate) fn uuid(&mut self) -> Uuid {
         let mut bytes = [0; 16];
         self.0.fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
     /// Mean 0, deviation 1 (Box and Muller 1958).
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.fraction()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.fraction()).cos()
     }
 
     /// Lognormal with the given mean and coefficient of variation (deviation ÷ mean).
-    pub fn lognormal(&mut self, mean: f64, variation: f64) -> f64 {
+    pub(crate) fn lognormal(&mut self, mean: f64, variation: f64) -> f64 {
         let variance = (1.0 + variation * variation).ln();
         (mean.ln() - variance / 2.0 + variance.sqrt() * self.normal()).exp()
     }
 
     /// Exponential with the given mean.
-    pub fn exponential(&mut self, mean: f64) -> f64 {
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.fraction()).ln()
     }
 }

@@ -13,7 +13,7 @@ const MAX_GROUPS: usize = 1_000;
 /// How the analytics behave where the seed documents contradict themselves, or go wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-pub struct EventAnalyticsManners {
+pub(crate) struct EventAnalyticsManners {
     /// Every page but the last carries the same page token, for ever.
     pub repeat_page_token: bool,
     /// The reply's `metrics` are objects, not texts.
@@ -24,7 +24,7 @@ pub struct EventAnalyticsManners {
 
 /// One row of an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     pub consumer_group: String,
     pub event_type: String,
     pub event_count: u64,
@@ -32,14 +32,14 @@ pub struct Row {
 }
 
 #[derive(Debug)]
-pub struct ConsumerGroups {
+pub(crate) struct ConsumerGroups {
     groups: BTreeMap<String, Vec<EventTypeScenario>>,
     chance: Chance,
     pub manners: EventAnalyticsManners,
 }
 
 impl ConsumerGroups {
-    pub fn new(scenario: &Scenario, seed: u64) -> Self {
+    pub(crate) fn new(scenario: &Scenario, seed: u64) -> Self {
         let groups = scenario.consumer_groups.iter();
         Self {
             groups: groups.map(|group| (group.name.clone(), group.event_types.clone())).collect(),
@@ -48,7 +48,7 @@ impl ConsumerGroups {
         }
     }
 
-    pub fn all(&self) -> Vec<ConsumerGroupScenario> {
+    pub(crate) fn all(&self) -> Vec<ConsumerGroupScenario> {
         let of = |(name, types): (&String, &Vec<EventTypeScenario>)| ConsumerGroupScenario {
             name: name.clone(),
             event_types: types.clone(),
@@ -60,7 +60,7 @@ impl ConsumerGroups {
     ///
     /// # Errors
     /// All that is impossible about it.
-    pub fn set(&mut self, group: ConsumerGroupScenario) -> Result<(), String> {
+    pub(crate) fn set(&mut self, group: ConsumerGroupScenario) -> Result<(), String> {
         let mut problems = group.problems();
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&group.name) {
             problems.push(format!("there are {MAX_GROUPS} groups already"));
@@ -73,12 +73,12 @@ impl ConsumerGroups {
     }
 
     /// Whether there was one.
-    pub fn remove(&mut self, name: &str) -> bool {
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         self.groups.remove(name).is_some()
     }
 
     /// A row for each type of event of each group asked for, over a window of real time.
-    pub fn rows(&mut self, asked: impl Fn(&str, &str) -> bool, window_ms: i64) -> Vec<Row> {
+    pub(crate) fn rows(&mut self, asked: impl Fn(&str, &str) -> bool, window_ms: i64) -> Vec<Row> {
         let minutes = window_ms as f64 / 60_000.0;
         let mut rows = Vec::new();
         for (group, types) in &self.groups {

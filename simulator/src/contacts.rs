@@ -4,19 +4,19 @@ use crate::chance::Chance;
 use crate::scenario::Answering;
 
 /// Ring time of a call that is answered, seconds (`docs/platform.md`).
-pub const RING_ANSWERED_SECONDS: std::ops::RangeInclusive<u64> = 6..=18;
+pub(crate) const RING_ANSWERED_SECONDS: std::ops::RangeInclusive<u64> = 6..=18;
 /// Ring time after which the dialer gives up, seconds.
-pub const RING_UNANSWERED_SECONDS: u64 = 22;
+pub(crate) const RING_UNANSWERED_SECONDS: u64 = 22;
 
 /// The answering behaviour of one campaign's list.
 #[derive(Clone, Debug)]
-pub struct Contacts {
+pub(crate) struct Contacts {
     answering: Answering,
     rate: f64,
 }
 
 impl Contacts {
-    pub fn new(answering: Answering) -> Self {
+    pub(crate) fn new(answering: Answering) -> Self {
         let rate = match &answering {
             Answering::Constant { rate } => *rate,
             Answering::Drifting { start, .. } => *start,
@@ -26,17 +26,17 @@ impl Contacts {
     }
 
     /// Probability that a call placed now is answered.
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.rate
     }
 
     /// The rate that never changes, where the scenario says so.
-    pub fn constant(&self) -> Option<f64> {
+    pub(crate) fn constant(&self) -> Option<f64> {
         matches!(self.answering, Answering::Constant { .. }).then_some(self.rate)
     }
 
     /// Lets the rate change over the second that ends at `now`.
-    pub fn step(&mut self, now: u64, chance: &mut Chance) {
+    pub(crate) fn step(&mut self, now: u64, chance: &mut Chance) {
         match &self.answering {
             Answering::Constant { .. } => {}
             Answering::Drifting { min, max, per_minute, .. } => {
@@ -58,7 +58,7 @@ impl Contacts {
     }
 
     /// Whether a call placed now will be answered, and for how long it rings.
-    pub fn call(&self, chance: &mut Chance) -> (bool, u64) {
+    pub(crate) fn call(&self, chance: &mut Chance) -> (bool, u64) {
         if chance.happens(self.rate) {
             (true, chance.between(*RING_ANSWERED_SECONDS.start(), *RING_ANSWERED_SECONDS.end()))
         } else {

@@ -88,7 +88,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/faults", get(list_faults).put(replace_faults).post(add_faults).delete(clear_faults))
         .route("/requests", get(list_requests))

@@ -10,12 +10,12 @@ use uuid::Uuid;
 use crate::time::Timestamp;
 
 /// Conversations held before the oldest are forgotten.
-pub const MAX_CONVERSATIONS: usize = 500_000;
+pub(crate) const MAX_CONVERSATIONS: usize = 500_000;
 
 /// One conversation that has ended. Analytics know it from `available_at` on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Conversation {
+pub(crate) struct Conversation {
     pub conversation_id: Uuid,
     pub conversation_start: Timestamp,
     pub conversation_end: Timestamp,
@@ -47,7 +47,7 @@ pub struct Conversation {
 
 /// A page of the conversations, oldest registration first.
 #[derive(Debug, Serialize)]
-pub struct ConversationPage {
+pub(crate) struct ConversationPage {
     pub items: Vec<Conversation>,
     /// What to pass as `since` for those after these; null when there are none yet.
     pub next: Option<u64>,
@@ -59,7 +59,7 @@ pub struct ConversationPage {
 
 /// A bounded store. Registering an id again replaces what was known of it.
 #[derive(Debug)]
-pub struct Conversations {
+pub(crate) struct Conversations {
     known: HashMap<Uuid, Conversation>,
     /// Ids in the order of their first registration.
     order: VecDeque<Uuid>,
@@ -68,11 +68,11 @@ pub struct Conversations {
 }
 
 impl Conversations {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { known: HashMap::new(), order: VecDeque::new(), registered: 0, max: MAX_CONVERSATIONS }
     }
 
-    pub fn register(&mut self, conversation: Conversation) {
+    pub(crate) fn register(&mut self, conversation: Conversation) {
         let id = conversation.conversation_id;
         if self.known.insert(id, conversation).is_none() {
             self.order.push_back(id);
@@ -85,22 +85,22 @@ impl Conversations {
     }
 
     /// The conversation, if analytics know it by now.
-    pub fn available(&self, id: Uuid, now: Timestamp) -> Option<&Conversation> {
+    pub(crate) fn available(&self, id: Uuid, now: Timestamp) -> Option<&Conversation> {
         self.get(id).filter(|conversation| conversation.available_at <= now)
     }
 
     /// The conversation, whether analytics know it yet or not.
-    pub fn get(&self, id: Uuid) -> Option<&Conversation> {
+    pub(crate) fn get(&self, id: Uuid) -> Option<&Conversation> {
         self.known.get(&id)
     }
 
     /// Oldest registration first.
-    pub fn iter(&self) -> impl Iterator<Item = &Conversation> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Conversation> {
         self.order.iter().filter_map(|id| self.known.get(id))
     }
 
     /// Those first registered after the `since`-th, at most `limit`.
-    pub fn page(&self, since: u64, limit: usize) -> ConversationPage {
+    pub(crate) fn page(&self, since: u64, limit: usize) -> ConversationPage {
         let dropped = self.registered - self.order.len() as u64;
         let skipped = since.saturating_sub(dropped);
         let items: Vec<Conversation> = self

@@ -10,14 +10,14 @@ use crate::reply::Refusal;
 use crate::scenario::{CampaignScenario, MAX_DIAL_RATE};
 
 /// A document may not grow beyond this, however many properties clients add.
-pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
 /// Members the platform owns: what clients send for them is ignored.
 const READ_ONLY: [&str; 4] = ["id", "selfUri", "dateCreated", "dateModified"];
 
 /// Lines per idle agent: what is set and between which limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
+pub(crate) struct Rates {
     pub predicted: f64,
     pub min: f64,
     pub max: f64,
@@ -25,14 +25,14 @@ pub struct Rates {
 
 impl Rates {
     /// What the dialer works with: another writer may have moved the limits past the rate.
-    pub fn in_force(self) -> f64 {
+    pub(crate) fn in_force(self) -> f64 {
         self.predicted.max(self.min).min(self.max)
     }
 }
 
 /// One campaign's document. Every accepted change, even to the same values, gives a new tag.
 #[derive(Clone, Debug)]
-pub struct Definition {
+pub(crate) struct Definition {
     document: Map<String, Value>,
     /// Members that only Genesys Cloud's own interface has.
     outbound: Map<String, Value>,
@@ -44,7 +44,7 @@ pub struct Definition {
 
 impl Definition {
     /// `created_at` is RFC 3339.
-    pub fn new(scenario: &CampaignScenario, seed: u64, created_at: &str) -> Self {
+    pub(crate) fn new(scenario: &CampaignScenario, seed: u64, created_at: &str) -> Self {
         let rates =
             Rates { predicted: scenario.dial_rate, min: scenario.min_dial_rate, max: scenario.max_dial_rate };
         let document = json!({
@@ -72,57 +72,57 @@ impl Definition {
         Self { document, outbound, id: scenario.id.clone(), seed, revision: 1, rates }
     }
 
-    pub fn document(&self) -> &Map<String, Value> {
+    pub(crate) fn document(&self) -> &Map<String, Value> {
         &self.document
     }
 
     /// Members that only Genesys Cloud's own interface has.
-    pub fn outbound(&self) -> &Map<String, Value> {
+    pub(crate) fn outbound(&self) -> &Map<String, Value> {
         &self.outbound
     }
 
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
     /// Raised by every change, as the entity tag is changed by it.
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.revision
     }
 
     /// `on`, `stopping`, `off`, `complete` …
-    pub fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         self.document.get("campaignStatus").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Lines per idle agent the dialer works with: none unless the campaign is on.
-    pub fn dialed_rate(&self) -> f64 {
+    pub(crate) fn dialed_rate(&self) -> f64 {
         if self.status() == "on" { self.rates.in_force() } else { 0.0 }
     }
 
     /// The last line of a campaign that stops has ended. No change anybody made.
-    pub fn settle_off(&mut self) {
+    pub(crate) fn settle_off(&mut self) {
         self.document.insert("campaignStatus".into(), json!("off"));
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.document.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub fn rates(&self) -> Rates {
+    pub(crate) fn rates(&self) -> Rates {
         self.rates
     }
 
     /// Opaque and strong, quotes included. Made from a revision that only rises, so
     /// a value that comes back does not bring its old tag back.
-    pub fn etag(&self) -> String {
+    pub(crate) fn etag(&self) -> String {
         let digest = Sha256::digest(format!("{} {} {}", self.seed, self.id, self.revision).as_bytes());
         let hex: String = digest[..12].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("\"{hex}\"")
     }
 
     /// Whether an `If-Match` header names this version: strong comparison, lists and `*` (RFC 9110 §13.1.1).
-    pub fn matches(&self, if_match: &str) -> bool {
+    pub(crate) fn matches(&self, if_match: &str) -> bool {
         let current = self.etag();
         if_match.split(',').map(str::trim).any(|tag| tag == "*" || tag == current)
     }
@@ -131,7 +131,7 @@ impl Definition {
     ///
     /// # Errors
     /// 400 for a body that is no object, and for rates that are no numbers or out of bounds.
-    pub fn amend(&mut self, partial: &Value, modified_at: &str) -> Result<(), Refusal> {
+    pub(crate) fn amend(&mut self, partial: &Value, modified_at: &str) -> Result<(), Refusal> {
         let (document, rates) = self.merged(partial)?;
         if rates.min > rates.max {
             return Err(invalid(format!(
@@ -154,7 +154,7 @@ impl Definition {
     ///
     /// # Errors
     /// 400 when it is no object, or a rate no number from 0 to 100.
-    pub fn overrule(&mut self, partial: &Value, modified_at: &str) -> Result<(), Refusal> {
+    pub(crate) fn overrule(&mut self, partial: &Value, modified_at: &str) -> Result<(), Refusal> {
         let (partial, outbound) = platform::split_change(partial, &self.document);
         let (document, rates) = self.merged(&partial)?;
         self.outbound.extend(outbound);
@@ -167,7 +167,7 @@ impl Definition {
     ///
     /// # Errors
     /// 400 when there is too much of it.
-    pub fn replace(&mut self, replacement: Replacement, modified_at: &str) -> Result<(), Refusal> {
+    pub(crate) fn replace(&mut self, replacement: Replacement, modified_at: &str) -> Result<(), Refusal> {
         let Replacement { mut document, outbound, predicted } = replacement;
         let rates =
             Rates { predicted, min: self.rates.min.min(predicted), max: self.rates.max.max(predicted) };
@@ -217,7 +217,7 @@ impl Definition {
 
 /// What Genesys Cloud's own interface makes of a campaign.
 #[derive(Clone, Debug)]
-pub struct Replacement {
+pub(crate) struct Replacement {
     pub document: Map<String, Value>,
     pub outbound: Map<String, Value>,
     /// Lines per idle agent.
@@ -226,7 +226,7 @@ pub struct Replacement {
 
 impl Replacement {
     /// Everything as it is.
-    pub fn of(definition: &Definition) -> Self {
+    pub(crate) fn of(definition: &Definition) -> Self {
         Self {
             document: definition.document.clone(),
             outbound: definition.outbound.clone(),

@@ -18,7 +18,7 @@ const MAX_APPEARANCE_MS: u64 = 7 * 86_400_000;
 /// What can be set about the query. Times are real ones.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-pub struct DetailsManners {
+pub(crate) struct DetailsManners {
     /// Analytics know a conversation so long after its end.
     pub appears_after_ms: u64,
     /// Share of conversations that appear after `late_ms` instead, 0–1.
@@ -36,7 +36,7 @@ impl Default for DetailsManners {
 
 /// The rest of a query's answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpenQuery {
+pub(crate) struct OpenQuery {
     pub left: Vec<Uuid>,
     pub page_size: usize,
     /// Names of the metrics asked for.
@@ -44,14 +44,14 @@ pub struct OpenQuery {
 }
 
 #[derive(Debug)]
-pub struct Details {
+pub(crate) struct Details {
     manners: DetailsManners,
     chance: Chance,
     open: VecDeque<(Uuid, OpenQuery)>,
 }
 
 impl Details {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             manners: DetailsManners::default(),
             chance: Chance::new(seed, "details"),
@@ -59,7 +59,7 @@ impl Details {
         }
     }
 
-    pub fn manners(&self) -> DetailsManners {
+    pub(crate) fn manners(&self) -> DetailsManners {
         self.manners
     }
 
@@ -67,7 +67,7 @@ impl Details {
     ///
     /// # Errors
     /// What is impossible about the values.
-    pub fn set_manners(&mut self, manners: DetailsManners) -> Result<(), String> {
+    pub(crate) fn set_manners(&mut self, manners: DetailsManners) -> Result<(), String> {
         for (name, share) in [("lateShare", manners.late_share), ("shortPageShare", manners.short_page_share)]
         {
             if !(0.0..=1.0).contains(&share) {
@@ -82,7 +82,7 @@ impl Details {
     }
 
     /// When analytics will know a conversation that ended then.
-    pub fn appearance(&mut self, ended_at: Timestamp) -> Timestamp {
+    pub(crate) fn appearance(&mut self, ended_at: Timestamp) -> Timestamp {
         let late = self.chance.happens(self.manners.late_share);
         let after_ms = if late { self.manners.late_ms } else { self.manners.appears_after_ms };
         ended_at.plus(Duration::from_millis(after_ms))
@@ -90,7 +90,7 @@ impl Details {
 
     /// Cuts the first page off and keeps the rest under a token, if there is a rest. A page can
     /// be fetched again by the same token: the reply may have been lost.
-    pub fn cut(&mut self, mut query: OpenQuery) -> (Vec<Uuid>, Option<Uuid>) {
+    pub(crate) fn cut(&mut self, mut query: OpenQuery) -> (Vec<Uuid>, Option<Uuid>) {
         let full = query.left.len().min(query.page_size);
         let short = full > 0 && self.chance.happens(self.manners.short_page_share);
         let size = if short { self.chance.between(0, full as u64 - 1) as usize } else { full };
@@ -107,7 +107,7 @@ impl Details {
         (page, Some(token))
     }
 
-    pub fn open(&self, token: Uuid) -> Option<&OpenQuery> {
+    pub(crate) fn open(&self, token: Uuid) -> Option<&OpenQuery> {
         self.open.iter().rev().find(|(held, _)| *held == token).map(|(_, query)| query)
     }
 }

@@ -24,7 +24,7 @@ pub enum Dialect {
 
 /// A call of either form.
 #[derive(Debug)]
-pub enum Call<'a> {
+pub(crate) enum Call<'a> {
     Seed(seed::Call<'a>),
     Platform(platform::Call<'a>),
 }
@@ -37,7 +37,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// 404 for a path there is none for, 405 for another method.
-    pub fn find(dialect: Dialect, received: &'a Received) -> Result<Self, Refusal> {
+    pub(crate) fn find(dialect: Dialect, received: &'a Received) -> Result<Self, Refusal> {
         let (method, path) = (&received.method, received.path.as_str());
         let of_seed = || seed::Call::find(method, path).map(Self::Seed);
         let of_platform = || platform::Call::find(method, path).map(Self::Platform);
@@ -53,12 +53,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub fn is_token(&self) -> bool {
+    pub(crate) fn is_token(&self) -> bool {
         matches!(self, Self::Seed(seed::Call::Token))
     }
 
     /// The path with names for what changes in it, where the platform has the call.
-    pub fn template(&self) -> Option<&'static str> {
+    pub(crate) fn template(&self) -> Option<&'static str> {
         match self {
             Self::Seed(_) => None,
             Self::Platform(call) => Some(call.endpoint.path),
@@ -67,7 +67,7 @@ impl<'a> Call<'a> {
 
     /// # Errors
     /// 403 with what the client lacks.
-    pub fn check_client(&self, client: &Client) -> Result<(), Refusal> {
+    pub(crate) fn check_client(&self, client: &Client) -> Result<(), Refusal> {
         match self {
             Self::Seed(call) => {
                 let lacking = call.scopes().iter().find(|scope| !client.scopes.contains(**scope));
@@ -84,7 +84,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// What the platform refuses.
-    pub fn perform(
+    pub(crate) fn perform(
         &self,
         organization: &mut Organization,
         (received, client): (&Received, &str),
@@ -108,7 +108,7 @@ fn is_of_seed(received: &Received) -> bool {
 }
 
 /// The campaign a path names, whatever else is wrong with the request.
-pub fn campaign_in(path: &str) -> Option<&str> {
+pub(crate) fn campaign_in(path: &str) -> Option<&str> {
     let rest = ["/api/v2/campaigns/", "/api/v2/outbound/campaigns/"]
         .into_iter()
         .find_map(|prefix| path.strip_prefix(prefix))?;

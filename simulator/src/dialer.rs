@@ -12,7 +12,7 @@ use crate::floor::{AgentCounts, Floor};
 use crate::scenario::CampaignScenario;
 
 /// An answered call nobody takes within this time is abandoned.
-pub const PATIENCE_SECONDS: u64 = 2;
+pub(crate) const PATIENCE_SECONDS: u64 = 2;
 
 /// Counted since the world began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

@@ -17,14 +17,14 @@ use crate::reply::{Limit, Refusal, Reply, refusal_for_status};
 use crate::time::Timestamp;
 use crate::tokens::TokenProblem;
 
-pub const CORRELATION_ID: HeaderName = HeaderName::from_static("inin-correlation-id");
+pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("inin-correlation-id");
 const BUDGET_COUNT: HeaderName = HeaderName::from_static("inin-ratelimit-count");
 const BUDGET_ALLOWED: HeaderName = HeaderName::from_static("inin-ratelimit-allowed");
 const BUDGET_RESET: HeaderName = HeaderName::from_static("inin-ratelimit-reset");
 
 /// A whole request as it came in.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     pub origin: Origin,
     pub method: Method,
     pub path: String,
@@ -35,7 +35,7 @@ pub struct Received {
 
 /// How a reply leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Transport {
+pub(crate) enum Transport {
     Whole,
     /// Not at all: the connection is closed.
     Dropped,
@@ -56,7 +56,7 @@ pub enum Transport {
 
 /// What goes back to the client, and when.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     pub reply: Reply,
     pub transport: Transport,
     pub delay: Duration,
@@ -64,7 +64,7 @@ pub struct Outgoing {
 
 /// What is settled about a request before it is carried out.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     correlation_id: String,
     client: Option<String>,
     standing: Option<Standing>,
@@ -74,14 +74,14 @@ pub struct Admission {
 
 /// From a request's arrival to its reply, by the machine's clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Span {
+pub(crate) struct Span {
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
 }
 
 impl Admission {
     /// To wait before [`Organization::answer`].
-    pub fn delay(&self) -> Duration {
+    pub(crate) fn delay(&self) -> Duration {
         self.plan.delay_before
     }
 
@@ -93,7 +93,7 @@ impl Admission {
 impl Organization {
     /// Counts the request on its client's budget and draws its faults. The token is
     /// looked at again when the request is carried out: it may expire meanwhile.
-    pub fn admit(&mut self, received: &Received, moment: Moment) -> Admission {
+    pub(crate) fn admit(&mut self, received: &Received, moment: Moment) -> Admission {
         let bearer = text_of(&received.headers, header::AUTHORIZATION);
         let client = self.tokens.authenticate(bearer, moment.elapsed).ok().map(|client| client.id.clone());
         let standing = client.as_ref().map(|client| self.budgets.count(client, moment.elapsed));
@@ -107,7 +107,7 @@ impl Organization {
     }
 
     /// Carries the request out, as far as budget and faults let it, and logs it.
-    pub fn answer(&mut self, received: &Received, admission: Admission, moment: Moment) -> Outgoing {
+    pub(crate) fn answer(&mut self, received: &Received, admission: Admission, moment: Moment) -> Outgoing {
         self.settle_operations(moment);
         let context_id = admission.correlation_id.clone();
         let span = Span {

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::chance::Chance;
 
 /// Rules at once.
-pub const MAX_RULES: usize = 1_000;
+pub(crate) const MAX_RULES: usize = 1_000;
 /// A reply is delayed this long at most.
-pub const MAX_DELAY_MS: u64 = 600_000;
+pub(crate) const MAX_DELAY_MS: u64 = 600_000;
 /// The largest body a fault sends.
-pub const MAX_FAULT_BODY_BYTES: u64 = 2 << 30;
+pub(crate) const MAX_FAULT_BODY_BYTES: u64 = 2 << 30;
 
 /// One rule. Of all rules that match a request the delays add up, and the first
 /// other one acts; the rest are not used up by it.
@@ -193,7 +193,7 @@ fn path_matches(pattern: &str, path: &str) -> bool {
 
 /// What the rules do to one request.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub delay_before: Duration,
     pub delay_after: Duration,
     pub fault: Option<Fault>,
@@ -201,7 +201,7 @@ pub struct Plan {
 
 impl Plan {
     /// Names of all that acts, for the request log.
-    pub fn names(&self) -> Vec<&'static str> {
+    pub(crate) fn names(&self) -> Vec<&'static str> {
         let delayed = !self.delay_before.is_zero() || !self.delay_after.is_zero();
         delayed.then_some("delay").into_iter().chain(self.fault.as_ref().map(Fault::name)).collect()
     }
@@ -209,7 +209,7 @@ impl Plan {
 
 /// A rule and how often it has acted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RuleInForce {
+pub(crate) struct RuleInForce {
     #[serde(flatten)]
     pub rule: FaultRule,
     pub applied: u64,
@@ -217,14 +217,14 @@ pub struct RuleInForce {
 
 /// The rules in force. Drawn from the seed: the same rules see the same requests the same way.
 #[derive(Debug)]
-pub struct Faults {
+pub(crate) struct Faults {
     seed: u64,
     chance: Chance,
     rules: Vec<RuleInForce>,
 }
 
 impl Faults {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed, chance: Chance::new(seed, "faults"), rules: Vec::new() }
     }
 
@@ -232,7 +232,7 @@ impl Faults {
     ///
     /// # Errors
     /// What is impossible about the rules; nothing is changed then.
-    pub fn replace(&mut self, rules: Vec<FaultRule>) -> Result<(), String> {
+    pub(crate) fn replace(&mut self, rules: Vec<FaultRule>) -> Result<(), String> {
         check(&rules, 0)?;
         self.chance = Chance::new(self.seed, "faults");
         self.rules.clear();
@@ -244,7 +244,7 @@ impl Faults {
     ///
     /// # Errors
     /// What is impossible about the rules; nothing is changed then.
-    pub fn add(&mut self, rules: Vec<FaultRule>) -> Result<(), String> {
+    pub(crate) fn add(&mut self, rules: Vec<FaultRule>) -> Result<(), String> {
         check(&rules, self.rules.len())?;
         self.put_in_force(rules);
         Ok(())
@@ -254,12 +254,12 @@ impl Faults {
         self.rules.extend(rules.into_iter().map(|rule| RuleInForce { rule, applied: 0 }));
     }
 
-    pub fn rules(&self) -> &[RuleInForce] {
+    pub(crate) fn rules(&self) -> &[RuleInForce] {
         &self.rules
     }
 
     /// Decides what happens to a request and uses up the rules that act.
-    pub fn plan(&mut self, method: &str, path: &str, campaign: Option<&str>) -> Plan {
+    pub(crate) fn plan(&mut self, method: &str, path: &str, campaign: Option<&str>) -> Plan {
         let mut plan = Plan::default();
         for RuleInForce { rule, applied } in &mut self.rules {
             let spent = rule.times.is_some_and(|times| *applied >= times);

@@ -45,7 +45,7 @@ struct Agent {
 
 /// Times are simulated seconds since the world began.
 #[derive(Clone, Debug)]
-pub struct Floor {
+pub(crate) struct Floor {
     agents: Vec<Agent>,
     timers: BinaryHeap<Reverse<(u64, u32)>>,
     /// Longest idle first: the next call is theirs.
@@ -55,7 +55,7 @@ pub struct Floor {
 
 impl Floor {
     /// Everybody is away at second 0 and logs in within the scenario's spread.
-    pub fn new(scenario: &CampaignScenario, chance: &mut Chance) -> Self {
+    pub(crate) fn new(scenario: &CampaignScenario, chance: &mut Chance) -> Self {
         let mut floor = Self {
             agents: Vec::with_capacity(scenario.agents as usize),
             timers: BinaryHeap::new(),
@@ -70,12 +70,12 @@ impl Floor {
         floor
     }
 
-    pub fn counts(&self) -> AgentCounts {
+    pub(crate) fn counts(&self) -> AgentCounts {
         self.counts
     }
 
     /// Ends every activity that is due at `now`; returns how many calls ended.
-    pub fn step(&mut self, now: u64, scenario: &CampaignScenario, chance: &mut Chance) -> u64 {
+    pub(crate) fn step(&mut self, now: u64, scenario: &CampaignScenario, chance: &mut Chance) -> u64 {
         let mut calls_ended = 0;
         while let Some(&Reverse((due, index))) = self.timers.peek() {
             if due > now {
@@ -118,7 +118,12 @@ impl Floor {
 
     /// Gives a call to the agent who has been idle longest and tells how long they will
     /// talk, in seconds; none if nobody is idle.
-    pub fn take_call(&mut self, now: u64, scenario: &CampaignScenario, chance: &mut Chance) -> Option<u64> {
+    pub(crate) fn take_call(
+        &mut self,
+        now: u64,
+        scenario: &CampaignScenario,
+        chance: &mut Chance,
+    ) -> Option<u64> {
         let &index = self.idle.front()?;
         let length = whole_seconds(chance.lognormal(scenario.talk_seconds, scenario.talk_variation));
         self.set(index, Activity::Talking, now + length);
@@ -173,7 +178,7 @@ impl Floor {
 
     /// Counted anew from the agents themselves: what the running counts must equal.
     #[cfg(test)]
-    pub fn recount(&self) -> AgentCounts {
+    pub(crate) fn recount(&self) -> AgentCounts {
         let of = |activity| self.agents.iter().filter(|agent| agent.activity == activity).count() as u32;
         assert_eq!(of(Activity::Idle), self.idle.len() as u32);
         AgentCounts {

@@ -20,7 +20,7 @@ const BETWEEN_PUBLISHES: Duration = Duration::from_secs(86_400);
 /// does not tell its clients.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Version {
+pub(crate) struct Version {
     pub id: Arc<str>,
     pub status: VersionStatus,
     pub error_rate: f64,
@@ -37,7 +37,7 @@ pub struct Version {
 
 /// One flow.
 #[derive(Clone, Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     pub id: Arc<str>,
     /// Traffic and lengths; its versions are those of the start.
     pub habits: FlowScenario,
@@ -53,7 +53,7 @@ pub struct Flow {
 
 /// From which version to which.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Switch {
+pub(crate) struct Switch {
     pub from: Arc<str>,
     pub to: Arc<str>,
 }
@@ -83,21 +83,21 @@ impl Flow {
         }
     }
 
-    pub fn versions(&self) -> &[Version] {
+    pub(crate) fn versions(&self) -> &[Version] {
         &self.versions
     }
 
-    pub fn active(&self) -> &Version {
+    pub(crate) fn active(&self) -> &Version {
         let active = self.versions.iter().find(|version| version.status == VersionStatus::Active);
         active.expect("exactly one version is active")
     }
 
-    pub fn unknown_version(&self, id: &str) -> Refusal {
+    pub(crate) fn unknown_version(&self, id: &str) -> Refusal {
         let message = format!("Unable to find version {id} of flow {}", self.id);
         Refusal::new(StatusCode::NOT_FOUND, "not.found", message).about(id)
     }
 
-    pub fn version_mut(&mut self, id: &str) -> Option<&mut Version> {
+    pub(crate) fn version_mut(&mut self, id: &str) -> Option<&mut Version> {
         self.versions.iter_mut().find(|version| &*version.id == id)
     }
 
@@ -106,7 +106,7 @@ impl Flow {
     ///
     /// # Errors
     /// 404 for a version that does not exist or is deleted, 409 for an archived one.
-    pub fn activate(
+    pub(crate) fn activate(
         &mut self,
         id: &str,
         description: Option<String>,
@@ -132,7 +132,7 @@ impl Flow {
     ///
     /// # Errors
     /// 409 when there is a version of this name already, or no room for another.
-    pub fn publish(
+    pub(crate) fn publish(
         &mut self,
         id: Option<String>,
         error_rate: f64,
@@ -176,7 +176,7 @@ impl Flow {
 
 /// A publish that is still to come.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PlannedPublish {
+pub(crate) struct PlannedPublish {
     /// In seconds of the world.
     pub due: u64,
     pub flow_id: String,
@@ -188,7 +188,7 @@ pub struct PlannedPublish {
 /// Endpoints that fail while a flow is unwell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     Measures,
     Versions,
     Deployments,
@@ -197,7 +197,7 @@ pub enum Endpoint {
 /// What fails while any active version's error rate is above a limit.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Unwell {
+pub(crate) struct Unwell {
     pub endpoints: Vec<Endpoint>,
     /// 0–1.
     pub above_error_rate: f64,
@@ -210,14 +210,14 @@ const MAX_PLANNED: usize = 10_000;
 
 /// All flows of the organisation.
 #[derive(Debug)]
-pub struct Flows {
+pub(crate) struct Flows {
     flows: BTreeMap<String, Flow>,
     planned: Vec<PlannedPublish>,
     unwell: Option<Unwell>,
 }
 
 impl Flows {
-    pub fn new(scenario: &Scenario, created_at: Timestamp) -> Self {
+    pub(crate) fn new(scenario: &Scenario, created_at: Timestamp) -> Self {
         let flows = scenario.flows.iter().map(|flow| {
             let queue = scenario.queues.iter().find(|queue| queue.name == flow.queue);
             let queue_id = queue.map(|queue| queue.id.as_str().into());
@@ -226,29 +226,29 @@ impl Flows {
         Self { flows: flows.collect(), planned: Vec::new(), unwell: None }
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Flow> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Flow> {
         self.flows.values_mut()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Flow> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.flows.values()
     }
 
     /// # Errors
     /// 404 where there is none.
-    pub fn get(&self, id: &str) -> Result<&Flow, Refusal> {
+    pub(crate) fn get(&self, id: &str) -> Result<&Flow, Refusal> {
         self.flows.get(id).ok_or_else(|| unknown_flow(id))
     }
 
     /// # Errors
     /// 404 where there is none.
-    pub fn get_mut(&mut self, id: &str) -> Result<&mut Flow, Refusal> {
+    pub(crate) fn get_mut(&mut self, id: &str) -> Result<&mut Flow, Refusal> {
         self.flows.get_mut(id).ok_or_else(|| unknown_flow(id))
     }
 
     /// # Errors
     /// 404 for an unknown flow, 400 when too many are planned.
-    pub fn plan(&mut self, publish: PlannedPublish) -> Result<(), Refusal> {
+    pub(crate) fn plan(&mut self, publish: PlannedPublish) -> Result<(), Refusal> {
         self.get(&publish.flow_id)?;
         if self.planned.len() >= MAX_PLANNED {
             let message = format!("{MAX_PLANNED} publishes are planned already");
@@ -259,7 +259,7 @@ impl Flows {
     }
 
     /// Publishes whose time has come, in the order they were planned.
-    pub fn take_due(&mut self, now: u64) -> Vec<PlannedPublish> {
+    pub(crate) fn take_due(&mut self, now: u64) -> Vec<PlannedPublish> {
         if self.planned.iter().all(|publish| publish.due > now) {
             return Vec::new();
         }
@@ -269,13 +269,13 @@ impl Flows {
         due
     }
 
-    pub fn set_unwell(&mut self, unwell: Option<Unwell>) {
+    pub(crate) fn set_unwell(&mut self, unwell: Option<Unwell>) {
         self.unwell = unwell;
     }
 
     /// # Errors
     /// The status in force while a flow is unwell.
-    pub fn check_well(&self, endpoint: Endpoint) -> Result<(), Refusal> {
+    pub(crate) fn check_well(&self, endpoint: Endpoint) -> Result<(), Refusal> {
         let Some(unwell) = self.unwell.as_ref().filter(|unwell| unwell.endpoints.contains(&endpoint)) else {
             return Ok(());
         };

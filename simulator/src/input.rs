@@ -10,7 +10,7 @@ use super::reply::{Refusal, refusal_for_status};
 ///
 /// # Errors
 /// 415, or 400 with what is wrong about the body.
-pub fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
+pub(crate) fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
     let kind = text_of(headers, header::CONTENT_TYPE).unwrap_or("application/json");
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
@@ -22,11 +22,11 @@ pub fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Resul
 }
 
 /// A value the platform does not take.
-pub fn invalid(message: impl Into<String>) -> Refusal {
+pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "invalid.value", message)
 }
 
 /// A header's value; one that is no text counts as absent.
-pub fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+pub(crate) fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }

@@ -8,12 +8,12 @@ use serde::Serialize;
 use crate::time::Timestamp;
 
 /// Bytes of a request body the log keeps: a details query of 50 conversations is whole.
-pub const MAX_BODY_BYTES: usize = 8_192;
+pub(crate) const MAX_BODY_BYTES: usize = 8_192;
 
 /// Who asked for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A request on the API listener.
     Api,
     /// A request on the login listener.
@@ -31,7 +31,7 @@ pub enum Origin {
 /// What a request changed. In JSON the members tell which: only one of the kinds has them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Effect {
+pub(crate) enum Effect {
     Campaign(CampaignChange),
     Version(VersionChange),
     Routing(RoutingPublication),
@@ -51,7 +51,7 @@ impl Effect {
 /// A campaign that was changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CampaignChange {
+pub(crate) struct CampaignChange {
     pub campaign_id: String,
     pub old_rate: f64,
     /// Equal to the old rate where another property was changed; absent when the campaign was deleted.
@@ -66,7 +66,7 @@ pub struct CampaignChange {
 /// Another version of a flow has become the active one, or the same once more.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct VersionChange {
+pub(crate) struct VersionChange {
     pub flow_id: String,
     pub from_version: String,
     pub to_version: String,
@@ -79,7 +79,7 @@ pub struct VersionChange {
 /// A routing configuration was published.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RoutingPublication {
+pub(crate) struct RoutingPublication {
     pub configuration_id: String,
     pub name: String,
     pub target_id: String,
@@ -88,7 +88,7 @@ pub struct RoutingPublication {
 /// One line of the log. Lines stand in the order of their effects.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub(crate) struct Entry {
     /// From 1, without gaps.
     pub sequence: u64,
     /// When it was decided, by the machine's clock.
@@ -128,14 +128,14 @@ impl Entry {
 }
 
 /// The text of a body, cut where it is too long.
-pub fn body_text(body: &[u8]) -> Option<String> {
+pub(crate) fn body_text(body: &[u8]) -> Option<String> {
     let kept = &body[..body.len().min(MAX_BODY_BYTES)];
     (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned())
 }
 
 /// A page of the log.
 #[derive(Debug, Serialize)]
-pub struct Page {
+pub(crate) struct Page {
     pub items: Vec<Entry>,
     /// What to pass as `since` for the entries after these; null when there are none yet.
     pub next: Option<u64>,
@@ -147,7 +147,7 @@ pub struct Page {
 
 /// A ring: the oldest entries go when there are too many or they are too large.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     entries: VecDeque<Entry>,
     max_entries: usize,
     max_bytes: usize,
@@ -157,12 +157,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    pub fn new(max_entries: usize, max_bytes: usize) -> Self {
+    pub(crate) fn new(max_entries: usize, max_bytes: usize) -> Self {
         Self { entries: VecDeque::new(), max_entries, max_bytes, bytes: 0, last: 0, dropped: 0 }
     }
 
     /// Writes the entry down under the next sequence.
-    pub fn push(&mut self, mut entry: Entry) {
+    pub(crate) fn push(&mut self, mut entry: Entry) {
         self.last += 1;
         entry.sequence = self.last;
         self.bytes += entry.bytes();
@@ -175,7 +175,7 @@ impl Journal {
     }
 
     /// Entries after `since`, oldest first, at most `limit`.
-    pub fn page(&self, since: u64, limit: usize) -> Page {
+    pub(crate) fn page(&self, since: u64, limit: usize) -> Page {
         let first_held = self.last + 1 - self.entries.len() as u64;
         let skipped = since.saturating_add(1).saturating_sub(first_held) as usize;
         let items: Vec<Entry> = self.entries.iter().skip(skipped).take(limit).cloned().collect();

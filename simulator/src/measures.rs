@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// What happened within a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Total {
+pub(crate) struct Total {
     pub interactions: u64,
     pub errors: u64,
 }
@@ -23,7 +23,7 @@ impl AddAssign for Total {
 
 /// Interactions with one version that left it the same way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Visits {
+pub(crate) struct Visits {
     pub count: u64,
     pub outcomes: u64,
     pub outcomes_failed: u64,
@@ -42,7 +42,7 @@ impl AddAssign for Visits {
 
 /// Some values: how many, their sum, the least and the greatest.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub count: u64,
     pub sum: u64,
     pub min: u64,
@@ -50,7 +50,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    pub fn of(value: u64) -> Self {
+    pub(crate) fn of(value: u64) -> Self {
         Self { count: 1, sum: value, min: value, max: value }
     }
 }
@@ -69,18 +69,18 @@ impl AddAssign for Spread {
 
 /// Counted when an interaction leaves the flow.
 #[derive(Clone, Debug, Default)]
-pub struct Measures {
+pub(crate) struct Measures {
     totals: Series<Total>,
     /// By version and exit reason.
     visits: BTreeMap<(Arc<str>, &'static str), Series<Visits>>,
 }
 
 impl Measures {
-    pub fn count(&mut self, at: Timestamp, failed: bool) {
+    pub(crate) fn count(&mut self, at: Timestamp, failed: bool) {
         self.totals.add(at, Total { interactions: 1, errors: u64::from(failed) });
     }
 
-    pub fn count_visit(
+    pub(crate) fn count_visit(
         &mut self,
         at: Timestamp,
         version: &Arc<str>,
@@ -91,12 +91,12 @@ impl Measures {
     }
 
     /// From the second `start` lies in up to, and without, the one of `end`.
-    pub fn between(&self, start: Timestamp, end: Timestamp) -> Total {
+    pub(crate) fn between(&self, start: Timestamp, end: Timestamp) -> Total {
         self.totals.between(start, end)
     }
 
     /// Version, exit reason and what happened that way.
-    pub fn visits(&self) -> impl Iterator<Item = (&Arc<str>, &'static str, &Series<Visits>)> {
+    pub(crate) fn visits(&self) -> impl Iterator<Item = (&Arc<str>, &'static str, &Series<Visits>)> {
         self.visits.iter().map(|((version, exit_reason), series)| (version, *exit_reason, series))
     }
 }

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 
 /// Somebody who keeps a flow for himself.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lock {
+pub(crate) struct Lock {
     /// A client's id, not a user's.
     pub is_client: bool,
     pub id: String,
@@ -26,7 +26,7 @@ pub struct Lock {
 
 /// Putting a version in force. A flow has one at a time and keeps the last.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Operation {
+pub(crate) struct Operation {
     pub id: Uuid,
     /// OAuth client who asked.
     pub client: String,
@@ -57,7 +57,7 @@ impl Organization {
     /// # Errors
     /// 404 for an unknown flow or version, 410 for a deleted flow, 409 while somebody else has
     /// it locked or an operation runs, 405 for a version that cannot be put in force.
-    pub fn begin_publish(
+    pub(crate) fn begin_publish(
         &mut self,
         flow_id: &str,
         version: &str,

@@ -33,7 +33,7 @@ use crate::world::World;
 
 /// When something happens, on both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// Monotonic, since the simulator started.
     pub elapsed: Duration,
     pub wall: Timestamp,
@@ -41,7 +41,7 @@ pub struct Moment {
 
 /// How this organisation behaves where the seed documents leave it open.
 #[derive(Clone, Copy, Debug)]
-pub struct Manners {
+pub(crate) struct Manners {
     pub stale: StatusCode,
     pub written: StatusCode,
     pub counters_in_stats: bool,
@@ -49,7 +49,7 @@ pub struct Manners {
 }
 
 #[derive(Debug)]
-pub struct Organization {
+pub(crate) struct Organization {
     pub(crate) world: World,
     pub(crate) definitions: BTreeMap<String, Definition>,
     pub(crate) tokens: Tokens,
@@ -124,7 +124,7 @@ pub struct CampaignOverview {
 }
 
 impl Organization {
-    pub fn new(settings: &Settings, created_at: Timestamp) -> Self {
+    pub(crate) fn new(settings: &Settings, created_at: Timestamp) -> Self {
         let date_created = created_at.to_string();
         let scenario = platform::fit_scenario(settings.dialect, settings.scenario.clone());
         let definitions = scenario
@@ -166,7 +166,7 @@ impl Organization {
     }
 
     /// Lets simulated seconds pass, the last of which ends at the moment.
-    pub fn advance(&mut self, seconds: u64, moment: Moment) {
+    pub(crate) fn advance(&mut self, seconds: u64, moment: Moment) {
         for later in (0..seconds).rev() {
             self.world.step();
             self.queues.step();
@@ -183,7 +183,7 @@ impl Organization {
     }
 
     /// 0 or nothing stops the second writer.
-    pub fn set_rival(&mut self, every_seconds: Option<u64>) {
+    pub(crate) fn set_rival(&mut self, every_seconds: Option<u64>) {
         self.rival.every_seconds = every_seconds.filter(|every| *every > 0);
     }
 
@@ -211,7 +211,7 @@ impl Organization {
     ///
     /// # Errors
     /// 404, or 400 where the change is no possible document.
-    pub fn overrule(
+    pub(crate) fn overrule(
         &mut self,
         id: &str,
         change: &Value,
@@ -229,7 +229,7 @@ impl Organization {
     ///
     /// # Errors
     /// 404, or what the change says.
-    pub fn change_campaign(
+    pub(crate) fn change_campaign(
         &mut self,
         id: &str,
         change: impl FnOnce(&mut Definition) -> Result<(), Refusal>,
@@ -271,7 +271,7 @@ impl Organization {
     ///
     /// # Errors
     /// 404 where there is none.
-    pub fn delete(&mut self, id: &str, moment: Moment) -> Result<CampaignChange, Refusal> {
+    pub(crate) fn delete(&mut self, id: &str, moment: Moment) -> Result<CampaignChange, Refusal> {
         let definition = self.definitions.remove(id).ok_or_else(|| unknown_campaign(id))?;
         self.world.remove(id);
         let effect = CampaignChange {
@@ -330,7 +330,7 @@ impl Organization {
         });
     }
 
-    pub fn overview(&self) -> Overview {
+    pub(crate) fn overview(&self) -> Overview {
         let campaigns = self.definitions.iter().filter_map(|(id, definition)| {
             let snapshot = self.world.snapshot(id)?;
             let rates = definition.rates();
@@ -365,7 +365,7 @@ fn campaign_path(id: &str) -> String {
     format!("/api/v2/campaigns/{id}")
 }
 
-pub fn unknown_campaign(id: &str) -> Refusal {
+pub(crate) fn unknown_campaign(id: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "not.found", format!("Unable to find a campaign with id {id}"))
         .about(id)
 }

@@ -21,7 +21,11 @@ impl Organization {
 
     /// # Errors
     /// 404 for an unknown flow, 409 for a version that exists.
-    pub fn publish(&mut self, publish: PlannedPublish, moment: Moment) -> Result<VersionChange, Refusal> {
+    pub(crate) fn publish(
+        &mut self,
+        publish: PlannedPublish,
+        moment: Moment,
+    ) -> Result<VersionChange, Refusal> {
         let PlannedPublish { flow_id, version, error_rate, description, .. } = publish;
         let body = json!({ "errorRate": error_rate, "description": description });
         let switch = self.flows.get_mut(&flow_id)?.publish(version, error_rate, description, moment.wall)?;
@@ -33,7 +37,7 @@ impl Organization {
     }
 }
 
-pub fn version_change(
+pub(crate) fn version_change(
     flow_id: String,
     switch: &Switch,
     started_at: Timestamp,

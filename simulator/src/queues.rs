@@ -34,10 +34,10 @@ pub struct QueueOverview {
 
 /// All queues of the organisation. Stepped in simulated seconds.
 #[derive(Debug)]
-pub struct Queues(BTreeMap<String, Queue>);
+pub(crate) struct Queues(BTreeMap<String, Queue>);
 
 impl Queues {
-    pub fn new(scenario: &Scenario, seed: u64) -> Self {
+    pub(crate) fn new(scenario: &Scenario, seed: u64) -> Self {
         let queues = scenario.queues.iter().map(|queue| {
             let chance = Chance::new(seed, &format!("queue {}", queue.id));
             let availability = queue.availability;
@@ -47,7 +47,7 @@ impl Queues {
     }
 
     /// Lives through one second.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         for queue in self.0.values_mut() {
             let QueueScenario { min_availability, max_availability, change_per_minute, .. } = queue.scenario;
             let moved = queue.availability + change_per_minute / 60f64.sqrt() * queue.chance.normal();
@@ -66,7 +66,7 @@ impl Queues {
     ///
     /// # Errors
     /// 404 for an unknown queue.
-    pub fn percentage(&self, id: &str) -> Result<f64, Refusal> {
+    pub(crate) fn percentage(&self, id: &str) -> Result<f64, Refusal> {
         self.0.get(id).map(Queue::percentage).ok_or_else(|| unknown_queue(id))
     }
 
@@ -74,7 +74,7 @@ impl Queues {
     ///
     /// # Errors
     /// 404 for an unknown queue, 400 for no percentage.
-    pub fn pin(&mut self, id: &str, percentage: Option<f64>) -> Result<(), Refusal> {
+    pub(crate) fn pin(&mut self, id: &str, percentage: Option<f64>) -> Result<(), Refusal> {
         if percentage.is_some_and(|percentage| !(0.0..=100.0).contains(&percentage)) {
             let message = "availabilityPercentage must be from 0 to 100, or null";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid.value", message));
@@ -83,7 +83,7 @@ impl Queues {
         Ok(())
     }
 
-    pub fn overview(&self) -> Vec<QueueOverview> {
+    pub(crate) fn overview(&self) -> Vec<QueueOverview> {
         let of = |queue: &Queue| QueueOverview {
             id: queue.scenario.id.clone(),
             name: queue.scenario.name.clone(),

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 /// An answer before transport faults touch it.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: StatusCode,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Option<Vec<u8>>,
 }
 
 impl Reply {
-    pub fn json(status: StatusCode, body: &Value) -> Self {
+    pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
         let json = HeaderValue::from_static("application/json; charset=utf-8");
         Self {
             status,
@@ -21,12 +21,12 @@ impl Reply {
         }
     }
 
-    pub fn empty(status: StatusCode) -> Self {
+    pub(crate) fn empty(status: StatusCode) -> Self {
         Self { status, headers: Vec::new(), body: None }
     }
 
     /// Text that cannot stand in a header is left out.
-    pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+    pub(crate) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.push((name, value));
         }
@@ -36,7 +36,7 @@ impl Reply {
 
 /// Something the platform refuses: status, machine-readable code and a sentence.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     pub status: StatusCode,
     pub code: &'static str,
     pub message: String,
@@ -51,14 +51,14 @@ pub struct Refusal {
 
 /// A message with `{placeholders}`, and what stands for each of them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Template {
+pub(crate) struct Template {
     pub text: String,
     pub params: Vec<(&'static str, String)>,
 }
 
 /// A limit of requests: its key, whose it is, and how many requests it allows.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limit {
+pub(crate) struct Limit {
     pub key: &'static str,
     /// `platform.api`, or the family of calls it is for.
     pub namespace: String,
@@ -66,7 +66,7 @@ pub struct Limit {
 }
 
 impl Refusal {
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -78,13 +78,13 @@ impl Refusal {
         }
     }
 
-    pub fn about(mut self, entity_id: &str) -> Self {
+    pub(crate) fn about(mut self, entity_id: &str) -> Self {
         self.entity_id = Some(entity_id.into());
         self
     }
 
     /// The message as a text with `{placeholders}`, which are put in.
-    pub fn worded(
+    pub(crate) fn worded(
         status: StatusCode,
         code: &'static str,
         template: &str,
@@ -99,13 +99,13 @@ impl Refusal {
     }
 
     /// Names the member of the request that is wrong.
-    pub fn with_detail(mut self, error_code: &'static str, field_name: impl Into<String>) -> Self {
+    pub(crate) fn with_detail(mut self, error_code: &'static str, field_name: impl Into<String>) -> Self {
         self.details.push((error_code, field_name.into()));
         self
     }
 
     /// The body every error of the API has; `context_id` is the correlation id.
-    pub fn reply(&self, context_id: &str) -> Reply {
+    pub(crate) fn reply(&self, context_id: &str) -> Reply {
         let detail = |(code, field): &(&str, String)| json!({ "errorCode": code, "fieldName": field });
         let details: Vec<Value> = self.details.iter().map(detail).collect();
         let mut body = json!({
@@ -133,7 +133,7 @@ impl Refusal {
 }
 
 /// The refusal the platform words for a bare status; unknown ones get the nearest.
-pub fn refusal_for_status(status: StatusCode) -> Refusal {
+pub(crate) fn refusal_for_status(status: StatusCode) -> Refusal {
     let (code, message) = match status.as_u16() {
         400 => ("bad.request", "The request could not be understood by the server due to malformed syntax."),
         401 => ("bad.credentials", "Invalid login credentials."),

@@ -5,23 +5,23 @@ pub const SCOPE_READ: &str = "outbound:campaign:read";
 /// Changing campaigns.
 pub const SCOPE_WRITE: &str = "outbound:campaign:write";
 /// Both are needed to query conversations' details.
-pub const DETAILS: &[&str] = &["analytics:conversation:read", "analytics:details:read"];
+pub(crate) const DETAILS: &[&str] = &["analytics:conversation:read", "analytics:details:read"];
 
 /// Reading flows' versions.
-pub const VIEW_CONFIGURATION: &str = "view:configuration";
+pub(crate) const VIEW_CONFIGURATION: &str = "view:configuration";
 /// Activating one.
-pub const WRITE_CONFIGURATION: &str = "write:configuration";
+pub(crate) const WRITE_CONFIGURATION: &str = "write:configuration";
 /// Reading interactions and errors.
-pub const VIEW_METRICS: &str = "view:metrics";
+pub(crate) const VIEW_METRICS: &str = "view:metrics";
 
 /// All are needed to publish a routing configuration.
-pub const ROUTING: &[&str] = &["routing:read", "routing:write", "apps:read"];
+pub(crate) const ROUTING: &[&str] = &["routing:read", "routing:write", "apps:read"];
 
 /// Both are needed to query how events are consumed.
-pub const EVENTS: &[&str] = &["analytics:events:read", "platform:eventstream:read"];
+pub(crate) const EVENTS: &[&str] = &["analytics:events:read", "platform:eventstream:read"];
 
 /// Every scope there is: what the demo's client has.
-pub const ALL: &[&str] = &[
+pub(crate) const ALL: &[&str] = &[
     SCOPE_READ,
     SCOPE_WRITE,
     DETAILS[0],

@@ -13,7 +13,7 @@ const MINUTES_KEPT: i64 = 8 * 24 * 60;
 /// Sums of `T` by the machine's clock. What is older than half an hour is known by the
 /// minute, what is older than eight days no more.
 #[derive(Clone, Debug, Default)]
-pub struct Series<T> {
+pub(crate) struct Series<T> {
     /// Epoch second and what happened in it, in order of time.
     seconds: VecDeque<(i64, T)>,
     /// The same by epoch minute, of older seconds.
@@ -21,7 +21,7 @@ pub struct Series<T> {
 }
 
 impl<T: AddAssign + Copy + Default> Series<T> {
-    pub fn add(&mut self, at: Timestamp, figures: T) {
+    pub(crate) fn add(&mut self, at: Timestamp, figures: T) {
         let second = at.as_millis().div_euclid(1_000);
         add_at(&mut self.seconds, second, figures);
         let newest = self.seconds.back().map_or(second, |held| held.0);
@@ -37,7 +37,7 @@ impl<T: AddAssign + Copy + Default> Series<T> {
 
     /// From the second `start` lies in up to, and without, the one of `end`; an old minute
     /// counts where it begins.
-    pub fn between(&self, start: Timestamp, end: Timestamp) -> T {
+    pub(crate) fn between(&self, start: Timestamp, end: Timestamp) -> T {
         let second = |at: Timestamp| at.as_millis().div_euclid(1_000);
         let mut sum = T::default();
         let old = within(&self.minutes, second(start).div_euclid(60), second(end).div_euclid(60));

@@ -32,7 +32,7 @@ use crate::time::Timestamp;
 use crate::transport::{Dropped, response};
 
 /// A request's body may have this many bytes.
-pub const MAX_REQUEST_BYTES: usize = 1 << 20;
+pub(crate) const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// Time for a request's head, and how long a connection may idle between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -155,7 +155,7 @@ impl Drop for Running {
 }
 
 /// What listeners and ticker share.
-pub struct Shared {
+pub(crate) struct Shared {
     live: Mutex<Live>,
     started: Instant,
     speed: f64,
@@ -196,12 +196,12 @@ impl Shared {
     }
 
     /// Simulated seconds per real second.
-    pub fn speed(&self) -> f64 {
+    pub(crate) fn speed(&self) -> f64 {
         self.speed
     }
 
     /// Brings the world up to now and lets `work` look at it or change it.
-    pub fn with<T>(&self, work: impl FnOnce(&mut Organization, Moment) -> T) -> T {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Organization, Moment) -> T) -> T {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let moment = Moment { elapsed: now - self.started, wall: wall_clock() };

@@ -21,7 +21,7 @@ pub struct Client {
 
 /// Why a request's token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum TokenProblem {
+pub(crate) enum TokenProblem {
     Missing,
     Unknown,
     Expired,
@@ -29,7 +29,7 @@ pub enum TokenProblem {
 
 /// Why no token is given.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum GrantProblem {
+pub(crate) enum GrantProblem {
     /// Unreadable credentials or body.
     Malformed,
     /// `grant_type` is not exactly `client_credentials`.
@@ -47,18 +47,18 @@ struct Token {
 
 /// Times are monotonic, since the simulator started.
 #[derive(Debug)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     clients: Vec<Client>,
     lifetime: Duration,
     live: HashMap<String, Token>,
 }
 
 impl Tokens {
-    pub fn new(clients: Vec<Client>, lifetime: Duration) -> Self {
+    pub(crate) fn new(clients: Vec<Client>, lifetime: Duration) -> Self {
         Self { clients, lifetime, live: HashMap::new() }
     }
 
-    pub fn lifetime(&self) -> Duration {
+    pub(crate) fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
@@ -66,7 +66,7 @@ impl Tokens {
     ///
     /// # Errors
     /// See [`GrantProblem`].
-    pub fn grant(
+    pub(crate) fn grant(
         &mut self,
         authorization: Option<&str>,
         form: &[u8],
@@ -99,7 +99,11 @@ impl Tokens {
     ///
     /// # Errors
     /// See [`TokenProblem`].
-    pub fn authenticate(&self, authorization: Option<&str>, now: Duration) -> Result<&Client, TokenProblem> {
+    pub(crate) fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        now: Duration,
+    ) -> Result<&Client, TokenProblem> {
         let header = authorization.ok_or(TokenProblem::Missing)?;
         let (scheme, token) = header.split_once(' ').ok_or(TokenProblem::Missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -113,7 +117,7 @@ impl Tokens {
     }
 
     /// Every token given so far is unknown from now on; returns how many were forgotten.
-    pub fn revoke_all(&mut self) -> usize {
+    pub(crate) fn revoke_all(&mut self) -> usize {
         std::mem::take(&mut self.live).len()
     }
 

@@ -16,7 +16,7 @@ use crate::reply::Reply;
 
 /// Marks a response that is not to be sent: its connection is closed instead.
 #[derive(Clone, Copy, Debug)]
-pub struct Dropped;
+pub(crate) struct Dropped;
 
 /// Spaces sent at once, and spaces in one part of a bomb.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -25,7 +25,7 @@ const PART_BYTES: usize = 1 << 20;
 const FLUSH: Duration = Duration::from_millis(20);
 
 /// The response for the connection to write.
-pub fn response(reply: Reply, transport: Transport) -> Response {
+pub(crate) fn response(reply: Reply, transport: Transport) -> Response {
     let bytes = Bytes::from(reply.body.unwrap_or_default());
     let whole_length = bytes.len();
     let body = match transport {

@@ -11,7 +11,7 @@ use super::explain::printable;
 use crate::postgres::alerts::ReceiverStanding;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,
 }
@@ -36,7 +36,7 @@ enum What {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout();
         match self.what {
             What::Receivers { json, config } => {

@@ -25,7 +25,7 @@ use crate::topology::{Instance, settings};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigFile,
     #[arg(long)]
@@ -56,7 +56,7 @@ impl Finding {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let findings = match config::load(&self.config.source(), Needs::Everything) {
             Err(problems) => {
                 problems.0.iter().map(|problem| Finding::bad("configuration", problem)).collect()

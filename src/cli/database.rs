@@ -13,7 +13,7 @@ use crate::postgres::migrations::Standing;
 use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -37,7 +37,7 @@ enum Action {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::Migrate { config, json } => migrate(&config, json).await,
             Action::Status { config, json } => status(&config, json).await,

@@ -18,7 +18,7 @@ use crate::postgres::dead_letters::{DeadLetter, DeadLetterId, Filter, Redrive, S
 use crate::topics::{self, Topic, Values};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -95,7 +95,7 @@ struct Which {
 const MOST_AT_ONCE: i64 = 100_000;
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::List { which, limit, config, json } => {
                 let ledger = Ledger::open(&config).await?;

@@ -17,7 +17,7 @@ const LIMIT: u32 = 10_000;
 const MOST_OF_NAME: usize = 48;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// One consumer group; `cluster:name` for one of another cluster
     group: Option<String>,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let database = self.config.database().await?;
         let mut out = std::io::stdout();
         match &self.group {

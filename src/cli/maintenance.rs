@@ -10,7 +10,7 @@ use super::ConfigFile;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,
 }
@@ -49,7 +49,7 @@ enum What {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout();
         match self.what {
             What::Open { flow, r#for, reason, config } => {

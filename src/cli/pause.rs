@@ -12,7 +12,7 @@ use crate::postgres::Database;
 use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
-pub struct PauseArguments {
+pub(super) struct PauseArguments {
     /// dial, rollback, lag, route, or all; without it the pauses in force are listed
     #[arg(value_name = "LOOP", requires = "reason")]
     what: Option<Extent>,
@@ -27,7 +27,7 @@ pub struct PauseArguments {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct ResumeArguments {
+pub(super) struct ResumeArguments {
     /// dial, rollback, lag, route, or all: with all every pause ends
     #[arg(value_name = "LOOP")]
     what: Extent,
@@ -36,7 +36,7 @@ pub struct ResumeArguments {
 }
 
 impl PauseArguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let database = connect(&self.config).await?;
         let in_force = match (self.what, &self.reason) {
             (Some(what), Some(reason)) => database.pause(what, reason, &super::who()).await?,
@@ -59,7 +59,7 @@ impl PauseArguments {
 }
 
 impl ResumeArguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let database = connect(&self.config).await?;
         let ended = database.resume(self.what, &super::who()).await?;
         if ended.is_empty() {

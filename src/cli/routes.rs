@@ -23,7 +23,7 @@ use crate::routing::{self, Publisher};
 use crate::topology::{SharedBudget, settings};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -87,7 +87,7 @@ const MAX_BYTES: u64 = 1 << 20;
 const MAX_DEPTH: usize = 8;
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::List(options) => list(&options).await?,
             Action::Show { id, draft, options } => show(&id, draft, &options).await?,

@@ -9,7 +9,7 @@ use crate::config::Needs;
 use crate::topology::{self, Instance};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigFile,
     /// Roles to run, separated by commas; all by default. `trunkline topology` names them
@@ -24,7 +24,7 @@ fn role(name: &str) -> Result<String, String> {
 }
 
 impl Arguments {
-    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
         let config = self.config.load(Needs::Everything)?;
         let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
         tracing::info!(instance = instance.name(), "starting");

@@ -10,7 +10,7 @@ use super::ConfigFile;
 use crate::model::settings::check;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,
 }
@@ -47,7 +47,7 @@ enum What {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout();
         match self.what {
             What::Get { scope, config } => {

@@ -14,7 +14,7 @@ use super::demo::platform::Platform;
 use simulator::{EventSettings, Scenario, Simulator};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Where the API listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8480", value_name = "ADDR")]
     listen: SocketAddr,
@@ -100,7 +100,7 @@ async fn play(platform: &Platform<'_>, speed: f64) {
 }
 
 impl Arguments {
-    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
         let scenario = match &self.scenario {
             None => Scenario::default(),
             Some(path) => {

@@ -13,7 +13,7 @@ use crate::topics;
 use crate::topology::{Instance, settings};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -35,7 +35,7 @@ struct Options {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let (options, apply) = match self.action {
             Action::List(options) => (options, false),
             Action::Apply(options) => (options, true),

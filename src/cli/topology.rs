@@ -11,7 +11,7 @@ use crate::role::Role;
 use crate::topology::roles;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -24,7 +24,7 @@ enum Format {
 }
 
 impl Arguments {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let roles: Vec<&Role> = roles().collect();
         let text = match self.format {
             Format::Text => text(&roles),

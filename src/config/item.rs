@@ -24,7 +24,7 @@ pub(super) struct Item<'t> {
 
 impl<'t> Item<'t> {
     /// A text that must be there.
-    pub fn text(
+    pub(super) fn text(
         &mut self,
         field: &'static str,
         allowed: &str,
@@ -38,7 +38,7 @@ impl<'t> Item<'t> {
     }
 
     /// A list of different texts, none empty; left out it is empty.
-    pub fn texts(&mut self, field: &'static str) -> Vec<&'t str> {
+    pub(super) fn texts(&mut self, field: &'static str) -> Vec<&'t str> {
         let Some(value) = self.field(field) else { return Vec::new() };
         let texts: Option<Vec<&str>> = value.as_array().and_then(|items| {
             items.iter().map(|item| item.as_str().filter(|text| !text.trim().is_empty())).collect()
@@ -53,13 +53,13 @@ impl<'t> Item<'t> {
     }
 
     /// A field as it stands.
-    pub fn field(&mut self, field: &'static str) -> Option<&'t Toml> {
+    pub(super) fn field(&mut self, field: &'static str) -> Option<&'t Toml> {
         self.known.insert(field);
         self.table.get(field)
     }
 
     /// `field` may name something inside a field.
-    pub fn fault(&mut self, field: &str, allowed: impl Into<String>) {
+    pub(super) fn fault(&mut self, field: &str, allowed: impl Into<String>) {
         self.faults.push(Fault { place: format!("{}.{field}", self.place), allowed: allowed.into() });
     }
 

@@ -67,7 +67,7 @@ pub enum Value {
 }
 
 /// Roles of API keys, weakest first.
-pub const ROLES: &[&str] = &["read", "publish", "decide", "operate"];
+pub(super) const ROLES: &[&str] = &["read", "publish", "decide", "operate"];
 
 /// Parameters of a Postgres URL. Others are refused: an unencoded `?` in a password would
 /// make parameters of the rest of it.

@@ -166,19 +166,19 @@ impl Caller {
 
 /// The guard at the door.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub(super) struct Guard {
     keys: Vec<ApiKey>,
     /// For forms where no keys are configured; another one at each start.
     secret: Digest32,
 }
 
 impl Guard {
-    pub fn new(keys: Vec<ApiKey>) -> Self {
+    pub(super) fn new(keys: Vec<ApiKey>) -> Self {
         Self { keys, secret: rand::random() }
     }
 
     /// Whether this address may be listened on: without keys only loopback.
-    pub fn may_listen_on(&self, address: SocketAddr) -> bool {
+    pub(super) fn may_listen_on(&self, address: SocketAddr) -> bool {
         !self.keys.is_empty() || address.ip().is_loopback()
     }
 

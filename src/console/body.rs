@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use http_body::Body as _;
 
 /// A request's body.
-pub enum Read {
+pub(super) enum Read {
     Whole(Bytes),
     /// Its first bytes, as many as are allowed; more followed.
     TooLarge(Bytes),
@@ -18,7 +18,7 @@ pub enum Read {
 ///
 /// # Errors
 /// When it breaks off.
-pub async fn read(mut body: Body, limit: usize) -> Result<Read, axum::Error> {
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Read, axum::Error> {
     let mut read = Vec::new();
     while let Some(data) = next(&mut body).await {
         let data = data?;
@@ -35,7 +35,7 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Read, axum::Error> {
 
 /// Reads what is refused, up to a bound: whoever is still sending would find the
 /// connection closed instead of an answer.
-pub async fn pass_over(mut body: Body) {
+pub(super) async fn pass_over(mut body: Body) {
     const MOST_BYTES: usize = 16 * 1_024 * 1_024;
     const LONGEST: Duration = Duration::from_secs(2);
     let reading = async {

@@ -26,7 +26,7 @@ const MAX_TEXT: usize = 512;
 
 /// One page of the ledger.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Page {
+pub(super) struct Page {
     /// Newest first.
     items: Vec<LedgerEntry>,
     /// Where the next page begins: hand it over as `cursor`. Null on the last page.

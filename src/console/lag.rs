@@ -22,7 +22,7 @@ const MAX_CURSOR: usize = 1_368;
 
 /// Consumer groups by name.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Page {
+pub(super) struct Page {
     items: Vec<GroupStatus>,
     /// Where the next page begins: hand it over as `cursor`, as it is. Null on the last page.
     next: Option<String>,
@@ -30,7 +30,7 @@ pub struct Page {
 
 /// For the HTTP metric of an autoscaler.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Replicas {
+pub(super) struct Replicas {
     /// Consumers that would be right, at least 1; while the loop is paused those there are.
     replicas: u32,
 }

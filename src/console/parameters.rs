@@ -33,7 +33,7 @@ static LENGTHS: LazyLock<HashMap<(&str, &str), usize>> = LazyLock::new(|| {
 ///
 /// # Errors
 /// Everything that Postgres could not keep (U+0000), that is no text, or is too long.
-pub async fn check(path: &str, parts: &mut Parts) -> Result<(), Problem> {
+pub(super) async fn check(path: &str, parts: &mut Parts) -> Result<(), Problem> {
     let mut errors = Vec::new();
     match RawPathParams::from_request_parts(parts, &()).await {
         Ok(given) => {

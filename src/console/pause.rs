@@ -26,7 +26,7 @@ struct NewPause {
 
 /// Pauses, that of all first.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct PauseList {
+pub(super) struct PauseList {
     items: Vec<PauseInForce>,
     /// There is one page only.
     next: Option<String>,

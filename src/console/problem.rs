@@ -12,7 +12,7 @@ use crate::postgres;
 
 /// Kinds of problems, each with a URN of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     BadParameters,
     BadBody,
     Unauthorized,
@@ -66,7 +66,7 @@ impl Kind {
 
 /// One problem on its way out.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub(super) struct Problem {
     kind: Kind,
     detail: String,
     remedy: String,
@@ -75,7 +75,7 @@ pub struct Problem {
 
 /// What is wrong with one parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ParameterError {
+pub(super) struct ParameterError {
     pub parameter: String,
     /// As it was given; null when it is missing.
     pub value: Option<String>,
@@ -86,7 +86,7 @@ pub struct ParameterError {
 /// A problem document (RFC 9457).
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Problem")]
-pub struct Document {
+pub(super) struct Document {
     /// A URN that stays the same for this kind of problem.
     r#type: String,
     title: &'static str,
@@ -105,16 +105,16 @@ pub struct Document {
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 impl Problem {
-    pub fn new(kind: Kind, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(kind: Kind, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), remedy: remedy.into(), errors: Vec::new() }
     }
 
-    pub fn body_too_large(limit: usize) -> Self {
+    pub(super) fn body_too_large(limit: usize) -> Self {
         Self::new(Kind::BodyTooLarge, format!("the body is over {limit} bytes"), "send less at once")
     }
 
     /// `errors` must not be empty.
-    pub fn bad_parameters(errors: Vec<ParameterError>) -> Self {
+    pub(super) fn bad_parameters(errors: Vec<ParameterError>) -> Self {
         let names: Vec<_> = errors.iter().map(|error| error.parameter.as_str()).collect();
         let detail = format!("not as allowed: {}", names.join(", "));
         let remedy = "see `errors` for what is allowed, and /openapi.json";
@@ -124,11 +124,11 @@ impl Problem {
 
 impl Problem {
     /// Title, detail and remedy, for people.
-    pub fn words(&self) -> (&'static str, &str, &str) {
+    pub(super) fn words(&self) -> (&'static str, &str, &str) {
         (self.kind.facts().1, &self.detail, &self.remedy)
     }
 
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         self.kind.facts().2
     }
 }

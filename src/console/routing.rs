@@ -69,7 +69,7 @@ pub enum NotPublished {
 /// What an Architect flow asks.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DecisionRequest {
+pub(super) struct DecisionRequest {
     #[schemars(length(min = 1, max = 128))]
     conversation_id: String,
 }
@@ -77,7 +77,7 @@ pub struct DecisionRequest {
 /// A configuration with its standing.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ConfigurationView {
+pub(super) struct ConfigurationView {
     /// As it is in force; the draft where nothing is.
     #[serde(flatten)]
     configuration: RouteConfiguration,
@@ -89,7 +89,7 @@ pub struct ConfigurationView {
 
 /// All configurations.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Configurations {
+pub(super) struct Configurations {
     items: Vec<ConfigurationView>,
     /// Always null: there is one page.
     next: Option<String>,
@@ -97,7 +97,7 @@ pub struct Configurations {
 
 /// The revisions that were in force.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct History {
+pub(super) struct History {
     /// Newest first, 100 at most.
     items: Vec<Revision>,
     /// Always null: there is one page.
@@ -107,7 +107,7 @@ pub struct History {
 /// One revision.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Revision {
+pub(super) struct Revision {
     revision: u64,
     published_by: String,
     published_at: Timestamp,

@@ -51,7 +51,7 @@ struct Idle {
 }
 
 impl Seats {
-    pub fn new(ordinary: usize) -> Self {
+    pub(super) fn new(ordinary: usize) -> Self {
         Self {
             ordinary: Arc::new(Semaphore::new(ordinary)),
             reserved: Arc::new(Semaphore::new(RESERVED)),
@@ -60,7 +60,7 @@ impl Seats {
     }
 
     /// A seat for a connection just accepted. Waits only while every seat has a request.
-    pub async fn take(&self) -> Seat {
+    pub(super) async fn take(&self) -> Seat {
         if let Ok(permit) = Arc::clone(&self.ordinary).try_acquire_owned() {
             return self.seat(permit, false);
         }
@@ -94,7 +94,7 @@ impl Seats {
 
 impl Seat {
     /// A whole request has come.
-    pub fn begin(self: &Arc<Self>) -> Busy {
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
         for served in [false, true] {
             self.idle.remove((served, self.number));
         }
@@ -124,7 +124,7 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    pub fn may_ask_for_anything(&self) -> bool {
+    pub(super) fn may_ask_for_anything(&self) -> bool {
         matches!(self.claim, Claim::Anything(_))
     }
 }

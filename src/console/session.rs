@@ -48,7 +48,7 @@ pub(super) struct Cookie(String);
 
 impl Cookie {
     /// Over TLS only where the request came over it: a proxy in front says so.
-    pub fn for_request(self, headers: &HeaderMap) -> HeaderValue {
+    pub(super) fn for_request(self, headers: &HeaderMap) -> HeaderValue {
         let over_tls = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let secure = if over_tls { "; Secure" } else { "" };
         let (token, seconds) = (self.0, LENGTH.as_secs());
@@ -58,7 +58,7 @@ impl Cookie {
 }
 
 impl Sessions {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { believed: Cache::builder().max_capacity(MOST_BELIEVED).time_to_live(BELIEVED).build() }
     }
 
@@ -66,7 +66,11 @@ impl Sessions {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn of(&self, database: &Database, headers: &HeaderMap) -> Result<Option<Presented>, Problem> {
+    pub(super) async fn of(
+        &self,
+        database: &Database,
+        headers: &HeaderMap,
+    ) -> Result<Option<Presented>, Problem> {
         let Some(token) = token_of(headers) else { return Ok(None) };
         let token_digest: Digest32 = Sha256::digest(token).into();
         let key_digest = match self.believed.get(&token_digest) {
@@ -86,7 +90,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn open(
+    pub(super) async fn open(
         &self,
         database: &Database,
         guard: &Guard,
@@ -111,7 +115,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn close(&self, database: &Database, caller: &Caller) -> Result<(), Problem> {
+    pub(super) async fn close(&self, database: &Database, caller: &Caller) -> Result<(), Problem> {
         if let Some(token_digest) = caller.session() {
             let role = if caller.may_operate() { Role::Operate } else { Role::Read };
             database.close_session(&token_digest, &caller.name, role.name()).await?;

@@ -100,7 +100,7 @@ fn an_hour() -> u32 {
 /// A maintenance window and who opened or closed it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Window {
+pub(super) struct Window {
     id: String,
     #[serde(flatten)]
     window: MaintenanceWindow,
@@ -111,7 +111,7 @@ pub struct Window {
 
 /// Windows.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Windows {
+pub(super) struct Windows {
     items: Vec<Window>,
     /// There is one page only.
     next: Option<String>,

@@ -13,7 +13,7 @@ use crate::metrics::{self, Kind};
 
 /// Readiness with reasons.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Readiness {
+pub(super) struct Readiness {
     ready: bool,
     /// Parts that do not work; empty when ready.
     reasons: Vec<Reason>,
@@ -23,7 +23,7 @@ pub struct Readiness {
 
 /// Why a part does not work.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Reason {
+pub(super) struct Reason {
     part: String,
     reason: String,
 }

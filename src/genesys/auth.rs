@@ -21,7 +21,7 @@ use crate::metrics;
 
 /// A token as calls use it.
 #[derive(Clone)]
-pub struct Token {
+pub(super) struct Token {
     /// `Bearer …`, marked sensitive.
     pub header: HeaderValue,
     pub text: SecretString,
@@ -33,7 +33,7 @@ pub struct Token {
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthError {
+pub(super) enum AuthError {
     /// The credentials are refused.
     Refused(String),
     /// The token endpoint gives no usable answer.
@@ -41,7 +41,7 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    pub fn reason(&self) -> &str {
+    pub(super) fn reason(&self) -> &str {
         match self {
             AuthError::Refused(reason) | AuthError::Unavailable(reason) => reason,
         }
@@ -49,7 +49,7 @@ impl AuthError {
 }
 
 /// The current token, kept fresh by a task that ends with this value.
-pub struct Tokens {
+pub(super) struct Tokens {
     shared: Arc<Shared>,
     _keeper: AbortOnDropHandle<()>,
 }
@@ -71,7 +71,7 @@ struct State {
 
 impl Tokens {
     /// Needs a running tokio runtime.
-    pub fn new(transport: Transport, settings: &Settings, url: Url, health: Part) -> Self {
+    pub(super) fn new(transport: Transport, settings: &Settings, url: Url, health: Part) -> Self {
         let shared = Arc::new(Shared { state: watch::Sender::default(), wanted: Notify::new() });
         let endpoint = Endpoint {
             transport,
@@ -88,7 +88,7 @@ impl Tokens {
 
     /// The current token. Waits only when there is none, and then for the end of
     /// the next attempt to get one.
-    pub async fn current(&self) -> Result<Token, AuthError> {
+    pub(super) async fn current(&self) -> Result<Token, AuthError> {
         let mut states = self.shared.state.subscribe();
         let attempts_before = states.borrow().attempts;
         loop {
@@ -110,7 +110,7 @@ impl Tokens {
 
     /// The platform refused this token: the next call gets another one. Refusals
     /// of tokens already replaced change nothing.
-    pub fn reject(&self, generation: u64) {
+    pub(super) fn reject(&self, generation: u64) {
         let rejected = self.shared.state.send_if_modified(|state| {
             let is_current = state.token.as_ref().is_some_and(|token| token.generation == generation);
             if is_current {
@@ -125,7 +125,7 @@ impl Tokens {
     }
 
     /// Why the last attempt failed, if it did.
-    pub fn last_failure(&self) -> Option<AuthError> {
+    pub(super) fn last_failure(&self) -> Option<AuthError> {
         self.shared.state.borrow().failure.clone()
     }
 }
@@ -310,7 +310,7 @@ fn form_encoded(text: &str) -> String {
 }
 
 /// Puts the token on a request.
-pub fn authorize(request: &mut reqwest::Request, token: &Token) {
+pub(super) fn authorize(request: &mut reqwest::Request, token: &Token) {
     request.headers_mut().insert(AUTHORIZATION, token.header.clone());
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// The breaker of one resource, or of all resources together.
 #[derive(Clone, Debug)]
-pub struct Breaker {
+pub(super) struct Breaker {
     failures_allowed: u32,
     pause: Duration,
     state: State,
@@ -27,7 +27,7 @@ enum State {
 
 /// What became of a call that was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The endpoint answered, if only with a refusal.
     Answered,
     /// 5xx, or no usable reply.
@@ -41,18 +41,18 @@ pub enum Verdict {
 
 /// The breaker is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
+pub(super) struct Open {
     /// When it is worth asking again; `None` while a probe is on its way.
     pub until: Option<Instant>,
 }
 
 impl Breaker {
-    pub fn new(failures_allowed: u32, pause: Duration) -> Self {
+    pub(super) fn new(failures_allowed: u32, pause: Duration) -> Self {
         Self { failures_allowed: failures_allowed.max(1), pause, state: State::Closed { failures: 0 } }
     }
 
     /// Whether a call would be let through; changes nothing.
-    pub fn check(&self, now: Instant) -> Result<(), Open> {
+    pub(super) fn check(&self, now: Instant) -> Result<(), Open> {
         match self.state {
             State::Closed { .. } => Ok(()),
             State::Open { until } if now >= until => Ok(()),
@@ -62,7 +62,7 @@ impl Breaker {
     }
 
     /// Lets a call through. Each admission is followed by exactly one [`settle`](Self::settle).
-    pub fn admit(&mut self, now: Instant) -> Result<Admission, Open> {
+    pub(super) fn admit(&mut self, now: Instant) -> Result<Admission, Open> {
         self.check(now)?;
         if let State::Open { .. } = self.state {
             self.state = State::Probing;
@@ -72,7 +72,7 @@ impl Breaker {
     }
 
     /// Takes note of how an admitted call went.
-    pub fn settle(&mut self, admission: Admission, verdict: Verdict, now: Instant) {
+    pub(super) fn settle(&mut self, admission: Admission, verdict: Verdict, now: Instant) {
         self.state = match (admission, self.state, verdict) {
             (Admission::Probe, _, Verdict::Answered) => State::Closed { failures: 0 },
             (Admission::Probe, _, Verdict::Failed | Verdict::Odd) => State::Open { until: now + self.pause },
@@ -92,19 +92,19 @@ impl Breaker {
         };
     }
 
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }
 
     /// Whether nothing is held against what it guards.
-    pub fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         self.state == State::Closed { failures: 0 }
     }
 }
 
 /// How a call was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(super) enum Admission {
     Usual,
     Probe,
 }

@@ -15,7 +15,7 @@ use super::breaker::{Admission as Single, Breaker, Open, Verdict};
 const RESOURCES: usize = 4_096;
 
 #[derive(Debug)]
-pub struct Breakers {
+pub(super) struct Breakers {
     failures_allowed: u32,
     pause: Duration,
     group: Breaker,
@@ -27,21 +27,21 @@ pub struct Breakers {
 
 /// How a call was let through, by the group and by its resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
+pub(super) struct Admission {
     group: Single,
     resource: Single,
 }
 
 /// What pauses a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paused {
+pub(super) enum Paused {
     Group(Open),
     Resource(Open),
 }
 
 /// What is paused at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Standing {
     Closed,
     /// The group, with every resource.
     Group,
@@ -54,7 +54,7 @@ pub enum Standing {
 
 impl Breakers {
     /// `failures_allowed` in a row pause a resource, as many resources in a row the group.
-    pub fn new(failures_allowed: u32, pause: Duration) -> Self {
+    pub(super) fn new(failures_allowed: u32, pause: Duration) -> Self {
         Self {
             failures_allowed,
             pause,
@@ -65,14 +65,14 @@ impl Breakers {
     }
 
     /// Whether a call would be let through; changes nothing.
-    pub fn check(&self, resource: &str, now: Instant) -> Result<(), Paused> {
+    pub(super) fn check(&self, resource: &str, now: Instant) -> Result<(), Paused> {
         self.group.check(now).map_err(Paused::Group)?;
         self.resources.get(resource).map_or(Ok(()), |breaker| breaker.check(now)).map_err(Paused::Resource)
     }
 
     /// Lets a call through. Each admission is followed by exactly one [`settle`](Self::settle)
     /// for the same resource.
-    pub fn admit(&mut self, resource: &str, now: Instant) -> Result<Admission, Paused> {
+    pub(super) fn admit(&mut self, resource: &str, now: Instant) -> Result<Admission, Paused> {
         self.check(resource, now)?;
         let group = self.group.admit(now).map_err(Paused::Group)?;
         let resource = match self.resources.get_mut(resource) {
@@ -83,7 +83,7 @@ impl Breakers {
     }
 
     /// Takes note of how an admitted call went.
-    pub fn settle(&mut self, admission: Admission, resource: &str, verdict: Verdict, now: Instant) {
+    pub(super) fn settle(&mut self, admission: Admission, resource: &str, verdict: Verdict, now: Instant) {
         let of_group = match verdict {
             Verdict::Answered => {
                 self.failed.clear();
@@ -112,7 +112,7 @@ impl Breakers {
         }
     }
 
-    pub fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         if !self.group.is_closed() {
             return Standing::Group;
         }

@@ -114,7 +114,7 @@ pub struct Limits {
 }
 
 /// First wait after a 429 that does not say how long, and where doubling ends.
-pub const UNTOLD_WAIT: Duration = Duration::from_secs(2);
+pub(super) const UNTOLD_WAIT: Duration = Duration::from_secs(2);
 const UNTOLD_WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The wait after the `refusals`-th 429 in a row that does not say how long:

@@ -57,7 +57,7 @@ pub struct Client {
 }
 
 /// How calls are made, and what families of calls share.
-pub struct Inner {
+pub(super) struct Inner {
     pub spoken: Spoken,
     pub base_url: String,
     pub campaigns: Endpoints,
@@ -146,7 +146,7 @@ impl Client {
 
 impl Inner {
     /// A call that changes nothing.
-    pub async fn read<T>(
+    pub(super) async fn read<T>(
         &self,
         endpoints: &Endpoints,
         resource: &str,
@@ -183,7 +183,7 @@ impl Inner {
     }
 
     /// A call that may change something.
-    pub async fn write(
+    pub(super) async fn write(
         &self,
         endpoints: &Endpoints,
         resource: &str,
@@ -452,7 +452,7 @@ impl Scope {
     }
 }
 
-pub fn read_request(path: String) -> SentRequest {
+pub(super) fn read_request(path: String) -> SentRequest {
     SentRequest { method: "GET".to_owned(), path, if_match: None, body: serde_json::Value::Null }
 }
 

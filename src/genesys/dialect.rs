@@ -84,14 +84,14 @@ pub enum CampaignChange {
 }
 
 /// A dialect with what it keeps in mind.
-pub enum Spoken {
+pub(super) enum Spoken {
     Seed,
     Platform(Box<Platform>),
 }
 
 impl Spoken {
     /// `client_id` is our own.
-    pub fn new(dialect: &Dialect, client_id: &str) -> Self {
+    pub(super) fn new(dialect: &Dialect, client_id: &str) -> Self {
         match dialect {
             Dialect::Seed => Spoken::Seed,
             Dialect::Platform(settings) => {

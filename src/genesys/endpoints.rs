@@ -13,7 +13,7 @@ use crate::metrics;
 
 /// Endpoints for resources of one kind. Reading and writing fail apart: that a campaign can
 /// be read does not say that it can be changed.
-pub struct Endpoints {
+pub(super) struct Endpoints {
     /// For metrics, readiness and reasons.
     pub name: &'static str,
     reads: Mutex<Breakers>,
@@ -27,7 +27,7 @@ pub struct Endpoints {
 
 /// What a call is about, for the breakers.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub(super) struct Subject<'a> {
     /// Id of the resource; empty where there is only one.
     pub resource: &'a str,
     /// Whether it may change something.
@@ -36,7 +36,7 @@ pub struct Subject<'a> {
 
 impl Endpoints {
     /// Not `vital`: what is asked here can wait, however long it is away.
-    pub fn new(name: &'static str, vital: bool, settings: &Settings, health: &Health) -> Self {
+    pub(super) fn new(name: &'static str, vital: bool, settings: &Settings, health: &Health) -> Self {
         let part = health.part(&format!("genesys.{name}"));
         part.ready();
         metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
@@ -52,7 +52,7 @@ impl Endpoints {
     }
 
     /// Nothing is called before `until`.
-    pub fn throttle(&self, until: Instant) {
+    pub(super) fn throttle(&self, until: Instant) {
         *self.throttled_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
@@ -69,14 +69,14 @@ impl Endpoints {
     }
 
     /// Whether a call would be let through.
-    pub fn check(&self, subject: Subject<'_>) -> Result<(), CallError> {
+    pub(super) fn check(&self, subject: Subject<'_>) -> Result<(), CallError> {
         self.check_throttle()?;
         let checked = self.breakers(subject.writes).check(subject.resource, Instant::now());
         checked.map_err(|paused| self.paused(subject, paused))
     }
 
     /// Lets a call through.
-    pub fn admit<'a>(&'a self, subject: Subject<'a>) -> Result<Admitted<'a>, CallError> {
+    pub(super) fn admit<'a>(&'a self, subject: Subject<'a>) -> Result<Admitted<'a>, CallError> {
         let admitted = self.breakers(subject.writes).admit(subject.resource, Instant::now());
         let admission = admitted.map_err(|paused| self.paused(subject, paused))?;
         Ok(Admitted { endpoints: self, subject, admission, settled: false })
@@ -155,7 +155,7 @@ impl Endpoints {
 }
 
 /// A call that the breakers let through; giving it up tells them so.
-pub struct Admitted<'a> {
+pub(super) struct Admitted<'a> {
     endpoints: &'a Endpoints,
     subject: Subject<'a>,
     admission: Admission,
@@ -163,7 +163,7 @@ pub struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    pub fn settle(mut self, verdict: Verdict) {
+    pub(super) fn settle(mut self, verdict: Verdict) {
         self.settled = true;
         self.endpoints.settle(self.subject, self.admission, verdict);
     }

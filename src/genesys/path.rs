@@ -2,7 +2,7 @@
 
 /// An id as one segment of a path: everything but RFC 3986's unreserved
 /// characters is percent-encoded, so that no id reaches another path.
-pub struct PathSegment<'a>(pub &'a str);
+pub(super) struct PathSegment<'a>(pub &'a str);
 
 impl std::fmt::Display for PathSegment<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

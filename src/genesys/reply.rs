@@ -15,7 +15,7 @@ const EXCERPT_LIMIT: usize = 2 * 1024;
 const HEADER_LIMIT: usize = 1024;
 
 /// What a status that is no success means. The time of a 429 is filled in later.
-pub fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, String) {
+pub(super) fn judge_status(status: StatusCode, response: &ReceivedResponse) -> (Kind, String) {
     let message = response.body.as_deref().and_then(api_message);
     // The platform's own API has two ways to say that a version is stale.
     let is_stale = message.as_ref().is_some_and(|message| message.contains(STALE_VERSION));
@@ -53,7 +53,7 @@ fn api_message(body: &str) -> Option<String> {
 }
 
 /// `inin-ratelimit-*`, where complete.
-pub fn limits(reply: &RawReply) -> Option<Limits> {
+pub(super) fn limits(reply: &RawReply) -> Option<Limits> {
     let number = |name: &str| {
         let value: f64 = reply.header(name)?.trim().parse().ok()?;
         (value.is_finite() && value >= 0.0).then_some(value)
@@ -64,7 +64,7 @@ pub fn limits(reply: &RawReply) -> Option<Limits> {
 
 /// Which family of calls alone a 429 is about; `None` is all of them. By the error body of the
 /// platform's own API.
-pub fn throttled_family(body: &[u8]) -> Option<String> {
+pub(super) fn throttled_family(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct WireError {
         limit: WireLimit,
@@ -80,12 +80,12 @@ pub fn throttled_family(body: &[u8]) -> Option<String> {
 
 const EVERYTHING: &str = "platform.api";
 
-pub fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
+pub(super) fn bounded_header(reply: &RawReply, name: &str) -> Option<String> {
     reply.header(name).filter(|value| value.len() <= HEADER_LIMIT).map(str::to_owned)
 }
 
 /// The first 2 KiB as text that a database takes, secrets blacked out.
-pub fn excerpt(body: &[u8], secrets: &[&str]) -> String {
+pub(super) fn excerpt(body: &[u8], secrets: &[&str]) -> String {
     crate::model::excerpt::excerpt(body, EXCERPT_LIMIT, secrets)
 }
 

@@ -18,7 +18,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const QUESTION_LIMIT: usize = 500;
 
 /// The newest answer about things of one kind, and about which of them is asked.
-pub struct Together<T> {
+pub(super) struct Together<T> {
     fresh_for: Duration,
     /// When each was asked about last.
     members: Mutex<BTreeMap<String, Instant>>,
@@ -34,14 +34,14 @@ struct Answer<T> {
 
 /// What was told about one of them, and how long ago.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Told<T> {
+pub(super) struct Told<T> {
     /// `None`: the answer says nothing of it.
     pub value: Option<T>,
     pub age: Duration,
 }
 
 impl<T: Clone> Together<T> {
-    pub fn new(fresh_for: Duration) -> Self {
+    pub(super) fn new(fresh_for: Duration) -> Self {
         Self { fresh_for, members: Mutex::default(), answer: tokio::sync::Mutex::new(None) }
     }
 
@@ -50,12 +50,12 @@ impl<T: Clone> Together<T> {
     }
 
     /// How many are asked about.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.members().len()
     }
 
     /// These will be asked about.
-    pub fn expect<'i>(&self, ids: impl IntoIterator<Item = &'i str>) {
+    pub(super) fn expect<'i>(&self, ids: impl IntoIterator<Item = &'i str>) {
         let now = Instant::now();
         self.members().extend(ids.into_iter().map(|id| (id.to_owned(), now)));
     }
@@ -65,7 +65,7 @@ impl<T: Clone> Together<T> {
     ///
     /// # Errors
     /// As `ask`. An error answers everybody for a while, unless it is the asker's own matter.
-    pub async fn get<F>(
+    pub(super) async fn get<F>(
         &self,
         id: &str,
         scope: &Scope,

@@ -15,14 +15,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Sends requests; follows no redirect, repeats nothing.
 #[derive(Clone, Debug)]
-pub struct Transport {
+pub(super) struct Transport {
     http: reqwest::Client,
     body_limit: usize,
 }
 
 /// A reply whose head arrived.
 #[derive(Debug)]
-pub struct RawReply {
+pub(super) struct RawReply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Result<Vec<u8>, BodyProblem>,
@@ -30,7 +30,7 @@ pub struct RawReply {
 
 /// Why a body is not there whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BodyProblem {
+pub(super) enum BodyProblem {
     /// More bytes than allowed, after decompression.
     TooLarge(usize),
     /// It ended early, stalled or could not be decompressed.
@@ -39,7 +39,7 @@ pub enum BodyProblem {
 
 /// No head of a reply arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub(super) enum Silence {
     /// There was no connection: the request surely had no effect.
     NotSent(String),
     /// It may have arrived.
@@ -47,7 +47,7 @@ pub enum Silence {
 }
 
 impl Transport {
-    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, ClientError> {
         install_tls();
         let http = reqwest::Client::builder()
             .user_agent(concat!("trunkline/", env!("CARGO_PKG_VERSION")))
@@ -65,11 +65,11 @@ impl Transport {
     }
 
     /// For building requests.
-    pub fn http(&self) -> &reqwest::Client {
+    pub(super) fn http(&self) -> &reqwest::Client {
         &self.http
     }
 
-    pub async fn exchange(&self, request: Request) -> Result<RawReply, Silence> {
+    pub(super) async fn exchange(&self, request: Request) -> Result<RawReply, Silence> {
         let mut response = self.http.execute(request).await.map_err(|error| {
             let certain = error.is_connect() || error.is_builder();
             let text = explain(error);
@@ -84,11 +84,11 @@ impl Transport {
 
 impl RawReply {
     /// A header's value where it is ASCII text.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub fn is_json(&self) -> bool {
+    pub(super) fn is_json(&self) -> bool {
         let Some(content_type) = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
             return false;
         };

@@ -27,7 +27,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a call got no permit.
 #[derive(Clone, Debug, PartialEq)]
-pub enum NoPermit {
+pub(super) enum NoPermit {
     /// The store could not be asked.
     Store(String),
     /// Too many calls wait already.
@@ -36,7 +36,7 @@ pub enum NoPermit {
 
 /// This instance's door to the budget.
 #[derive(Debug)]
-pub struct Budget {
+pub(super) struct Budget {
     inner: Arc<Inner>,
     _dispatcher: AbortOnDropHandle<()>,
 }
@@ -93,7 +93,7 @@ impl Eq for WaitingCall {}
 
 impl Budget {
     /// Needs a running tokio runtime; its task ends with the last clone of the client.
-    pub fn new(store: Arc<dyn PermitStore>, shape: BucketShape, health: Part) -> Self {
+    pub(super) fn new(store: Arc<dyn PermitStore>, shape: BucketShape, health: Part) -> Self {
         health.ready();
         let inner = Arc::new(Inner {
             store,
@@ -108,7 +108,7 @@ impl Budget {
     }
 
     /// Waits for a permit; dropping the future gives up the place in the queue.
-    pub async fn permit(&self, priority: Priority) -> Result<Permit, NoPermit> {
+    pub(super) async fn permit(&self, priority: Priority) -> Result<Permit, NoPermit> {
         let (reply, answer) = oneshot::channel();
         if self.inner.waiting().push(priority, reply)? {
             self.inner.changed.notify_one();
@@ -117,7 +117,7 @@ impl Budget {
     }
 
     /// Takes note of a reply that was no 429. Never waits.
-    pub fn accepted(&self, permit: Permit, limits: Option<Limits>) {
+    pub(super) fn accepted(&self, permit: Permit, limits: Option<Limits>) {
         // A token or two of difference are calls on their way.
         let limits = limits.filter(|limits| self.inner.shape.ceiling(*limits) < permit.left - 2.0);
         if permit.refusals > 0 {
@@ -146,7 +146,7 @@ impl Budget {
 
     /// Takes note of a 429 and says until when nobody calls. The store is told
     /// even if this future is dropped.
-    pub async fn refused(&self, retry_after: Option<Duration>) -> Instant {
+    pub(super) async fn refused(&self, retry_after: Option<Duration>) -> Instant {
         let received = Instant::now();
         let inner = self.inner.clone();
         let telling = tokio::spawn(async move { bounded(inner.store.refused(retry_after)).await });

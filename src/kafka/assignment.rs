@@ -36,11 +36,11 @@ pub(crate) struct Assignment {
 
 impl Assignment {
     /// Whether a change waits. Cheap: asked after every record.
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)
     }
 
-    pub fn next(&self) -> Option<Change> {
+    pub(crate) fn next(&self) -> Option<Change> {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let change = changes.pop_front();
         self.pending.store(!changes.is_empty(), Ordering::Release);
@@ -48,12 +48,12 @@ impl Assignment {
     }
 
     /// From now on every change is answered at once: the consumer is being closed.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
     /// Whether the brokers were reported unreachable since the last call.
-    pub fn take_unreachable(&self) -> bool {
+    pub(crate) fn take_unreachable(&self) -> bool {
         self.unreachable.swap(false, Ordering::AcqRel)
     }
 }

@@ -6,7 +6,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 /// Says nothing of ends in the log.
-pub struct Reader {
+pub(crate) struct Reader {
     /// What is read, for the log.
     pub what: &'static str,
 }

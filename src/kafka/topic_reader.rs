@@ -34,12 +34,17 @@ pub(crate) struct TopicReader {
 }
 
 impl TopicReader {
-    pub fn new(kafka: &KafkaSettings, topic: &'static Topic, health: Part, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        kafka: &KafkaSettings,
+        topic: &'static Topic,
+        health: Part,
+        stop: CancellationToken,
+    ) -> Self {
         Self { kafka: kafka.clone(), name: kafka.topic(topic), topic, health, stop }
     }
 
     /// Reads by `read` until it ends well or `stop`; anew after errors, with back-off.
-    pub fn again_and_again(&self, mut read: impl FnMut() -> Result<(), String>) {
+    pub(super) fn again_and_again(&self, mut read: impl FnMut() -> Result<(), String>) {
         let (mut failures, mut pauses) = (0, Backoff::new(Backoff::RESTART));
         while !self.stop.is_cancelled() {
             let Err(reason) = read() else { break };
@@ -50,7 +55,7 @@ impl TopicReader {
         }
     }
 
-    pub fn consumer(&self) -> Result<BaseConsumer<Watch>, String> {
+    pub(super) fn consumer(&self) -> Result<BaseConsumer<Watch>, String> {
         let mut config = self.kafka.client("table");
         config
             // In name only: it is never joined.
@@ -68,7 +73,10 @@ impl TopicReader {
 
     /// The topic's partitions, asked for until brokers that are merely slow have answered. `None`
     /// when the shutdown came first.
-    pub fn first_partitions(&self, consumer: &BaseConsumer<Watch>) -> Result<Option<Vec<i32>>, String> {
+    pub(super) fn first_partitions(
+        &self,
+        consumer: &BaseConsumer<Watch>,
+    ) -> Result<Option<Vec<i32>>, String> {
         let mut wait = ANSWER_WAIT;
         while !self.stop.is_cancelled() {
             match self.ask_partitions(consumer, wait) {
@@ -82,7 +90,7 @@ impl TopicReader {
     }
 
     /// Whether the topic now has another number of partitions; not known counts as no.
-    pub fn has_other_partitions(&self, consumer: &BaseConsumer<Watch>, than: usize) -> bool {
+    pub(super) fn has_other_partitions(&self, consumer: &BaseConsumer<Watch>, than: usize) -> bool {
         self.ask_partitions(consumer, ANSWER_WAIT).is_ok_and(|now| now.len() != than)
     }
 
@@ -107,7 +115,7 @@ impl TopicReader {
     }
 
     /// Errors that end reading; all others pass by themselves.
-    pub fn judge(&self, error: &KafkaError) -> Result<(), String> {
+    pub(super) fn judge(&self, error: &KafkaError) -> Result<(), String> {
         match error {
             KafkaError::PartitionEOF(_) => Ok(()),
             KafkaError::MessageConsumptionFatal(_) => Err(format!("reading {}: {error}", self.name)),
@@ -119,7 +127,7 @@ impl TopicReader {
     }
 
     /// Says so while the brokers cannot be reached. Answers whether they just came back.
-    pub fn look_at_connection(&self, consumer: &BaseConsumer<Watch>) -> bool {
+    pub(super) fn look_at_connection(&self, consumer: &BaseConsumer<Watch>) -> bool {
         if !consumer.context().unreachable.swap(false, Ordering::AcqRel) {
             return false;
         }

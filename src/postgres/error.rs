@@ -136,7 +136,7 @@ struct Seen {
 }
 
 impl Target {
-    pub fn of(options: &PgConnectOptions, patience: Duration) -> Self {
+    pub(super) fn of(options: &PgConnectOptions, patience: Duration) -> Self {
         let server = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
@@ -147,7 +147,7 @@ impl Target {
     }
 
     /// Remembers what came of a connection outside the pool.
-    pub fn saw(&self, outcome: Result<(), &Error>) {
+    pub(super) fn saw(&self, outcome: Result<(), &Error>) {
         let refused = outcome.err().map(|error| match error {
             Error::Unreachable { reason, .. } | Error::WrongCredentials { reason, .. } => reason.clone(),
             other => other.to_string(),
@@ -169,7 +169,7 @@ impl Target {
     }
 
     /// Gives what sqlx says a name and a remedy.
-    pub fn explain(&self, error: sqlx::Error) -> Error {
+    pub(super) fn explain(&self, error: sqlx::Error) -> Error {
         let server = self.server.clone();
         match &error {
             sqlx::Error::Configuration(reason) => Error::BadUrl { reason: reason.to_string() },

@@ -6,13 +6,13 @@ use sqlx::types::Json;
 /// Bytes in JSON: as text where they are one that Postgres can hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Bytes {
+pub(super) enum Bytes {
     Text(String),
     Hex { hex: String },
 }
 
 impl Bytes {
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(super) fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') => Self::Text(text.to_owned()),
             _ => Self::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },

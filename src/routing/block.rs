@@ -10,7 +10,7 @@ use crate::postgres::routing::{Block, Counts, NewAnswer};
 
 /// Under what a block is drawn up.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
+pub(super) struct Terms<'a> {
     pub plan: &'a Plan,
     /// In the order of the plan's groups.
     pub weights: &'a [i64],
@@ -20,14 +20,14 @@ pub struct Terms<'a> {
 
 /// A block and how everybody stands after it.
 #[derive(Clone, Debug)]
-pub struct DrawnBlock {
+pub(super) struct DrawnBlock {
     pub block: Arc<Block>,
     pub after: GroupCounters,
 }
 
 /// Books the answers that are given already, then takes a decision for each conversation. Of
 /// all these `superseded` have an earlier answer that counts no longer.
-pub fn draw_up(
+pub(super) fn draw_up(
     terms: Terms<'_>,
     counter: &Counts,
     given: Vec<NewAnswer>,
@@ -59,14 +59,14 @@ pub fn draw_up(
 }
 
 /// Takes one decision and books it.
-pub fn decide(plan: &Plan, group_counters: &mut GroupCounters) -> (Arc<str>, RouteReason) {
+pub(super) fn decide(plan: &Plan, group_counters: &mut GroupCounters) -> (Arc<str>, RouteReason) {
     let (destination, reason) = choose(plan, group_counters);
     group_counters.book(plan, &destination, reason);
     (destination, reason)
 }
 
 /// Takes one decision.
-pub fn choose(plan: &Plan, group_counters: &GroupCounters) -> (Arc<str>, RouteReason) {
+pub(super) fn choose(plan: &Plan, group_counters: &GroupCounters) -> (Arc<str>, RouteReason) {
     let (destination, reason) = match group_counters.choose() {
         Some(index) => (&plan.groups[index].id, RouteReason::Share),
         None if plan.enabled => (&plan.default, RouteReason::NobodyAvailable),

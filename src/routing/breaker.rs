@@ -11,7 +11,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Counts failures in a row.
 #[derive(Clone, Copy, Debug)]
-pub struct Breaker {
+pub(super) struct Breaker {
     failures: u32,
     /// Longest pause; between probes while open.
     pause: Duration,
@@ -19,31 +19,31 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    pub fn new(pause: Duration) -> Self {
+    pub(super) fn new(pause: Duration) -> Self {
         Self { failures: 0, pause, next_attempt: None }
     }
 
-    pub fn failed(&mut self, now: Instant) {
+    pub(super) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         let pause = if self.is_open() { self.pause } else { (FIRST_PAUSE * self.failures).min(self.pause) };
         self.next_attempt = Some(now + pause);
     }
 
-    pub fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         self.failures = 0;
         self.next_attempt = None;
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.failures > TOLERATED
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.failures == 0
     }
 
     /// When something nobody waits for may be tried again; `None`: at once.
-    pub fn next_attempt(&self) -> Option<Instant> {
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
         self.next_attempt
     }
 }

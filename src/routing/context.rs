@@ -81,7 +81,7 @@ impl View for Unchanging {
 }
 
 /// See the module.
-pub struct Context {
+pub(super) struct Context {
     pub settings: Settings,
     pub counters: RouteCounters,
     pub view: Arc<dyn View>,
@@ -93,7 +93,7 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(settings: Settings, counters: RouteCounters, view: Arc<dyn View>, part: Part) -> Self {
+    pub(super) fn new(settings: Settings, counters: RouteCounters, view: Arc<dyn View>, part: Part) -> Self {
         let answers = Cache::builder()
             .max_capacity(settings.cache_answers)
             // The newest are asked about again, not those that were asked about often.
@@ -103,22 +103,22 @@ impl Context {
         Self { settings, counters, view, board: Board::new(part), looks: looks(), answers }
     }
 
-    pub fn looks(&self) -> &Arc<Semaphore> {
+    pub(super) fn looks(&self) -> &Arc<Semaphore> {
         &self.looks
     }
 
     /// An answer given or met before.
-    pub fn cached(&self, configuration_id: &str, conversation_id: &str) -> Option<Arc<RouteAnswer>> {
+    pub(super) fn cached(&self, configuration_id: &str, conversation_id: &str) -> Option<Arc<RouteAnswer>> {
         self.answers.get(&key(configuration_id, conversation_id))
     }
 
-    pub fn remember(&self, answer: &Arc<RouteAnswer>) {
+    pub(super) fn remember(&self, answer: &Arc<RouteAnswer>) {
         self.answers.insert(key(&answer.configuration_id, &answer.conversation_id), Arc::clone(answer));
     }
 
     /// An answer that some instance recorded. It stands against what was given here without
     /// the counters, and not against a later one.
-    pub fn remember_recorded(&self, answer: RouteAnswer) {
+    pub(super) fn remember_recorded(&self, answer: RouteAnswer) {
         let key = key(&answer.configuration_id, &answer.conversation_id);
         let known = self.answers.get(&key).and_then(|known| known.sequence);
         if known.is_none_or(|sequence| Some(sequence) < answer.sequence) {
@@ -131,7 +131,7 @@ impl Context {
     /// # Errors
     /// When the configuration itself cannot be used. Weights set at run time that cannot be
     /// used leave those of the configuration in force.
-    pub fn plan(&self, definition: &RouteConfiguration) -> Result<(Plan, i64), Unusable> {
+    pub(super) fn plan(&self, definition: &RouteConfiguration) -> Result<(Plan, i64), Unusable> {
         let plan = Plan::of(definition)?;
         let Some((revision, weights)) = self.view.weights(&definition.id) else {
             return Ok((plan, 0));
@@ -151,7 +151,7 @@ impl Context {
         }
     }
 
-    pub fn journal(&self, configuration_id: &str) -> Option<Journal> {
+    pub(super) fn journal(&self, configuration_id: &str) -> Option<Journal> {
         let folder = self.settings.journal.as_ref()?;
         match Journal::open(folder, configuration_id) {
             Ok(journal) => Some(journal),
@@ -163,7 +163,7 @@ impl Context {
     }
 
     /// Something people should look at is so, or no longer.
-    pub fn alarm(&self, configuration_id: &str, what: &'static str, is_so: bool) {
+    pub(super) fn alarm(&self, configuration_id: &str, what: &'static str, is_so: bool) {
         self.board.alarm(configuration_id, what, is_so);
     }
 }
@@ -178,7 +178,7 @@ fn key(configuration_id: &str, conversation_id: &str) -> u128 {
 
 /// Which configurations are not answered exactly and why, as one line of readiness; and
 /// which alarms are on.
-pub struct Board {
+pub(super) struct Board {
     troubles: Mutex<BTreeMap<Arc<str>, String>>,
     alarms: Mutex<BTreeMap<(String, &'static str), bool>>,
     part: Part,
@@ -189,13 +189,13 @@ impl Board {
         Self { troubles: Mutex::default(), alarms: Mutex::default(), part }
     }
 
-    pub fn file(&self, id: &Arc<str>, reason: String) {
+    pub(super) fn file(&self, id: &Arc<str>, reason: String) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.insert(Arc::clone(id), reason);
         self.tell(&troubles);
     }
 
-    pub fn withdraw(&self, id: &str) {
+    pub(super) fn withdraw(&self, id: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         if troubles.remove(id).is_some() {
             self.tell(&troubles);
@@ -225,13 +225,13 @@ impl Board {
 }
 
 /// One configuration's meters, looked up once.
-pub struct Meters {
+pub(super) struct Meters {
     answers: [Counter; 3],
     seconds: Histogram,
 }
 
 impl Meters {
-    pub fn of(configuration_id: &str) -> Self {
+    pub(super) fn of(configuration_id: &str) -> Self {
         Self {
             answers: RouteSource::ALL
                 .map(|source| metrics::ROUTE_ANSWERS.counter(&[configuration_id, source.name()])),
@@ -239,7 +239,7 @@ impl Meters {
         }
     }
 
-    pub fn answered(&self, source: RouteSource, callers: usize, after: Duration) {
+    pub(super) fn answered(&self, source: RouteSource, callers: usize, after: Duration) {
         let index = RouteSource::ALL.iter().position(|other| *other == source).expect("one of all");
         self.answers[index].increment(callers as u64);
         self.seconds.record(after.as_secs_f64());

@@ -34,7 +34,7 @@ struct RecordedInputs {
 
 /// Reads decisions as answers.
 #[derive(Default)]
-pub struct Followed {
+pub(super) struct Followed {
     /// Configurations and destinations are few, answers many.
     shared: HashSet<Arc<str>>,
 }
@@ -44,7 +44,7 @@ impl Followed {
     ///
     /// # Errors
     /// When it is no routing decision.
-    pub fn answer(
+    pub(super) fn answer(
         &mut self,
         value: &[u8],
         now: Timestamp,

@@ -9,7 +9,7 @@ use crate::postgres::routing::Counts;
 
 /// Groups in the order of the plan's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupCounters {
+pub(super) struct GroupCounters {
     /// Parts of an interaction that shares and deficits are counted in.
     unit: i64,
     standings: Vec<Standing>,
@@ -24,7 +24,7 @@ impl GroupCounters {
     ///
     /// What a group that the plan no longer has was owed or had too much is dealt to the
     /// others in equal parts, so that all deficits together stay 0.
-    pub fn new(plan: &Plan, counts: &Counts, weights: &[i64]) -> Self {
+    pub(super) fn new(plan: &Plan, counts: &Counts, weights: &[i64]) -> Self {
         let (mut standings, mut decisions) = (Vec::new(), Vec::new());
         for group in &plan.groups {
             let (deficit, count) = counts.groups.get(&*group.id).copied().unwrap_or_default();
@@ -49,13 +49,13 @@ impl GroupCounters {
     }
 
     /// Nothing was decided yet, and nobody has a share.
-    pub fn of_nothing(plan: &Plan) -> Self {
+    pub(super) fn of_nothing(plan: &Plan) -> Self {
         let counts = Counts { unit: rule::MIN_UNIT, groups: BTreeMap::new() };
         Self::new(plan, &counts, &vec![0; plan.groups.len()])
     }
 
     /// Shares by these weights from now on; everybody stands where they stood.
-    pub fn set_weights(&mut self, weights: &[i64]) {
+    pub(super) fn set_weights(&mut self, weights: &[i64]) {
         let total: i64 = weights.iter().sum();
         let unit = if total == 0 { self.unit } else { rule::unit_for(total, self.unit) };
         if unit != self.unit {
@@ -68,12 +68,12 @@ impl GroupCounters {
     }
 
     /// Whose turn it is, by index; `None` when nobody is available.
-    pub fn choose(&self) -> Option<usize> {
+    pub(super) fn choose(&self) -> Option<usize> {
         rule::choose(&self.standings, self.unit)
     }
 
     /// Counts a decision. Only one by share moves the deficits.
-    pub fn book(&mut self, plan: &Plan, destination: &str, reason: RouteReason) {
+    pub(super) fn book(&mut self, plan: &Plan, destination: &str, reason: RouteReason) {
         let index = plan.index(destination);
         if reason == RouteReason::Share {
             book(&mut self.standings, self.unit, index);
@@ -85,7 +85,7 @@ impl GroupCounters {
     }
 
     /// As the counter keeps it.
-    pub fn counts(&self, plan: &Plan) -> Counts {
+    pub(super) fn counts(&self, plan: &Plan) -> Counts {
         let planned = plan.groups.iter().zip(&self.standings).zip(&self.decisions);
         let planned =
             planned.map(|((group, standing), &count)| (group.id.to_string(), (standing.deficit, count)));
@@ -94,7 +94,7 @@ impl GroupCounters {
     }
 
     /// Destination, share and deficit of each group.
-    pub fn taken_from(&self, plan: &Plan) -> Vec<(String, i64, i64)> {
+    pub(super) fn taken_from(&self, plan: &Plan) -> Vec<(String, i64, i64)> {
         let groups = plan.groups.iter().zip(&self.standings);
         groups.map(|(group, standing)| (group.id.to_string(), standing.share, standing.deficit)).collect()
     }
@@ -102,7 +102,7 @@ impl GroupCounters {
 
 /// Books a decision by share that went to `index`; `None`: to a group that is no more.
 /// While nobody has a share, there is nothing to be behind of.
-pub fn book(standings: &mut [Standing], unit: i64, index: Option<usize>) {
+pub(super) fn book(standings: &mut [Standing], unit: i64, index: Option<usize>) {
     if let Some(index) = index
         && standings.iter().any(|standing| standing.share > 0)
     {

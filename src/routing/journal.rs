@@ -20,7 +20,7 @@ use crate::postgres::routing::NewAnswer;
 /// Largest journal, in bytes; answers beyond it are kept in memory only.
 const MAX_BYTES: u64 = 64 * 1_024 * 1_024;
 
-pub struct Journal {
+pub(super) struct Journal {
     file: File,
     bytes: u64,
 }
@@ -39,7 +39,7 @@ struct Line<'a> {
 impl Journal {
     /// # Errors
     /// When the folder or the file cannot be used.
-    pub fn open(folder: &Path, configuration_id: &str) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, configuration_id: &str) -> io::Result<Self> {
         // Conversations are nobody else's business.
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let digest = Sha256::digest(configuration_id);
@@ -52,7 +52,7 @@ impl Journal {
 
     /// Everything written down, the first of each conversation. A line that was cut off by
     /// the end of the process is left out: its answer had not left.
-    pub fn read(&mut self) -> Vec<NewAnswer> {
+    pub(super) fn read(&mut self) -> Vec<NewAnswer> {
         let mut text = String::new();
         let read = self.file.rewind().and_then(|()| self.file.read_to_string(&mut text));
         if let Err(error) = read {
@@ -74,7 +74,7 @@ impl Journal {
             .collect()
     }
 
-    pub fn append(&mut self, answer: &NewAnswer) {
+    pub(super) fn append(&mut self, answer: &NewAnswer) {
         if self.bytes >= MAX_BYTES {
             return;
         }
@@ -95,7 +95,7 @@ impl Journal {
     }
 
     /// Everything is recorded.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         if self.bytes == 0 {
             return;
         }

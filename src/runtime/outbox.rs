@@ -25,7 +25,7 @@ struct Route {
 }
 
 impl Routes {
-    pub fn new<E>(
+    pub(super) fn new<E>(
         declaration: &'static Declaration,
         kafka: &KafkaSettings,
         partitions_of: impl Fn(&Topic) -> Result<i32, E>,
@@ -63,7 +63,7 @@ pub(super) struct Outbox<'t, 'p, 'm> {
 }
 
 impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
-    pub fn new(
+    pub(super) fn new(
         transaction: &'t mut Transaction<'p>,
         routes: &'t Routes,
         message: &'t BorrowedMessage<'m>,
@@ -72,7 +72,7 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
     }
 
     /// For what no record is the cause of: the changelog, and what time brings.
-    pub fn without_record(transaction: &'t mut Transaction<'p>, routes: &'t Routes) -> Self {
+    pub(super) fn without_record(transaction: &'t mut Transaction<'p>, routes: &'t Routes) -> Self {
         Self { transaction, routes, message: None, trace: None }
     }
 

@@ -53,7 +53,7 @@ pub(super) struct Restore<'a> {
 
 impl Restore<'_> {
     /// Restores `partitions` into `task` and answers where reading goes on.
-    pub fn run<S: PartitionStage>(
+    pub(super) fn run<S: PartitionStage>(
         &self,
         consumer: &BaseConsumer<Assignment>,
         task: &mut Task<S>,

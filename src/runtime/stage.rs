@@ -257,11 +257,11 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub fn ready(&self) {
+    pub(super) fn ready(&self) {
         self.condition(None);
     }
 
-    pub fn not_ready(&self, reason: String) {
+    pub(super) fn not_ready(&self, reason: String) {
         self.condition(Some(reason));
     }
 
@@ -313,7 +313,7 @@ impl Report {
         self.tell(&board);
     }
 
-    pub fn committed<S: PartitionStage>(&self, committed: &Committed, task: &mut Task<S>) {
+    pub(super) fn committed<S: PartitionStage>(&self, committed: &Committed, task: &mut Task<S>) {
         for ((name, counter), (result, count)) in self.shared.records.iter().zip(committed.counts.iter()) {
             debug_assert_eq!(*name, result);
             counter.increment(count);
@@ -333,26 +333,26 @@ impl Report {
         self.keys(task.keys());
     }
 
-    pub fn read(&self, partition: i32, watermark: Watermark) {
+    pub(super) fn read(&self, partition: i32, watermark: Watermark) {
         self.shared.board().watermarks.read(partition, watermark, Instant::now());
     }
 
-    pub fn released(&self, partition: i32) {
+    pub(super) fn released(&self, partition: i32) {
         self.shared.board().watermarks.forget(partition);
     }
 
-    pub fn keys(&self, keys: usize) {
+    pub(super) fn keys(&self, keys: usize) {
         let mut board = self.shared.board();
         board.keys[self.worker] = keys;
         self.shared.keys.set(board.keys.iter().sum::<usize>() as f64);
     }
 
-    pub fn restored(&self, took: Duration) {
+    pub(super) fn restored(&self, took: Duration) {
         self.shared.restore_seconds.record(took.as_secs_f64());
     }
 
     /// A transaction ended without a commit.
-    pub fn ended(&self, verdict: Verdict) {
+    pub(super) fn ended(&self, verdict: Verdict) {
         match verdict {
             Verdict::Fenced => self.shared.fenced.increment(1),
             Verdict::Abortable | Verdict::Unknown | Verdict::Fatal => self.shared.aborted.increment(1),

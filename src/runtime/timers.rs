@@ -22,7 +22,7 @@ pub(super) struct Timers {
 impl Timers {
     /// Wakes this place at `due`, or earlier where it stands earlier: whoever takes it then
     /// sets it anew.
-    pub fn set(&mut self, place: u32, due: Timestamp) {
+    pub(super) fn set(&mut self, place: u32, due: Timestamp) {
         if self.taken {
             self.waiting.push((place, due));
             return;
@@ -40,7 +40,7 @@ impl Timers {
 
     /// Takes the earliest timer that is due at `time`. Until the [end](Self::end_of_turn) of
     /// the turn none that is set comes up again.
-    pub fn next(&mut self, time: Timestamp) -> Option<u32> {
+    pub(super) fn next(&mut self, time: Timestamp) -> Option<u32> {
         self.taken = true;
         while let Some(Reverse((due, place))) = self.due.peek().copied().filter(|first| first.0.0 <= time) {
             self.due.pop();
@@ -53,7 +53,7 @@ impl Timers {
         None
     }
 
-    pub fn end_of_turn(&mut self) {
+    pub(super) fn end_of_turn(&mut self) {
         self.taken = false;
         for (place, due) in std::mem::take(&mut self.waiting) {
             self.set(place, due);

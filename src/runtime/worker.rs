@@ -142,7 +142,7 @@ impl From<TransactionError> for BatchError {
 
 impl<S: PartitionStage> Worker<S> {
     /// Connects, checks the topics and joins the group.
-    pub fn start(
+    pub(super) fn start(
         stage: Arc<S>,
         number: usize,
         kafka: &KafkaSettings,
@@ -190,7 +190,7 @@ impl<S: PartitionStage> Worker<S> {
     }
 
     /// Works until shutdown or a fault.
-    pub fn run(&mut self) -> Result<(), Fault> {
+    pub(super) fn run(&mut self) -> Result<(), Fault> {
         // Frees what an earlier life of this worker may have left open.
         self.producer.settle()?;
         while !self.shutdown.is_cancelled() {

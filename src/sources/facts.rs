@@ -13,7 +13,7 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An idempotent producer of facts; clones share it.
 #[derive(Clone)]
-pub struct FactProducer {
+pub(super) struct FactProducer {
     kafka: KafkaSettings,
     role: &'static Role,
     producer: IdempotentProducer,
@@ -21,7 +21,7 @@ pub struct FactProducer {
 
 /// The fact is not known to be on its topic.
 #[derive(Debug, thiserror::Error)]
-pub enum FactLost {
+pub(super) enum FactLost {
     #[error("{topic} did not take the record: {source}")]
     NotDelivered { topic: String, source: NotDelivered },
     #[error("{0}")]
@@ -31,7 +31,7 @@ pub enum FactLost {
 impl FactProducer {
     /// # Errors
     /// When the settings are not accepted; brokers that do not answer are no error.
-    pub fn new(kafka: &KafkaSettings, role: &'static Role) -> Result<Self, KafkaError> {
+    pub(super) fn new(kafka: &KafkaSettings, role: &'static Role) -> Result<Self, KafkaError> {
         let preferences = [("linger.ms", "0"), ("compression.type", "lz4")];
         let producer = IdempotentProducer::new(kafka, role.name, DELIVERY_TIMEOUT, &preferences)?;
         Ok(Self { kafka: kafka.clone(), role, producer })
@@ -41,7 +41,7 @@ impl FactProducer {
     ///
     /// # Errors
     /// When it does not exist or no broker answers within 2 s.
-    pub async fn partitions(&self, topic: &'static Topic) -> Result<i32, FactLost> {
+    pub(super) async fn partitions(&self, topic: &'static Topic) -> Result<i32, FactLost> {
         let (producer, name) = (self.producer.clone(), self.kafka.topic(topic));
         let asked = tokio::task::spawn_blocking(move || producer.partitions(&name));
         asked.await.unwrap_or_else(|stopped| Err(stopped.to_string())).map_err(FactLost::NoTopic)
@@ -51,7 +51,7 @@ impl FactProducer {
     ///
     /// # Errors
     /// When they did not take it within 30 s. It is then on the topic once or not at all.
-    pub async fn publish(
+    pub(super) async fn publish(
         &self,
         topic: &'static Topic,
         partition: i32,
@@ -66,7 +66,7 @@ impl FactProducer {
     ///
     /// # Errors
     /// When they did not take one within 30 s. Each is then on the topic once or not at all.
-    pub async fn publish_all<'k>(
+    pub(super) async fn publish_all<'k>(
         &self,
         topic: &'static Topic,
         records: impl IntoIterator<Item = (i32, &'k str, Vec<u8>)>,
@@ -95,7 +95,7 @@ impl FactProducer {
 }
 
 /// A new trace, as W3C Trace Context spells it.
-pub fn new_traceparent() -> String {
+pub(super) fn new_traceparent() -> String {
     use rand::RngExt as _;
     // Zero is not allowed for either.
     let mut random = rand::rng();

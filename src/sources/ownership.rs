@@ -20,14 +20,14 @@ use crate::role::Role;
 use crate::topics::{self, Topic};
 
 /// How long work that is to stop is waited for before it is aborted.
-pub const STOPPING_GRACE: Duration = Duration::from_millis(500);
+pub(super) const STOPPING_GRACE: Duration = Duration::from_millis(500);
 /// Pauses between memberships that fail.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 const TOPIC_RETRY: Duration = Duration::from_secs(1);
 
 /// The partitions that are this instance's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub(super) struct Owned {
     pub partitions: BTreeSet<i32>,
     /// How many the topic has.
     pub count: i32,
@@ -35,13 +35,13 @@ pub struct Owned {
 
 impl Owned {
     /// Where facts under this key go, if it is ours to write them.
-    pub fn partition_of(&self, key: &str) -> Option<i32> {
+    pub(super) fn partition_of(&self, key: &str) -> Option<i32> {
         let partition = topics::partition_of(key.as_bytes(), self.count);
         self.partitions.contains(&partition).then_some(partition)
     }
 
     /// Of all instances one is the first: it owns partition 0.
-    pub fn is_first(&self) -> bool {
+    pub(super) fn is_first(&self) -> bool {
         self.partitions.contains(&0)
     }
 }
@@ -56,7 +56,7 @@ pub enum PollerError {
 }
 
 /// One of the instances that share a topic's keys among them.
-pub struct Member<'a> {
+pub(super) struct Member<'a> {
     pub kafka: &'a KafkaSettings,
     pub role: &'static Role,
     /// The topic whose keys are shared.
@@ -72,7 +72,7 @@ impl Member<'_> {
     ///
     /// # Errors
     /// When the Kafka settings are not accepted.
-    pub async fn run<W, F>(
+    pub(super) async fn run<W, F>(
         self,
         producer: FactProducer,
         worker: Arc<W>,

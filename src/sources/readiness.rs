@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::health::Part;
 
 /// Which things are not observed and why, as one line of readiness.
-pub struct Readiness {
+pub(super) struct Readiness {
     /// What one is called, and many are.
     one: &'static str,
     many: &'static str,
@@ -30,20 +30,20 @@ struct Board {
 }
 
 impl Readiness {
-    pub fn new(one: &'static str, many: &'static str, part: Part) -> Self {
+    pub(super) fn new(one: &'static str, many: &'static str, part: Part) -> Self {
         part.ready();
         Self { one, many, board: Mutex::default(), part }
     }
 
     /// `refused`: the platform answered that it will not tell.
-    pub fn file(&self, key: &str, reason: String, refused: bool) {
+    pub(super) fn file(&self, key: &str, reason: String, refused: bool) {
         tracing::warn!(key, reason, "{} not observed", self.one);
         let mut board = self.board();
         board.open.insert(key.to_owned(), Problem { reason, refused });
         self.tell(&board);
     }
 
-    pub fn withdraw(&self, key: &str) {
+    pub(super) fn withdraw(&self, key: &str) {
         let mut board = self.board();
         if board.open.remove(key).is_some() {
             self.tell(&board);
@@ -51,12 +51,12 @@ impl Readiness {
     }
 
     /// Withdraws what is open about `key` when it is dropped: whoever watches it may be aborted.
-    pub fn until_dropped<'c>(&'c self, key: &'c str) -> UntilDropped<'c> {
+    pub(super) fn until_dropped<'c>(&'c self, key: &'c str) -> UntilDropped<'c> {
         UntilDropped { readiness: self, key }
     }
 
     /// What is observed cannot be relied on, or can again: an impairment, for the rest goes on.
-    pub fn doubt(&self, key: &str, reason: Option<String>) {
+    pub(super) fn doubt(&self, key: &str, reason: Option<String>) {
         let mut board = self.board();
         let was_doubted = board.doubts.contains_key(key);
         match reason {
@@ -103,7 +103,7 @@ impl Readiness {
 }
 
 /// See [`Readiness::until_dropped`].
-pub struct UntilDropped<'c> {
+pub(super) struct UntilDropped<'c> {
     readiness: &'c Readiness,
     key: &'c str,
 }

@@ -9,14 +9,14 @@ use crate::model::Timestamp;
 /// Something that happens once per interval, at its own point of it: a hash of
 /// the key spreads many of them evenly, the same on every instance.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     interval_ms: i64,
     phase_ms: i64,
 }
 
 impl Schedule {
     /// An interval is at least a millisecond.
-    pub fn new(key: &str, interval: Duration) -> Self {
+    pub(super) fn new(key: &str, interval: Duration) -> Self {
         let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
         let digest = Sha256::digest(key);
         let hash = u64::from_be_bytes(digest[..8].try_into().expect("eight bytes"));
@@ -27,7 +27,7 @@ impl Schedule {
 
     /// How long to wait at `now`, after the last time: to the next point, but at
     /// least half an interval. Points that were missed are left out.
-    pub fn wait(&self, now: Timestamp) -> Duration {
+    pub(super) fn wait(&self, now: Timestamp) -> Duration {
         let into = (now.as_millis() - self.phase_ms).rem_euclid(self.interval_ms);
         let mut wait = self.interval_ms - into;
         if wait < self.interval_ms / 2 {

@@ -29,7 +29,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no new fact.
 #[derive(Debug, thiserror::Error)]
-pub enum Missed {
+pub(super) enum Missed {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
@@ -41,7 +41,7 @@ pub enum Missed {
 
 impl Missed {
     /// As metrics name it.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Missed::Call(error) => error.kind.name(),
             Missed::Delivery(_) => "not_delivered",
@@ -62,7 +62,7 @@ impl Missed {
 
 /// How an observation ended, for whoever repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     Seen,
     Missed,
     /// The platform will not tell: what is watched does not exist, or must not be seen.
@@ -71,7 +71,7 @@ pub enum Ended {
 }
 
 /// What observations of one kind of thing share.
-pub struct Watch {
+pub(super) struct Watch {
     pub client: Client,
     pub producer: FactProducer,
     pub clock: fn() -> Timestamp,
@@ -82,13 +82,18 @@ pub struct Watch {
 
 impl Watch {
     /// Observes `concurrency` at once, at least 1.
-    pub fn new(client: Client, producer: FactProducer, concurrency: usize, readiness: Readiness) -> Self {
+    pub(super) fn new(
+        client: Client,
+        producer: FactProducer,
+        concurrency: usize,
+        readiness: Readiness,
+    ) -> Self {
         Self { client, producer, clock: clock::now, slots: Semaphore::new(concurrency.max(1)), readiness }
     }
 
     /// Observes one thing at once and then every `interval`, until stopped. `observe` is given
     /// when it was last seen, and answers when it was this time; `count` the ending's name.
-    pub async fn every<F>(
+    pub(super) async fn every<F>(
         &self,
         interval: Duration,
         key: &str,
@@ -119,7 +124,7 @@ impl Watch {
     }
 
     /// Counts and tells how an observation ended.
-    pub fn tell(&self, key: &str, missed: Option<&Missed>, count: impl Fn(&'static str)) -> Ended {
+    pub(super) fn tell(&self, key: &str, missed: Option<&Missed>, count: impl Fn(&'static str)) -> Ended {
         match missed {
             None => {
                 count("ok");
@@ -139,7 +144,7 @@ impl Watch {
     }
 
     /// Tells that what is observed cannot be relied on, and why; `None` is that it can again.
-    pub fn doubt(&self, key: &str, reason: Option<String>) {
+    pub(super) fn doubt(&self, key: &str, reason: Option<String>) {
         self.readiness.doubt(key, reason);
     }
 
@@ -147,7 +152,7 @@ impl Watch {
     ///
     /// # Errors
     /// [`Missed::Stopped`].
-    pub async fn slot(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, Missed> {
+    pub(super) async fn slot(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, Missed> {
         tokio::select! {
             slot = self.slots.acquire() => slot.map_err(|_| Missed::Stopped),
             () = stop.cancelled() => Err(Missed::Stopped),
@@ -155,7 +160,7 @@ impl Watch {
     }
 
     /// For reading within about `interval`.
-    pub fn scope(&self, interval: Duration, stop: &CancellationToken) -> Scope {
+    pub(super) fn scope(&self, interval: Duration, stop: &CancellationToken) -> Scope {
         Scope {
             priority: Priority::Read,
             deadline: Instant::now() + interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
@@ -169,7 +174,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the brokers did not take it in time.
-    pub async fn publish(
+    pub(super) async fn publish(
         &self,
         topic: &'static Topic,
         partition: i32,
@@ -193,7 +198,7 @@ impl Watch {
 /// When something is observed that was observed at `last` before: the times of one thing never
 /// repeat nor run back, whatever the clock does. Only one that was put back by more than clocks
 /// may differ is followed: what it said before was wrong, and nobody takes such times.
-pub fn observed_after(last: Timestamp, now: Timestamp) -> Timestamp {
+pub(super) fn observed_after(last: Timestamp, now: Timestamp) -> Timestamp {
     if is_from_the_future(last, now) { now } else { now.max(last.plus(Duration::from_millis(1))) }
 }
 

@@ -26,13 +26,13 @@ const SUPPRESSED: &str = " identical error(s) suppressed";
 /// Hands what is to be said to another layer: of warnings, errors and librdkafka's lines those
 /// that were not said just now. (A filter of one event at a time would do, but for an assertion
 /// in tracing-subscriber that such filters fail.)
-pub struct Seldom<L> {
+pub(super) struct Seldom<L> {
     layer: L,
     said: Said,
 }
 
 impl<L> Seldom<L> {
-    pub fn new(layer: L) -> Self {
+    pub(super) fn new(layer: L) -> Self {
         Self { layer, said: Said::default() }
     }
 }

@@ -19,7 +19,7 @@ const ENTRIES_LIMIT: usize = 100_000;
 
 /// Publish timelines, settings and refused rollbacks; clones share them.
 #[derive(Clone, Debug)]
-pub struct SideTables {
+pub(super) struct SideTables {
     versions: GlobalTable<FlowVersions<'static>>,
     settings: GlobalTable<Setting<'static>>,
     refusals: GlobalTable<Outcome>,
@@ -28,7 +28,7 @@ pub struct SideTables {
 impl SideTables {
     /// Starts reading. Registers `rollback.versions`, `rollback.settings` and
     /// `rollback.refusals` with `health`.
-    pub fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+    pub(super) fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
         let part = |name: &str| health.part(&format!("rollback.{name}"));
         Self {
             versions: GlobalTable::open(
@@ -50,7 +50,7 @@ impl SideTables {
     }
 
     /// Waits until all are read. `false` when the shutdown came first.
-    pub async fn caught_up(&self) -> bool {
+    pub(super) async fn caught_up(&self) -> bool {
         self.versions.caught_up().await && self.settings.caught_up().await && self.refusals.caught_up().await
     }
 }

@@ -16,7 +16,7 @@ use crate::support::until;
 const PREFIX: &str = "TRUNKLINE_TEST_CHILD_PREFIX";
 
 /// A process of its own that runs stages until it is killed, or its parent is gone.
-pub struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     fn start(kafka: &KafkaSettings, crash_points: &str) -> Self {
@@ -24,7 +24,7 @@ impl Process {
     }
 
     /// Runs a test of this binary that lives as a [`child`](life_of_a_child).
-    pub fn running(test: &str, kafka: &KafkaSettings, crash_points: &str) -> Self {
+    pub(crate) fn running(test: &str, kafka: &KafkaSettings, crash_points: &str) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", test, "--nocapture"])
             .env(PREFIX, &kafka.topic_prefix)
@@ -46,7 +46,7 @@ impl Drop for Process {
 }
 
 /// Keeps what `start` answers until the parent is gone. Nothing without a parent.
-pub fn life_of_a_child<T>(start: impl FnOnce(&KafkaSettings) -> T) {
+pub(crate) fn life_of_a_child<T>(start: impl FnOnce(&KafkaSettings) -> T) {
     let Ok(topic_prefix) = std::env::var(PREFIX) else { return };
     let scenario = fail::FailScenario::setup();
     let _running = start(&KafkaSettings { topic_prefix, ..kafka::settings() });

@@ -18,20 +18,20 @@ use crate::support::counting::{CHANGELOG, Counting, NUMBERS, SUMS, TOPICS, numbe
 use crate::support::kafka::{self, client, create_topics, read_all};
 use crate::support::until;
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp::from_millis(since.as_millis() as i64)
 }
 
 /// A running counting stage.
-pub struct Instance {
+pub(crate) struct Instance {
     pub health: Health,
     shutdown: CancellationToken,
     handle: StageHandle,
 }
 
 impl Instance {
-    pub fn start(kafka: &KafkaSettings, name: &str, workers: usize) -> Self {
+    pub(crate) fn start(kafka: &KafkaSettings, name: &str, workers: usize) -> Self {
         let kafka = KafkaSettings { instance: name.to_owned(), ..kafka.clone() };
         let settings = StageSettings { workers, ..StageSettings::default() };
         let health = Health::default();
@@ -40,18 +40,18 @@ impl Instance {
         Self { health, shutdown, handle }
     }
 
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         until("the stage to be ready", async || self.health.reasons().is_empty().then_some(())).await;
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.handle.stopped().await;
     }
 }
 
 /// Sends numbers under a few keys.
-pub async fn send_numbers(kafka: &KafkaSettings, numbers: std::ops::Range<i64>) {
+pub(crate) async fn send_numbers(kafka: &KafkaSettings, numbers: std::ops::Range<i64>) {
     let at = now();
     let records: Vec<(String, Vec<u8>)> = numbers.map(|n| (key_of(n), number(&key_of(n), at, n))).collect();
     let records: Vec<(&str, &[u8])> = records.iter().map(|(key, value)| (&**key, &**value)).collect();
@@ -76,7 +76,7 @@ fn sums(kafka: &KafkaSettings) -> BTreeMap<String, Vec<(i64, u64)>> {
 
 /// Waits until all are there, and sees that each is there once, in order, with
 /// counts that have no gap.
-pub async fn expect_all(kafka: &KafkaSettings, count: i64) {
+pub(crate) async fn expect_all(kafka: &KafkaSettings, count: i64) {
     let give_up = Instant::now() + Duration::from_secs(90);
     loop {
         let sums = sums(kafka);

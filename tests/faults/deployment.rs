@@ -20,9 +20,9 @@ const SPEED: f64 = 30.0;
 const TAKEN_OVER: Duration = Duration::from_secs(90);
 
 /// Every instance ends within this when it is asked to.
-pub const ENDED: Duration = Duration::from_secs(10);
+pub(crate) const ENDED: Duration = Duration::from_secs(10);
 
-pub struct Deployment {
+pub(crate) struct Deployment {
     pub simulator: Running,
     pub scene: Scene,
     pub database: TestDatabase,
@@ -31,12 +31,12 @@ pub struct Deployment {
 
 impl Deployment {
     /// Topics, database and platform are there; no instance runs yet.
-    pub async fn prepare() -> Self {
+    pub(crate) async fn prepare() -> Self {
         Self::of(Scenario::default()).await
     }
 
     /// The same with another organisation.
-    pub async fn of(scenario: Scenario) -> Self {
+    pub(crate) async fn of(scenario: Scenario) -> Self {
         let brokers =
             std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`");
         Self::prepare_with(brokers, TestDatabase::create().await, scenario, SPEED, Some(60)).await
@@ -44,7 +44,7 @@ impl Deployment {
 
     /// An organisation at a speed of its own that nobody else changes, dialled at its pace: the program
     /// knows how fast its time goes.
-    pub async fn paced(scenario: Scenario, speed: f64) -> Self {
+    pub(crate) async fn paced(scenario: Scenario, speed: f64) -> Self {
         let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
         let mut deployment =
             Self::prepare_with(brokers, TestDatabase::create().await, scenario, speed, None).await;
@@ -59,7 +59,7 @@ impl Deployment {
         deployment
     }
 
-    pub async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
+    pub(crate) async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
         Self::prepare_with(brokers, database, Scenario::default(), SPEED, Some(60)).await
     }
 
@@ -114,17 +114,22 @@ impl Deployment {
     }
 
     /// The program with this deployment's configuration.
-    pub fn command(&self, arguments: &[&str]) -> Process {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Process {
         Process::start(arguments[0], arguments, &self.environment)
     }
 
     /// One more instance of all roles, with its own HTTP port.
-    pub fn instance(&self, name: &str) -> Instance {
+    pub(crate) fn instance(&self, name: &str) -> Instance {
         self.instance_with(name, &[], &[])
     }
 
     /// One more instance whose environment differs in these.
-    pub fn instance_with(&self, name: &str, options: &[&str], differing: &[(&str, String)]) -> Instance {
+    pub(crate) fn instance_with(
+        &self,
+        name: &str,
+        options: &[&str],
+        differing: &[(&str, String)],
+    ) -> Instance {
         let port = free_port();
         let mut environment = self.environment.clone();
         environment.push(("TRUNKLINE_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}")));
@@ -135,7 +140,7 @@ impl Deployment {
     }
 
     /// Until every campaign has been decided on from now, and the audit has it.
-    pub async fn goes_on(&self) {
+    pub(crate) async fn goes_on(&self) {
         let since_ms = now_ms();
         let campaigns = self.simulator.overview().campaigns.len() as i64;
         within(TAKEN_OVER, "every campaign to be decided on", async || {
@@ -145,7 +150,7 @@ impl Deployment {
     }
 
     /// Ends the instances, has what is left worked off, and judges all they left behind.
-    pub async fn ends_well(&self, seed: u64, instances: &mut [Instance]) {
+    pub(crate) async fn ends_well(&self, seed: u64, instances: &mut [Instance]) {
         for instance in instances.iter() {
             instance.process.signal(Signal::TERM);
         }
@@ -186,29 +191,29 @@ impl Deployment {
     }
 }
 
-pub struct Instance {
+pub(crate) struct Instance {
     pub process: Process,
     port: u16,
 }
 
 impl Instance {
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Status and body of a GET; `None` while nothing listens.
-    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let reply = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await.ok()?;
         Some((reply.status().as_u16(), reply.text().await.ok()?))
     }
 
     /// Campaign observations this instance has made, by its own account.
-    pub async fn polls(&self) -> f64 {
+    pub(crate) async fn polls(&self) -> f64 {
         self.counted("trunkline_campaign_polls_total").await
     }
 
     /// A counter over all its labels; 0 while nothing listens.
-    pub async fn counted(&self, counter: &str) -> f64 {
+    pub(crate) async fn counted(&self, counter: &str) -> f64 {
         let Some((_, page)) = self.get("/metrics").await else { return 0.0 };
         page.lines()
             .filter(|line| line.starts_with(counter))
@@ -218,7 +223,7 @@ impl Instance {
 }
 
 /// Until both have observed campaigns: each holds part of the work.
-pub async fn both_work(first: &Instance, second: &Instance) {
+pub(crate) async fn both_work(first: &Instance, second: &Instance) {
     within(TAKEN_OVER, "both instances to observe campaigns", async || {
         (first.polls().await > 0.0 && second.polls().await > 0.0).then_some(())
     })
@@ -226,7 +231,7 @@ pub async fn both_work(first: &Instance, second: &Instance) {
 }
 
 /// Chance with a seed that is printed, or given in `TRUNKLINE_TEST_SEED`.
-pub fn chance() -> (u64, ChaCha8Rng) {
+pub(crate) fn chance() -> (u64, ChaCha8Rng) {
     let seed: u64 = std::env::var("TRUNKLINE_TEST_SEED")
         .map_or_else(|_| rand::rng().random(), |seed| seed.parse().expect("TRUNKLINE_TEST_SEED is a number"));
     println!("seed {seed}");
@@ -238,7 +243,7 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("before the year 292 million")
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

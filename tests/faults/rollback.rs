@@ -99,7 +99,7 @@ async fn a_holder_that_was_stopped_past_its_lease_does_nothing_afterwards() {
 }
 
 /// Stops whoever holds the lease until somebody else has taken it.
-pub async fn stopped_and_taken_over(scene: &RollbackScene, instance: &Instance, holder: &str) {
+pub(crate) async fn stopped_and_taken_over(scene: &RollbackScene, instance: &Instance, holder: &str) {
     instance.process.signal(Signal::STOP);
     let stopped_at = Instant::now();
     within(PATIENCE, "somebody else to take the lease", async || {
@@ -110,7 +110,7 @@ pub async fn stopped_and_taken_over(scene: &RollbackScene, instance: &Instance, 
 }
 
 /// Lets it go on, until it observes flows again.
-pub async fn continued(instance: &Instance) {
+pub(crate) async fn continued(instance: &Instance) {
     const POLLS: &str = "trunkline_flow_polls_total";
     instance.process.signal(Signal::CONT);
     let before = instance.counted(POLLS).await;

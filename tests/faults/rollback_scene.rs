@@ -16,31 +16,31 @@ use crate::support::within;
 
 /// The longest that flows may wait: leases run out after half a minute, and instances that
 /// were killed have to be missed before.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The longest that the audit may take for what is on the topics.
 const AUDITED: Duration = Duration::from_secs(60);
 
 /// What every flow has in force before it breaks, and comes back to.
-pub const GOOD: &str = "12.0";
-pub const BAD: &str = "13.0";
+pub(crate) const GOOD: &str = "12.0";
+pub(crate) const BAD: &str = "13.0";
 
 const ROLES: &[&str] =
     &["--stages", "flow-poller,flow-measuring,rollback,rollback-actuator,audit,alerts,outbox,console"];
 
-pub struct RollbackScene {
+pub(crate) struct RollbackScene {
     pub deployment: Deployment,
     http: reqwest::Client,
 }
 
 /// The id of a flow, from its number.
-pub fn flow(number: usize) -> String {
+pub(crate) fn flow(number: usize) -> String {
     format!("00000000-0000-4000-9000-{number:012}")
 }
 
 impl RollbackScene {
     /// So many flows with 20 interactions a second, none of which fails.
-    pub async fn with(flows: usize) -> Self {
+    pub(crate) async fn with(flows: usize) -> Self {
         let version = |id: &str, status| VersionScenario { id: id.to_owned(), status, error_rate: 0.0 };
         let flows = (0..flows).map(|number| FlowScenario {
             id: flow(number),
@@ -66,17 +66,17 @@ impl RollbackScene {
         Self { deployment, http: reqwest::Client::new() }
     }
 
-    pub fn flows(&self) -> Vec<String> {
+    pub(crate) fn flows(&self) -> Vec<String> {
         self.deployment.simulator.overview().flows.into_iter().map(|flow| flow.id).collect()
     }
 
     /// One more instance with every role of the guard; a minute takes a second.
-    pub fn instance(&self, name: &str, differing: &[(&str, String)]) -> Instance {
+    pub(crate) fn instance(&self, name: &str, differing: &[(&str, String)]) -> Instance {
         self.instance_with(name, ROLES, differing)
     }
 
     /// One more instance with these roles.
-    pub fn instance_with(&self, name: &str, roles: &[&str], differing: &[(&str, String)]) -> Instance {
+    pub(crate) fn instance_with(&self, name: &str, roles: &[&str], differing: &[(&str, String)]) -> Instance {
         let setting = |name: &'static str, value: &str| (name, value.to_owned());
         let mut settings = vec![
             setting("TRUNKLINE_DIAL__MODE", "off"),
@@ -93,7 +93,7 @@ impl RollbackScene {
         self.deployment.instance_with(name, roles, &settings)
     }
 
-    pub async fn control(&self, method: Method, path: &str, body: Value) -> Value {
+    pub(crate) async fn control(&self, method: Method, path: &str, body: Value) -> Value {
         let url = format!("{}/simulator{path}", self.deployment.scene.simulator);
         let reply = self.http.request(method, url).json(&body).send().await.expect("the simulator answers");
         assert!(reply.status().is_success(), "{path}: {}", reply.status());
@@ -101,7 +101,7 @@ impl RollbackScene {
     }
 
     /// Every activation takes so long: whoever wants to overlap can.
-    pub async fn slow_activations(&self, ms: u64) {
+    pub(crate) async fn slow_activations(&self, ms: u64) {
         self.control(
             Method::PUT,
             "/faults",
@@ -111,7 +111,7 @@ impl RollbackScene {
     }
 
     /// Until each flow has been judged once, and the audit has it.
-    pub async fn watched(&self) {
+    pub(crate) async fn watched(&self) {
         let flows = self.flows().len() as i64;
         within(PATIENCE, "every flow to be judged", async || {
             let sql = "SELECT count(DISTINCT key) FROM audit.decisions WHERE loop = 'rollback'";
@@ -121,7 +121,7 @@ impl RollbackScene {
     }
 
     /// Publishes a version that fails every other time on each of these flows, at once.
-    pub async fn break_flows(&self, flows: &[String]) {
+    pub(crate) async fn break_flows(&self, flows: &[String]) {
         let mut publishes = tokio::task::JoinSet::new();
         for flow in flows {
             let url = format!("{}/simulator/flows/{flow}/publish", self.deployment.scene.simulator);
@@ -133,23 +133,23 @@ impl RollbackScene {
     }
 
     /// Flows whose rollback has ended well, by the audit.
-    pub async fn handled(&self) -> i64 {
+    pub(crate) async fn handled(&self) -> i64 {
         self.count("SELECT count(DISTINCT key) FROM audit.outcomes WHERE status = 'applied'").await
     }
 
-    pub async fn all_handled(&self, flows: usize) {
+    pub(crate) async fn all_handled(&self, flows: usize) {
         within(PATIENCE, "every broken flow to be taken back", async || {
             (self.handled().await == flows as i64).then_some(())
         })
         .await;
     }
 
-    pub async fn count(&self, sql: &'static str) -> i64 {
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.deployment.scene.owner).await.expect(sql)
     }
 
     /// Who holds the lease of rollbacks, and how often it was taken; `None` while it is free.
-    pub async fn holder(&self) -> Option<(String, i64)> {
+    pub(crate) async fn holder(&self) -> Option<(String, i64)> {
         let sql = "SELECT holder, token FROM trunkline.leases
                    WHERE starts_with(name, 'rollback-actuator/') AND taken_at > '-infinity'";
         sqlx::query_as(sql).fetch_optional(&self.deployment.scene.owner).await.expect(sql)
@@ -157,7 +157,7 @@ impl RollbackScene {
 
     /// Ends the instances and judges all they left behind: each of the broken flows was
     /// taken back exactly once, and nothing else was done.
-    pub async fn ends_well(&self, seed: u64, broken: &[String], instances: &mut [Instance]) {
+    pub(crate) async fn ends_well(&self, seed: u64, broken: &[String], instances: &mut [Instance]) {
         let (mut found, mut last) = (Vec::new(), RollbackRun::default());
         // The audit may be a moment behind the topics; what was done twice stays so.
         let end = std::time::Instant::now() + AUDITED;
@@ -193,7 +193,7 @@ impl RollbackScene {
         }
     }
 
-    pub async fn left_behind(&self) -> RollbackRun {
+    pub(crate) async fn left_behind(&self) -> RollbackRun {
         // First what comes last: whatever is new in between is not missed in the other.
         let outcomes = self.read("trunkline.outcomes.v1").await;
         let decisions = self.read("trunkline.rollback-decisions.v1").await;
@@ -240,7 +240,7 @@ impl RollbackScene {
     }
 
     /// Changes made at a request of ours, as the simulator wrote them down.
-    pub async fn activations(&self) -> Vec<Activation> {
+    pub(crate) async fn activations(&self) -> Vec<Activation> {
         let (mut activations, mut since) = (Vec::new(), 0);
         loop {
             let path = format!("/simulator/requests?limit=100000&since={since}");

@@ -13,7 +13,7 @@ use super::support::kafka::{self, create_topics, read_all};
 use super::{Running, TOPICS, envelope, problem};
 
 /// Sends a head and some of a body in chunks; answers the status of the reply.
-pub async fn chunked(edge: &Running, chunks: &[Vec<u8>], end: bool) -> u16 {
+pub(crate) async fn chunked(edge: &Running, chunks: &[Vec<u8>], end: bool) -> u16 {
     let mut stream = TcpStream::connect(edge.address).await.unwrap();
     let head = format!(
         "POST /v1/events HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",

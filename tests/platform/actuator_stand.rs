@@ -30,18 +30,18 @@ use crate::support::postgres::TestDatabase;
 use crate::support::{kafka, until};
 
 /// What a test does around the calls of a platform.
-pub type Hook = Arc<dyn Fn(&str, Moment) -> Then + Send + Sync>;
+pub(crate) type Hook = Arc<dyn Fn(&str, Moment) -> Then + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub(crate) enum Moment {
     BeforeSending,
     AfterSending,
 }
 
-pub type Then = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Then = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The real client with a test's hooks around its changes.
-pub struct Hooked {
+pub(crate) struct Hooked {
     client: Client,
     hook: Hook,
 }
@@ -67,31 +67,31 @@ impl Platform for Hooked {
     }
 }
 
-pub fn nothing() -> Hook {
+pub(crate) fn nothing() -> Hook {
     Arc::new(|_, _| Box::pin(std::future::ready(())))
 }
 
 /// A running actuator.
-pub struct Instance {
+pub(crate) struct Instance {
     pub task: JoinHandle<Result<(), ActuationError>>,
     pub stop: CancellationToken,
     pub health: Health,
 }
 
 impl Instance {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("does not panic").expect("ends well");
     }
 
     /// What a crash leaves behind: nothing more is said to anybody.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         self.task.abort();
         assert!(self.task.await.is_err_and(|ended| ended.is_cancelled()));
     }
 }
 
-pub struct Stand {
+pub(crate) struct Stand {
     pub kafka: KafkaSettings,
     pub database: Database,
     pub own_database: TestDatabase,
@@ -100,13 +100,13 @@ pub struct Stand {
 }
 
 /// The id of a test's campaign, from its number.
-pub fn campaign(number: usize) -> String {
+pub(crate) fn campaign(number: usize) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
 }
 
 impl Stand {
     /// With so many campaigns at 2.00 lines per agent, from 1 to 5.
-    pub async fn with(campaigns: usize, partitions: i32, settings: Settings) -> Self {
+    pub(crate) async fn with(campaigns: usize, partitions: i32, settings: Settings) -> Self {
         // The first HTTP client of the process; others only find it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kafka = kafka::settings();
@@ -134,12 +134,12 @@ impl Stand {
         Self { kafka, database, own_database, simulator, http: reqwest::Client::new() }
     }
 
-    pub fn start(&self, instance: &str, hook: Hook) -> Instance {
+    pub(crate) fn start(&self, instance: &str, hook: Hook) -> Instance {
         self.start_heeding(instance, hook, None)
     }
 
     /// An actuator that hears of pauses.
-    pub fn start_heeding(
+    pub(crate) fn start_heeding(
         &self,
         instance: &str,
         hook: Hook,
@@ -176,19 +176,19 @@ impl Stand {
         Instance { task, stop, health }
     }
 
-    pub async fn control(&self, method: Method, path: &str, body: Value) -> Value {
+    pub(crate) async fn control(&self, method: Method, path: &str, body: Value) -> Value {
         let url = format!("{}/simulator{path}", self.simulator.api_url());
         let reply = self.http.request(method, url).json(&body).send().await.expect("the simulator answers");
         assert!(reply.status().is_success(), "{path}: {}", reply.status());
         reply.json().await.unwrap_or(Value::Null)
     }
 
-    pub async fn faults(&self, rules: Value) {
+    pub(crate) async fn faults(&self, rules: Value) {
         self.control(Method::POST, "/faults", rules).await;
     }
 
     /// Rates set on a campaign through the API.
-    pub async fn effects(&self, campaign: &str) -> Vec<f64> {
+    pub(crate) async fn effects(&self, campaign: &str) -> Vec<f64> {
         let log = self.control(Method::GET, "/requests?limit=100000", Value::Null).await;
         log["items"]
             .as_array()
@@ -200,7 +200,7 @@ impl Stand {
     }
 
     /// Changing requests that arrived for a campaign.
-    pub async fn changes_asked(&self, campaign: &str) -> usize {
+    pub(crate) async fn changes_asked(&self, campaign: &str) -> usize {
         let log = self.control(Method::GET, "/requests?limit=100000", Value::Null).await;
         let items = log["items"].as_array().expect("a list");
         let asked = |entry: &&Value| {
@@ -211,7 +211,7 @@ impl Stand {
         items.iter().filter(asked).count()
     }
 
-    pub async fn decide(&self, decisions: &[Value]) {
+    pub(crate) async fn decide(&self, decisions: &[Value]) {
         let texts: Vec<(String, Vec<u8>)> = decisions
             .iter()
             .map(|decision| {
@@ -224,7 +224,7 @@ impl Stand {
     }
 
     /// Outcomes published so far, in order of partition and offset.
-    pub async fn outcomes_now(&self) -> Vec<Outcome> {
+    pub(crate) async fn outcomes_now(&self) -> Vec<Outcome> {
         let kafka = self.kafka.clone();
         tokio::task::spawn_blocking(move || {
             use rdkafka::message::Message;
@@ -240,7 +240,7 @@ impl Stand {
     }
 
     /// Waits for so many outcomes, then looks that there are no more.
-    pub async fn outcomes(&self, count: usize) -> BTreeMap<(String, u64), Outcome> {
+    pub(crate) async fn outcomes(&self, count: usize) -> BTreeMap<(String, u64), Outcome> {
         let all = until(&format!("{count} outcomes"), || async {
             let outcomes = self.outcomes_now().await;
             (outcomes.len() >= count).then_some(outcomes)
@@ -253,7 +253,7 @@ impl Stand {
     }
 
     /// Rows in `trunkline.intents` for a campaign's decisions, by attempts' requests.
-    pub async fn intents(&self, campaign: &str) -> i64 {
+    pub(crate) async fn intents(&self, campaign: &str) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM trunkline.intents WHERE request ->> 'path' LIKE '%' || $1")
             .bind(campaign)
             .fetch_one(&self.own_database.owner().await)
@@ -262,13 +262,13 @@ impl Stand {
     }
 }
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     Timestamp::from_millis(since.as_millis() as i64)
 }
 
 /// A live decision that gives a campaign this rate and has a minute for it.
-pub fn decision(campaign: &str, sequence: u64, dial_rate: f64) -> Value {
+pub(crate) fn decision(campaign: &str, sequence: u64, dial_rate: f64) -> Value {
     let at = now();
     let id = trunkline::model::decision::DecisionId::derive(
         trunkline::model::decision::Loop::Dial,
@@ -292,14 +292,14 @@ pub fn decision(campaign: &str, sequence: u64, dial_rate: f64) -> Value {
 }
 
 /// The same decision with other members.
-pub fn with(mut decision: Value, members: Value) -> Value {
+pub(crate) fn with(mut decision: Value, members: Value) -> Value {
     for (name, value) in members.as_object().expect("members") {
         decision[name] = value.clone();
     }
     decision
 }
 
-pub fn assert_ended(outcome: &Outcome, status: OutcomeStatus, reason: &str) {
+pub(crate) fn assert_ended(outcome: &Outcome, status: OutcomeStatus, reason: &str) {
     assert_eq!(outcome.status, status, "{outcome:#?}");
     assert!(outcome.reason.starts_with(reason), "{outcome:#?}");
 }

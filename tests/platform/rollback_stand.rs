@@ -27,25 +27,25 @@ use crate::support::postgres::TestDatabase;
 use crate::support::{kafka, within};
 
 /// A running actuator.
-pub struct Instance {
+pub(crate) struct Instance {
     pub task: JoinHandle<Result<(), ActuationError>>,
     pub stop: CancellationToken,
 }
 
 impl Instance {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("does not panic").expect("ends well");
     }
 
     /// What a crash leaves behind: nothing more is said to anybody.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-pub struct Stand {
+pub(crate) struct Stand {
     pub kafka: KafkaSettings,
     pub database: Database,
     pub own_database: TestDatabase,
@@ -54,13 +54,13 @@ pub struct Stand {
 }
 
 /// The id of a test's flow, from its number.
-pub fn flow(number: usize) -> String {
+pub(crate) fn flow(number: usize) -> String {
     format!("00000000-0000-4000-9000-{number:012}")
 }
 
 impl Stand {
     /// With so many flows: versions 10.0 and 11.0 published, 12.0 active.
-    pub async fn with(flows: usize) -> Self {
+    pub(crate) async fn with(flows: usize) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kafka = kafka::settings();
         let topics = [&ROLLBACK_DECISIONS, &OUTCOMES, &ROLLBACK_REFUSALS, &DEAD_LETTERS];
@@ -95,7 +95,7 @@ impl Stand {
         Self { kafka, database, own_database, simulator, http: reqwest::Client::new() }
     }
 
-    pub fn start(&self, instance: &str) -> Instance {
+    pub(crate) fn start(&self, instance: &str) -> Instance {
         self.start_with(
             instance,
             Duration::from_secs(900),
@@ -104,7 +104,7 @@ impl Stand {
     }
 
     /// A client with a budget nobody reaches.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let platform = GenesysSettings {
             base_url: self.simulator.api_url(),
             client_id: DEMO_CLIENT_ID.to_owned(),
@@ -118,7 +118,12 @@ impl Stand {
         Client::new(&platform, permits, &Health::default()).expect("a client")
     }
 
-    pub fn start_with(&self, instance: &str, lockout: Duration, settings: ActuationSettings) -> Instance {
+    pub(crate) fn start_with(
+        &self,
+        instance: &str,
+        lockout: Duration,
+        settings: ActuationSettings,
+    ) -> Instance {
         let change = FlowVersionChange::new(self.client(), lockout);
         let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
         let actuator = RollbackActuator::new(kafka, settings, change, self.database.clone());
@@ -130,19 +135,19 @@ impl Stand {
         Instance { task, stop }
     }
 
-    pub async fn control(&self, method: Method, path: &str, body: Value) -> Value {
+    pub(crate) async fn control(&self, method: Method, path: &str, body: Value) -> Value {
         let url = format!("{}/simulator{path}", self.simulator.api_url());
         let reply = self.http.request(method, url).json(&body).send().await.expect("the simulator answers");
         assert!(reply.status().is_success(), "{path}: {}", reply.status());
         reply.json().await.unwrap_or(Value::Null)
     }
 
-    pub async fn faults(&self, rules: Value) {
+    pub(crate) async fn faults(&self, rules: Value) {
         self.control(Method::PUT, "/faults", rules).await;
     }
 
     /// Activations that took place, of one flow or of all, in their order.
-    pub async fn activations(&self, flow: Option<&str>) -> Vec<Value> {
+    pub(crate) async fn activations(&self, flow: Option<&str>) -> Vec<Value> {
         let log = self.control(Method::GET, "/requests?limit=100000", Value::Null).await;
         let entries = log["items"].as_array().expect("a list").iter();
         let effects =
@@ -154,7 +159,7 @@ impl Stand {
     }
 
     /// Decides a rollback of `version` on each of these flows; returns nothing, as stages do.
-    pub async fn decide(&self, flows: &[String], version: &str, sequence: u64) {
+    pub(crate) async fn decide(&self, flows: &[String], version: &str, sequence: u64) {
         let values: Vec<(String, Vec<u8>)> =
             flows.iter().map(|flow| (flow.clone(), decision(flow, version, sequence))).collect();
         let records: Vec<(&str, &[u8])> =
@@ -163,7 +168,7 @@ impl Stand {
     }
 
     /// Waits for so many outcomes.
-    pub async fn outcomes(&self, count: usize) -> Vec<Outcome> {
+    pub(crate) async fn outcomes(&self, count: usize) -> Vec<Outcome> {
         within(Duration::from_secs(90), "outcomes", || async {
             let read = self.read(&OUTCOMES).await;
             (read.len() >= count).then_some(read)
@@ -172,7 +177,7 @@ impl Stand {
     }
 
     /// What was told back to the stage so far.
-    pub async fn refusals(&self) -> Vec<Outcome> {
+    pub(crate) async fn refusals(&self) -> Vec<Outcome> {
         self.read(&ROLLBACK_REFUSALS).await
     }
 
@@ -188,7 +193,7 @@ impl Stand {
 }
 
 /// Quick ones, for tests.
-pub fn settings() -> ActuationSettings {
+pub(crate) fn settings() -> ActuationSettings {
     ActuationSettings {
         lease_poll: Duration::from_millis(50),
         claim_lifetime: Duration::from_secs(5),

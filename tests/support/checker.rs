@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// A record's place: topic, partition, offset.
-pub type Place = (String, i32, i64);
+pub(crate) type Place = (String, i32, i64);
 
 /// Everything a run left behind.
 #[derive(Clone, Debug, Default)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// Campaign statistics, with the time they were observed at.
     pub stats: Vec<Fact>,
     pub windows: Vec<Fact>,
@@ -28,14 +28,14 @@ pub struct Evidence {
 }
 
 #[derive(Clone, Debug)]
-pub struct Fact {
+pub(crate) struct Fact {
     pub place: Place,
     pub campaign: String,
     pub observed_at: String,
 }
 
 #[derive(Clone, Debug)]
-pub struct Decided {
+pub(crate) struct Decided {
     pub id: String,
     pub campaign: String,
     pub sequence: u64,
@@ -45,13 +45,13 @@ pub struct Decided {
 }
 
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub decision_id: String,
     pub status: String,
 }
 
 #[derive(Clone, Debug)]
-pub struct Effect {
+pub(crate) struct Effect {
     pub campaign: String,
     /// Entity tag before and after the change.
     pub before: String,
@@ -61,7 +61,7 @@ pub struct Effect {
 
 /// One broken invariant, by its number in the list of what must hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Violation {
+pub(crate) struct Violation {
     pub invariant: &'static str,
     pub what: String,
 }
@@ -73,7 +73,7 @@ impl fmt::Display for Violation {
 }
 
 /// Everything that is wrong; empty when all holds.
-pub fn violations(evidence: &Evidence) -> Vec<Violation> {
+pub(crate) fn violations(evidence: &Evidence) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
 
@@ -170,7 +170,7 @@ pub fn violations(evidence: &Evidence) -> Vec<Violation> {
 }
 
 /// Numbers that a key's sequence leaves out: each begins at 1.
-pub fn holes<'a>(sequences: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<(&'a str, u64)> {
+pub(crate) fn holes<'a>(sequences: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<(&'a str, u64)> {
     let mut by_key: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
     for (key, number) in sequences {
         by_key.entry(key).or_default().insert(number);
@@ -183,7 +183,7 @@ pub fn holes<'a>(sequences: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<(&'
 }
 
 /// What stands there more than once.
-pub fn repeated<T: Ord + Clone>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+pub(crate) fn repeated<T: Ord + Clone>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
     let mut seen = BTreeSet::new();
     items.into_iter().filter(|item| !seen.insert(item.clone())).collect()
 }

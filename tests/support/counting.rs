@@ -11,7 +11,7 @@ use trunkline::topics::{self, Cleanup, Topic, Values};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub static NUMBERS: Topic = Topic {
+pub(crate) static NUMBERS: Topic = Topic {
     name: "test.numbers.v1",
     key: "key",
     description: "numbers",
@@ -20,9 +20,9 @@ pub static NUMBERS: Topic = Topic {
     max_message_bytes: 128 * 1_024,
 };
 
-pub static SUMS: Topic = Topic { name: "test.sums.v1", max_message_bytes: 64 * 1_024, ..NUMBERS };
+pub(crate) static SUMS: Topic = Topic { name: "test.sums.v1", max_message_bytes: 64 * 1_024, ..NUMBERS };
 
-pub static CHANGELOG: Topic = Topic {
+pub(crate) static CHANGELOG: Topic = Topic {
     name: "test.counting-changelog.v1",
     cleanup: Cleanup::Compact,
     max_message_bytes: 4 * 1_024,
@@ -30,7 +30,8 @@ pub static CHANGELOG: Topic = Topic {
 };
 
 /// Everything the stage needs to exist.
-pub static TOPICS: &[&Topic] = &[&NUMBERS, &SUMS, &CHANGELOG, &topics::DEAD_LETTERS, &topics::LATE_EVENTS];
+pub(crate) static TOPICS: &[&Topic] =
+    &[&NUMBERS, &SUMS, &CHANGELOG, &topics::DEAD_LETTERS, &topics::LATE_EVENTS];
 
 static DECLARATION: Declaration = Declaration {
     name: "counting",
@@ -42,10 +43,10 @@ static DECLARATION: Declaration = Declaration {
     lateness: Duration::from_secs(60),
 };
 
-pub struct Counting;
+pub(crate) struct Counting;
 
 #[derive(Debug, Deserialize)]
-pub struct Number<'a> {
+pub(crate) struct Number<'a> {
     #[serde(borrow)]
     key: Cow<'a, str>,
     at: Timestamp,
@@ -56,7 +57,7 @@ pub struct Number<'a> {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Sum {
+pub(crate) struct Sum {
     count: u64,
     sum: i64,
     weight: String,
@@ -103,20 +104,20 @@ impl Stage for Counting {
 }
 
 /// A number's record value.
-pub fn number(key: &str, at: Timestamp, n: i64) -> Vec<u8> {
+pub(crate) fn number(key: &str, at: Timestamp, n: i64) -> Vec<u8> {
     json!({"key": key, "at": at, "n": n}).to_string().into_bytes()
 }
 
 /// The same with an order.
-pub fn order(key: &str, at: Timestamp, n: i64, order: &str) -> Vec<u8> {
+pub(crate) fn order(key: &str, at: Timestamp, n: i64, order: &str) -> Vec<u8> {
     json!({"key": key, "at": at, "n": n, "order": order}).to_string().into_bytes()
 }
 
 /// A record that must not be applied: the reason's code, key and value.
-pub type Poison = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>);
+pub(crate) type Poison = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// One record of every kind that ends as a dead letter, for facts of the time `at`.
-pub fn poisons(at: Timestamp) -> Vec<Poison> {
+pub(crate) fn poisons(at: Timestamp) -> Vec<Poison> {
     let fields = format!(r#""key":"p","at":"{at}""#);
     let mut framed = vec![0, 0, 0, 0, 7];
     framed.extend(number("p", at, 1));

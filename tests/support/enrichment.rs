@@ -6,7 +6,6 @@ use std::time::Duration;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
-use simulator;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
@@ -23,22 +22,22 @@ use super::postgres::TestDatabase;
 use super::simulated::{Organization, client, settings};
 use super::{kafka, within};
 
-pub const PATH: &str = "/api/v2/analytics/conversations/details/query";
-pub const PARTITIONS: i32 = 3;
+pub(crate) const PATH: &str = "/api/v2/analytics/conversations/details/query";
+pub(crate) const PARTITIONS: i32 = 3;
 /// Everything happens within this, also where everything runs at once.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-pub fn id(number: usize) -> String {
+pub(crate) fn id(number: usize) -> String {
     format!("c0ffee00-0000-4000-8000-{number:012}")
 }
 
 /// When the test's conversations began, some minutes before they are asked about.
-pub fn began() -> i64 {
+pub(crate) fn began() -> i64 {
     1_767_323_045_000
 }
 
 /// An event `after_ms` after the beginning.
-pub fn event(number: usize, event_type: &str, after_ms: i64) -> Value {
+pub(crate) fn event(number: usize, event_type: &str, after_ms: i64) -> Value {
     let mut event = json!({
         "eventId": format!("{number}-{event_type}-{after_ms}"),
         "eventType": event_type,
@@ -54,7 +53,7 @@ pub fn event(number: usize, event_type: &str, after_ms: i64) -> Value {
 }
 
 /// What one conversation's events are, the last one first and the first one twice.
-pub fn disordered(number: usize) -> Vec<Value> {
+pub(crate) fn disordered(number: usize) -> Vec<Value> {
     vec![
         event(number, "customer.end", 4_000),
         event(number, "customer.start", 0),
@@ -63,7 +62,7 @@ pub fn disordered(number: usize) -> Vec<Value> {
     ]
 }
 
-pub struct Stand {
+pub(crate) struct Stand {
     pub kafka: KafkaSettings,
     pub own: TestDatabase,
     pub database: Database,
@@ -72,12 +71,12 @@ pub struct Stand {
 }
 
 impl Stand {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::at(settings()).await
     }
 
     /// With an organisation set up so.
-    pub async fn at(platform: simulator::Settings) -> Self {
+    pub(crate) async fn at(platform: simulator::Settings) -> Self {
         let kafka = kafka::settings();
         let used = [&topics::CONVERSATION_EVENTS, &topics::CONVERSATIONS, &topics::DEAD_LETTERS];
         kafka::create_topics(&kafka, &used, PARTITIONS).await;
@@ -87,11 +86,11 @@ impl Stand {
         Self { kafka, own, database, organization, http: reqwest::Client::new() }
     }
 
-    pub async fn produce(&self, events: &[Value]) {
+    pub(crate) async fn produce(&self, events: &[Value]) {
         self.produce_with(events, &[]).await;
     }
 
-    pub async fn produce_with(&self, events: &[Value], headers: &[(&str, &str)]) {
+    pub(crate) async fn produce_with(&self, events: &[Value], headers: &[(&str, &str)]) {
         let records: Vec<(String, String)> = events
             .iter()
             .map(|event| (event["conversationId"].as_str().unwrap_or_default().to_owned(), event.to_string()))
@@ -119,7 +118,7 @@ impl Stand {
     }
 
     /// Makes analytics know these conversations.
-    pub async fn register(&self, numbers: impl IntoIterator<Item = usize>) {
+    pub(crate) async fn register(&self, numbers: impl IntoIterator<Item = usize>) {
         let items: Vec<Value> = numbers
             .into_iter()
             .map(|number| {
@@ -136,18 +135,18 @@ impl Stand {
         }
     }
 
-    pub async fn short_pages(&self, share: f64) {
+    pub(crate) async fn short_pages(&self, share: f64) {
         let manners = json!({"appearsAfterMs": 0, "lateShare": 0.0, "lateMs": 0, "shortPageShare": share});
         self.control(reqwest::Method::PUT, "/details", manners).await;
     }
 
     /// Requests for details, first pages and further ones, that got this kind of answer.
-    pub async fn asked(&self, method: &str, good: bool) -> usize {
+    pub(crate) async fn asked(&self, method: &str, good: bool) -> usize {
         let requests = self.organization.requests_of(method, PATH).await;
         requests.iter().filter(|entry| (entry["status"] == 200) == good).count()
     }
 
-    pub fn client_settings(&self) -> genesys::Settings {
+    pub(crate) fn client_settings(&self) -> genesys::Settings {
         genesys::Settings {
             breaker_pause: Duration::from_millis(200),
             read_timeout: Duration::from_secs(10),
@@ -156,15 +155,20 @@ impl Stand {
         }
     }
 
-    pub fn start(&self, name: &str) -> Instance {
+    pub(crate) fn start(&self, name: &str) -> Instance {
         self.start_with(name, fast(), &self.own.options())
     }
 
-    pub fn start_with(&self, name: &str, settings: analytics::Settings, to: &PgConnectOptions) -> Instance {
+    pub(crate) fn start_with(
+        &self,
+        name: &str,
+        settings: analytics::Settings,
+        to: &PgConnectOptions,
+    ) -> Instance {
         self.start_as(name, settings, to, &self.client_settings())
     }
 
-    pub fn start_as(
+    pub(crate) fn start_as(
         &self,
         name: &str,
         settings: analytics::Settings,
@@ -191,7 +195,7 @@ impl Stand {
     }
 
     /// Conversations by state.
-    pub async fn states(&self) -> BTreeMap<String, i64> {
+    pub(crate) async fn states(&self) -> BTreeMap<String, i64> {
         let rows: Vec<(String, i64)> =
             sqlx::query_as("SELECT state, count(*) FROM audit.conversations GROUP BY state")
                 .fetch_all(self.database.pool())
@@ -200,7 +204,7 @@ impl Stand {
         rows.into_iter().collect()
     }
 
-    pub async fn state(&self, number: usize) -> Option<String> {
+    pub(crate) async fn state(&self, number: usize) -> Option<String> {
         sqlx::query_scalar("SELECT state FROM audit.conversations WHERE conversation_id = $1")
             .bind(id(number))
             .fetch_optional(self.database.pool())
@@ -209,7 +213,7 @@ impl Stand {
     }
 
     /// Waits until exactly so many conversations are done and nothing else is there.
-    pub async fn all_done(&self, count: i64) {
+    pub(crate) async fn all_done(&self, count: i64) {
         within(PATIENCE, &format!("{count} conversations to be done"), || async {
             (self.states().await == BTreeMap::from([("done".to_owned(), count)])).then_some(())
         })
@@ -225,7 +229,7 @@ impl Stand {
     }
 
     /// What was appended for a topic so far, in order.
-    pub async fn appended(&self, topic: &topics::Topic) -> Vec<(String, Option<Value>)> {
+    pub(crate) async fn appended(&self, topic: &topics::Topic) -> Vec<(String, Option<Value>)> {
         let rows: Vec<(Vec<u8>, Option<Vec<u8>>)> =
             sqlx::query_as("SELECT key, value FROM trunkline.outbox WHERE topic = $1 ORDER BY id")
                 .bind(topic.name)
@@ -242,7 +246,7 @@ impl Stand {
 }
 
 /// Short waits, and a patience of some seconds.
-pub fn fast() -> analytics::Settings {
+pub(crate) fn fast() -> analytics::Settings {
     analytics::Settings {
         waits: Waits {
             quiet: Duration::from_millis(400),
@@ -257,25 +261,25 @@ pub fn fast() -> analytics::Settings {
 }
 
 /// One instance of the role.
-pub struct Instance {
+pub(crate) struct Instance {
     pub health: Health,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl Instance {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(PATIENCE, self.running).await.expect("ends in time").expect("no panic");
     }
 
     /// Ends it wherever it is, as a kill does.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         self.running.abort();
         let _ = self.running.await;
     }
 
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         within(PATIENCE, "the instance to be ready", || async {
             self.health.reasons().is_empty().then_some(())
         })

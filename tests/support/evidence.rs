@@ -9,7 +9,7 @@ use super::checker::{Decided, Effect, Ended, Evidence, Fact};
 use super::topics::{Read, read_all};
 
 /// Where a run left its traces.
-pub struct Scene {
+pub(crate) struct Scene {
     pub brokers: String,
     pub topic_prefix: String,
     pub owner: PgPool,
@@ -19,7 +19,7 @@ pub struct Scene {
 
 impl Scene {
     /// Everything there is now.
-    pub async fn evidence(&self) -> Evidence {
+    pub(crate) async fn evidence(&self) -> Evidence {
         let read = |topic: &str| {
             let (brokers, name) = (self.brokers.clone(), format!("{}{topic}", self.topic_prefix));
             tokio::task::spawn_blocking(move || (read_all(&brokers, &name), name))
@@ -117,7 +117,7 @@ fn ended(record: &Read) -> Ended {
 }
 
 /// GET, which must answer 200 with JSON.
-pub async fn get_json(url: &str) -> Value {
+pub(crate) async fn get_json(url: &str) -> Value {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
     let reply = client.get(url).send().await.unwrap_or_else(|error| panic!("{url}: {error}"));
     assert!(reply.status().is_success(), "{url}: {}", reply.status());

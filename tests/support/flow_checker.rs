@@ -11,7 +11,7 @@ const FULL: usize = 50;
 
 /// Everything a run left behind. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default)]
-pub struct EventRun {
+pub(crate) struct EventRun {
     /// Length of a minute.
     pub minute_ms: i64,
     /// What the sender was told is taken.
@@ -43,14 +43,14 @@ pub struct EventRun {
 }
 
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub event_id: String,
     pub conversation: String,
 }
 
 /// One event as it stands on its topic, by the platform's own words in its detail.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     pub place: (i32, i64),
     pub event_id: String,
     pub event_type: String,
@@ -63,7 +63,7 @@ pub struct Recorded {
 
 /// One record of flow minutes.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub(crate) struct Told {
     /// Flow, version and the minute's beginning.
     pub minute: (String, String, i64),
     pub total: u64,
@@ -72,7 +72,7 @@ pub struct Told {
 }
 
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     pub at_ms: i64,
     /// How long the reply asks to wait, with status 429.
     pub wait_ms: Option<i64>,
@@ -85,7 +85,7 @@ pub struct Request {
 
 /// How the conversations were asked about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Economy {
+pub(crate) struct Economy {
     /// Queries that were answered, further pages not counted.
     pub queries: usize,
     /// Queries that were refused, failed or not answered at all.
@@ -104,7 +104,7 @@ pub struct Economy {
 }
 
 impl Economy {
-    pub fn of(run: &EventRun) -> Self {
+    pub(crate) fn of(run: &EventRun) -> Self {
         let mut economy = Self::default();
         let mut asked_at: HashMap<&str, i64> = HashMap::new();
         let mut last_at = i64::MIN / 2;
@@ -133,7 +133,7 @@ impl Economy {
 }
 
 /// Everything that is wrong; empty when all holds.
-pub fn violations(run: &EventRun) -> Vec<Violation> {
+pub(crate) fn violations(run: &EventRun) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
 

@@ -14,7 +14,7 @@ use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::{Cleanup, Topic};
 
 /// Settings under a prefix that no other test has.
-pub fn settings() -> KafkaSettings {
+pub(crate) fn settings() -> KafkaSettings {
     let brokers = std::env::var("TRUNKLINE_TEST_KAFKA")
         .expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`, which starts a broker");
     KafkaSettings {
@@ -25,7 +25,7 @@ pub fn settings() -> KafkaSettings {
     }
 }
 
-pub async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topic], partitions: i32) {
+pub(crate) async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topic], partitions: i32) {
     let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
     let names: Vec<String> = topics.iter().map(|topic| kafka.topic(topic)).collect();
     let new: Vec<NewTopic> = names
@@ -43,7 +43,7 @@ pub async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topic], par
 }
 
 /// Deletes a topic and makes another of the same name.
-pub async fn replace_topic(kafka: &KafkaSettings, topic: &'static Topic, partitions: i32) {
+pub(crate) async fn replace_topic(kafka: &KafkaSettings, topic: &'static Topic, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
     let name = kafka.topic(topic);
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
@@ -63,7 +63,7 @@ pub async fn replace_topic(kafka: &KafkaSettings, topic: &'static Topic, partiti
 }
 
 /// Raises a topic's number of partitions.
-pub async fn add_partitions(kafka: &KafkaSettings, topic: &'static Topic, partitions: usize) {
+pub(crate) async fn add_partitions(kafka: &KafkaSettings, topic: &'static Topic, partitions: usize) {
     let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
     let name = kafka.topic(topic);
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
@@ -73,14 +73,14 @@ pub async fn add_partitions(kafka: &KafkaSettings, topic: &'static Topic, partit
     }
 }
 
-pub fn client(kafka: &KafkaSettings) -> ClientConfig {
+pub(crate) fn client(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &kafka.brokers);
     config
 }
 
 /// Removes the records of partition 0 before this offset, as retention does.
-pub async fn remove_before(kafka: &KafkaSettings, topic: &Topic, offset: i64) {
+pub(crate) async fn remove_before(kafka: &KafkaSettings, topic: &Topic, offset: i64) {
     let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&kafka.topic(topic), 0, Offset::Offset(offset)).expect("an offset");
@@ -91,7 +91,7 @@ pub async fn remove_before(kafka: &KafkaSettings, topic: &Topic, offset: i64) {
 }
 
 /// Moves the offset of a group without members, as Kafka's own tool for it does.
-pub fn move_group(kafka: &KafkaSettings, role: &str, topic: &Topic, offset: i64) {
+pub(crate) fn move_group(kafka: &KafkaSettings, role: &str, topic: &Topic, offset: i64) {
     let consumer: BaseConsumer =
         client(kafka).set("group.id", kafka.group(role)).create().expect("a consumer");
     let mut list = TopicPartitionList::new();
@@ -100,7 +100,7 @@ pub fn move_group(kafka: &KafkaSettings, role: &str, topic: &Topic, offset: i64)
 }
 
 /// Produces values under keys, in order, and waits for all of them.
-pub async fn produce(
+pub(crate) async fn produce(
     kafka: &KafkaSettings,
     topic: &Topic,
     partition: Option<i32>,
@@ -123,7 +123,7 @@ pub async fn produce(
 }
 
 /// Everything committed on a topic up to now, in the order of each partition.
-pub fn read_all(kafka: &KafkaSettings, topic: &Topic) -> Vec<OwnedMessage> {
+pub(crate) fn read_all(kafka: &KafkaSettings, topic: &Topic) -> Vec<OwnedMessage> {
     let consumer: BaseConsumer = client(kafka)
         .set("group.id", format!("{}reader-{}", kafka.topic_prefix, uuid::Uuid::now_v7()))
         .set("isolation.level", "read_committed")
@@ -159,7 +159,7 @@ pub fn read_all(kafka: &KafkaSettings, topic: &Topic) -> Vec<OwnedMessage> {
 }
 
 /// The group's committed offset of one partition.
-pub fn committed(kafka: &KafkaSettings, role: &str, topic: &Topic, partition: i32) -> Option<i64> {
+pub(crate) fn committed(kafka: &KafkaSettings, role: &str, topic: &Topic, partition: i32) -> Option<i64> {
     let consumer: BaseConsumer = client(kafka)
         .set("group.id", kafka.group(role))
         .set("isolation.level", "read_committed")

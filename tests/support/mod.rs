@@ -1,25 +1,25 @@
 //! What several test binaries share, one file per idea.
 #![allow(dead_code)] // each binary uses its own part
 
-pub mod checker;
-pub mod counting;
-pub mod enrichment;
-pub mod evidence;
-pub mod flow_checker;
-pub mod kafka;
-pub mod postgres;
-pub mod postgres_proxy;
-pub mod process;
-pub mod proxy;
-pub mod receiver;
-pub mod records;
-pub mod rollback_checker;
-pub mod services;
-pub mod simulated;
-pub mod topics;
+pub(crate) mod checker;
+pub(crate) mod counting;
+pub(crate) mod enrichment;
+pub(crate) mod evidence;
+pub(crate) mod flow_checker;
+pub(crate) mod kafka;
+pub(crate) mod postgres;
+pub(crate) mod postgres_proxy;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod receiver;
+pub(crate) mod records;
+pub(crate) mod rollback_checker;
+pub(crate) mod services;
+pub(crate) mod simulated;
+pub(crate) mod topics;
 
 /// Asks again until `probe` answers, for half a minute at most.
-pub async fn until<T, F, P>(what: &str, probe: P) -> T
+pub(crate) async fn until<T, F, P>(what: &str, probe: P) -> T
 where
     F: Future<Output = Option<T>>,
     P: FnMut() -> F,
@@ -28,7 +28,7 @@ where
 }
 
 /// Asks again until `probe` answers, for `limit` at most.
-pub async fn within<T, F, P>(limit: std::time::Duration, what: &str, mut probe: P) -> T
+pub(crate) async fn within<T, F, P>(limit: std::time::Duration, what: &str, mut probe: P) -> T
 where
     F: Future<Output = Option<T>>,
     P: FnMut() -> F,

@@ -8,21 +8,21 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use trunkline::postgres::{Database, Settings};
 
 /// An empty database that is dropped with this value.
-pub struct TestDatabase {
+pub(crate) struct TestDatabase {
     pub name: String,
     server: PgConnectOptions,
 }
 
 impl TestDatabase {
     /// Creates an empty database.
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         let url = std::env::var("TRUNKLINE_TEST_POSTGRES")
             .expect("TRUNKLINE_TEST_POSTGRES is not set: run `make test`, which starts a Postgres");
         Self::create_on(&url).await
     }
 
     /// Creates an empty database on another server.
-    pub async fn create_on(url: &str) -> Self {
+    pub(crate) async fn create_on(url: &str) -> Self {
         let server = PgConnectOptions::from_str(url).expect("the server's URL");
         let name = format!("t_{}", uuid::Uuid::now_v7().simple());
         let mut connection = server.connect().await.expect("the test server answers");
@@ -32,7 +32,7 @@ impl TestDatabase {
     }
 
     /// Creates a database with every migration.
-    pub async fn migrated() -> (Self, Database) {
+    pub(crate) async fn migrated() -> (Self, Database) {
         let own = Self::create().await;
         let database = Database::connect(&own.settings()).expect("a good URL");
         database.migrate().await.expect("migrates");
@@ -40,25 +40,25 @@ impl TestDatabase {
     }
 
     /// Settings whose URL points here, as the server's owner.
-    pub fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         Settings { url: SecretString::from(self.url()), ..Settings::default() }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.options().to_url_lossy().to_string()
     }
 
-    pub fn options(&self) -> PgConnectOptions {
+    pub(crate) fn options(&self) -> PgConnectOptions {
         self.server.clone().database(&self.name)
     }
 
     /// A pool as the server's owner, for looking and for planting.
-    pub async fn owner(&self) -> PgPool {
+    pub(crate) async fn owner(&self) -> PgPool {
         PgPoolOptions::new().max_connections(4).connect_with(self.options()).await.expect("connects")
     }
 
     /// A connection that works as `role`.
-    pub async fn as_role(&self, role: &str) -> PgConnection {
+    pub(crate) async fn as_role(&self, role: &str) -> PgConnection {
         let mut connection = self.options().connect().await.expect("connects");
         execute(&mut connection, &format!("SET ROLE {role}")).await;
         connection

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// What the proxy does from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     /// The next COMMIT reaches the server; its reply is lost with the connection.
     LoseNextReply,
@@ -25,7 +25,7 @@ pub enum Fault {
 }
 
 /// Runs until it is dropped.
-pub struct PostgresProxy {
+pub(crate) struct PostgresProxy {
     port: u16,
     fault: Arc<AtomicU8>,
     done: Arc<AtomicUsize>,
@@ -43,7 +43,7 @@ impl Drop for PostgresProxy {
 }
 
 impl PostgresProxy {
-    pub async fn before(server: &PgConnectOptions) -> Self {
+    pub(crate) async fn before(server: &PgConnectOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let upstream = (server.get_host().to_owned(), server.get_port());
@@ -76,37 +76,37 @@ impl PostgresProxy {
     }
 
     /// The same database through the proxy.
-    pub fn through(&self, options: PgConnectOptions) -> PgConnectOptions {
+    pub(crate) fn through(&self, options: PgConnectOptions) -> PgConnectOptions {
         options.host("127.0.0.1").port(self.port)
     }
 
     /// Prepares a fault for the next COMMIT on any connection.
-    pub fn prepare(&self, fault: Fault) {
+    pub(crate) fn prepare(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::SeqCst);
     }
 
     /// Faults that have happened.
-    pub fn happened(&self) -> usize {
+    pub(crate) fn happened(&self) -> usize {
         self.done.load(Ordering::SeqCst)
     }
 
     /// Passes nothing on while connections stay open, or goes on where it stopped.
-    pub fn set_stalled(&self, stalled: bool) {
+    pub(crate) fn set_stalled(&self, stalled: bool) {
         self.stalled.send_replace(stalled);
     }
 
     /// Each commit takes so many milliseconds more from now on; `None`: none.
-    pub fn set_slow_commits(&self, milliseconds: Option<Range<u64>>) {
+    pub(crate) fn set_slow_commits(&self, milliseconds: Option<Range<u64>>) {
         self.slow.send_replace(milliseconds);
     }
 
     /// Every reply takes so many milliseconds more from now on; `None`: none.
-    pub fn set_slow_replies(&self, milliseconds: Option<Range<u64>>) {
+    pub(crate) fn set_slow_replies(&self, milliseconds: Option<Range<u64>>) {
         self.slow_replies.send_replace(milliseconds);
     }
 
     /// Cuts every connection and takes no new ones, or takes them again.
-    pub fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.away.send_replace(away);
     }
 }

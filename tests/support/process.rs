@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running `trunkline`; killed when dropped. Its log is shown when the test fails.
-pub struct Process {
+pub(crate) struct Process {
     pub name: String,
     child: Child,
     log: PathBuf,
@@ -15,7 +15,7 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Self {
+    pub(crate) fn start(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Self {
         let log = std::env::temp_dir().join(format!("t-{}-{name}.log", uuid::Uuid::now_v7().simple()));
         // Times that are promised are measured with a release build.
         let built = env!("CARGO_BIN_EXE_trunkline").to_owned();
@@ -34,35 +34,35 @@ impl Process {
         Self { name: name.to_owned(), child, log, output }
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// The next line on stdout; `None` when it has ended.
-    pub fn line(&mut self) -> Option<String> {
+    pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let length = self.output.read_line(&mut line).expect("stdout is text");
         (length > 0).then(|| line.trim_end().to_owned())
     }
 
     /// What it wrote to stderr so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).expect("the log can be read")
     }
 
     /// SIGKILL: no chance to clean up.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("reaped");
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("signalled");
     }
 
     /// Waits for the end, `limit` at most.
-    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("waitable") {
@@ -73,7 +73,7 @@ impl Process {
         }
     }
 
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("waitable").is_some()
     }
 }

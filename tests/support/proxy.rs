@@ -9,13 +9,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex as Waiting, MutexGuard, mpsc, oneshot, watch};
 
 /// The request that ends a transaction (Kafka protocol, API key 26).
-pub const END_TXN: i16 = 26;
+pub(crate) const END_TXN: i16 = 26;
 
 /// The broker advertises one address for proxies: one of them at a time.
 static ONLY_ONE: Waiting<()> = Waiting::const_new(());
 
 /// Runs until it is dropped.
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// What clients are to connect to; the broker advertises the same address to them.
     pub address: String,
     traps: Arc<Mutex<Option<Trap>>>,
@@ -31,14 +31,14 @@ struct Trap {
 
 /// A request that was taken off the wire. Its client's connection is dead; the one
 /// to the broker lives.
-pub struct Held {
+pub(crate) struct Held {
     deliver: oneshot::Sender<()>,
     reply: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Held {
     /// Delivers the request and answers the broker's reply.
-    pub async fn deliver(mut self) -> Vec<u8> {
+    pub(crate) async fn deliver(mut self) -> Vec<u8> {
         self.deliver.send(()).expect("the connection to the broker is kept");
         self.reply.recv().await.expect("the broker replies")
     }
@@ -52,7 +52,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Listens where the broker's second listener says it is.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let variable =
             |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"));
         let address = variable("TRUNKLINE_TEST_KAFKA_PROXY");
@@ -78,12 +78,12 @@ impl Proxy {
 
     /// Cuts every connection and takes no new ones, or takes them again. A request that
     /// was taken off the wire keeps its connection to the broker.
-    pub fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.away.send_replace(away);
     }
 
     /// Takes the next request of this kind off the wire and kills its connection.
-    pub fn catch_next(&self, api_key: i16) -> oneshot::Receiver<Held> {
+    pub(crate) fn catch_next(&self, api_key: i16) -> oneshot::Receiver<Held> {
         let (caught, receiver) = oneshot::channel();
         *self.traps.lock().unwrap() = Some(Trap { api_key, caught });
         receiver

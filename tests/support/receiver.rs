@@ -15,15 +15,15 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 /// The example secret of the Standard Webhooks specification, and another one.
-pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-pub const OTHER_SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const OTHER_SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Part of its path: what receivers tell their senders by must not get into any log.
-pub const CANARY: &str = "canary-token";
+pub(crate) const CANARY: &str = "canary-token";
 
 /// What it does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     Takes,
     /// 500.
     Refuses,
@@ -39,14 +39,14 @@ pub enum Manner {
 
 /// One message as it came.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub(crate) struct Message {
     pub id: String,
     pub body: String,
     /// Whether it was answered with 200.
     pub taken: bool,
 }
 
-pub struct Receiver {
+pub(crate) struct Receiver {
     pub url: String,
     manner: Arc<Mutex<Manner>>,
     messages: Arc<Mutex<Vec<Message>>>,
@@ -60,7 +60,7 @@ struct Desk {
 }
 
 impl Receiver {
-    pub async fn start(manner: Manner) -> Self {
+    pub(crate) async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/hook/{CANARY}", listener.local_addr().expect("an address"));
         let desk = Desk { manner: Arc::new(Mutex::new(manner)), messages: Arc::default() };
@@ -73,16 +73,16 @@ impl Receiver {
         Self { url, manner: desk.manner, messages: desk.messages, serving }
     }
 
-    pub fn set(&self, manner: Manner) {
+    pub(crate) fn set(&self, manner: Manner) {
         *self.manner.lock().unwrap() = manner;
     }
 
-    pub fn messages(&self) -> Vec<Message> {
+    pub(crate) fn messages(&self) -> Vec<Message> {
         self.messages.lock().unwrap().clone()
     }
 
     /// How often each message was taken.
-    pub fn taken(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn taken(&self) -> BTreeMap<String, usize> {
         let mut taken = BTreeMap::new();
         for message in self.messages().into_iter().filter(|message| message.taken) {
             *taken.entry(message.id).or_default() += 1;

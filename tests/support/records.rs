@@ -11,10 +11,10 @@ use trunkline::sinks::audit::AuditWriter;
 use trunkline::topics::{self, Topic};
 
 /// 2026-01-02T03:04:05.678Z
-pub const START_MS: i64 = 1_767_323_045_678;
+pub(crate) const START_MS: i64 = 1_767_323_045_678;
 
 /// The decision number `sequence` of a campaign, half a minute after the one before.
-pub fn decision(key: &str, sequence: u64) -> Value {
+pub(crate) fn decision(key: &str, sequence: u64) -> Value {
     let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1));
     json!({
         "decisionId": decision_id(key, sequence),
@@ -39,13 +39,13 @@ pub fn decision(key: &str, sequence: u64) -> Value {
     })
 }
 
-pub fn decision_id(key: &str, sequence: u64) -> DecisionId {
+pub(crate) fn decision_id(key: &str, sequence: u64) -> DecisionId {
     let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1));
     DecisionId::derive(Loop::Dial, key, sequence, at)
 }
 
 /// That decision, applied.
-pub fn outcome(key: &str, sequence: u64) -> Value {
+pub(crate) fn outcome(key: &str, sequence: u64) -> Value {
     let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1) + 250);
     json!({
         "decisionId": decision_id(key, sequence),
@@ -67,7 +67,7 @@ pub fn outcome(key: &str, sequence: u64) -> Value {
 }
 
 /// Settings for what only needs the topics' names.
-pub fn no_kafka() -> KafkaSettings {
+pub(crate) fn no_kafka() -> KafkaSettings {
     KafkaSettings {
         brokers: String::new(),
         topic_prefix: "t-".to_owned(),
@@ -77,11 +77,11 @@ pub fn no_kafka() -> KafkaSettings {
 }
 
 /// `value` as it is read from partition 0.
-pub fn record(topic: &'static Topic, offset: i64, value: &Value) -> InboundRecord {
+pub(crate) fn record(topic: &'static Topic, offset: i64, value: &Value) -> InboundRecord {
     raw(topic, offset, value.to_string().as_bytes())
 }
 
-pub fn raw(topic: &'static Topic, offset: i64, value: &[u8]) -> InboundRecord {
+pub(crate) fn raw(topic: &'static Topic, offset: i64, value: &[u8]) -> InboundRecord {
     InboundRecord {
         topic,
         partition: 0,
@@ -94,7 +94,7 @@ pub fn raw(topic: &'static Topic, offset: i64, value: &[u8]) -> InboundRecord {
 }
 
 /// Brings values into an empty ledger, as the audit does.
-pub async fn fill(database: &Database, decisions: &[Value], outcomes: &[Value]) {
+pub(crate) async fn fill(database: &Database, decisions: &[Value], outcomes: &[Value]) {
     let on = |topic: &'static Topic, values: &[Value]| -> Vec<InboundRecord> {
         values.iter().enumerate().map(|(offset, value)| record(topic, offset as i64, value)).collect()
     };

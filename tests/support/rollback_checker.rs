@@ -7,7 +7,7 @@ use super::checker::{Violation, holes, repeated};
 
 /// Everything a run left behind.
 #[derive(Clone, Debug, Default)]
-pub struct RollbackRun {
+pub(crate) struct RollbackRun {
     /// The topic of rollback decisions.
     pub decisions: Vec<Decided>,
     /// Outcomes as read_committed readers of the topic see them.
@@ -22,14 +22,14 @@ pub struct RollbackRun {
 }
 
 #[derive(Clone, Debug)]
-pub struct Decided {
+pub(crate) struct Decided {
     pub id: String,
     pub flow: String,
     pub sequence: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub decision_id: String,
     pub status: String,
 }
@@ -43,7 +43,7 @@ impl Ended {
 
 /// One change of a flow's version. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug)]
-pub struct Activation {
+pub(crate) struct Activation {
     pub flow: String,
     pub from: String,
     pub to: String,
@@ -54,7 +54,7 @@ pub struct Activation {
 }
 
 /// Everything that is wrong; empty when all holds.
-pub fn violations(run: &RollbackRun) -> Vec<Violation> {
+pub(crate) fn violations(run: &RollbackRun) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
 

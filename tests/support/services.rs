@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Both end with this value, or with the process of the test.
-pub struct Services {
+pub(crate) struct Services {
     /// Addresses of the brokers.
     pub kafka: String,
     /// URL of the server's owner.
@@ -13,7 +13,7 @@ pub struct Services {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Service {
+pub(crate) enum Service {
     Kafka,
     Postgres,
 }
@@ -28,7 +28,7 @@ impl Service {
 }
 
 impl Services {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = std::env::temp_dir().join(format!("t-{}-services", uuid::Uuid::now_v7().simple()));
         let path = folder.display().to_string();
         let told = services(&["start", "--owner", &std::process::id().to_string(), &path]);
@@ -44,12 +44,12 @@ impl Services {
     }
 
     /// SIGKILL.
-    pub fn kill(&self, service: Service) {
+    pub(crate) fn kill(&self, service: Service) {
         services(&[service.name(), "kill", &self.folder.display().to_string()]);
     }
 
     /// On the same port, with the same data; returns once it serves.
-    pub fn start_again(&self, service: Service) {
+    pub(crate) fn start_again(&self, service: Service) {
         services(&[service.name(), "start", &self.folder.display().to_string()]);
     }
 }

@@ -13,11 +13,11 @@ use trunkline::genesys::{self, BucketShape, Client, InProcessPermits, PermitStor
 use trunkline::health::Health;
 
 /// A campaign whose people answer every other call.
-pub const CAMPAIGN: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a11";
-pub const OTHER: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a22";
+pub(crate) const CAMPAIGN: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a11";
+pub(crate) const OTHER: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a22";
 
 /// Two campaigns, a world that stands still, a budget nobody reaches.
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let campaign = |id: &str| CampaignScenario {
         id: id.into(),
         name: format!("Campaign {}", &id[34..]),
@@ -33,13 +33,13 @@ pub fn settings() -> Settings {
     }
 }
 
-pub struct Organization {
+pub(crate) struct Organization {
     pub running: Running,
     http: reqwest::Client,
 }
 
 impl Organization {
-    pub async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         let running = Simulator::start(settings).await.expect("the simulator starts");
         // Another one may have been installed by the client under test.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -47,7 +47,7 @@ impl Organization {
     }
 
     /// How to call it, with room for thousands of calls and short patience.
-    pub fn client_settings(&self) -> genesys::Settings {
+    pub(crate) fn client_settings(&self) -> genesys::Settings {
         genesys::Settings {
             base_url: self.running.api_url(),
             client_id: DEMO_CLIENT_ID.into(),
@@ -60,12 +60,12 @@ impl Organization {
         }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         client(&self.client_settings())
     }
 
     /// Has the simulator do something that no client can.
-    pub async fn control(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn control(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
         let mut request = self.http.request(method, format!("{}/simulator{path}", self.running.api_url()));
         if let Some(body) = body {
             request = request.json(&body);
@@ -76,31 +76,31 @@ impl Organization {
     }
 
     /// Replaces the fault rules.
-    pub async fn faults(&self, rules: Value) {
+    pub(crate) async fn faults(&self, rules: Value) {
         self.control(reqwest::Method::PUT, "/faults", Some(rules)).await;
     }
 
     /// One fault for one method and path, for ever.
-    pub async fn fault(&self, method: &str, path: &str, fault: Value) {
+    pub(crate) async fn fault(&self, method: &str, path: &str, fault: Value) {
         self.faults(json!([{ "match": { "method": method, "path": path }, "fault": fault }])).await;
     }
 
     /// Whether any fault rule has acted on a request yet.
-    pub async fn fault_applied(&self) -> bool {
+    pub(crate) async fn fault_applied(&self) -> bool {
         let rules = self.control(reqwest::Method::GET, "/faults", None).await;
         rules["items"].as_array().expect("a list").iter().any(|rule| rule["applied"] != 0)
     }
 
-    pub async fn expire_tokens(&self) {
+    pub(crate) async fn expire_tokens(&self) {
         self.control(reqwest::Method::POST, "/tokens/expire", None).await;
     }
 
-    pub async fn delete_campaign(&self, id: &str) {
+    pub(crate) async fn delete_campaign(&self, id: &str) {
         self.control(reqwest::Method::DELETE, &format!("/campaigns/{id}"), None).await;
     }
 
     /// Reads a campaign so often, with the same OAuth client but past its budget.
-    pub async fn call_as_somebody_else(&self, times: usize) {
+    pub(crate) async fn call_as_somebody_else(&self, times: usize) {
         let api = self.running.api_url();
         let credentials = [
             ("grant_type", "client_credentials"),
@@ -118,13 +118,13 @@ impl Organization {
     }
 
     /// The log of requests so far, oldest first.
-    pub async fn requests(&self) -> Vec<Value> {
+    pub(crate) async fn requests(&self) -> Vec<Value> {
         let page = self.control(reqwest::Method::GET, "/requests?limit=100000", None).await;
         page["items"].as_array().expect("a list").clone()
     }
 
     /// Logged requests with this method whose path begins so.
-    pub async fn requests_of(&self, method: &str, path: &str) -> Vec<Value> {
+    pub(crate) async fn requests_of(&self, method: &str, path: &str) -> Vec<Value> {
         let mut requests = self.requests().await;
         requests.retain(|entry| {
             entry["method"] == method && entry["path"].as_str().is_some_and(|found| found.starts_with(path))
@@ -134,17 +134,21 @@ impl Organization {
 }
 
 /// A client with a budget of its own.
-pub fn client(settings: &genesys::Settings) -> Client {
+pub(crate) fn client(settings: &genesys::Settings) -> Client {
     let shape = BucketShape::new(settings.requests_per_minute, settings.budget_window);
     client_with(settings, Arc::new(InProcessPermits::new(shape)), &Health::default())
 }
 
-pub fn client_with(settings: &genesys::Settings, permits: Arc<dyn PermitStore>, health: &Health) -> Client {
+pub(crate) fn client_with(
+    settings: &genesys::Settings,
+    permits: Arc<dyn PermitStore>,
+    health: &Health,
+) -> Client {
     Client::new(settings, permits, health).expect("settings make a client")
 }
 
 /// A read with half a minute.
-pub fn scope() -> Scope {
+pub(crate) fn scope() -> Scope {
     Scope {
         priority: Priority::Read,
         deadline: Instant::now() + Duration::from_secs(30),

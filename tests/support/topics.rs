@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 /// A record and where it stood.
 #[derive(Clone, Debug)]
-pub struct Read {
+pub(crate) struct Read {
     pub partition: i32,
     pub offset: i64,
     pub key: Option<Vec<u8>>,
@@ -20,19 +20,19 @@ pub struct Read {
 }
 
 impl Read {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(self.value.as_deref().expect("a value")).expect("JSON")
     }
 
     /// A header's text; empty when it is not there.
-    pub fn header(&self, name: &str) -> String {
+    pub(crate) fn header(&self, name: &str) -> String {
         let found = self.headers.iter().find(|(header, _)| header == name);
         found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
     }
 }
 
 /// Everything committed on `topic` by now, by partition and offset.
-pub fn read_all(brokers: &str, topic: &str) -> Vec<Read> {
+pub(crate) fn read_all(brokers: &str, topic: &str) -> Vec<Read> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "t-none")

@@ -15,7 +15,7 @@ use crate::reply::refusal_for_status;
 use crate::scenario::{ConsumerGroupScenario, EventTypeScenario};
 use crate::server::Shared;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/consumer-groups", get(list))
         .route("/consumer-groups/{name}", put(set).delete(remove))

@@ -15,7 +15,7 @@ use crate::conversations::Conversation;
 use crate::server::Shared;
 use crate::time::Timestamp;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/conversations", get(list).post(register))
         .route("/details", get(show_manners).put(set_manners))

@@ -13,7 +13,7 @@ use super::{Answer, PageQuery, bad, done, parse};
 use crate::decisions::{self, DecisionSettings};
 use crate::server::Shared;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/decisions", get(show).post(start).delete(stop))
         .route("/decisions/answers", get(list))

@@ -12,7 +12,7 @@ use super::{Answer, PageQuery, bad, done, patched};
 use crate::events::EventSettings;
 use crate::server::Shared;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new().route("/events", get(show).put(set)).route("/events/log", get(list))
 }
 

@@ -17,7 +17,7 @@ use crate::server::Shared;
 /// A version is planned this far ahead at most: a month.
 const MAX_AFTER_SECONDS: u64 = 31 * 86_400;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/flows", get(list))
         .route("/flows/{id}", put(set_habits))

@@ -16,7 +16,7 @@ use crate::platform::{self, CampaignRule, Manners};
 use crate::server::Shared;
 use crate::time::Timestamp;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/platform", get(show).put(set))
         .route("/platform/restate", post(restate))

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Answer, done, parse};
 use crate::server::Shared;
 
-pub fn router() -> Router<Arc<Shared>> {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new().route("/queues", get(list)).route("/queues/{id}", put(pin))
 }
 

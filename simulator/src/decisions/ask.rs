@@ -10,7 +10,7 @@ use super::{Answer, Decided, DecisionSettings, Question};
 use crate::server::{Shared, wall_clock};
 
 /// Asks one question after another until the load is over or stopped.
-pub async fn work(
+pub(crate) async fn work(
     shared: Arc<Shared>,
     settings: Arc<DecisionSettings>,
     began: Instant,

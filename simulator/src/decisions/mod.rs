@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use super::chance::Chance;
 use crate::time::Timestamp;
-pub use ask::work;
-pub use settings::DecisionSettings;
+pub(crate) use ask::work;
+pub(crate) use settings::DecisionSettings;
 
 /// Answers kept before the oldest are forgotten.
 const MAX_ANSWERS: usize = 1_000_000;
@@ -30,7 +30,7 @@ const NEWEST: u64 = 50;
 
 /// One question.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Question {
+pub(crate) struct Question {
     /// Since the load began.
     pub due: Duration,
     pub conversation_id: Uuid,
@@ -42,7 +42,7 @@ pub struct Question {
 
 /// What came back, and how long it took.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub question: Question,
     pub sent_at: Timestamp,
     /// How long after its time it was sent.
@@ -54,7 +54,7 @@ pub struct Answer {
 /// The service's answer, as far as it is looked at.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Decided {
+pub(crate) struct Decided {
     pub destination_id: String,
     pub source: String,
     pub sequence: Option<u64>,
@@ -63,7 +63,7 @@ pub struct Decided {
 
 /// A page of answers.
 #[derive(Debug, Serialize)]
-pub struct AnswerPage {
+pub(crate) struct AnswerPage {
     pub items: Vec<Value>,
     /// What to pass as `since` for the answers after these; null when there are none yet.
     pub next: Option<u64>,
@@ -75,7 +75,7 @@ pub struct AnswerPage {
 /// Where the load stands.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub(crate) struct Standing {
     pub running: bool,
     pub settings: Option<DecisionSettings>,
     pub asked: u64,
@@ -90,7 +90,7 @@ pub struct Standing {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Percentiles {
+pub(crate) struct Percentiles {
     pub p50: f64,
     pub p99: f64,
     pub max: f64,
@@ -98,7 +98,7 @@ pub struct Percentiles {
 
 /// One load at a time, and the answers of the last.
 #[derive(Debug, Default)]
-pub struct DecisionLoad {
+pub(crate) struct DecisionLoad {
     run: Option<Run>,
     answers: VecDeque<Answer>,
     last: u64,
@@ -123,7 +123,7 @@ impl DecisionLoad {
     ///
     /// # Errors
     /// All that is impossible about the settings, or that one is running.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         settings: DecisionSettings,
         seed: u64,
@@ -144,7 +144,7 @@ impl DecisionLoad {
     }
 
     /// Questions under way are still answered and recorded.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if let Some(run) = &self.run {
             run.stop.cancel();
         }
@@ -155,12 +155,12 @@ impl DecisionLoad {
     }
 
     /// The next question; none when the load is over.
-    pub fn next(&mut self) -> Option<Question> {
+    pub(crate) fn next(&mut self) -> Option<Question> {
         let run = self.run.as_mut().filter(|run| !run.is_over())?;
         Some(run.next())
     }
 
-    pub fn record(&mut self, answer: Answer) {
+    pub(crate) fn record(&mut self, answer: Answer) {
         match &answer.outcome {
             Ok(decided) => {
                 count(&mut self.sources, &decided.source);
@@ -178,7 +178,7 @@ impl DecisionLoad {
         }
     }
 
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         Standing {
             running: self.is_running(),
             settings: self.run.as_ref().map(|run| (*run.settings).clone()),
@@ -203,7 +203,7 @@ impl DecisionLoad {
     }
 
     /// Answers after `since` in the order they came, at most `limit`.
-    pub fn page(&self, since: u64, limit: usize) -> AnswerPage {
+    pub(crate) fn page(&self, since: u64, limit: usize) -> AnswerPage {
         let dropped = self.last - self.answers.len() as u64;
         let skipped = usize::try_from(since.saturating_sub(dropped)).unwrap_or(usize::MAX);
         let first = dropped.saturating_add(skipped as u64).saturating_add(1);

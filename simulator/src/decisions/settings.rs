@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A load of questions to a decision service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-pub struct DecisionSettings {
+pub(crate) struct DecisionSettings {
     /// Addresses of the service's instances without a path, 1–16; each question goes to one of them.
     pub to: Vec<String>,
     /// API key sent as bearer token. Never shown.
@@ -42,7 +42,7 @@ impl Default for DecisionSettings {
 
 impl DecisionSettings {
     /// All that is impossible, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let is_address =
             |to: &String| reqwest::Url::parse(to).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
         let addresses = (1..=16).contains(&self.to.len()) && self.to.iter().all(is_address);

@@ -12,7 +12,7 @@ const CONTACT_LIST: &str = "5f8c1d3e-2f6a-4c1b-9a63-0d6f1f0f7a11";
 
 /// The whole envelope. Its `detail-type` names the conversation in half of the cases
 /// and has the literal `{id}` in the others: both occur.
-pub fn of(event: &Event) -> Value {
+pub(super) fn of(event: &Event) -> Value {
     let conversation_id = event.journey.conversation_id;
     let name = event.kind.name();
     let topic = format!("v2.detail.events.conversation.{conversation_id}.{name}");

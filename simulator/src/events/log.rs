@@ -14,7 +14,7 @@ const MAX_ENTRIES: usize = 2_000_000;
 
 /// An event the receiver has answered about.
 #[derive(Clone, Debug)]
-pub struct Emitted {
+pub(super) struct Emitted {
     pub event: Event,
     pub acknowledged_at: Timestamp,
     pub late: bool,
@@ -24,7 +24,7 @@ pub struct Emitted {
 
 /// A page of the log.
 #[derive(Debug, Serialize)]
-pub struct LogPage {
+pub(crate) struct LogPage {
     pub items: Vec<Value>,
     /// What to pass as `since` for the entries after these; null when there are none yet.
     pub next: Option<u64>,
@@ -36,13 +36,13 @@ pub struct LogPage {
 
 /// Entries in the order of their acknowledgement.
 #[derive(Debug, Default)]
-pub struct EmittedLog {
+pub(super) struct EmittedLog {
     entries: VecDeque<Emitted>,
     last: u64,
 }
 
 impl EmittedLog {
-    pub fn push(&mut self, emitted: Emitted) {
+    pub(super) fn push(&mut self, emitted: Emitted) {
         self.last += 1;
         self.entries.push_back(emitted);
         if self.entries.len() > MAX_ENTRIES {
@@ -51,7 +51,7 @@ impl EmittedLog {
     }
 
     /// Entries after `since`, at most `limit`.
-    pub fn page(&self, since: u64, limit: usize) -> LogPage {
+    pub(super) fn page(&self, since: u64, limit: usize) -> LogPage {
         let dropped = self.last - self.entries.len() as u64;
         let skipped = usize::try_from(since.saturating_sub(dropped)).unwrap_or(usize::MAX);
         let first = dropped + skipped as u64 + 1;

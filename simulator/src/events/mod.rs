@@ -7,7 +7,7 @@
 
 mod envelope;
 mod log;
-pub mod post;
+pub(crate) mod post;
 mod queue;
 mod settings;
 
@@ -20,14 +20,14 @@ use uuid::Uuid;
 use super::chance::Chance;
 use super::traffic::{EventKind, Journey};
 use crate::time::Timestamp;
-pub use log::LogPage;
+pub(crate) use log::LogPage;
 use log::{Emitted, EmittedLog};
 use queue::{Delivery, DeliveryQueue};
 pub use settings::EventSettings;
 
 /// One event of one conversation.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     pub id: Uuid,
     pub kind: EventKind,
     /// By the machine's clock, whatever the world's speed.
@@ -37,12 +37,12 @@ pub struct Event {
 
 /// Deliveries that go out in one request.
 #[derive(Debug)]
-pub struct Batch(Vec<Delivery>);
+pub(crate) struct Batch(Vec<Delivery>);
 
 /// Counted since the start.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Events that were to be delivered, once each.
     pub happened: u64,
     /// Of these, delivered and acknowledged, or rejected by name.
@@ -68,7 +68,7 @@ pub struct Counts {
 /// Where the stream stands.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub(crate) struct Standing {
     pub settings: EventSettings,
     /// Deliveries that wait.
     pub backlog: usize,
@@ -80,7 +80,7 @@ pub struct Standing {
 
 /// Times are monotonic, since the simulator started.
 #[derive(Debug)]
-pub struct Emitter {
+pub(crate) struct Emitter {
     settings: EventSettings,
     chance: Chance,
     queue: DeliveryQueue,
@@ -92,7 +92,7 @@ pub struct Emitter {
 }
 
 impl Emitter {
-    pub fn new(seed: u64, settings: EventSettings) -> Self {
+    pub(crate) fn new(seed: u64, settings: EventSettings) -> Self {
         Self {
             settings,
             chance: Chance::new(seed, "events"),
@@ -104,7 +104,7 @@ impl Emitter {
         }
     }
 
-    pub fn settings(&self) -> &EventSettings {
+    pub(crate) fn settings(&self) -> &EventSettings {
         &self.settings
     }
 
@@ -112,7 +112,7 @@ impl Emitter {
     ///
     /// # Errors
     /// All that is impossible about the settings.
-    pub fn set(&mut self, settings: EventSettings) -> Result<(), String> {
+    pub(crate) fn set(&mut self, settings: EventSettings) -> Result<(), String> {
         let problems = settings.problems();
         if !problems.is_empty() {
             return Err(problems.join("; "));
@@ -122,7 +122,7 @@ impl Emitter {
     }
 
     /// Plans the deliveries of an event.
-    pub fn take(&mut self, event: Event, now: Duration) {
+    pub(crate) fn take(&mut self, event: Event, now: Duration) {
         if self.settings.to.is_none() || !self.settings.active {
             return;
         }
@@ -150,7 +150,7 @@ impl Emitter {
     }
 
     /// The next request's deliveries, if any are due and the receiver may be asked.
-    pub fn next_batch(&mut self, now: Duration) -> Option<Batch> {
+    pub(crate) fn next_batch(&mut self, now: Duration) -> Option<Batch> {
         if now < self.hold_until || self.settings.to.is_none() {
             return None;
         }
@@ -160,12 +160,12 @@ impl Emitter {
     }
 
     /// How long to wait before posting; none when there is nobody to post to.
-    pub fn wait(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn wait(&self, now: Duration) -> Option<Duration> {
         self.settings.to.as_ref().map(|_| self.hold_until.saturating_sub(now))
     }
 
     /// The receiver has the batch, but for the items it names.
-    pub fn acknowledged(&mut self, batch: Batch, rejected: &[usize], at: Timestamp) {
+    pub(crate) fn acknowledged(&mut self, batch: Batch, rejected: &[usize], at: Timestamp) {
         self.counts.in_flight -= batch.0.len() as u64;
         for (index, delivery) in batch.0.into_iter().enumerate() {
             let rejected = rejected.contains(&index);
@@ -181,20 +181,20 @@ impl Emitter {
     }
 
     /// The receiver says that the request itself is wrong: it will never take it.
-    pub fn refused(&mut self, batch: Batch, problem: String) {
+    pub(crate) fn refused(&mut self, batch: Batch, problem: String) {
         self.counts.in_flight -= batch.0.len() as u64;
         self.counts.refused += batch.0.len() as u64;
         self.last_problem = Some(problem);
     }
 
     /// The request failed and will be sent again; nobody posts for so long.
-    pub fn failed(&mut self, problem: String, hold: Duration, now: Duration) {
+    pub(crate) fn failed(&mut self, problem: String, hold: Duration, now: Duration) {
         self.counts.retries += 1;
         self.hold_until = self.hold_until.max(now + hold);
         self.last_problem = Some(problem);
     }
 
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         Standing {
             settings: self.settings.clone(),
             backlog: self.queue.len(),
@@ -204,14 +204,14 @@ impl Emitter {
     }
 
     /// Events the receiver has answered about, after `since`, oldest answer first.
-    pub fn log_page(&self, since: u64, limit: usize) -> LogPage {
+    pub(crate) fn log_page(&self, since: u64, limit: usize) -> LogPage {
         self.log.page(since, limit)
     }
 }
 
 impl Batch {
     /// The request's body: an array of EventBridge envelopes.
-    pub fn body(&self) -> Vec<u8> {
+    pub(crate) fn body(&self) -> Vec<u8> {
         let envelopes: Vec<_> = self.0.iter().map(|delivery| envelope::of(&delivery.event)).collect();
         serde_json::to_vec(&envelopes).expect("envelopes have text keys only")
     }

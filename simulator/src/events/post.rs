@@ -22,13 +22,13 @@ const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=
 const LONGEST_HOLD_SECONDS: f64 = 300.0;
 
 /// Works until the simulator ends. Worker `number` rests while fewer connections are set.
-pub async fn work(shared: Arc<Shared>, number: usize) {
+pub(crate) async fn work(shared: Arc<Shared>, number: usize) {
     let ending = shared.ending.clone();
     ending.run_until_cancelled(work_for_ever(shared, number)).await;
 }
 
 /// How many workers there are.
-pub const WORKERS: usize = MAX_CONNECTIONS;
+pub(crate) const WORKERS: usize = MAX_CONNECTIONS;
 
 async fn work_for_ever(shared: Arc<Shared>, number: usize) {
     loop {

@@ -8,7 +8,7 @@ use super::Event;
 
 /// An event on its way.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub(super) struct Delivery {
     pub event: Event,
     /// A second delivery of the same event.
     pub repeat: bool,
@@ -44,23 +44,23 @@ impl Ord for Queued {
 
 /// Equal times keep the order of pushing.
 #[derive(Debug, Default)]
-pub struct DeliveryQueue {
+pub(super) struct DeliveryQueue {
     waiting: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
 }
 
 impl DeliveryQueue {
-    pub fn push(&mut self, due: Duration, delivery: Delivery) {
+    pub(super) fn push(&mut self, due: Duration, delivery: Delivery) {
         self.sequence += 1;
         self.waiting.push(Reverse(Queued { due, sequence: self.sequence, delivery }));
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
     /// Up to so many that are due at `now`.
-    pub fn take_due(&mut self, now: Duration, limit: usize) -> Vec<Delivery> {
+    pub(super) fn take_due(&mut self, now: Duration, limit: usize) -> Vec<Delivery> {
         let mut due = Vec::new();
         while due.len() < limit && self.waiting.peek().is_some_and(|next| next.0.due <= now) {
             let Some(Reverse(queued)) = self.waiting.pop() else { break };

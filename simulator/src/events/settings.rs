@@ -7,7 +7,7 @@ const MAX_BACKLOG: usize = 2_000_000;
 /// Longest delay: a day.
 const MAX_DELAY_MS: u64 = 86_400_000;
 /// Requests at once, at most.
-pub const MAX_CONNECTIONS: usize = 16;
+pub(super) const MAX_CONNECTIONS: usize = 16;
 
 /// The event stream. Times are real ones, shares fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

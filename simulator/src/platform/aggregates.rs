@@ -40,7 +40,7 @@ const SIMULATED: &[&str] = &[
     "originatingDirection",
 ];
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::POST,
         path: "/api/v2/analytics/conversations/aggregates/query",
@@ -289,6 +289,6 @@ fn piece_of(asked: &Asked, piece: Interval, sources: &[&Source<'_>]) -> Option<V
 
 /// # Errors
 /// 400 for a share that is none.
-pub fn check_share(name: &str, share: f64) -> Result<(), Refusal> {
+pub(super) fn check_share(name: &str, share: f64) -> Result<(), Refusal> {
     if (0.0..=1.0).contains(&share) { Ok(()) } else { Err(invalid(format!("{name} must be from 0 to 1"))) }
 }

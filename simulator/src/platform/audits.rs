@@ -28,7 +28,7 @@ const MAX_DAYS: i64 = 30;
 const PROPERTIES: &[&str] =
     &["UserId", "TrusteeOrganizationId", "ClientId", "Action", "EntityType", "EntityId"];
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: Method::POST, path: "/api/v2/audits/query", permissions: VIEW, perform: submit },
     Endpoint {
         method: Method::POST,
@@ -69,7 +69,7 @@ struct Change {
 
 /// All changes, and queries about them.
 #[derive(Debug, Default)]
-pub struct AuditLog {
+pub(crate) struct AuditLog {
     changes: VecDeque<Change>,
     queries: VecDeque<OpenQuery>,
 }
@@ -104,7 +104,12 @@ struct PropertyFilter {
 impl AuditLog {
     /// Writes down what somebody has changed: a client, or a person at `/simulator/…`, or else the
     /// platform itself.
-    pub fn record(&mut self, (origin, client): (Origin, Option<&str>), effect: &Effect, at: Timestamp) {
+    pub(crate) fn record(
+        &mut self,
+        (origin, client): (Origin, Option<&str>),
+        effect: &Effect,
+        at: Timestamp,
+    ) {
         let by_person = matches!(origin, Origin::Control | Origin::Rival);
         let user = by_person.then(|| (id_of_name("user", "administrator"), "An Administrator".to_owned()));
         let change = |service, action, entity_type, entity_id: &str, property| Change {

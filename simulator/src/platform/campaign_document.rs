@@ -13,7 +13,7 @@ use crate::reply::Refusal;
 use crate::scenario::CampaignScenario;
 
 /// Lines per agent no ceiling may be below.
-pub const MIN_CALLS_PER_AGENT: f64 = 1.0;
+pub(super) const MIN_CALLS_PER_AGENT: f64 = 1.0;
 const DIALING_MODES: &[&str] = &["agentless", "preview", "power", "predictive", "progressive", "external"];
 const STATUSES: &[&str] = &["on", "stopping", "off", "complete", "invalid", "forced_off", "forced_stopping"];
 /// Members the platform owns: what clients send for them is ignored.
@@ -62,7 +62,7 @@ const WRITABLE: &[&str] = &[
 const OF_SEED: &[&str] = &["dialerSettings", "selfUri"];
 
 /// What a new campaign has that only this interface shows.
-pub fn initial(scenario: &CampaignScenario) -> Map<String, Value> {
+pub(crate) fn initial(scenario: &CampaignScenario) -> Map<String, Value> {
     let id = |kind: &str| crate::scenario::id_of_name(kind, "simulated");
     let document = json!({
         "queue": reference(&home_queue_id(&scenario.id), Some(&scenario.name), "/api/v2/routing/queues"),
@@ -86,11 +86,11 @@ pub fn initial(scenario: &CampaignScenario) -> Map<String, Value> {
 }
 
 /// The queue a campaign's agents are in.
-pub fn home_queue_id(campaign_id: &str) -> String {
+pub(super) fn home_queue_id(campaign_id: &str) -> String {
     crate::scenario::id_of_name("queue of campaign", campaign_id)
 }
 
-pub fn shown(definition: &Definition) -> Map<String, Value> {
+pub(super) fn shown(definition: &Definition) -> Map<String, Value> {
     let mut shown = definition.outbound().clone();
     let shared = definition.document().iter().filter(|(name, _)| !OF_SEED.contains(&name.as_str()));
     shown.extend(shared.map(|(name, value)| (name.clone(), value.clone())));
@@ -104,7 +104,7 @@ pub fn shown(definition: &Definition) -> Map<String, Value> {
 
 /// What somebody changes past all client rules, in the other dialect's form, and the members that
 /// only this interface has.
-pub fn split_change(change: &Value, document: &Map<String, Value>) -> (Value, Map<String, Value>) {
+pub(crate) fn split_change(change: &Value, document: &Map<String, Value>) -> (Value, Map<String, Value>) {
     let Value::Object(members) = change else { return (change.clone(), Map::new()) };
     let is_outbound =
         |name: &str| WRITABLE.contains(&name) && !document.contains_key(name) && !LEVER.contains(&name);
@@ -122,7 +122,7 @@ pub fn split_change(change: &Value, document: &Map<String, Value>) -> (Value, Ma
 ///
 /// # Errors
 /// 400 for a body that is no object and for impossible values.
-pub fn patched(
+pub(super) fn patched(
     definition: &Definition,
     patch: &Value,
     ceiling: f64,
@@ -165,7 +165,7 @@ pub fn patched(
 /// # Errors
 /// 400 for what is missing or impossible and for a status it cannot have next. The version is
 /// looked at by whoever asks.
-pub fn replaced(
+pub(super) fn replaced(
     definition: &Definition,
     body: &Map<String, Value>,
     counts_decimal: bool,
@@ -218,7 +218,7 @@ pub fn replaced(
 
 /// # Errors
 /// 400 for a status a client cannot ask for from the one the campaign has.
-pub fn check_transition(from: &str, to: &str) -> Result<(), Refusal> {
+pub(super) fn check_transition(from: &str, to: &str) -> Result<(), Refusal> {
     let allowed = from == to
         || match to {
             "on" => matches!(from, "off" | "stopping" | "forced_off"),
@@ -294,7 +294,7 @@ fn lever(name: &str, value: &Value, ceiling: f64) -> Result<f64, Refusal> {
 }
 
 /// A version that is not the newest: the platform's words are those seen in the field.
-pub fn stale(status: StatusCode) -> Refusal {
+pub(super) fn stale(status: StatusCode) -> Refusal {
     if status == StatusCode::CONFLICT {
         let message =
             "The version number of the modified resource must match the version number in the database.";

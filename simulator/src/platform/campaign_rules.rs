@@ -14,9 +14,9 @@ use crate::scenario::id_of_name;
 const PATH: &str = "/api/v2/outbound/campaignrules";
 const VIEW: &[&str] = &["outbound:campaignRule:view"];
 /// Rules one organisation may have.
-pub const MAX_RULES: usize = 1_000;
+pub(crate) const MAX_RULES: usize = 1_000;
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: Method::GET, path: PATH, permissions: VIEW, perform: list },
     Endpoint {
         method: Method::GET,
@@ -29,7 +29,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
 /// A rule: when it fires, it does one thing to each of its campaigns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CampaignRule {
+pub(crate) struct CampaignRule {
     /// Its id is made from it.
     pub name: String,
     #[serde(default = "enabled")]
@@ -46,7 +46,7 @@ fn enabled() -> bool {
 /// As the platform spells it, and with what.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "actionType", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Action {
+pub(crate) enum Action {
     SetCampaignMaxCallsPerAgent {
         max_calls_per_agent: f64,
     },
@@ -89,7 +89,7 @@ impl Action {
 }
 
 impl CampaignRule {
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         id_of_name("campaign rule", &self.name)
     }
 
@@ -142,7 +142,7 @@ fn unknown(id: &str) -> Refusal {
 ///
 /// # Errors
 /// 404 for an unknown rule or campaign, 409 for one that is not enabled, 400 for an impossible change.
-pub fn fire(
+pub(crate) fn fire(
     organization: &mut Organization,
     id: &str,
     moment: Moment,

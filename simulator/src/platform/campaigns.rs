@@ -20,7 +20,7 @@ const MAX_IDS: usize = 1_000;
 /// Lines of the organisation's trunks, which no campaign uses up.
 const LINES_AVAILABLE: u64 = 100_000;
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::GET,
         path: "/api/v2/outbound/campaigns/{campaignId}",

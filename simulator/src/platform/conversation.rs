@@ -9,7 +9,7 @@ use crate::scenario::id_of_name;
 use crate::time::Timestamp;
 
 /// Without an end while it goes on.
-pub fn shown(conversation: &Conversation, organization: &Organization, now: Timestamp) -> Value {
+pub(super) fn shown(conversation: &Conversation, organization: &Organization, now: Timestamp) -> Value {
     let has_ended = conversation.conversation_end <= now;
     let participants = [customer(conversation), flow(conversation, organization), agent(conversation)];
     let mut body = json!({

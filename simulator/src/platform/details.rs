@@ -38,10 +38,10 @@ const SEGMENT_DIMENSIONS: &[&str] = &[
     "userId",
     "wrapUpCode",
 ];
-pub const PERMISSIONS: &[&str] =
+pub(super) const PERMISSIONS: &[&str] =
     &["analytics:conversationDetail:view", "analytics:agentConversationDetail:view"];
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::POST,
         path: "/api/v2/analytics/conversations/details/query",
@@ -59,7 +59,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
 /// Which conversations a query or a job is about, and in which order.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Wanted {
+pub(super) struct Wanted {
     interval: Option<String>,
     conversation_filters: Option<Vec<Filter>>,
     segment_filters: Option<Vec<Filter>>,
@@ -70,7 +70,7 @@ pub struct Wanted {
 impl Wanted {
     /// # Errors
     /// 400 for what the platform would not take, 501 for what is not simulated.
-    pub fn checked_interval(&self) -> Result<Interval, Refusal> {
+    pub(super) fn checked_interval(&self) -> Result<Interval, Refusal> {
         let interval = Interval::read(self.interval.as_deref().ok_or_else(|| missing("interval"))?)?;
         for filter in self.conversation_filters.iter().flatten() {
             filter.check(CONVERSATION_DETAIL_DIMENSIONS, CONVERSATION_DIMENSIONS)?;
@@ -94,7 +94,7 @@ impl Wanted {
     }
 
     /// The conversations analytics know by `now` and `selects` picks, in order.
-    pub fn find<'c>(
+    pub(super) fn find<'c>(
         &self,
         conversations: &'c Conversations,
         now: Timestamp,

@@ -11,7 +11,7 @@ use crate::reply::Refusal;
 const MAX_PREDICATES: usize = 2_000;
 
 #[derive(Debug, Deserialize)]
-pub struct Filter {
+pub(super) struct Filter {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -21,7 +21,7 @@ pub struct Filter {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Clause {
+pub(super) struct Clause {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct Clause {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Predicate {
+pub(super) struct Predicate {
     #[serde(rename = "type")]
     kind: Option<String>,
     dimension: Option<String>,
@@ -42,7 +42,7 @@ impl Filter {
     ///
     /// # Errors
     /// 400 for what is missing or unknown; 501 for a true filter this simulator cannot apply.
-    pub fn check(&self, dimensions: &[&str], simulated: &[&str]) -> Result<(), Refusal> {
+    pub(super) fn check(&self, dimensions: &[&str], simulated: &[&str]) -> Result<(), Refusal> {
         check_kind(self.kind.as_deref(), "filter.type")?;
         let clauses = self.clauses.as_deref().unwrap_or_default();
         for clause in clauses {
@@ -63,7 +63,7 @@ impl Filter {
     }
 
     /// Whether it lets through what has these values; `value` tells a dimension's, if there is one.
-    pub fn admits<'v>(&self, value: &impl Fn(&str) -> Option<&'v str>) -> bool {
+    pub(super) fn admits<'v>(&self, value: &impl Fn(&str) -> Option<&'v str>) -> bool {
         let clauses = self.clauses.iter().flatten().map(|clause| {
             join(clause.kind.as_deref(), clause.predicates.iter().flatten().map(|it| it.holds(value)))
         });
@@ -72,7 +72,7 @@ impl Filter {
     }
 
     /// The values an `or` of one dimension asks for, if the filter is nothing else.
-    pub fn only_values(&self, dimension: &str) -> Option<Vec<&str>> {
+    pub(super) fn only_values(&self, dimension: &str) -> Option<Vec<&str>> {
         let predicates = self.predicates.as_deref().unwrap_or_default();
         let alone = self.clauses.as_ref().is_none_or(Vec::is_empty)
             && (self.kind.as_deref() == Some("or") || predicates.len() == 1);
@@ -138,7 +138,7 @@ fn join(kind: Option<&str>, mut holds: impl Iterator<Item = bool>) -> bool {
 }
 
 /// The platform can do it; the simulated one says that it cannot, rather than answering wrongly.
-pub fn unsimulated(what: &str) -> Refusal {
+pub(super) fn unsimulated(what: &str) -> Refusal {
     let message = format!("{what} is not simulated");
     Refusal::new(axum::http::StatusCode::NOT_IMPLEMENTED, "not.implemented", message)
 }

@@ -12,11 +12,11 @@ use crate::reply::{Refusal, Reply};
 use crate::scenario::{VersionStatus, id_of_name};
 
 /// All flows of the simulated world are of this type.
-pub const FLOW_TYPE: &str = "INBOUNDCALL";
+pub(super) const FLOW_TYPE: &str = "INBOUNDCALL";
 const VIEW: &[&str] = &["architect:flow:view"];
 const PAGE_SIZE_MAX: usize = 100;
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: Method::GET, path: "/api/v2/flows/{flowId}", permissions: VIEW, perform: document },
     Endpoint {
         method: Method::GET,
@@ -83,7 +83,7 @@ fn shown(flow: &Flow) -> Value {
     body
 }
 
-pub fn shown_operation(operation: &Operation) -> Value {
+pub(super) fn shown_operation(operation: &Operation) -> Value {
     let mut body = json!({
         "id": operation.id,
         "complete": operation.outcome.is_some(),
@@ -183,6 +183,6 @@ fn unlock(organization: &mut Organization, request: &Request<'_>) -> Outcome {
     Ok((Reply::json(StatusCode::OK, &shown(flow)), None))
 }
 
-pub fn gone(id: &str) -> Refusal {
+pub(crate) fn gone(id: &str) -> Refusal {
     Refusal::new(StatusCode::GONE, "flow.deleted", format!("Flow {id} is deleted")).about(id)
 }

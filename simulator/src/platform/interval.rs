@@ -12,7 +12,7 @@ const MAX_PIECES: i64 = 20_000;
 
 /// From `start` up to, and without, `end`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Interval {
+pub(super) struct Interval {
     pub start: Timestamp,
     pub end: Timestamp,
 }
@@ -20,7 +20,7 @@ pub struct Interval {
 impl Interval {
     /// # Errors
     /// 400 for anything but two times in order.
-    pub fn read(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn read(text: &str) -> Result<Self, Refusal> {
         let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
         let times = text.split_once('/').and_then(|(start, end)| Some((time(start)?, time(end)?)));
         let (start, end) = times.filter(|(start, end)| start < end).ok_or_else(|| {
@@ -31,13 +31,13 @@ impl Interval {
         Ok(Self { start: of(start), end: of(end) })
     }
 
-    pub fn length_ms(self) -> i64 {
+    pub(super) fn length_ms(self) -> i64 {
         self.end.millis_since(self.start)
     }
 
     /// # Errors
     /// 400 for a longer one.
-    pub fn check_days(self, max_days: i64) -> Result<(), Refusal> {
+    pub(super) fn check_days(self, max_days: i64) -> Result<(), Refusal> {
         if self.length_ms() <= max_days * DAY_MS {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl Interval {
     }
 
     /// Whether a moment lies on one of the UTC days the interval touches.
-    pub fn touches_day_of(self, at: Timestamp) -> bool {
+    pub(super) fn touches_day_of(self, at: Timestamp) -> bool {
         let day = |at: Timestamp| at.as_millis().div_euclid(DAY_MS);
         let last = Timestamp::from_millis(self.end.as_millis() - 1);
         (day(self.start)..=day(last)).contains(&day(at))
@@ -56,7 +56,7 @@ impl Interval {
     ///
     /// # Errors
     /// 400 for no period, one under a minute, and too many pieces.
-    pub fn pieces(self, granularity: Option<&str>) -> Result<Vec<Self>, Refusal> {
+    pub(super) fn pieces(self, granularity: Option<&str>) -> Result<Vec<Self>, Refusal> {
         let Some(granularity) = granularity else { return Ok(vec![self]) };
         let wrong = || {
             let message = format!("granularity {granularity:?} must be an ISO-8601 period of at least PT1M");

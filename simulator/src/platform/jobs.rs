@@ -25,7 +25,7 @@ const MAX_JOBS: usize = 1_000;
 /// Results of a job can be read so long.
 const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::POST,
         path: "/api/v2/analytics/conversations/details/jobs",
@@ -59,7 +59,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
 ];
 
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     id: Uuid,
     submitted_at: Timestamp,
     /// By the machine's clock, since the simulator started.
@@ -73,7 +73,7 @@ pub struct Job {
 }
 
 /// All jobs, oldest first.
-pub type Jobs = VecDeque<Job>;
+pub(super) type Jobs = VecDeque<Job>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -31,19 +31,19 @@ use super::reply::{Refusal, Reply, refusal_for_status};
 use super::scenario::Scenario;
 use super::tokens::Client;
 use request::Request;
-pub use state::{Manners, State};
+pub(crate) use state::{Manners, State};
 
-pub use campaign_document::{initial as initial_campaign, split_change};
-pub use campaign_rules::{CampaignRule, MAX_RULES, fire};
-pub use flows::gone;
-pub use usage::month_of;
+pub(crate) use campaign_document::{initial as initial_campaign, split_change};
+pub(crate) use campaign_rules::{CampaignRule, MAX_RULES, fire};
+pub(crate) use flows::gone;
+pub(crate) use usage::month_of;
 
 /// What a call comes to: its reply and what it has changed.
 type Outcome = Result<(Reply, Option<Effect>), Refusal>;
 
 /// One call of the interface.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     method: Method,
     /// A segment in braces stands for any text.
     pub path: &'static str,
@@ -68,7 +68,7 @@ const FAMILIES: &[&[Endpoint]] = &[
 
 /// A request's endpoint and what stands in its path where the template has braces.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub endpoint: &'static Endpoint,
     ids: Vec<&'a str>,
 }
@@ -76,7 +76,7 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// # Errors
     /// 404 for a path there is no call for, 405 for another method.
-    pub fn find(method: &Method, path: &'a str) -> Result<Self, Refusal> {
+    pub(crate) fn find(method: &Method, path: &'a str) -> Result<Self, Refusal> {
         let mut is_known = false;
         for endpoint in FAMILIES.iter().copied().flatten() {
             let Some(ids) = fit(endpoint.path, path) else { continue };
@@ -94,7 +94,7 @@ impl<'a> Call<'a> {
 
     /// # Errors
     /// 403 with the permissions of which the client needs one.
-    pub fn check_client(&self, client: &Client) -> Result<(), Refusal> {
+    pub(crate) fn check_client(&self, client: &Client) -> Result<(), Refusal> {
         let needed = self.endpoint.permissions;
         if needed.is_empty() || needed.iter().any(|permission| client.scopes.contains(*permission)) {
             return Ok(());
@@ -107,7 +107,7 @@ impl<'a> Call<'a> {
 
     /// # Errors
     /// What the platform refuses.
-    pub fn perform(
+    pub(crate) fn perform(
         &self,
         organization: &mut Organization,
         (received, client): (&Received, &str),
@@ -133,7 +133,7 @@ fn fit<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
 }
 
 /// The scenario as this interface can show it: no campaign dials less than one line per agent.
-pub fn fit_scenario(dialect: Dialect, mut scenario: Scenario) -> Scenario {
+pub(crate) fn fit_scenario(dialect: Dialect, mut scenario: Scenario) -> Scenario {
     if dialect == Dialect::Platform {
         for campaign in &mut scenario.campaigns {
             campaign.dial_rate = campaign.dial_rate.max(campaign_document::MIN_CALLS_PER_AGENT);
@@ -144,7 +144,7 @@ pub fn fit_scenario(dialect: Dialect, mut scenario: Scenario) -> Scenario {
 }
 
 /// Every permission a call asks for: what the demo's client has.
-pub fn permissions() -> impl Iterator<Item = &'static str> {
+pub(crate) fn permissions() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().copied().flatten().flat_map(|endpoint| endpoint.permissions.iter().copied())
 }
 

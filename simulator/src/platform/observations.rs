@@ -30,7 +30,7 @@ const QUEUE_METRICS: &[&str] = &[
     "oWaiting",
 ];
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::POST,
         path: "/api/v2/analytics/queues/observations/query",

@@ -18,7 +18,7 @@ const PATH: &str = "/api/v2/outbound/settings";
 /// Lines per agent no organisation may allow more of.
 const MAX_CONFIGURABLE_CALLS_PER_AGENT: u32 = 15;
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: Method::GET, path: PATH, permissions: &["outbound:settings:view"], perform: show },
     Endpoint { method: Method::PATCH, path: PATH, permissions: &["outbound:settings:edit"], perform: change },
 ];
@@ -26,7 +26,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
 /// What the platform divides abandoned calls by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Denominator {
+pub(crate) enum Denominator {
     /// Calls placed, busy and unanswered ones too.
     AllCalls,
     /// Calls that were given to the queue: here all that a person answered.
@@ -35,7 +35,7 @@ pub enum Denominator {
 }
 
 #[derive(Clone, Debug)]
-pub struct OutboundSettings {
+pub(crate) struct OutboundSettings {
     version: u64,
     max_calls_per_agent: f64,
     max_line_utilization: f64,
@@ -45,7 +45,7 @@ pub struct OutboundSettings {
 }
 
 impl OutboundSettings {
-    pub fn new(created_at: Timestamp) -> Self {
+    pub(crate) fn new(created_at: Timestamp) -> Self {
         Self {
             version: 1,
             max_calls_per_agent: f64::from(MAX_CONFIGURABLE_CALLS_PER_AGENT),
@@ -57,12 +57,12 @@ impl OutboundSettings {
     }
 
     /// Lines per agent no campaign may be set above.
-    pub fn max_calls_per_agent(&self) -> f64 {
+    pub(crate) fn max_calls_per_agent(&self) -> f64 {
         self.max_calls_per_agent
     }
 
     /// The share of abandoned calls as this organisation counts it; 0 before the first call.
-    pub fn abandon_rate(&self, calls: &crate::dialer::CallCounts) -> f64 {
+    pub(crate) fn abandon_rate(&self, calls: &crate::dialer::CallCounts) -> f64 {
         let counted = match self.denominator {
             Denominator::AllCalls => calls.attempts,
             Denominator::CallsThatReachedQueue => calls.abandoned + calls.delivered,

@@ -11,7 +11,7 @@ use crate::input::{invalid, json_body};
 use crate::organization::Moment;
 use crate::reply::{Refusal, Reply};
 
-pub struct Request<'a> {
+pub(super) struct Request<'a> {
     pub received: &'a Received,
     /// Id of the OAuth client.
     pub client: &'a str,
@@ -21,7 +21,7 @@ pub struct Request<'a> {
 
 /// Which page of a list is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PageAsked {
+pub(super) struct PageAsked {
     pub size: usize,
     /// From 1.
     pub number: usize,
@@ -29,18 +29,18 @@ pub struct PageAsked {
 
 impl Request<'_> {
     /// What the path names first; every template that asks has it.
-    pub fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.ids.first().copied().unwrap_or_default()
     }
 
     /// # Errors
     /// 415 or 400.
-    pub fn body<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+    pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         json_body(&self.received.headers, &self.received.body)
     }
 
     /// A parameter of the query, decoded.
-    pub fn query(&self, name: &str) -> Option<String> {
+    pub(super) fn query(&self, name: &str) -> Option<String> {
         let query = self.received.query.as_deref().unwrap_or_default();
         let found = form_urlencoded::parse(query.as_bytes()).find(|(held, _)| held == name);
         found.map(|(_, value)| value.into_owned())
@@ -48,7 +48,7 @@ impl Request<'_> {
 
     /// # Errors
     /// 400 where the parameter is missing or empty.
-    pub fn required_query(&self, name: &str) -> Result<String, Refusal> {
+    pub(super) fn required_query(&self, name: &str) -> Result<String, Refusal> {
         self.query(name).filter(|value| !value.is_empty()).ok_or_else(|| {
             let message = format!("The query parameter {name} is required");
             Refusal::new(StatusCode::BAD_REQUEST, "bad.request", message).with_detail("required", name)
@@ -57,7 +57,7 @@ impl Request<'_> {
 
     /// # Errors
     /// 400 for anything but a value of that kind.
-    pub fn query_as<T: FromStr>(&self, name: &str, default: T) -> Result<T, Refusal> {
+    pub(super) fn query_as<T: FromStr>(&self, name: &str, default: T) -> Result<T, Refusal> {
         match self.query(name) {
             None => Ok(default),
             Some(text) => text.parse().map_err(|_| invalid(format!("{name} {text:?} is no value for it"))),
@@ -66,7 +66,7 @@ impl Request<'_> {
 
     /// # Errors
     /// 400 for no page, or a larger one than the list has.
-    pub fn page(&self, default_size: usize, max_size: usize) -> Result<PageAsked, Refusal> {
+    pub(super) fn page(&self, default_size: usize, max_size: usize) -> Result<PageAsked, Refusal> {
         let asked = PageAsked {
             size: self.query_as("pageSize", default_size)?,
             number: self.query_as("pageNumber", 1)?,
@@ -81,7 +81,7 @@ impl Request<'_> {
     }
 
     /// The page's items in the envelope every list of entities has.
-    pub fn listing(&self, page: PageAsked, entities: Vec<Value>) -> Reply {
+    pub(super) fn listing(&self, page: PageAsked, entities: Vec<Value>) -> Reply {
         let (size, total, path) = (page.size, entities.len(), &self.received.path);
         let pages = total.div_ceil(size);
         let uri = |number: usize| format!("{path}?pageSize={size}&pageNumber={number}");
@@ -108,18 +108,18 @@ impl Request<'_> {
 }
 
 /// A member without which there is no request.
-pub fn missing(field: &str) -> Refusal {
+pub(super) fn missing(field: &str) -> Refusal {
     let message = format!("The required field {field} is missing or is no value for it");
     Refusal::new(StatusCode::BAD_REQUEST, "bad.request", message).with_detail("required", field)
 }
 
 /// A member's value that is none of those there are.
-pub fn not_one_of(field: &str, value: &str, allowed: &str) -> Refusal {
+pub(super) fn not_one_of(field: &str, value: &str, allowed: &str) -> Refusal {
     invalid(format!("{field} {value:?} must be one of {allowed}")).with_detail("invalid.value", field)
 }
 
 /// A reference to another thing of the organisation.
-pub fn reference(id: &str, name: Option<&str>, path: &str) -> Value {
+pub(super) fn reference(id: &str, name: Option<&str>, path: &str) -> Value {
     let mut reference = json!({ "id": id, "selfUri": format!("{path}/{id}") });
     if let Some(name) = name {
         reference["name"] = json!(name);

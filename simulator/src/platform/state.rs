@@ -17,7 +17,7 @@ use crate::reply::Refusal;
 use crate::time::Timestamp;
 
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     pub manners: Manners,
     pub settings: OutboundSettings,
     pub jobs: Jobs,
@@ -31,14 +31,14 @@ pub struct State {
 /// How a write with an old `version` is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum StaleVersion {
+pub(crate) enum StaleVersion {
     #[default]
     Conflict,
     BadRequest,
 }
 
 impl StaleVersion {
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Conflict => StatusCode::CONFLICT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -49,7 +49,7 @@ impl StaleVersion {
 /// What can be set about the interface over `/simulator/platform`. Times are real ones.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-pub struct Manners {
+pub(crate) struct Manners {
     /// Default `conflict`: 409.
     pub stale: StaleVersion,
     /// A publish takes so long, and so many seconds of the world. Defaults 2000 and 0.
@@ -94,7 +94,7 @@ impl Default for Manners {
 impl Manners {
     /// # Errors
     /// 400 for what is impossible.
-    pub fn check(&self) -> Result<(), Refusal> {
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
         check_share("missingAbandonedShare", self.missing_abandoned_share)?;
         let spans = [
             self.publish_ms,
@@ -113,7 +113,7 @@ impl Manners {
 }
 
 impl State {
-    pub fn new(created_at: Timestamp) -> Self {
+    pub(crate) fn new(created_at: Timestamp) -> Self {
         Self {
             manners: Manners::default(),
             settings: OutboundSettings::new(created_at),
@@ -126,13 +126,13 @@ impl State {
     }
 
     /// Up to when analytics have been restated: their figures are final before.
-    pub fn restated_until(&self, now: Timestamp) -> Timestamp {
+    pub(crate) fn restated_until(&self, now: Timestamp) -> Timestamp {
         let by_age = now.minus(Duration::from_millis(self.manners.restated_after_ms));
         self.restated_by_hand_until.map_or(by_age, |by_hand| by_hand.max(by_age))
     }
 
     /// Restates everything up to now, without waiting for its night.
-    pub fn restate(&mut self, now: Timestamp) {
+    pub(crate) fn restate(&mut self, now: Timestamp) {
         self.restated_by_hand_until = Some(now);
     }
 }

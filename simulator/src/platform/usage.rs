@@ -22,7 +22,7 @@ const MAX_QUERIES: usize = 1_000;
 const MAX_ROWS: usize = 200_000;
 const MAX_DAYS: i64 = 366;
 
-pub const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: Method::POST, path: "/api/v2/usage/query", permissions: VIEW, perform: submit },
     Endpoint {
         method: Method::GET,
@@ -64,7 +64,7 @@ impl Requests {
 }
 
 #[derive(Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     rows: BTreeMap<Key, Requests>,
     queries: VecDeque<OpenQuery>,
 }
@@ -90,7 +90,7 @@ fn day_of(at: Timestamp) -> i64 {
 
 impl Usage {
     /// Counts a request that was answered, or was to be.
-    pub fn count(
+    pub(crate) fn count(
         &mut self,
         client: &str,
         (method, template): (&str, &'static str),
@@ -109,7 +109,7 @@ impl Usage {
     }
 
     /// As if a client had made so many successful requests on a day.
-    pub fn add_before(&mut self, client: &str, requests: u64, at: Timestamp) {
+    pub(crate) fn add_before(&mut self, client: &str, requests: u64, at: Timestamp) {
         let requests = Requests { all: requests, by_class: [requests, 0, 0, 0], too_many: 0 };
         self.add(client, ("GET", "/api/v2/outbound/campaigns/{campaignId}/stats"), requests, at);
     }
@@ -129,7 +129,7 @@ impl Usage {
     }
 
     /// All requests counted from a moment's day on.
-    pub fn since(&self, at: Timestamp) -> u64 {
+    pub(crate) fn since(&self, at: Timestamp) -> u64 {
         self.rows.iter().filter(|(key, _)| key.day >= day_of(at)).map(|(_, requests)| requests.all).sum()
     }
 
@@ -179,7 +179,7 @@ fn first_of_month(at: Timestamp) -> i64 {
 }
 
 /// The moment a moment's month began, UTC.
-pub fn month_of(at: Timestamp) -> Timestamp {
+pub(crate) fn month_of(at: Timestamp) -> Timestamp {
     Timestamp::from_millis(first_of_month(at) * 86_400_000)
 }
 

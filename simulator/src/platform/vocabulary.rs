@@ -3,7 +3,7 @@
 //! Sorted.
 
 /// Dimensions of conversation aggregates.
-pub const CONVERSATION_DIMENSIONS: &[&str] = &[
+pub(super) const CONVERSATION_DIMENSIONS: &[&str] = &[
     "activeRouting",
     "activeSkillId",
     "addressFrom",
@@ -91,7 +91,7 @@ pub const CONVERSATION_DIMENSIONS: &[&str] = &[
 ];
 
 /// Metrics of conversation aggregates.
-pub const CONVERSATION_METRICS: &[&str] = &[
+pub(super) const CONVERSATION_METRICS: &[&str] = &[
     "nAgentDeclined",
     "nAlertExpired",
     "nBlindTransferred",
@@ -177,7 +177,7 @@ pub const CONVERSATION_METRICS: &[&str] = &[
 ];
 
 /// Dimensions of flow aggregates.
-pub const FLOW_DIMENSIONS: &[&str] = &[
+pub(super) const FLOW_DIMENSIONS: &[&str] = &[
     "activeRouting",
     "activeSkillId",
     "addressFrom",
@@ -282,7 +282,7 @@ pub const FLOW_DIMENSIONS: &[&str] = &[
 ];
 
 /// Dimensions of `conversationFilters`.
-pub const CONVERSATION_DETAIL_DIMENSIONS: &[&str] = &[
+pub(super) const CONVERSATION_DETAIL_DIMENSIONS: &[&str] = &[
     "accessAttribute",
     "conversationEnd",
     "conversationId",
@@ -297,7 +297,7 @@ pub const CONVERSATION_DETAIL_DIMENSIONS: &[&str] = &[
 ];
 
 /// Dimensions of `segmentFilters`.
-pub const SEGMENT_DETAIL_DIMENSIONS: &[&str] = &[
+pub(super) const SEGMENT_DETAIL_DIMENSIONS: &[&str] = &[
     "addressFrom",
     "addressTo",
     "agentAssistantId",
@@ -381,7 +381,7 @@ pub const SEGMENT_DETAIL_DIMENSIONS: &[&str] = &[
 ];
 
 /// Metrics of flow aggregates.
-pub const FLOW_METRICS: &[&str] = &[
+pub(super) const FLOW_METRICS: &[&str] = &[
     "nFlow",
     "nFlowMilestone",
     "nFlowOutcome",

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{Checker, QueueScenario};
 
 /// Interactions per simulated minute nothing may exceed.
-pub const MAX_INTERACTIONS_PER_MINUTE: f64 = 600_000.0;
+pub(super) const MAX_INTERACTIONS_PER_MINUTE: f64 = 600_000.0;
 /// Versions one flow may have.
-pub const MAX_VERSIONS: usize = 1_000;
+pub(crate) const MAX_VERSIONS: usize = 1_000;
 
 /// A flow, its versions, and what happens to those who enter it. Times are means in
 /// simulated seconds, rates and shares fractions.
@@ -147,7 +147,7 @@ impl VersionScenario {
 }
 
 /// Whether a version may be called so: it stands in paths.
-pub fn possible_version_id(id: &str) -> bool {
+pub(crate) fn possible_version_id(id: &str) -> bool {
     (1..=64).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
 }

@@ -20,13 +20,13 @@ pub(super) use flow::{MAX_VERSIONS, possible_version_id};
 pub use queue::QueueScenario;
 
 /// Campaigns one organisation may have: bounds the work of a simulated second.
-pub const MAX_CAMPAIGNS: usize = 10_000;
+pub(crate) const MAX_CAMPAIGNS: usize = 10_000;
 /// Flows, queues and consumer groups, each, one organisation may have.
-pub const MAX_FLOWS: usize = 1_000;
+pub(crate) const MAX_FLOWS: usize = 1_000;
 /// Agents one campaign or queue may have.
-pub const MAX_AGENTS: u32 = 10_000;
+pub(crate) const MAX_AGENTS: u32 = 10_000;
 /// Lines per idle agent nothing may exceed.
-pub const MAX_DIAL_RATE: f64 = 100.0;
+pub(crate) const MAX_DIAL_RATE: f64 = 100.0;
 
 /// A simulated organisation. As TOML: lists of `[[campaigns]]`, `[[flows]]`, `[[queues]]`
 /// and `[[consumer_groups]]`, every field but `name` optional, campaigns needed.

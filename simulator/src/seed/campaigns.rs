@@ -8,13 +8,13 @@ use crate::journal::Effect;
 use crate::organization::{Moment, Organization, unknown_campaign};
 use crate::reply::{Refusal, Reply, refusal_for_status};
 
-pub fn document(organization: &Organization, id: &str) -> Result<Reply, Refusal> {
+pub(super) fn document(organization: &Organization, id: &str) -> Result<Reply, Refusal> {
     let definition = organization.definitions.get(id).ok_or_else(|| unknown_campaign(id))?;
     let body = Value::Object(definition.document().clone());
     Ok(Reply::json(StatusCode::OK, &body).with_header(header::ETAG, &definition.etag()))
 }
 
-pub fn stats(organization: &Organization, id: &str) -> Result<Reply, Refusal> {
+pub(super) fn stats(organization: &Organization, id: &str) -> Result<Reply, Refusal> {
     let snapshot = organization.world.snapshot(id).ok_or_else(|| unknown_campaign(id))?;
     let mut body = json!({
         "answerRate": snapshot.answer_rate,
@@ -31,7 +31,7 @@ pub fn stats(organization: &Organization, id: &str) -> Result<Reply, Refusal> {
 }
 
 /// The effect tells the rate before and after.
-pub fn change(
+pub(super) fn change(
     organization: &mut Organization,
     id: &str,
     headers: &HeaderMap,

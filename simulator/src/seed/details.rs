@@ -49,7 +49,11 @@ struct Metric {
 ///
 /// # Errors
 /// 400 for what the query must not say.
-pub fn query(organization: &mut Organization, received: &Received, moment: Moment) -> Result<Reply, Refusal> {
+pub(super) fn query(
+    organization: &mut Organization,
+    received: &Received,
+    moment: Moment,
+) -> Result<Reply, Refusal> {
     let query: Query = json_body(&received.headers, &received.body)?;
     let page_size = checked_page_size(&query)?;
     let Filter { start_time, end_time, .. } = query.filter;
@@ -70,7 +74,7 @@ pub fn query(organization: &mut Organization, received: &Received, moment: Momen
 ///
 /// # Errors
 /// 400 for a token that names no open query.
-pub fn page(organization: &mut Organization, received: &Received) -> Result<Reply, Refusal> {
+pub(super) fn page(organization: &mut Organization, received: &Received) -> Result<Reply, Refusal> {
     let query = received.query.as_deref().unwrap_or_default();
     let token = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "pageToken");
     let token = token.and_then(|(_, token)| Uuid::try_parse(&token).ok());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// What may be asked for; nothing said about a dimension means everything.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct EventFilter {
+pub(super) struct EventFilter {
     consumer_groups: Option<BTreeSet<String>>,
     event_types: Option<BTreeSet<String>>,
 }
@@ -15,7 +15,7 @@ impl EventFilter {
     ///
     /// # Errors
     /// What cannot be read, and where.
-    pub fn read(text: &str) -> Result<Self, String> {
+    pub(super) fn read(text: &str) -> Result<Self, String> {
         let mut reader = Reader { rest: text.trim(), read: text };
         let mut filter = Self::default();
         loop {
@@ -37,7 +37,7 @@ impl EventFilter {
         }
     }
 
-    pub fn admits(&self, consumer_group: &str, event_type: &str) -> bool {
+    pub(super) fn admits(&self, consumer_group: &str, event_type: &str) -> bool {
         let within = |names: &Option<BTreeSet<String>>, name: &str| {
             names.as_ref().is_none_or(|names| names.contains(name))
         };

@@ -53,7 +53,7 @@ impl Metric {
 ///
 /// # Errors
 /// 400 for a window of more than a day, a bad filter, and whatever else cannot be asked.
-pub fn query(organization: &mut Organization, received: &Received) -> Result<Reply, Refusal> {
+pub(super) fn query(organization: &mut Organization, received: &Received) -> Result<Reply, Refusal> {
     let query: Query = json_body(&received.headers, &received.body)?;
     let window_ms = check(&query)?;
     let filter = match query.filter.as_deref() {

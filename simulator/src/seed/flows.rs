@@ -26,7 +26,7 @@ const MAX_INTERVAL_MS: i64 = 86_400_000;
 ///
 /// # Errors
 /// 404 for an unknown flow; whatever fails while a flow is unwell.
-pub fn versions(organization: &Organization, flow_id: &str) -> Result<Reply, Refusal> {
+pub(super) fn versions(organization: &Organization, flow_id: &str) -> Result<Reply, Refusal> {
     organization.flows.check_well(Endpoint::Versions)?;
     let versions = organization.flows.get(flow_id)?.versions();
     let entities: Vec<Value> = versions.iter().map(|version| shown(flow_id, version)).collect();
@@ -50,7 +50,7 @@ struct WantedVersion {
 /// # Errors
 /// 404, 409 for a version that cannot be activated, 400 for a body that asks for something
 /// else; whatever fails while a flow is unwell.
-pub fn activate(
+pub(super) fn activate(
     organization: &mut Organization,
     (flow_id, version): (&str, &str),
     received: &Received,
@@ -110,7 +110,7 @@ struct Entity {
 ///
 /// # Errors
 /// 400 for what cannot be asked, 404 for an unknown flow; whatever fails while one is unwell.
-pub fn measures(organization: &Organization, received: &Received) -> Result<Reply, Refusal> {
+pub(super) fn measures(organization: &Organization, received: &Received) -> Result<Reply, Refusal> {
     organization.flows.check_well(Endpoint::Measures)?;
     let Question { interval, metric, entity } = json_body(&received.headers, &received.body)?;
     if metric != ERRORS {

@@ -18,7 +18,7 @@ use super::scopes;
 
 /// A call of the dialect.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Call<'a> {
+pub(crate) enum Call<'a> {
     Token,
     Campaign(&'a str),
     Stats(&'a str),
@@ -38,7 +38,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// 404 for a path there is none for, 405 for another method.
-    pub fn find(method: &Method, path: &'a str) -> Result<Self, Refusal> {
+    pub(crate) fn find(method: &Method, path: &'a str) -> Result<Self, Refusal> {
         let offered = Self::at(path);
         if offered.is_empty() {
             return Err(refusal_for_status(StatusCode::NOT_FOUND));
@@ -83,7 +83,7 @@ impl<'a> Call<'a> {
 
     /// The scopes a client needs, all of them; none for the token itself, and for what any
     /// token opens.
-    pub fn scopes(&self) -> &'static [&'static str] {
+    pub(crate) fn scopes(&self) -> &'static [&'static str] {
         match self {
             Self::Token | Self::Availability(_) => &[],
             Self::Campaign(_) | Self::Stats(_) => &[scopes::SCOPE_READ],
@@ -102,7 +102,7 @@ impl<'a> Call<'a> {
 ///
 /// # Errors
 /// What the platform refuses.
-pub fn perform(
+pub(crate) fn perform(
     call: &Call<'_>,
     organization: &mut Organization,
     received: &Received,

@@ -16,7 +16,7 @@ const MAX_NAME_BYTES: usize = 200;
 ///
 /// # Errors
 /// 404 for an unknown queue.
-pub fn availability(organization: &Organization, queue_id: &str) -> Result<Reply, Refusal> {
+pub(super) fn availability(organization: &Organization, queue_id: &str) -> Result<Reply, Refusal> {
     let percentage = organization.queues.percentage(queue_id)?;
     let body = json!({ "queueId": queue_id, "availabilityPercentage": percentage });
     Ok(Reply::json(StatusCode::OK, &body))
@@ -44,7 +44,7 @@ struct Target {
 ///
 /// # Errors
 /// 400 for what cannot be one.
-pub fn publish(configuration_id: &str, received: &Received) -> Result<(Reply, Effect), Refusal> {
+pub(super) fn publish(configuration_id: &str, received: &Received) -> Result<(Reply, Effect), Refusal> {
     let Configuration { name, routing_type, target, rules } = json_body(&received.headers, &received.body)?;
     if name.is_empty() || name.len() > MAX_NAME_BYTES {
         return Err(invalid(format!("name must have 1 to {MAX_NAME_BYTES} bytes")));

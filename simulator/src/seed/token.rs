@@ -9,7 +9,12 @@ use crate::reply::Reply;
 use crate::tokens::GrantProblem;
 
 /// Its errors have a body of their own.
-pub fn give(organization: &mut Organization, headers: &HeaderMap, body: &[u8], moment: Moment) -> Reply {
+pub(super) fn give(
+    organization: &mut Organization,
+    headers: &HeaderMap,
+    body: &[u8],
+    moment: Moment,
+) -> Reply {
     let lifetime_seconds = organization.tokens.lifetime().as_secs();
     let authorization = text_of(headers, header::AUTHORIZATION);
     let problem = match organization.tokens.grant(authorization, body, moment.elapsed) {

@@ -20,7 +20,7 @@ const GREETING_MS: u64 = 200;
 
 /// What the platform has a topic for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     CustomerStart,
     CustomerEnd,
     FlowStart,
@@ -36,7 +36,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// As the topic ends.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::CustomerStart => "customer.start",
             Self::CustomerEnd => "customer.end",
@@ -55,7 +55,7 @@ impl EventKind {
 
 /// The way through a flow.
 #[derive(Clone, Debug)]
-pub struct FlowVisit {
+pub(crate) struct FlowVisit {
     pub flow_id: Arc<str>,
     pub version: Arc<str>,
     pub exit_reason: &'static str,
@@ -65,12 +65,12 @@ pub struct FlowVisit {
 }
 
 impl FlowVisit {
-    pub fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         matches!(self.exit_reason, "FLOW_ERROR_DISCONNECT" | "FLOW_ERROR_EXIT")
     }
 
     /// What a `flow.outcome` says.
-    pub fn outcome_value(&self) -> &'static str {
+    pub(crate) fn outcome_value(&self) -> &'static str {
         match self.exit_reason {
             _ if self.failed() => "FAILURE",
             "DISCONNECT" => "UNKNOWN",
@@ -81,7 +81,7 @@ impl FlowVisit {
 
 /// What stays the same over a conversation's events.
 #[derive(Debug)]
-pub struct Journey {
+pub(crate) struct Journey {
     pub conversation_id: Uuid,
     pub participant_id: Uuid,
     pub session_id: Uuid,
@@ -100,19 +100,19 @@ pub struct Journey {
 }
 
 impl Journey {
-    pub fn is_outbound(&self) -> bool {
+    pub(crate) fn is_outbound(&self) -> bool {
         self.campaign_id.is_some()
     }
 
     /// How the wait in the queue ended.
-    pub fn acd_outcome(&self) -> &'static str {
+    pub(crate) fn acd_outcome(&self) -> &'static str {
         if self.user_id.is_some() { "ANSWERED" } else { "ABANDON" }
     }
 }
 
 /// One event of a journey, in simulated milliseconds since the world began.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
+pub(super) struct Step {
     pub at_ms: u64,
     pub event_id: Uuid,
     pub kind: EventKind,
@@ -144,7 +144,7 @@ impl<'a> Course<'a> {
 }
 
 /// Somebody enters a flow.
-pub fn through_flow(flow: &Flow, at_ms: u64, chance: &mut Chance) -> (Journey, Vec<Step>) {
+pub(super) fn through_flow(flow: &Flow, at_ms: u64, chance: &mut Chance) -> (Journey, Vec<Step>) {
     let (habits, version) = (&flow.habits, flow.active());
     let mut journey = new_journey(chance);
     let failed = chance.happens(version.error_rate);
@@ -192,7 +192,7 @@ pub fn through_flow(flow: &Flow, at_ms: u64, chance: &mut Chance) -> (Journey, V
 }
 
 /// How many steps [`through_flow`] makes on average.
-pub fn expected_events(flow: &Flow) -> f64 {
+pub(super) fn expected_events(flow: &Flow) -> f64 {
     let habits = &flow.habits;
     let transfer_rate = if flow.queue_id.is_some() { habits.transfer_rate } else { 0.0 };
     let handed_over = (1.0 - flow.active().error_rate) * (1.0 - habits.abandon_rate) * transfer_rate;
@@ -200,7 +200,7 @@ pub fn expected_events(flow: &Flow) -> f64 {
 }
 
 /// Somebody answers a campaign's call within the second that begins at `begin_ms`.
-pub fn of_campaign(
+pub(super) fn of_campaign(
     campaign_id: &str,
     call: SettledCall,
     begin_ms: u64,

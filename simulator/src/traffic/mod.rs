@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::chance::Chance;
 use super::dialer::SettledCall;
 use super::flows::Flow;
-pub use journey::{EventKind, Journey};
+pub(crate) use journey::{EventKind, Journey};
 
 /// Something that happens to a conversation.
 #[derive(Clone, Debug)]
-pub struct Happening {
+pub(crate) struct Happening {
     /// Simulated milliseconds since the world began.
     pub at_ms: u64,
     pub event_id: Uuid,
@@ -68,7 +68,7 @@ struct Arrivals {
 }
 
 #[derive(Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     seed: u64,
     arrivals: BTreeMap<Arc<str>, Arrivals>,
     callers: BTreeMap<String, Chance>,
@@ -77,7 +77,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
             arrivals: BTreeMap::new(),
@@ -89,7 +89,7 @@ impl Traffic {
 
     /// Lets people come to a flow during the second that ends at `now`, `load` times as
     /// many as its habits say.
-    pub fn enter(&mut self, flow: &Flow, now: u64, load: f64) {
+    pub(crate) fn enter(&mut self, flow: &Flow, now: u64, load: f64) {
         let (begin_ms, end_ms) = ((now.saturating_sub(1) * 1_000) as f64, (now * 1_000) as f64);
         let seed = self.seed;
         let arrivals = self.arrivals.entry(flow.id.clone()).or_insert_with(|| Arrivals {
@@ -116,7 +116,7 @@ impl Traffic {
     }
 
     /// A call of a campaign that was answered in the second that ends at `now`.
-    pub fn call(&mut self, campaign_id: &str, call: SettledCall, now: u64) {
+    pub(crate) fn call(&mut self, campaign_id: &str, call: SettledCall, now: u64) {
         let seed = self.seed;
         if !self.callers.contains_key(campaign_id) {
             let chance = Chance::new(seed, &format!("calls {campaign_id}"));
@@ -142,7 +142,7 @@ impl Traffic {
     }
 
     /// What has happened up to the end of second `now`, in order of time.
-    pub fn take_happened(&mut self, now: u64) -> Vec<Happening> {
+    pub(crate) fn take_happened(&mut self, now: u64) -> Vec<Happening> {
         let mut happened = Vec::new();
         while self.planned.peek().is_some_and(|next| next.0.happening.at_ms <= now * 1_000) {
             let Some(Reverse(planned)) = self.planned.pop() else { break };
@@ -153,7 +153,7 @@ impl Traffic {
 }
 
 /// Events one interaction with the flow makes on average.
-pub fn events_per_interaction(flow: &Flow) -> f64 {
+pub(crate) fn events_per_interaction(flow: &Flow) -> f64 {
     journey::expected_events(flow)
 }
 

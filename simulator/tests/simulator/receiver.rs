@@ -12,7 +12,7 @@ use axum::routing::post;
 use serde_json::{Value, json};
 
 /// One request that came.
-pub struct Posted {
+pub(crate) struct Posted {
     pub at: Instant,
     pub authorization: Option<String>,
     pub envelopes: Vec<Value>,
@@ -22,7 +22,7 @@ pub struct Posted {
 type Rule = Box<dyn FnMut(usize, &[Value]) -> (u16, Option<&'static str>, Value) + Send>;
 
 #[derive(Clone)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     pub url: String,
     pub posted: Arc<Mutex<Vec<Posted>>>,
 }
@@ -35,12 +35,12 @@ struct Inside {
 
 impl Receiver {
     /// Takes everything.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Box::new(|_, envelopes| (200, None, json!({ "accepted": envelopes.len() })))).await
     }
 
     /// Answers the `n`th request (from 0) as the rule says: status, `Retry-After`, body.
-    pub async fn with(rule: Rule) -> Self {
+    pub(crate) async fn with(rule: Rule) -> Self {
         let posted = Arc::new(Mutex::new(Vec::new()));
         let inside = Inside { posted: posted.clone(), rule: Arc::new(Mutex::new(rule)) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -51,7 +51,7 @@ impl Receiver {
     }
 
     /// Envelopes of the requests that were taken.
-    pub fn taken(&self) -> Vec<Value> {
+    pub(crate) fn taken(&self) -> Vec<Value> {
         let posted = self.posted.lock().unwrap();
         posted.iter().filter(|it| it.status == 200).flat_map(|it| it.envelopes.clone()).collect()
     }

@@ -10,18 +10,18 @@ use simulator::{
 };
 
 /// The campaign every test's scenario has.
-pub const CAMPAIGN: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a11";
+pub(crate) const CAMPAIGN: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a11";
 /// A second one.
-pub const OTHER: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a22";
+pub(crate) const OTHER: &str = "0f9d7c52-6d0e-4b7e-9a01-6f2b8f0c1a22";
 
-pub struct Tenant {
+pub(crate) struct Tenant {
     pub running: Running,
     pub http: reqwest::Client,
     pub token: String,
 }
 
 /// Speed 0 and free ports: nothing moves but by hand.
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let campaign = |id: &str, name: &str, answering| CampaignScenario {
         id: id.into(),
         name: name.into(),
@@ -42,7 +42,7 @@ pub fn settings() -> Settings {
     }
 }
 
-pub fn http_client() -> reqwest::Client {
+pub(crate) fn http_client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -55,27 +55,27 @@ pub fn http_client() -> reqwest::Client {
 }
 
 impl Tenant {
-    pub async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         let running = Simulator::start(settings).await.unwrap();
         let http = http_client();
         let token = demo_token(&http, &running.login_url()).await;
         Self { running, http, token }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.running.api_url())
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, self.url(path)).bearer_auth(&self.token)
     }
 
-    pub async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.request(Method::GET, path).send().await.unwrap()
     }
 
     /// The campaign's document and tag.
-    pub async fn campaign(&self, id: &str) -> (Value, String) {
+    pub(crate) async fn campaign(&self, id: &str) -> (Value, String) {
         let reply = self.get(&format!("/api/v2/campaigns/{id}")).await;
         assert_eq!(reply.status(), StatusCode::OK);
         let tag = reply.headers()["etag"].to_str().unwrap().to_owned();
@@ -83,14 +83,14 @@ impl Tenant {
     }
 
     /// The write of the seed documents, with this tag.
-    pub fn write(&self, id: &str, tag: &str, rate: f64) -> RequestBuilder {
+    pub(crate) fn write(&self, id: &str, tag: &str, rate: f64) -> RequestBuilder {
         self.request(Method::PUT, &format!("/api/v2/campaigns/{id}"))
             .header("if-match", tag)
             .json(&json!({ "dialerSettings": { "predictedDialRate": rate } }))
     }
 
     /// A call to `/simulator/…` that has to succeed.
-    pub async fn control(&self, method: Method, path: &str, body: Value) -> Value {
+    pub(crate) async fn control(&self, method: Method, path: &str, body: Value) -> Value {
         let request = self.http.request(method, self.url(&format!("/simulator{path}"))).json(&body);
         let reply = request.send().await.unwrap();
         let status = reply.status();
@@ -99,12 +99,12 @@ impl Tenant {
         body
     }
 
-    pub async fn set_faults(&self, rules: Value) {
+    pub(crate) async fn set_faults(&self, rules: Value) {
         self.control(Method::PUT, "/faults", rules).await;
     }
 
     /// Waits until no event is to be delivered any more; answers with the stream's standing.
-    pub async fn events_drained(&self) -> Value {
+    pub(crate) async fn events_drained(&self) -> Value {
         let begun = Instant::now();
         loop {
             let standing = self.control(Method::GET, "/events", Value::Null).await;
@@ -117,21 +117,21 @@ impl Tenant {
     }
 
     /// The request log but for the token this tenant began with.
-    pub async fn log(&self) -> Vec<Value> {
+    pub(crate) async fn log(&self) -> Vec<Value> {
         let page = self.control(Method::GET, "/requests?since=1", Value::Null).await;
         assert_eq!(page["dropped"], 0);
         page["items"].as_array().unwrap().clone()
     }
 
     /// Effects in the log, as (old rate, new rate).
-    pub async fn effects(&self) -> Vec<(f64, f64)> {
+    pub(crate) async fn effects(&self) -> Vec<(f64, f64)> {
         let effects = self.log().await.into_iter().filter(|entry| !entry["effect"].is_null());
         let rate = |entry: &Value, name: &str| entry["effect"][name].as_f64().unwrap();
         effects.map(|entry| (rate(&entry, "oldRate"), rate(&entry, "newRate"))).collect()
     }
 }
 
-pub async fn demo_token(http: &reqwest::Client, login_url: &str) -> String {
+pub(crate) async fn demo_token(http: &reqwest::Client, login_url: &str) -> String {
     let reply = http
         .post(format!("{login_url}/oauth/token"))
         .basic_auth(DEMO_CLIENT_ID, Some(DEMO_CLIENT_SECRET))
@@ -145,7 +145,7 @@ pub async fn demo_token(http: &reqwest::Client, login_url: &str) -> String {
 }
 
 /// Checks an error of the API: status, code, JSON body and correlation id (`docs/platform.md`).
-pub async fn assert_refused(reply: Response, status: u16, code: &str) -> Value {
+pub(crate) async fn assert_refused(reply: Response, status: u16, code: &str) -> Value {
     assert_eq!(reply.status().as_u16(), status);
     let correlation_id = reply.headers()["inin-correlation-id"].to_str().unwrap().to_owned();
     assert!(reply.headers()["content-type"].to_str().unwrap().starts_with("application/json"));

@@ -15,7 +15,7 @@ const NO_CONVERSATION: &str = "00000000-0000-4000-8000-000000000000";
 const CALLS_PER_USER: u64 = 75_000;
 
 /// Everything, loop by loop; nothing in the seed dialect, which does not tell.
-pub async fn findings(client: &Client, config: &Config) -> Vec<Finding> {
+pub(super) async fn findings(client: &Client, config: &Config) -> Vec<Finding> {
     if config.genesys.dialect == Dialect::Seed {
         return Vec::new();
     }

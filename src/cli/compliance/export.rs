@@ -22,7 +22,7 @@ use crate::runtime::clock;
 const MOST_ROWS: u32 = 2_000_000;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The campaign's id
     #[arg(long, value_name = "ID")]
     campaign: String,
@@ -39,7 +39,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let opened = open(&self.campaign, &self.config).await?;
         let signer = opened.config.compliance.signing_key.as_ref().map(Signer::from_pem).transpose()?;
         let window = self.period.window(&opened.calendar, clock::now());

@@ -17,7 +17,7 @@ use crate::postgres::Database;
 use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,
 }
@@ -31,7 +31,7 @@ enum What {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.what {
             What::Show(arguments) => arguments.run().await,
             What::Export(arguments) => arguments.run().await,

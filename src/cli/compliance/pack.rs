@@ -8,28 +8,28 @@ use sha2::{Digest, Sha256};
 use super::signature::Signer;
 
 /// As `sha256sum -c` reads it.
-pub const DIGESTS: &str = "SHA256SUMS";
-pub const SIGNATURE: &str = "SHA256SUMS.sig";
-pub const PUBLIC_KEY: &str = "public-key.pem";
+pub(super) const DIGESTS: &str = "SHA256SUMS";
+pub(super) const SIGNATURE: &str = "SHA256SUMS.sig";
+pub(super) const PUBLIC_KEY: &str = "public-key.pem";
 
 /// Files of one folder.
-pub struct Pack {
+pub(super) struct Pack {
     folder: String,
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl Pack {
-    pub fn new(folder: String) -> Self {
+    pub(super) fn new(folder: String) -> Self {
         Self { folder, files: Vec::new() }
     }
 
     /// Adds a file, whose name is plain.
-    pub fn add(&mut self, name: &str, content: impl Into<Vec<u8>>) {
+    pub(super) fn add(&mut self, name: &str, content: impl Into<Vec<u8>>) {
         self.files.push((name.to_owned(), content.into()));
     }
 
     /// Name, length and digest of each file.
-    pub fn listed(&self) -> Vec<(String, usize, String)> {
+    pub(super) fn listed(&self) -> Vec<(String, usize, String)> {
         self.files.iter().map(|(name, content)| (name.clone(), content.len(), sha256(content))).collect()
     }
 
@@ -37,7 +37,7 @@ impl Pack {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(mut self, signer: Option<&Signer>, out: &mut impl Write) -> std::io::Result<()> {
+    pub(super) fn write(mut self, signer: Option<&Signer>, out: &mut impl Write) -> std::io::Result<()> {
         if let Some(signer) = signer {
             self.add(PUBLIC_KEY, signer.public_pem());
         }
@@ -61,6 +61,6 @@ impl Pack {
 }
 
 /// As hexadecimal digits.
-pub fn sha256(content: &[u8]) -> String {
+pub(super) fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }

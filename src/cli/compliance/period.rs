@@ -6,12 +6,12 @@ use crate::model::Timestamp;
 use crate::model::compliance::{Calendar, Window, WindowKind};
 
 /// What is allowed, for people.
-pub const ALLOWED: &str = "2026-01-31 (a local day), 2026-01-31T14 (an hour, UTC), 24h:2026-01-31T14:00:00Z (the 24 hours \
+pub(super) const ALLOWED: &str = "2026-01-31 (a local day), 2026-01-31T14 (an hour, UTC), 24h:2026-01-31T14:00:00Z (the 24 hours \
      before it), 30d:2 (the second period of 30 days) or life";
 
 /// A period as it is written on the command line.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Period {
+pub(super) enum Period {
     Day(Date),
     /// Any moment of it.
     Hour(Timestamp),
@@ -47,7 +47,7 @@ impl std::str::FromStr for Period {
 
 impl Period {
     /// The window; a campaign's life ends with the last full hour.
-    pub fn window(self, calendar: &Calendar, now: Timestamp) -> Window {
+    pub(super) fn window(self, calendar: &Calendar, now: Timestamp) -> Window {
         match self {
             Self::Day(day) => calendar.day(day),
             Self::Hour(at) => calendar.hour(at),
@@ -59,7 +59,7 @@ impl Period {
 }
 
 /// A window in a file's name.
-pub fn file_name(window: &Window) -> String {
+pub(super) fn file_name(window: &Window) -> String {
     let start = window.start.to_string()[..13].to_owned();
     match window.kind {
         WindowKind::Day => window.day.to_string(),

@@ -14,7 +14,7 @@ use crate::postgres::compliance::KeptFigure;
 use crate::runtime::clock;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The campaign's id
     #[arg(long, value_name = "ID")]
     campaign: String,
@@ -37,7 +37,7 @@ fn window_kind(text: &str) -> Result<WindowKind, String> {
 }
 
 impl Arguments {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let opened = open(&self.campaign, &self.config).await?;
         let today = opened.calendar.day_of(clock::now());
         // A period is filed under its first day.

@@ -12,12 +12,12 @@ const REMEDY: &str = "compliance.signing_key must be an Ed25519 private key, PKC
      openssl genpkey -algorithm ed25519";
 
 /// A private key.
-pub struct Signer(Ed25519KeyPair);
+pub(super) struct Signer(Ed25519KeyPair);
 
 impl Signer {
     /// # Errors
     /// When the text is no such key; says nothing of it.
-    pub fn from_pem(pem: &SecretString) -> anyhow::Result<Self> {
+    pub(super) fn from_pem(pem: &SecretString) -> anyhow::Result<Self> {
         let lines: Vec<&str> =
             pem.expose_secret().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let [first, body @ .., last] = lines.as_slice() else { bail!("{REMEDY}") };
@@ -30,12 +30,12 @@ impl Signer {
     }
 
     /// 64 bytes.
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.0.sign(message).as_ref().to_vec()
     }
 
     /// The public key as PEM.
-    pub fn public_pem(&self) -> String {
+    pub(super) fn public_pem(&self) -> String {
         let body = STANDARD.encode(self.public_der());
         format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
     }
@@ -45,7 +45,7 @@ impl Signer {
     }
 
     /// SHA-256 of the public key in DER, hexadecimal: what its owner publishes.
-    pub fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         super::pack::sha256(&self.public_der())
     }
 }

@@ -34,7 +34,7 @@ const ANALYTICS_GROUPS: [&str; 5] =
     ["crm-sync", "quality-monitoring", "agent's-desktop", "billing-export", "data-lake"];
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Simulated seconds per second, 1 to 300
     #[arg(long, default_value_t = 30.0, value_parser = speed)]
     speed: f64,
@@ -67,7 +67,7 @@ fn speed(text: &str) -> Result<f64, String> {
 
 impl Arguments {
     /// `log`: the file that has what the loops say, where it is not on stderr.
-    pub async fn run(
+    pub(super) async fn run(
         self,
         shutdown: CancellationToken,
         log: Option<&std::path::Path>,

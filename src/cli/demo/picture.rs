@@ -8,13 +8,13 @@ use super::screen::{clock, what};
 
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub(super) struct Size {
     pub columns: usize,
     pub rows: usize,
 }
 
 /// Everything that is shown besides what the ledger and the platform say.
-pub struct Around<'a> {
+pub(super) struct Around<'a> {
     /// How the demo's own consumer group is.
     pub readers: &'a str,
     /// Where to look further.
@@ -22,7 +22,7 @@ pub struct Around<'a> {
 }
 
 /// The lines, top to bottom.
-pub fn lines(
+pub(super) fn lines(
     size: Size,
     overview: &Overview,
     totals: &Totals,
@@ -108,7 +108,7 @@ fn decisions(overview: &Overview, recent: &[Recent]) -> Vec<Vec<String>> {
 }
 
 /// What people call it, where the platform knows the id.
-pub fn name_of<'n>(overview: &'n Overview, id: &'n str) -> &'n str {
+pub(super) fn name_of<'n>(overview: &'n Overview, id: &'n str) -> &'n str {
     let campaigns = overview.campaigns.iter().map(|it| (&it.id, &it.name));
     let flows = overview.flows.iter().map(|it| (&it.id, &it.name));
     let queues = overview.queues.iter().map(|it| (&it.id, &it.name));

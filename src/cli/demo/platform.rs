@@ -18,7 +18,7 @@ const ROUTE_WEIGHTS: [u32; 2] = [70, 30];
 const QUESTIONS_PER_SECOND: u32 = 20;
 
 /// The simulated platform's controls.
-pub struct Platform<'s> {
+pub(crate) struct Platform<'s> {
     simulation: &'s Simulation,
     http: reqwest::Client,
     /// The trunkline that it is played for, such as `http://127.0.0.1:8080`.
@@ -28,7 +28,7 @@ pub struct Platform<'s> {
 }
 
 impl<'s> Platform<'s> {
-    pub fn new(simulation: &'s Simulation, edge: String, key: Option<String>) -> Self {
+    pub(crate) fn new(simulation: &'s Simulation, edge: String, key: Option<String>) -> Self {
         Self { simulation, http: reqwest::Client::new(), edge, key }
     }
 
@@ -50,7 +50,7 @@ impl<'s> Platform<'s> {
 
     /// Lets it post what happens to the edge, with the faults an event stream has: a few
     /// events twice, a few out of order.
-    pub async fn send_events(&self) -> anyhow::Result<()> {
+    pub(crate) async fn send_events(&self) -> anyhow::Result<()> {
         let settings = json!({
             "to": format!("{}/v1/events", self.edge),
             "key": self.key,
@@ -63,7 +63,7 @@ impl<'s> Platform<'s> {
     }
 
     /// Somebody will publish a version that fails. Returns what to look out for.
-    pub async fn publish_bad_version(&self, speed: f64) -> anyhow::Result<String> {
+    pub(crate) async fn publish_bad_version(&self, speed: f64) -> anyhow::Result<String> {
         let flows = self.simulation.overview().flows;
         let flow = flows.iter().find(|flow| flow.name == BAD_FLOW).context("a flow of that name")?;
         let publish = json!({
@@ -80,7 +80,7 @@ impl<'s> Platform<'s> {
 
     /// Puts a routing configuration over two queues in force, and lets interactions ask by it.
     /// Returns what to look at.
-    pub async fn ask_for_groups(&self) -> anyhow::Result<String> {
+    pub(crate) async fn ask_for_groups(&self) -> anyhow::Result<String> {
         let queues = self.simulation.overview().queues;
         let rules: Vec<Value> = queues
             .iter()

@@ -19,7 +19,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::topics;
 
 /// The group under watch.
-pub const GROUP: &str = "demo-readers";
+pub(super) const GROUP: &str = "demo-readers";
 
 /// One reader manages fewer records a second than the simulated platform sends.
 const WORK: Duration = Duration::from_millis(10);
@@ -28,26 +28,26 @@ const MOST_READERS: usize = 6;
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// The group at work.
-pub struct Readers {
+pub(super) struct Readers {
     standing: watch::Receiver<String>,
     autoscaler: tokio::task::JoinHandle<()>,
 }
 
 impl Readers {
     /// How the group is, as the HTTP interface says, in a line.
-    pub fn standing(&self) -> String {
+    pub(super) fn standing(&self) -> String {
         self.standing.borrow().clone()
     }
 
     /// Once it was stopped: all have left.
-    pub async fn ended(self) {
+    pub(super) async fn ended(self) {
         // A panic was told of where it happened.
         let _ = self.autoscaler.await;
     }
 }
 
 /// Starts one reader and the autoscaler, until `stop`.
-pub fn start(kafka: &KafkaSettings, http: std::net::SocketAddr, stop: CancellationToken) -> Readers {
+pub(super) fn start(kafka: &KafkaSettings, http: std::net::SocketAddr, stop: CancellationToken) -> Readers {
     let (told, standing) = watch::channel(format!("consumer group {GROUP}: not observed yet"));
     let kafka = kafka.clone();
     let autoscaler = tokio::spawn(async move {

@@ -11,7 +11,7 @@ use simulator::Overview;
 use super::picture::{self, Around, Size};
 
 /// How much of the demo is shown how often.
-pub struct Screen {
+pub(super) struct Screen {
     terminal: bool,
     /// Where to look further; part of the picture.
     hints: Vec<String>,
@@ -20,16 +20,16 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub fn new(hints: Vec<String>) -> Self {
+    pub(super) fn new(hints: Vec<String>) -> Self {
         Self { terminal: std::io::stdout().is_terminal(), hints, drawn: None }
     }
 
-    pub fn pause(&self) -> Duration {
+    pub(super) fn pause(&self) -> Duration {
         Duration::from_secs(if self.terminal { 1 } else { 5 })
     }
 
     /// How many of which loop's newest decisions are shown. Routing's are too many to look at.
-    pub fn recent_decisions(&self) -> [(Loop, i64); 3] {
+    pub(super) fn recent_decisions(&self) -> [(Loop, i64); 3] {
         if self.terminal {
             [(Loop::Rollback, 2), (Loop::Lag, 1), (Loop::Dial, 6)]
         } else {
@@ -38,7 +38,7 @@ impl Screen {
     }
 
     /// `readers` is how the demo's own consumer group is, in a line.
-    pub fn show(
+    pub(super) fn show(
         &mut self,
         overview: &Overview,
         totals: &Totals,
@@ -141,7 +141,7 @@ fn abandonment(overview: &Overview) -> f64 {
 }
 
 /// What is said at the end.
-pub fn summary(facts: u64, totals: &Totals, overview: &Overview) -> String {
+pub(super) fn summary(facts: u64, totals: &Totals, overview: &Overview) -> String {
     let mut text = format!(
         "\nSummary after {} of simulated time\n  facts read   {facts} of campaigns\n",
         clock(overview.simulated_seconds)

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A running Kafka and Postgres. The script's watchdog stops them even when this
 /// process is killed.
-pub struct Services {
+pub(super) struct Services {
     script: PathBuf,
     folder: PathBuf,
     pub brokers: String,
@@ -22,7 +22,7 @@ impl Services {
     ///
     /// # Errors
     /// When the script is not found, fails, or `shutdown` comes first; with the script's own words.
-    pub async fn start(shutdown: &CancellationToken) -> anyhow::Result<Self> {
+    pub(super) async fn start(shutdown: &CancellationToken) -> anyhow::Result<Self> {
         let root = project_root()?;
         let script = root.join("scripts/services.sh");
         let folder = root.join(".local").join(format!("demo-{}", std::process::id()));
@@ -41,7 +41,7 @@ impl Services {
     ///
     /// # Errors
     /// When the script fails; with its own words.
-    pub async fn remove(self) -> anyhow::Result<()> {
+    pub(super) async fn remove(self) -> anyhow::Result<()> {
         remove(&self.script, &self.folder).await
     }
 }

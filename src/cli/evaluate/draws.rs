@@ -4,11 +4,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Random counts by inversion: the same for one seed with every version of the libraries.
-pub struct Draws(ChaCha8Rng);
+pub(super) struct Draws(ChaCha8Rng);
 
 impl Draws {
     /// Those of one run; runs of one seed have nothing to do with each other.
-    pub fn of_run(seed: u64, run: u32) -> Self {
+    pub(super) fn of_run(seed: u64, run: u32) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed ^ (u64::from(run) << 32)))
     }
 
@@ -16,12 +16,12 @@ impl Draws {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    pub fn poisson(&mut self, mean: f64) -> u64 {
+    pub(super) fn poisson(&mut self, mean: f64) -> u64 {
         let next = |count: u64, chance: f64| chance * mean / (count + 1) as f64;
         self.invert((-mean).exp(), 10_000, next)
     }
 
-    pub fn binomial(&mut self, trials: u64, rate: f64) -> u64 {
+    pub(super) fn binomial(&mut self, trials: u64, rate: f64) -> u64 {
         let odds = rate / (1.0 - rate);
         let next = |count: u64, chance: f64| chance * odds * (trials - count) as f64 / (count + 1) as f64;
         self.invert((1.0 - rate).powf(trials as f64), trials, next)

@@ -16,7 +16,7 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    pub fn said(self, value: f64) -> String {
+    pub(super) fn said(self, value: f64) -> String {
         match self {
             Unit::Share => words::percent(value),
             Unit::Number => words::number(value),
@@ -95,7 +95,7 @@ impl Frame {
 }
 
 impl Chart<'_> {
-    pub fn drawn(&self) -> Markup {
+    pub(super) fn drawn(&self) -> Markup {
         let Some(frame) = Frame::of(self) else {
             return html! { p.empty { (self.title) ": nothing recorded in this time." } };
         };

@@ -40,7 +40,12 @@ pub(super) struct Shell {
 
 impl Shell {
     /// Asks which loops are paused; where nobody answers the page says that it is not known.
-    pub async fn of(shared: &Shared, caller: Caller, here: &'static str, back: &axum::http::Uri) -> Self {
+    pub(super) async fn of(
+        shared: &Shared,
+        caller: Caller,
+        here: &'static str,
+        back: &axum::http::Uri,
+    ) -> Self {
         let version = shared.database.ledger_version().await.unwrap_or_default();
         let pauses = match shared.database.pauses().await {
             Ok(pauses) => Some(pauses),
@@ -54,7 +59,7 @@ impl Shell {
     }
 
     /// How often a loop looks: two of these, and a figure is old.
-    pub fn tick_of(&self, of: Loop) -> Duration {
+    pub(super) fn tick_of(&self, of: Loop) -> Duration {
         match of {
             Loop::Dial => self.ticks.dial,
             Loop::Lag => self.ticks.lag,
@@ -62,12 +67,12 @@ impl Shell {
         }
     }
 
-    pub fn pauses(&self) -> Pauses {
+    pub(super) fn pauses(&self) -> Pauses {
         self.pauses.clone().unwrap_or_default()
     }
 
     /// The whole page.
-    pub fn around(&self, title: &str, main: &Markup) -> Markup {
+    pub(super) fn around(&self, title: &str, main: &Markup) -> Markup {
         html! {
             (DOCTYPE)
             html lang="en" {

@@ -12,7 +12,7 @@ const GROUP_LIMIT: usize = 100_000;
 
 /// One group of a reply in one interval.
 #[derive(Debug, PartialEq)]
-pub struct Row {
+pub(super) struct Row {
     /// Dimension and value; dimensions that nobody asked for may be among them.
     pub group: BTreeMap<String, String>,
     /// Metric and count; a metric that did not occur is not named.
@@ -20,29 +20,29 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn count(&self, metric: &str) -> u64 {
+    pub(super) fn count(&self, metric: &str) -> u64 {
         self.counts.get(metric).copied().unwrap_or(0)
     }
 
-    pub fn of(&self, dimension: &str) -> Option<&str> {
+    pub(super) fn of(&self, dimension: &str) -> Option<&str> {
         self.group.get(dimension).map(String::as_str)
     }
 }
 
 /// `start/end`, as analytics want it.
-pub fn interval(from: Timestamp, until: Timestamp) -> String {
+pub(super) fn interval(from: Timestamp, until: Timestamp) -> String {
     format!("{from}/{until}")
 }
 
 /// Lets through what has one of `values` in `dimension`.
-pub fn any_of<'v>(dimension: &str, values: impl IntoIterator<Item = &'v str>) -> Value {
+pub(super) fn any_of<'v>(dimension: &str, values: impl IntoIterator<Item = &'v str>) -> Value {
     let predicates: Vec<Value> =
         values.into_iter().map(|value| json!({ "dimension": dimension, "value": value })).collect();
     json!({ "type": "or", "predicates": predicates })
 }
 
 /// Reads a reply. The error says what makes no sense.
-pub fn read(body: &[u8]) -> Result<Vec<Row>, String> {
+pub(super) fn read(body: &[u8]) -> Result<Vec<Row>, String> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]

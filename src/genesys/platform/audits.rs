@@ -10,7 +10,7 @@ use crate::model::Timestamp;
 use crate::model::outcome::SentRequest;
 
 /// Asks for changes of one object; answered at once.
-pub fn request(what: Changed, id: &str, from: Timestamp, until: Timestamp) -> SentRequest {
+pub(super) fn request(what: Changed, id: &str, from: Timestamp, until: Timestamp) -> SentRequest {
     let service = match what {
         Changed::Campaign => "Outbound",
         Changed::Flow => "Architect",
@@ -28,7 +28,7 @@ pub fn request(what: Changed, id: &str, from: Timestamp, until: Timestamp) -> Se
 }
 
 /// The last who changed it and is not `own_client`. The error says what makes no sense.
-pub fn read(own_client: &str, body: &[u8]) -> Result<Option<String>, String> {
+pub(super) fn read(own_client: &str, body: &[u8]) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]

@@ -15,22 +15,22 @@ use super::super::path::PathSegment;
 use crate::model::outcome::SentRequest;
 
 /// A ceiling below one call per agent has no meaning.
-pub const LEAST_RATE: f64 = 1.0;
+pub(crate) const LEAST_RATE: f64 = 1.0;
 /// What no organisation can set more than.
 const GREATEST_RATE: f64 = 15.0;
 
 const LOW_RATE_ALERT: &str = "/diagnosticsSettings/reportLowMaxCallsPerAgentAlert";
 
-pub const SETTINGS_PATH: &str = "/api/v2/outbound/settings";
+pub(crate) const SETTINGS_PATH: &str = "/api/v2/outbound/settings";
 
-pub fn campaign_path(id: &str) -> String {
+pub(crate) fn campaign_path(id: &str) -> String {
     format!("/api/v2/outbound/campaigns/{}", PathSegment(id))
 }
 
 /// The request that gives `campaign` this rate. A patch names the lever alone and the last
 /// writer wins; a put sends the campaign as it was read, and the platform refuses it where
 /// somebody changed it since.
-pub fn rate_request(campaign: &Campaign, rate: f64, change: CampaignChange) -> SentRequest {
+pub(crate) fn rate_request(campaign: &Campaign, rate: f64, change: CampaignChange) -> SentRequest {
     let path = campaign_path(&campaign.id);
     let (method, path, body) = match (change, &campaign.definition) {
         (CampaignChange::Whole, Some(definition)) => {
@@ -45,7 +45,7 @@ pub fn rate_request(campaign: &Campaign, rate: f64, change: CampaignChange) -> S
 }
 
 /// Whether this is a possible change of this campaign's rate and of nothing else.
-pub fn is_rate_request(id: &str, request: &SentRequest) -> bool {
+pub(crate) fn is_rate_request(id: &str, request: &SentRequest) -> bool {
     let path = campaign_path(id);
     let rate = match request.method.as_str() {
         "PATCH" if request.path == path => {
@@ -62,14 +62,19 @@ pub fn is_rate_request(id: &str, request: &SentRequest) -> bool {
 }
 
 /// The version that a request is for, where it names one.
-pub fn version_named_by(request: &SentRequest) -> Option<String> {
+pub(crate) fn version_named_by(request: &SentRequest) -> Option<String> {
     let version = request.body.get("version").filter(|_| request.method == "PUT")?;
     version.as_i64().map(|version| version.to_string())
 }
 
 /// Reads a campaign under the organisation's settings and the limits configured here. The
 /// error says which value is impossible.
-pub fn read(id: &str, body: &[u8], settings: &OutboundSettings, pacing: Pacing) -> Result<Campaign, String> {
+pub(crate) fn read(
+    id: &str,
+    body: &[u8],
+    settings: &OutboundSettings,
+    pacing: Pacing,
+) -> Result<Campaign, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -114,7 +119,7 @@ pub fn read(id: &str, body: &[u8], settings: &OutboundSettings, pacing: Pacing) 
 }
 
 /// Reads the organisation's settings. The error says which value is impossible.
-pub fn read_settings(body: &[u8]) -> Result<OutboundSettings, String> {
+pub(crate) fn read_settings(body: &[u8]) -> Result<OutboundSettings, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {

@@ -16,7 +16,7 @@ const JOB_DOUBLINGS: u32 = 4;
 
 impl Platform {
     /// Details by query; of conversations that are old, or many, by a job where jobs have them.
-    pub async fn details(
+    pub(crate) async fn details(
         &self,
         inner: &Inner,
         query: &DetailsQuery<'_>,

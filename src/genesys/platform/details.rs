@@ -13,9 +13,9 @@ use crate::model::outcome::SentRequest;
 
 const PATH: &str = "/api/v2/analytics/conversations/details/query";
 /// The most that a page takes.
-pub const PAGE_SIZE: usize = 100;
+pub(super) const PAGE_SIZE: usize = 100;
 /// Pages of one answer that are followed at most.
-pub const PAGE_LIMIT: usize = 100;
+pub(super) const PAGE_LIMIT: usize = 100;
 const DAY_MS: i64 = 86_400_000;
 const DAY: Duration = Duration::from_millis(DAY_MS as u64);
 /// The longest interval of a query that has a filter.
@@ -24,7 +24,7 @@ const LONGEST_DAYS: i64 = 31;
 /// The days whose conversations are looked through. A query finds what *started* on a UTC day
 /// that its interval touches, and events tell when we first heard of a conversation: one that
 /// goes over midnight started on the day before.
-pub fn days(query: &DetailsQuery<'_>) -> (Timestamp, Timestamp) {
+pub(super) fn days(query: &DetailsQuery<'_>) -> (Timestamp, Timestamp) {
     let midnight = |at: Timestamp| Timestamp::from_millis(at.as_millis().div_euclid(DAY_MS) * DAY_MS);
     let (first, last) = (midnight(query.from), midnight(query.to.max(query.from)));
     let until = last.plus(DAY);
@@ -33,13 +33,13 @@ pub fn days(query: &DetailsQuery<'_>) -> (Timestamp, Timestamp) {
 }
 
 /// Lets through these conversations and no others.
-pub fn filters(ids: &[&str]) -> Value {
+pub(super) fn filters(ids: &[&str]) -> Value {
     let predicate = |id: &&str| json!({ "type": "dimension", "dimension": "conversationId", "operator": "matches", "value": id });
     json!([{ "type": "or", "predicates": ids.iter().map(predicate).collect::<Vec<_>>() }])
 }
 
 /// `page` counts from 1.
-pub fn query_request(query: &DetailsQuery<'_>, page: usize) -> SentRequest {
+pub(super) fn query_request(query: &DetailsQuery<'_>, page: usize) -> SentRequest {
     let (from, until) = days(query);
     SentRequest {
         method: "POST".to_owned(),
@@ -57,14 +57,14 @@ pub fn query_request(query: &DetailsQuery<'_>, page: usize) -> SentRequest {
 
 /// One page of the answer.
 #[derive(Debug, PartialEq)]
-pub struct Page {
+pub(super) struct Page {
     pub conversations: Found,
     pub goes_on: bool,
 }
 
 /// Reads the page with number `page`; nobody found is no member at all. The error says what
 /// makes no sense.
-pub fn read_page(page: usize, body: &[u8]) -> Result<Page, String> {
+pub(super) fn read_page(page: usize, body: &[u8]) -> Result<Page, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire<'a> {
@@ -82,7 +82,7 @@ pub fn read_page(page: usize, body: &[u8]) -> Result<Page, String> {
 }
 
 /// What callers and flows have said about a person stays where it is.
-pub fn without_attributes((id, mut details): (String, Value)) -> (String, Value) {
+pub(super) fn without_attributes((id, mut details): (String, Value)) -> (String, Value) {
     for participant in details.get_mut("participants").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(members) = participant.as_object_mut() {
             members.remove("attributes");

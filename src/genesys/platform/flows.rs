@@ -14,21 +14,21 @@ use crate::model::outcome::SentRequest;
 /// Versions on one page.
 const PAGE_SIZE: usize = 100;
 /// Pages of versions that are followed at most.
-pub const PAGE_LIMIT: usize = 100;
+pub(crate) const PAGE_LIMIT: usize = 100;
 /// Longest text of a foreign message that is passed on, in characters.
 const MESSAGE_LIMIT: usize = 300;
 
-pub fn flow_path(id: &str) -> String {
+pub(crate) fn flow_path(id: &str) -> String {
     format!("/api/v2/flows/{}", PathSegment(id))
 }
 
 /// `page` counts from 1.
-pub fn versions_path(id: &str, page: usize) -> String {
+pub(crate) fn versions_path(id: &str, page: usize) -> String {
     format!("{}/versions?pageSize={PAGE_SIZE}&pageNumber={page}", flow_path(id))
 }
 
 /// Puts `version` in force. It has no body, and the same twice leaves the same state.
-pub fn publish_request(flow_id: &str, version: &str) -> SentRequest {
+pub(crate) fn publish_request(flow_id: &str, version: &str) -> SentRequest {
     let (flow, version) = (PathSegment(flow_id), PathSegment(version));
     SentRequest {
         method: "POST".to_owned(),
@@ -39,7 +39,7 @@ pub fn publish_request(flow_id: &str, version: &str) -> SentRequest {
 }
 
 /// Whether this publishes some version of this flow and does nothing else.
-pub fn is_publish_request(flow_id: &str, request: &SentRequest) -> bool {
+pub(crate) fn is_publish_request(flow_id: &str, request: &SentRequest) -> bool {
     let begin = format!("/api/v2/flows/actions/publish?flow={}&version=", PathSegment(flow_id));
     let version = request.path.strip_prefix(&begin);
     request.method == "POST"
@@ -49,7 +49,7 @@ pub fn is_publish_request(flow_id: &str, request: &SentRequest) -> bool {
 
 /// What a flow says of itself.
 #[derive(Debug, PartialEq)]
-pub struct Told {
+pub(crate) struct Told {
     /// The version in force; none where it was never published or is switched off.
     pub published: Option<String>,
     pub locked_by: Option<String>,
@@ -79,20 +79,20 @@ struct WireDetail {
 
 /// A person or an OAuth client.
 #[derive(Deserialize)]
-pub struct WireActor {
+pub(crate) struct WireActor {
     id: Option<String>,
     name: Option<String>,
 }
 
 impl WireActor {
-    pub fn is(&self, id: &str) -> bool {
+    pub(crate) fn is(&self, id: &str) -> bool {
         self.id.as_deref() == Some(id)
     }
 }
 
 /// Reads a flow. A lock of the OAuth client `own_client` itself is none. The error says what
 /// makes no sense.
-pub fn read_flow(id: &str, own_client: &str, body: &[u8]) -> Result<Told, String> {
+pub(crate) fn read_flow(id: &str, own_client: &str, body: &[u8]) -> Result<Told, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -118,12 +118,12 @@ pub fn read_flow(id: &str, own_client: &str, body: &[u8]) -> Result<Told, String
 }
 
 /// Reads the reply to a publish: the operation that it began.
-pub fn read_operation(body: &[u8]) -> Option<String> {
+pub(crate) fn read_operation(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<WireOperation>(body).ok()?.id
 }
 
 /// Name and id, for people.
-pub fn actor(kind: &str, actor: WireActor) -> String {
+pub(crate) fn actor(kind: &str, actor: WireActor) -> String {
     let id = bounded(actor.id.as_deref().unwrap_or("of unknown id"), 64);
     match actor.name.filter(|name| !name.is_empty()) {
         Some(name) => format!("{} ({kind} {id})", bounded(&name, 100)),
@@ -159,14 +159,14 @@ fn bounded(text: &str, most: usize) -> String {
 
 /// One page of versions.
 #[derive(Debug, PartialEq)]
-pub struct Page {
+pub(crate) struct Page {
     pub versions: Vec<PlatformVersion>,
     /// There is another one after it.
     pub goes_on: bool,
 }
 
 /// Reads the page with number `page`. The error says what makes no sense.
-pub fn read_versions(page: usize, body: &[u8]) -> Result<Page, String> {
+pub(crate) fn read_versions(page: usize, body: &[u8]) -> Result<Page, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -215,7 +215,7 @@ const PUBLISHED: &str = "published";
 ///
 /// # Errors
 /// When the version in force is not among its versions.
-pub fn flow(told: Told, mut versions: Vec<PlatformVersion>) -> Result<Flow, String> {
+pub(crate) fn flow(told: Told, mut versions: Vec<PlatformVersion>) -> Result<Flow, String> {
     if let Some(in_force) = &told.published {
         let version = versions.iter_mut().find(|version| version.id == *in_force);
         let version = version.ok_or_else(|| {

@@ -12,14 +12,14 @@ use crate::model::Timestamp;
 use crate::model::outcome::SentRequest;
 
 const PATH: &str = "/api/v2/analytics/conversations/details/jobs";
-pub const AVAILABILITY_PATH: &str = "/api/v2/analytics/conversations/details/jobs/availability";
+pub(super) const AVAILABILITY_PATH: &str = "/api/v2/analytics/conversations/details/jobs/availability";
 const PAGE_SIZE: usize = 1_000;
 /// Pages of one answer that are followed at most.
-pub const PAGE_LIMIT: usize = 100;
+pub(super) const PAGE_LIMIT: usize = 100;
 
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     Working,
     Done,
     /// It will bring nothing, and why.
@@ -28,7 +28,7 @@ pub enum State {
 
 /// Asks for conversations that were going on between two times. Unlike a query's, the interval
 /// is about activity and needs no widening.
-pub fn job_request(query: &DetailsQuery<'_>) -> SentRequest {
+pub(super) fn job_request(query: &DetailsQuery<'_>) -> SentRequest {
     SentRequest {
         method: "POST".to_owned(),
         path: PATH.to_owned(),
@@ -42,11 +42,11 @@ pub fn job_request(query: &DetailsQuery<'_>) -> SentRequest {
     }
 }
 
-pub fn job_path(job: &str) -> String {
+pub(super) fn job_path(job: &str) -> String {
     format!("{PATH}/{}", PathSegment(job))
 }
 
-pub fn results_path(job: &str, cursor: Option<&str>) -> String {
+pub(super) fn results_path(job: &str, cursor: Option<&str>) -> String {
     let path = format!("{}/results?pageSize={PAGE_SIZE}", job_path(job));
     match cursor {
         Some(cursor) => format!("{path}&cursor={}", PathSegment(cursor)),
@@ -55,7 +55,7 @@ pub fn results_path(job: &str, cursor: Option<&str>) -> String {
 }
 
 /// The id of the job that was begun.
-pub fn read_begun(body: &[u8]) -> Result<String, String> {
+pub(super) fn read_begun(body: &[u8]) -> Result<String, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -65,7 +65,7 @@ pub fn read_begun(body: &[u8]) -> Result<String, String> {
     Some(wire.job_id).filter(|id| !id.is_empty()).ok_or_else(|| "jobId is empty".to_owned())
 }
 
-pub fn read_state(body: &[u8]) -> Result<State, String> {
+pub(super) fn read_state(body: &[u8]) -> Result<State, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -85,7 +85,7 @@ pub fn read_state(body: &[u8]) -> Result<State, String> {
 }
 
 /// Up to when jobs have data; what is newer is not in them.
-pub fn read_availability(body: &[u8]) -> Result<Timestamp, String> {
+pub(super) fn read_availability(body: &[u8]) -> Result<Timestamp, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -96,7 +96,7 @@ pub fn read_availability(body: &[u8]) -> Result<Timestamp, String> {
 }
 
 /// One page of results and the cursor of the next.
-pub fn read_results(body: &[u8]) -> Result<(Found, Option<String>), String> {
+pub(super) fn read_results(body: &[u8]) -> Result<(Found, Option<String>), String> {
     #[derive(Deserialize)]
     struct Wire<'a> {
         #[serde(borrow)]

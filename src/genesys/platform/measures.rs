@@ -15,7 +15,12 @@ const OUTCOMES: &str = "nFlowOutcome";
 const FAILED: &str = "nFlowOutcomeFailed";
 
 /// Asks about one flow between two times, all versions of it.
-pub fn request(flow_id: &str, from: Timestamp, until: Timestamp, measure: ErrorMeasure) -> SentRequest {
+pub(crate) fn request(
+    flow_id: &str,
+    from: Timestamp,
+    until: Timestamp,
+    measure: ErrorMeasure,
+) -> SentRequest {
     let (group_by, metrics) = match measure {
         ErrorMeasure::ExitReason => (json!(["flowId", "flowVersion", "exitReason"]), json!([FLOWS])),
         ErrorMeasure::Outcome => (json!(["flowId", "flowVersion"]), json!([FLOWS, OUTCOMES, FAILED])),
@@ -34,7 +39,7 @@ pub fn request(flow_id: &str, from: Timestamp, until: Timestamp, measure: ErrorM
 }
 
 /// Reads measures by version; nothing at all is that nobody was in the flow.
-pub fn read(flow_id: &str, body: &[u8], measure: ErrorMeasure) -> Result<Vec<Measured>, String> {
+pub(crate) fn read(flow_id: &str, body: &[u8], measure: ErrorMeasure) -> Result<Vec<Measured>, String> {
     let mut found: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for row in aggregates::read(body)? {
         if row.of("flowId").is_some_and(|id| id != flow_id) {

@@ -3,12 +3,12 @@
 
 mod aggregates;
 mod audits;
-pub mod campaigns;
+pub(super) mod campaigns;
 mod conversations;
 mod details;
-pub mod flows;
+pub(super) mod flows;
 mod jobs;
-pub mod measures;
+pub(super) mod measures;
 mod queues;
 mod rules;
 mod statistics;
@@ -44,7 +44,7 @@ const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 const AUDIT_SPAN: Duration = Duration::from_secs(4 * 3_600);
 
 /// The dialect with what it keeps in mind.
-pub struct Platform {
+pub(super) struct Platform {
     pub settings: PlatformSettings,
     /// Our own OAuth client.
     client_id: String,
@@ -66,7 +66,7 @@ struct Known {
 }
 
 impl Platform {
-    pub fn new(settings: PlatformSettings, client_id: &str) -> Self {
+    pub(super) fn new(settings: PlatformSettings, client_id: &str) -> Self {
         let fresh = settings.shared_for;
         Self {
             client_id: client_id.to_owned(),
@@ -83,14 +83,14 @@ impl Platform {
         self.campaigns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn expect_campaigns<'c>(&self, ids: impl IntoIterator<Item = &'c str>) {
+    pub(super) fn expect_campaigns<'c>(&self, ids: impl IntoIterator<Item = &'c str>) {
         let ids: Vec<&str> = ids.into_iter().collect();
         self.counters.expect(ids.iter().copied());
         self.idle.expect(ids);
     }
 
     /// The organisation's settings, read again once they are old.
-    pub async fn outbound_settings(
+    pub(super) async fn outbound_settings(
         &self,
         inner: &Inner,
         scope: &Scope,
@@ -109,7 +109,12 @@ impl Platform {
         Ok(settings)
     }
 
-    pub async fn campaign(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+    pub(super) async fn campaign(
+        &self,
+        inner: &Inner,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Campaign, CallError> {
         let settings = self.outbound_settings(inner, scope).await?;
         let request = read_request(campaigns::campaign_path(id));
         let read = |_: &RawReply, body: &[u8]| campaigns::read(id, body, &settings, self.settings.pacing);
@@ -120,7 +125,7 @@ impl Platform {
     }
 
     /// The campaign as it was when it was last read, where that is not too long ago.
-    pub async fn campaign_lately(
+    pub(super) async fn campaign_lately(
         &self,
         inner: &Inner,
         id: &str,
@@ -134,14 +139,14 @@ impl Platform {
     }
 
     /// It has been changed, or may have been.
-    pub fn forget_campaign(&self, id: &str) {
+    pub(super) fn forget_campaign(&self, id: &str) {
         if let Some((at, _)) = self.known().get_mut(id).and_then(|known| known.campaign.as_mut()) {
             *at = None;
         }
     }
 
     /// Idle agents, calls and busy agents: what three calls say, two of them for all campaigns.
-    pub async fn campaign_statistics(
+    pub(super) async fn campaign_statistics(
         &self,
         inner: &Inner,
         id: &str,
@@ -225,7 +230,7 @@ impl Platform {
         Ok((told.value, told.age))
     }
 
-    pub async fn queue_availability(
+    pub(super) async fn queue_availability(
         &self,
         inner: &Inner,
         id: &str,
@@ -239,7 +244,7 @@ impl Platform {
     }
 
     /// What the flow says of itself and all pages of its versions.
-    pub async fn flow(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<Flow, CallError> {
+    pub(super) async fn flow(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<Flow, CallError> {
         let endpoints = &inner.flow_versions;
         let request = read_request(flows::flow_path(id));
         let read = |_: &RawReply, body: &[u8]| flows::read_flow(id, &self.client_id, body);
@@ -261,7 +266,7 @@ impl Platform {
     }
 
     /// Who but us has changed it last, within the last hours.
-    pub async fn last_writer(
+    pub(super) async fn last_writer(
         &self,
         inner: &Inner,
         what: Changed,
@@ -276,7 +281,11 @@ impl Platform {
         inner.read(&inner.organization, "audit", &request, &scope, read).await
     }
 
-    pub async fn campaign_rules(&self, inner: &Inner, scope: &Scope) -> Result<Vec<CampaignRule>, CallError> {
+    pub(super) async fn campaign_rules(
+        &self,
+        inner: &Inner,
+        scope: &Scope,
+    ) -> Result<Vec<CampaignRule>, CallError> {
         let mut rules = Vec::new();
         for page in 1..=rules::PAGE_LIMIT {
             let request = read_request(rules::path(page));
@@ -290,7 +299,7 @@ impl Platform {
         Ok(rules)
     }
 
-    pub async fn calls_this_month(&self, inner: &Inner, scope: &Scope) -> Result<u64, CallError> {
+    pub(super) async fn calls_this_month(&self, inner: &Inner, scope: &Scope) -> Result<u64, CallError> {
         let now = now();
         let request = usage::request(now.month(), now);
         let read = |_: &RawReply, body: &[u8]| usage::read_begun(body);
@@ -309,7 +318,7 @@ impl Platform {
 
 /// A conflict at a publish says nothing against the version: somebody has locked the flow, or
 /// something runs on it.
-pub fn busy(error: CallError) -> CallError {
+pub(super) fn busy(error: CallError) -> CallError {
     match error.kind {
         Kind::Conflict => CallError { kind: Kind::Busy { until: Instant::now() + BUSY_PAUSE }, ..error },
         _ => error,

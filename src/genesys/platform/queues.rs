@@ -13,7 +13,7 @@ const ON_QUEUE: &str = "oOnQueueUsers";
 
 /// Agents of a queue who have put themselves on queue, by what they do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OnQueue {
+pub(crate) struct OnQueue {
     pub idle: u32,
     pub interacting: u32,
     pub communicating: u32,
@@ -22,12 +22,12 @@ pub struct OnQueue {
 
 impl OnQueue {
     /// Agents with a conversation.
-    pub fn busy(self) -> u32 {
+    pub(crate) fn busy(self) -> u32 {
         self.interacting.saturating_add(self.communicating)
     }
 
     /// Share of those on queue who are idle; nobody on queue is none available.
-    pub fn available(self) -> Available {
+    pub(crate) fn available(self) -> Available {
         let all = f64::from(self.idle)
             + f64::from(self.interacting)
             + f64::from(self.communicating)
@@ -37,7 +37,7 @@ impl OnQueue {
     }
 }
 
-pub fn observations_request(queue_ids: &[String]) -> SentRequest {
+pub(super) fn observations_request(queue_ids: &[String]) -> SentRequest {
     SentRequest {
         method: "POST".to_owned(),
         path: "/api/v2/analytics/queues/observations/query".to_owned(),
@@ -51,7 +51,7 @@ pub fn observations_request(queue_ids: &[String]) -> SentRequest {
 
 /// Reads observations. A queue that is not in them is not known, which is not the same as
 /// empty. The error says what makes no sense.
-pub fn read(body: &[u8]) -> Result<BTreeMap<String, OnQueue>, String> {
+pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, OnQueue>, String> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]

@@ -6,15 +6,15 @@ use super::super::organization::CampaignRule;
 
 const PAGE_SIZE: usize = 100;
 /// Pages that are followed at most.
-pub const PAGE_LIMIT: usize = 20;
+pub(super) const PAGE_LIMIT: usize = 20;
 
 /// `page` counts from 1.
-pub fn path(page: usize) -> String {
+pub(super) fn path(page: usize) -> String {
     format!("/api/v2/outbound/campaignrules?pageSize={PAGE_SIZE}&pageNumber={page}")
 }
 
 /// Reads the page with number `page`: rules that are enabled, and whether another page comes.
-pub fn read(page: usize, body: &[u8]) -> Result<(Vec<CampaignRule>, bool), String> {
+pub(super) fn read(page: usize, body: &[u8]) -> Result<(Vec<CampaignRule>, bool), String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {

@@ -25,7 +25,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// Calls of a campaign since the UTC day began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(super) struct Counters {
     pub attempts: u64,
     pub answers: u64,
     pub abandoned: u64,
@@ -33,18 +33,18 @@ pub struct Counters {
 
 /// What a campaign's own statistics say, one by one or of many campaigns together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Idle {
+pub(super) struct Idle {
     pub agents: Option<u32>,
     /// Share of attempts that were answered, over a span that the platform does not state.
     pub connect_ratio: Option<f64>,
 }
 
-pub fn statistics_path(id: &str) -> String {
+pub(super) fn statistics_path(id: &str) -> String {
     format!("{}/stats", campaign_path(id))
 }
 
 /// Idle agents of many campaigns with one call.
-pub fn performance_request(ids: &[String]) -> SentRequest {
+pub(super) fn performance_request(ids: &[String]) -> SentRequest {
     SentRequest {
         method: "POST".to_owned(),
         path: "/api/v2/outbound/campaigns/performance/query".to_owned(),
@@ -54,7 +54,7 @@ pub fn performance_request(ids: &[String]) -> SentRequest {
 }
 
 /// Calls of these campaigns from the beginning of the UTC day until `now`.
-pub fn counters_request(ids: &[String], now: Timestamp) -> SentRequest {
+pub(super) fn counters_request(ids: &[String], now: Timestamp) -> SentRequest {
     let day = Timestamp::from_millis(now.as_millis().div_euclid(DAY_MS) * DAY_MS);
     // An interval that has no length is refused.
     let until = now.max(day.plus(std::time::Duration::from_secs(1)));
@@ -72,7 +72,7 @@ pub fn counters_request(ids: &[String], now: Timestamp) -> SentRequest {
 }
 
 /// Reads counters; campaigns without a call are not in it.
-pub fn read_counters(body: &[u8]) -> Result<BTreeMap<String, Counters>, String> {
+pub(super) fn read_counters(body: &[u8]) -> Result<BTreeMap<String, Counters>, String> {
     let mut found: BTreeMap<String, Counters> = BTreeMap::new();
     for row in aggregates::read(body)? {
         let Some(id) = row.of(CAMPAIGN) else { continue };
@@ -112,13 +112,13 @@ impl WireStatistics {
 
 /// Reads one campaign's statistics; everything in them is optional. The error says which value
 /// is impossible.
-pub fn read_statistics(body: &[u8]) -> Result<Idle, String> {
+pub(super) fn read_statistics(body: &[u8]) -> Result<Idle, String> {
     let wire: WireStatistics = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     wire.idle()
 }
 
 /// Reads many campaigns' statistics.
-pub fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, String> {
+pub(super) fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, String> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]
@@ -141,7 +141,7 @@ pub fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, String> {
 ///
 /// # Errors
 /// When nobody says how many agents are idle.
-pub fn join(
+pub(super) fn join(
     idle: Idle,
     now: Counters,
     before: Option<Counters>,

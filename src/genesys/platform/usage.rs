@@ -11,7 +11,7 @@ use crate::model::outcome::SentRequest;
 const PATH: &str = "/api/v2/usage/query";
 
 /// Asks for all calls of the organisation between two times.
-pub fn request(from: Timestamp, until: Timestamp) -> SentRequest {
+pub(super) fn request(from: Timestamp, until: Timestamp) -> SentRequest {
     SentRequest {
         method: "POST".to_owned(),
         path: PATH.to_owned(),
@@ -20,12 +20,12 @@ pub fn request(from: Timestamp, until: Timestamp) -> SentRequest {
     }
 }
 
-pub fn results_path(execution: &str) -> String {
+pub(super) fn results_path(execution: &str) -> String {
     format!("{PATH}/{}/results", PathSegment(execution))
 }
 
 /// The id of the query that was begun.
-pub fn read_begun(body: &[u8]) -> Result<String, String> {
+pub(super) fn read_begun(body: &[u8]) -> Result<String, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -36,7 +36,7 @@ pub fn read_begun(body: &[u8]) -> Result<String, String> {
 }
 
 /// All calls, once the query has run; `None` while it runs.
-pub fn read_results(body: &[u8]) -> Result<Option<u64>, String> {
+pub(super) fn read_results(body: &[u8]) -> Result<Option<u64>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {

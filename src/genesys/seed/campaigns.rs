@@ -9,16 +9,16 @@ use super::super::campaigns::{Campaign, CampaignStatistics};
 use super::super::path::PathSegment;
 use crate::model::outcome::SentRequest;
 
-pub fn campaign_path(id: &str) -> String {
+pub(crate) fn campaign_path(id: &str) -> String {
     format!("/api/v2/campaigns/{}", PathSegment(id))
 }
 
-pub fn campaign_statistics_path(id: &str) -> String {
+pub(crate) fn campaign_statistics_path(id: &str) -> String {
     format!("/api/v2/campaigns/{}/stats", PathSegment(id))
 }
 
 /// The partial update that the seed sends: what is not named stays as it is.
-pub fn dial_rate_request(id: &str, rate: f64, revision: &str) -> SentRequest {
+pub(crate) fn dial_rate_request(id: &str, rate: f64, revision: &str) -> SentRequest {
     SentRequest {
         method: "PUT".to_owned(),
         path: campaign_path(id),
@@ -28,7 +28,7 @@ pub fn dial_rate_request(id: &str, rate: f64, revision: &str) -> SentRequest {
 }
 
 /// Whether this is a possible change of this campaign's rate from a state that it names.
-pub fn is_dial_rate_request(id: &str, request: &SentRequest) -> bool {
+pub(crate) fn is_dial_rate_request(id: &str, request: &SentRequest) -> bool {
     request.method == "PUT"
         && request.path == campaign_path(id)
         && request.if_match.is_some()
@@ -42,7 +42,7 @@ fn requested_dial_rate(request: &SentRequest) -> Option<f64> {
 }
 
 /// Reads a campaign. The error says which value is impossible.
-pub fn read_campaign(id: &str, etag: Option<String>, body: &[u8]) -> Result<Campaign, String> {
+pub(crate) fn read_campaign(id: &str, etag: Option<String>, body: &[u8]) -> Result<Campaign, String> {
     let read: WireCampaign = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if read.id != id {
         return Err(format!("it is about campaign {:?}", cut(&read.id)));
@@ -70,7 +70,7 @@ pub fn read_campaign(id: &str, etag: Option<String>, body: &[u8]) -> Result<Camp
 }
 
 /// Reads statistics. The error says which value is impossible.
-pub fn read_campaign_statistics(body: &[u8]) -> Result<CampaignStatistics, String> {
+pub(crate) fn read_campaign_statistics(body: &[u8]) -> Result<CampaignStatistics, String> {
     let read: WireStatistics = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if !(0.0..=1.0).contains(&read.answer_rate) {
         return Err(format!("answerRate is {}; it is a share from 0 to 1", read.answer_rate));

@@ -12,19 +12,19 @@ const PATH: &str = "/api/v2/analytics/conversations/details/query";
 /// Conversations on one page, as the seed asks for.
 const PAGE_SIZE: usize = 100;
 /// Pages of one answer that are followed at most.
-pub const PAGE_LIMIT: usize = 100;
+pub(crate) const PAGE_LIMIT: usize = 100;
 /// Longest path and query of a further page, in bytes.
 const NEXT_LIMIT: usize = 4 * 1024;
 
 /// One page of the answer.
 #[derive(Debug, PartialEq)]
-pub struct Page {
+pub(crate) struct Page {
     pub conversations: Found,
     /// Path and query of the next page below the configured base URL.
     pub next: Option<String>,
 }
 
-pub fn query_request(query: &DetailsQuery<'_>) -> SentRequest {
+pub(crate) fn query_request(query: &DetailsQuery<'_>) -> SentRequest {
     SentRequest {
         method: "POST".to_owned(),
         path: PATH.to_owned(),
@@ -46,7 +46,7 @@ pub fn query_request(query: &DetailsQuery<'_>) -> SentRequest {
 
 /// Reads a page, item by item: one that makes no sense is as if it were not there. The error
 /// says what makes no sense about the page.
-pub fn read_page(base_url: &str, body: &[u8]) -> Result<Page, String> {
+pub(crate) fn read_page(base_url: &str, body: &[u8]) -> Result<Page, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct WirePage<'a> {

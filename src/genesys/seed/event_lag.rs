@@ -10,15 +10,15 @@ use crate::model::outcome::SentRequest;
 const PATH: &str = "/api/v2/analytics/events/details/query";
 const PAGE_SIZE: u32 = 100;
 /// Pages of one answer that are followed at most.
-pub const PAGE_LIMIT: usize = 100;
+pub(crate) const PAGE_LIMIT: usize = 100;
 /// The longest time that may be asked about.
-pub const LONGEST_WINDOW_MS: i64 = 86_400_000;
+pub(crate) const LONGEST_WINDOW_MS: i64 = 86_400_000;
 /// Rows of a page at most: larger answers are nonsense.
 const ROW_LIMIT: usize = 10_000;
 
 /// One page of the answer.
 #[derive(Debug, PartialEq)]
-pub struct Page {
+pub(crate) struct Page {
     pub answer: EventLagAnswer,
     /// Token of the next page.
     pub next: Option<String>,
@@ -26,7 +26,10 @@ pub struct Page {
 
 /// # Errors
 /// When the times make no window, or one longer than 24 h.
-pub fn query_request(query: &EventLagQuery<'_>, page_token: Option<&str>) -> Result<SentRequest, String> {
+pub(crate) fn query_request(
+    query: &EventLagQuery<'_>,
+    page_token: Option<&str>,
+) -> Result<SentRequest, String> {
     let window_ms = query.to.millis_since(query.from);
     if !(1..=LONGEST_WINDOW_MS).contains(&window_ms) {
         return Err(format!("the window has {window_ms} ms; 1 to {LONGEST_WINDOW_MS} (24 h) are allowed"));
@@ -60,7 +63,7 @@ fn filter(groups: &[String]) -> String {
 ///
 /// # Errors
 /// When it is no page at all.
-pub fn read_page(body: &[u8]) -> Result<Page, String> {
+pub(crate) fn read_page(body: &[u8]) -> Result<Page, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct WirePage<'a> {

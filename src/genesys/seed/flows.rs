@@ -15,7 +15,7 @@ const ERRORS: &str = "conversation.errors.total";
 const DURATION: &str = "conversation.duration.total";
 const DURATION_PER_INTERACTION: f64 = 60.0;
 
-pub fn versions_path(flow_id: &str) -> String {
+pub(crate) fn versions_path(flow_id: &str) -> String {
     format!("/api/v2/architect/flows/{}/versions", PathSegment(flow_id))
 }
 
@@ -24,7 +24,7 @@ fn activation_path(flow_id: &str, version: &str) -> String {
 }
 
 /// Makes `version` the active one. The same request twice leaves the same state.
-pub fn activation_request(flow_id: &str, version: &str, description: &str) -> SentRequest {
+pub(crate) fn activation_request(flow_id: &str, version: &str, description: &str) -> SentRequest {
     SentRequest {
         method: "PATCH".to_owned(),
         path: activation_path(flow_id, version),
@@ -34,7 +34,7 @@ pub fn activation_request(flow_id: &str, version: &str, description: &str) -> Se
 }
 
 /// Whether this puts some version of this flow in force.
-pub fn is_activation_request(flow_id: &str, request: &SentRequest) -> bool {
+pub(crate) fn is_activation_request(flow_id: &str, request: &SentRequest) -> bool {
     let version = requested_version(request);
     request.method == "PATCH"
         && version.is_some_and(|version| request.path == activation_path(flow_id, version))
@@ -47,7 +47,7 @@ fn requested_version(request: &SentRequest) -> Option<&str> {
 }
 
 /// A read with a body, as the seed has it.
-pub fn measures_request(flow_id: &str, from: Timestamp, until: Timestamp) -> SentRequest {
+pub(crate) fn measures_request(flow_id: &str, from: Timestamp, until: Timestamp) -> SentRequest {
     SentRequest {
         method: "GET".to_owned(),
         path: "/api/v2/analytics/measures/conversations".to_owned(),
@@ -63,7 +63,7 @@ pub fn measures_request(flow_id: &str, from: Timestamp, until: Timestamp) -> Sen
 /// Reads a list of versions. The envelope is not stated: a list, or one under `entities`
 /// or `versions`. One that cannot be read is left out unless it is the active one: which
 /// version is in force must be known. The error says what makes no sense.
-pub fn read_versions(body: &[u8]) -> Result<Vec<PlatformVersion>, String> {
+pub(crate) fn read_versions(body: &[u8]) -> Result<Vec<PlatformVersion>, String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Envelope {
@@ -113,7 +113,7 @@ fn status_of(told: &Value) -> String {
 }
 
 /// Reads measures, which do not tell versions apart. The error says which value is impossible.
-pub fn read_measures(body: &[u8]) -> Result<Measured, String> {
+pub(crate) fn read_measures(body: &[u8]) -> Result<Measured, String> {
     let read: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let values = read.pointer("/data/0/values").ok_or("data[0].values is missing")?;
     let number = |name: &str| {

@@ -1,8 +1,8 @@
 //! The seed dialect: its paths, requests and replies.
 
-pub mod campaigns;
-pub mod details;
-pub mod event_lag;
-pub mod flows;
-pub mod queues;
-pub mod routing;
+pub(super) mod campaigns;
+pub(super) mod details;
+pub(super) mod event_lag;
+pub(super) mod flows;
+pub(super) mod queues;
+pub(super) mod routing;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::super::path::PathSegment;
 use super::super::queues::Available;
 
-pub fn availability_path(queue_id: &str) -> String {
+pub(crate) fn availability_path(queue_id: &str) -> String {
     format!("/api/v2/analytics/queues/{}/availability", PathSegment(queue_id))
 }
 
@@ -17,7 +17,7 @@ const AGENTS: &[&str] = &["availableAgents", "agentsAvailable"];
 
 /// Reads an availability; where it is told twice, either will do. The error says which value
 /// is impossible.
-pub fn read_availability(body: &[u8]) -> Result<Available, String> {
+pub(crate) fn read_availability(body: &[u8]) -> Result<Available, String> {
     let read: Map<String, Value> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let given = |name: &&str| read.get(*name).filter(|value| !value.is_null());
     let percentage = |value: &Value| value.as_f64().filter(|value| (0.0..=100.0).contains(value));

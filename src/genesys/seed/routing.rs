@@ -6,13 +6,13 @@ use super::super::path::PathSegment;
 use crate::model::outcome::SentRequest;
 use crate::model::routing::RouteConfiguration;
 
-pub fn publish_path(configuration_id: &str) -> String {
+pub(crate) fn publish_path(configuration_id: &str) -> String {
     format!("/api/v2/routing/configuration/{}/publish", PathSegment(configuration_id))
 }
 
 /// Asks the platform to put the configuration in force. The same request twice leaves the
 /// same state.
-pub fn publish_request(configuration: &RouteConfiguration) -> SentRequest {
+pub(crate) fn publish_request(configuration: &RouteConfiguration) -> SentRequest {
     let mut body = json!({ "name": configuration.name, "routingType": configuration.routing_type });
     // The platform wants a target, and sends everything there while it is not asked otherwise.
     let first = || configuration.rules.first().map(|rule| &rule.destination);

@@ -52,7 +52,7 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// The queue must be dropped before its client: `Groups` sees to it.
-    pub fn new<C: ClientContext>(client: &Client<C>) -> Self {
+    pub(super) fn new<C: ClientContext>(client: &Client<C>) -> Self {
         let client = client.native_ptr();
         // SAFETY: the client is borrowed, so the pointer is valid now, and as long as its owner
         // keeps to the rule above.
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     /// Sends a request; the answer comes to this queue, within `timeout` or as an error.
-    pub fn send(&self, request: Request<'_>, timeout: Duration) -> Result<(), String> {
+    pub(super) fn send(&self, request: Request<'_>, timeout: Duration) -> Result<(), String> {
         use sys::rd_kafka_admin_op_t as Op;
         let operation = match &request {
             Request::ListGroups => Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS,
@@ -134,7 +134,7 @@ impl Queue {
     }
 
     /// The next answer.
-    pub fn wait(&self, timeout: Duration) -> Option<Event> {
+    pub(super) fn wait(&self, timeout: Duration) -> Option<Event> {
         let timeout_ms = timeout.as_millis().try_into().unwrap_or(i32::MAX);
         // SAFETY: the queue is valid; an event that comes back is ours to destroy.
         let native = unsafe { sys::rd_kafka_queue_poll(self.native, timeout_ms) };
@@ -244,12 +244,12 @@ pub(super) struct Event {
 
 impl Event {
     /// The number that the request carried.
-    pub fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         // SAFETY: the event is valid.
         unsafe { sys::rd_kafka_event_opaque(self.native) }.addr()
     }
 
-    pub fn listed(&self) -> Result<Vec<Listed>, String> {
+    pub(super) fn listed(&self) -> Result<Vec<Listed>, String> {
         self.succeeded()?;
         // SAFETY, here and below: results and their parts belong to the event; arrays have the
         // length that is returned with them.
@@ -276,7 +276,7 @@ impl Event {
         }
     }
 
-    pub fn membership(&self) -> Result<Membership, String> {
+    pub(super) fn membership(&self) -> Result<Membership, String> {
         self.succeeded()?;
         // SAFETY: as above.
         unsafe {
@@ -312,7 +312,7 @@ impl Event {
         }
     }
 
-    pub fn committed(&self) -> Result<Vec<(TopicPartition, i64)>, String> {
+    pub(super) fn committed(&self) -> Result<Vec<(TopicPartition, i64)>, String> {
         self.succeeded()?;
         // SAFETY: as above.
         unsafe {
@@ -334,7 +334,7 @@ impl Event {
         }
     }
 
-    pub fn offsets(&self) -> Result<Vec<(TopicPartition, EdgeOffset)>, String> {
+    pub(super) fn offsets(&self) -> Result<Vec<(TopicPartition, EdgeOffset)>, String> {
         self.succeeded()?;
         // SAFETY: as above.
         unsafe {
@@ -363,7 +363,7 @@ impl Event {
     }
 
     /// Identities of topics, of those that have one.
-    pub fn topic_ids(&self) -> Result<Vec<(String, String)>, String> {
+    pub(super) fn topic_ids(&self) -> Result<Vec<(String, String)>, String> {
         self.succeeded()?;
         // SAFETY: as above.
         unsafe {

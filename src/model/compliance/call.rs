@@ -8,7 +8,7 @@ use crate::model::Timestamp;
 
 /// An agent must be there within this time, after the greeting (16 CFR 310.4(b)(4)(iii),
 /// 47 CFR 64.1200(a)(7)).
-pub const AGENT_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const AGENT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who answered a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,15 +183,15 @@ impl Call {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
-    pub fn at(ms: i64) -> Timestamp {
+    pub(crate) fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(1_767_323_045_000 + ms)
     }
 
     /// A call that a person answered at 0 and nobody took.
-    pub fn answered(id: &str) -> Call {
+    pub(crate) fn answered(id: &str) -> Call {
         Call {
             conversation_id: id.to_owned(),
             campaign_id: "campaign".to_owned(),

@@ -127,8 +127,8 @@ pub struct Figure {
 const MISSING_SHARE: f64 = 0.02;
 const MISSING_CALLS: f64 = 10.0;
 
-pub const CALLS: &str = "calls";
-pub const COUNTERS: &str = "counters";
+pub(super) const CALLS: &str = "calls";
+pub(super) const COUNTERS: &str = "counters";
 const NO_CALLS: &str = "no call was answered by a person in this window";
 
 /// All figures of one window, in the order of [`FigureKind::ALL`].

@@ -9,7 +9,7 @@ use crate::model::Timestamp;
 use crate::model::routing::RouteConfiguration;
 
 /// Configurations there can be.
-pub const MAX_CONFIGURATIONS: i64 = 1_000;
+pub(super) const MAX_CONFIGURATIONS: i64 = 1_000;
 
 /// What one id stands for now.
 #[derive(Clone, Debug, Default)]

@@ -21,7 +21,7 @@ mod degraded;
 mod patience;
 mod turns;
 
-pub use patience::looks;
+pub(super) use patience::looks;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,14 +48,14 @@ use crate::postgres::routing::{Counter, InForce, LockedTurn, NewAnswer};
 const GRACE: Duration = Duration::from_millis(1_200);
 
 /// What a worker is asked.
-pub enum Message {
+pub(super) enum Message {
     Ask(Ask),
     /// Another revision or other weights may be in force.
     LookAgain,
 }
 
 /// One request.
-pub struct Ask {
+pub(super) struct Ask {
     pub conversation_id: Arc<str>,
     pub asked_at: Instant,
     pub reply: oneshot::Sender<Arc<RouteAnswer>>,
@@ -84,7 +84,7 @@ enum Done {
     LockedWritten(Result<(), Error>),
 }
 
-pub struct Worker {
+pub(super) struct Worker {
     id: Arc<str>,
     context: Arc<Context>,
     meters: Meters,
@@ -131,7 +131,7 @@ impl Worker {
     ///
     /// # Errors
     /// When it cannot be decided by after all.
-    pub fn new(context: Arc<Context>, in_force: InForce) -> Result<Self, super::weights::Unusable> {
+    pub(super) fn new(context: Arc<Context>, in_force: InForce) -> Result<Self, super::weights::Unusable> {
         let InForce { counter, definition } = in_force;
         let id: Arc<str> = definition.id.as_str().into();
         let (plan, settings_revision) = context.plan(&definition)?;
@@ -169,7 +169,7 @@ impl Worker {
     }
 
     /// Answers until nobody can ask any more or `shutdown`.
-    pub async fn run(mut self, mut messages: mpsc::Receiver<Message>, shutdown: CancellationToken) {
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>, shutdown: CancellationToken) {
         let mut work: Option<BoxFuture<'static, Done>> = None;
         let mut looking: Option<BoxFuture<'static, patience::Looked>> = None;
         let mut received = Vec::with_capacity(256);

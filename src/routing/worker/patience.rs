@@ -18,7 +18,7 @@ use crate::postgres::routing::{Block, KnownAnswer, NewAnswer};
 const MAX_LOOKED_FOR: usize = 500;
 
 /// What came of looking; nothing when there was no answer in time.
-pub type Looked = Option<Result<Vec<KnownAnswer>, Error>>;
+pub(super) type Looked = Option<Result<Vec<KnownAnswer>, Error>>;
 
 impl Worker {
     /// When the first caller's patience is over.
@@ -154,9 +154,9 @@ impl Worker {
 }
 
 /// Looks under way at the same time on one instance: they must not take all connections.
-pub const LOOKS: usize = 2;
+pub(super) const LOOKS: usize = 2;
 
 /// Places for looks.
-pub fn looks() -> Arc<Semaphore> {
+pub(crate) fn looks() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(LOOKS))
 }

@@ -63,7 +63,7 @@ pub enum Interrupted {
 
 /// Outcomes that need neither ledger nor platform: the loop is in shadow, or there is
 /// nothing to change.
-pub fn end_at_once<C: Change>(decision: &Read<'_, C>, now: Timestamp) -> Option<Outcome> {
+pub(super) fn end_at_once<C: Change>(decision: &Read<'_, C>, now: Timestamp) -> Option<Outcome> {
     let (status, reason) = match (decision.mode, decision.action) {
         (Mode::Shadow, _) => (OutcomeStatus::Shadowed, "shadow_mode"),
         (Mode::Live, action) if action == C::DECLARATION.action => return None,
@@ -111,7 +111,7 @@ impl DatabaseClock {
 }
 
 /// One decision being executed.
-pub struct Execution<'a, 'd, C: Change, L> {
+pub(super) struct Execution<'a, 'd, C: Change, L> {
     actuation: &'a Actuation<C, L>,
     decision: &'a Read<'d, C>,
     tenure: &'a Tenure,
@@ -165,7 +165,7 @@ fn end(status: OutcomeStatus, reason: impl Into<String>) -> Next {
 
 impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
     /// `stop` is cancelled when the tenure's lease is lost, too.
-    pub fn new(
+    pub(super) fn new(
         actuation: &'a Actuation<C, L>,
         decision: &'a Read<'d, C>,
         tenure: &'a Tenure,
@@ -199,7 +199,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
     ///
     /// # Errors
     /// When it has no outcome yet; what was done so far is on record.
-    pub async fn run(mut self) -> Result<Outcome, Interrupted> {
+    pub(super) async fn run(mut self) -> Result<Outcome, Interrupted> {
         if let Some(settled) = self.recall(None).await? {
             return Ok(settled);
         }

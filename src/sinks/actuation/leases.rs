@@ -19,11 +19,11 @@ use crate::postgres::leases::Lease;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1_600));
 
 /// One partition's lease as it stands; changes when it is taken anew.
-pub type PartitionLease = watch::Receiver<Option<Lease>>;
+pub(super) type PartitionLease = watch::Receiver<Option<Lease>>;
 
 /// A lease while a decision is executed under it.
 #[derive(Debug)]
-pub struct Tenure {
+pub(super) struct Tenure {
     pub lease: Lease,
     /// How long ago the lease may have been renewed at most for a claim under it.
     pub renewed_within: Option<Duration>,
@@ -34,13 +34,13 @@ pub struct Tenure {
 
 impl Tenure {
     /// Under a lease that is kept without being renewed.
-    pub fn kept(lease: Lease) -> Self {
+    pub(super) fn kept(lease: Lease) -> Self {
         Self { lease, renewed_within: None, lost: CancellationToken::new(), _renewing: None }
     }
 }
 
 /// Where a decision gets the lease it is executed under.
-pub enum Source {
+pub(super) enum Source {
     Partition {
         partition: TopicPartition,
         lease: PartitionLease,
@@ -53,7 +53,7 @@ pub enum Source {
 
 impl Source {
     /// Waits for a lease. The tenure's loss cancels `interrupt`. `None` when `stop` came first.
-    pub async fn next<C: Change, L: Ledger>(
+    pub(super) async fn next<C: Change, L: Ledger>(
         &mut self,
         actuation: &Actuation<C, L>,
         health: &Part,
@@ -72,7 +72,7 @@ impl Source {
     }
 
     /// Somebody else has the lease of this tenure.
-    pub fn lost(&mut self, tenure: Tenure) {
+    pub(super) fn lost(&mut self, tenure: Tenure) {
         if let Self::Partition { partition, last, lost, .. } = self {
             let _ = lost.send((*partition, tenure.lease.clone()));
             *last = Some(tenure.lease);
@@ -82,19 +82,19 @@ impl Source {
 
 /// Takes the leases of partitions in the background and takes them back when they were lost
 /// by mistake.
-pub struct PartitionLeases<C, L> {
+pub(super) struct PartitionLeases<C, L> {
     actuation: Arc<Actuation<C, L>>,
     health: Part,
     waiting: HashMap<TopicPartition, watch::Sender<Option<Lease>>>,
 }
 
 impl<C: Change, L: Ledger> PartitionLeases<C, L> {
-    pub fn new(actuation: Arc<Actuation<C, L>>, health: Part) -> Self {
+    pub(super) fn new(actuation: Arc<Actuation<C, L>>, health: Part) -> Self {
         Self { actuation, health, waiting: HashMap::new() }
     }
 
     /// Begins to take the lease of a partition that has become ours.
-    pub fn begin(&mut self, partition: TopicPartition, stop: CancellationToken) -> PartitionLease {
+    pub(super) fn begin(&mut self, partition: TopicPartition, stop: CancellationToken) -> PartitionLease {
         let (sender, held) = watch::channel(None);
         self.waiting.insert(partition, sender.clone());
         self.take(partition, sender, stop, Duration::ZERO);
@@ -103,7 +103,7 @@ impl<C: Change, L: Ledger> PartitionLeases<C, L> {
 
     /// Somebody else took the lease. If the partition is still ours after a while, it
     /// is taken back.
-    pub fn lost(&mut self, partition: TopicPartition, lost: &Lease, stop: CancellationToken) {
+    pub(super) fn lost(&mut self, partition: TopicPartition, lost: &Lease, stop: CancellationToken) {
         let Some(sender) = self.waiting.get(&partition) else { return };
         // Several decisions find it out; one of them counts.
         let withdrawn = sender.send_if_modified(|held| {
@@ -119,7 +119,7 @@ impl<C: Change, L: Ledger> PartitionLeases<C, L> {
         }
     }
 
-    pub fn forget(&mut self, partition: TopicPartition) {
+    pub(super) fn forget(&mut self, partition: TopicPartition) {
         self.waiting.remove(&partition);
     }
 

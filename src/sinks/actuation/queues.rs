@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A decision that has its turn.
 #[derive(Debug)]
-pub struct Turn<T> {
+pub(super) struct Turn<T> {
     pub work: T,
     /// A newer decision for the same key has arrived.
     pub superseded: CancellationToken,
@@ -15,7 +15,7 @@ pub struct Turn<T> {
 
 /// Decisions in the order of their arrival, per key.
 #[derive(Debug)]
-pub struct KeyQueues<K, T> {
+pub(super) struct KeyQueues<K, T> {
     queues: HashMap<K, Queue<T>>,
 }
 
@@ -33,7 +33,7 @@ impl<K, T> Default for KeyQueues<K, T> {
 
 impl<K: Eq + Hash + Clone, T> KeyQueues<K, T> {
     /// A decision has arrived. Returns it where it is its turn at once.
-    pub fn arrive(&mut self, key: &K, work: T) -> Option<Turn<T>> {
+    pub(super) fn arrive(&mut self, key: &K, work: T) -> Option<Turn<T>> {
         let superseded = CancellationToken::new();
         let turn = Turn { work, superseded: superseded.clone() };
         match self.queues.get_mut(key) {
@@ -49,7 +49,7 @@ impl<K: Eq + Hash + Clone, T> KeyQueues<K, T> {
     }
 
     /// A newer decision has taken the place of all that are there.
-    pub fn supersede(&mut self, key: &K) {
+    pub(super) fn supersede(&mut self, key: &K) {
         if let Some(queue) = self.queues.get(key) {
             queue.running.cancel();
             queue.waiting.iter().for_each(|turn| turn.superseded.cancel());
@@ -58,7 +58,7 @@ impl<K: Eq + Hash + Clone, T> KeyQueues<K, T> {
 
     /// The running decision has ended. Returns the next one that is still wanted; others
     /// are dropped.
-    pub fn leave(&mut self, key: &K, is_wanted: impl Fn(&T) -> bool) -> Option<Turn<T>> {
+    pub(super) fn leave(&mut self, key: &K, is_wanted: impl Fn(&T) -> bool) -> Option<Turn<T>> {
         let here = self.queues.get_mut(key)?;
         while let Some(next) = here.waiting.pop_front() {
             if is_wanted(&next.work) {

@@ -26,23 +26,23 @@ use crate::postgres::intents::{Claim, Claimed, FlowChange, History, Intent, Sett
 use crate::postgres::leases::Lease;
 
 /// When time begins, by the ledger's clock.
-pub const START_MS: i64 = 1_767_323_045_000;
+pub(crate) const START_MS: i64 = 1_767_323_045_000;
 /// What the platform says it begins.
-pub const OPERATION: &str = "ours";
+pub(crate) const OPERATION: &str = "ours";
 /// How long the client waits for a reply at most.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a slow platform takes.
-pub const SLOW: Duration = Duration::from_secs(20);
+pub(crate) const SLOW: Duration = Duration::from_secs(20);
 
 /// An object on the platform.
-pub trait Object: Clone + Send + 'static {
+pub(crate) trait Object: Clone + Send + 'static {
     /// Lets a request have its effect, or says why it has none.
     fn apply(&mut self, request: &SentRequest) -> Result<(), CallErrorKind>;
 }
 
 /// What the platform does with the next call.
 #[derive(Clone)]
-pub enum Act<O> {
+pub(crate) enum Act<O> {
     /// As it should.
     Work,
     /// Refuses, without effect.
@@ -62,7 +62,7 @@ pub enum Act<O> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     Plain(CallErrorKind),
     RateLimited(Duration),
     Busy(Duration),
@@ -80,11 +80,11 @@ impl Refusal {
     }
 }
 
-pub fn plain<O>(kind: CallErrorKind) -> Act<O> {
+pub(crate) fn plain<O>(kind: CallErrorKind) -> Act<O> {
     Act::Refuse(Refusal::Plain(kind))
 }
 
-pub fn error(kind: CallErrorKind) -> CallError {
+pub(crate) fn error(kind: CallErrorKind) -> CallError {
     let reason = format!("the platform says {}", kind.name());
     let response =
         ReceivedResponse { status: None, body: None, error: Some(reason.clone()), correlation_id: None };
@@ -93,7 +93,7 @@ pub fn error(kind: CallErrorKind) -> CallError {
 
 /// What befalls one call of an execution, to the platform or the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disturbance {
+pub(crate) enum Disturbance {
     /// The process is told to stop.
     Stop,
     /// Somebody else takes the lease.
@@ -112,7 +112,7 @@ pub enum Disturbance {
     Refused,
 }
 
-pub const DISTURBANCES: [Disturbance; 8] = [
+pub(crate) const DISTURBANCES: [Disturbance; 8] = [
     Disturbance::Stop,
     Disturbance::Robbed,
     Disturbance::CrashBefore,
@@ -125,7 +125,7 @@ pub const DISTURBANCES: [Disturbance; 8] = [
 
 /// Which calls are disturbed, counted from 0 over all executions of the decision.
 #[derive(Clone, Default)]
-pub struct Trap(Arc<TrapState>);
+pub(crate) struct Trap(Arc<TrapState>);
 
 #[derive(Default)]
 struct TrapState {
@@ -136,11 +136,11 @@ struct TrapState {
 }
 
 impl Trap {
-    pub fn set(&self, disturbances: impl IntoIterator<Item = (usize, Disturbance)>) {
+    pub(crate) fn set(&self, disturbances: impl IntoIterator<Item = (usize, Disturbance)>) {
         self.0.at.lock().unwrap().extend(disturbances);
     }
 
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.0.calls.load(Ordering::SeqCst)
     }
 
@@ -164,7 +164,7 @@ impl Trap {
 }
 
 /// The platform.
-pub struct World<O> {
+pub(crate) struct World<O> {
     pub object: O,
     pub reads: VecDeque<Act<O>>,
     pub writes: VecDeque<Act<O>>,
@@ -177,7 +177,7 @@ pub struct World<O> {
 }
 
 impl<O: Object> World<O> {
-    pub fn write(&mut self, request: &SentRequest) -> Result<Reply, CallError> {
+    pub(crate) fn write(&mut self, request: &SentRequest) -> Result<Reply, CallError> {
         self.object.apply(request).map_err(error)?;
         self.effects.push(request.clone());
         let response = ReceivedResponse { status: Some(200), body: None, error: None, correlation_id: None };
@@ -195,7 +195,7 @@ impl<O: Object> World<O> {
 
 /// A client of the platform.
 #[derive(Clone)]
-pub struct Scripted<O> {
+pub(crate) struct Scripted<O> {
     world: Arc<Mutex<World<O>>>,
     memory: Memory,
 }
@@ -220,7 +220,7 @@ impl<O: Object> Scripted<O> {
         world
     }
 
-    pub async fn look(&self, scope: &Scope) -> Result<O, CallError> {
+    pub(crate) async fn look(&self, scope: &Scope) -> Result<O, CallError> {
         match self.memory.trap.next(|| self.memory.rob()).await {
             Some(Disturbance::CrashAfter) => return self.memory.trap.crash().await,
             Some(Disturbance::LostBefore | Disturbance::LostAfter) => {
@@ -241,7 +241,7 @@ impl<O: Object> Scripted<O> {
         }
     }
 
-    pub async fn write(&self, request: &SentRequest, scope: &Scope) -> Result<Reply, CallError> {
+    pub(crate) async fn write(&self, request: &SentRequest, scope: &Scope) -> Result<Reply, CallError> {
         let disturbance = self.memory.trap.next(|| self.memory.rob()).await;
         if Instant::now() >= scope.deadline {
             return Err(error(CallErrorKind::DeadlinePassed));
@@ -309,7 +309,7 @@ impl<O: Object> Scripted<O> {
 
 /// What the ledger holds.
 #[derive(Default)]
-pub struct Book {
+pub(crate) struct Book {
     token: i64,
     intents: Vec<(Intent<Value>, i64, Timestamp)>,
     pub settlements: BTreeMap<DecisionId, Outcome>,
@@ -320,7 +320,7 @@ pub struct Book {
 }
 
 #[derive(Clone)]
-pub struct Memory {
+pub(crate) struct Memory {
     pub book: Arc<Mutex<Book>>,
     pub away: Arc<AtomicBool>,
     pub trap: Trap,
@@ -340,11 +340,11 @@ impl Memory {
         }
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_millis(START_MS).plus(self.began.elapsed()).plus(*self.ahead.lock().unwrap())
     }
 
-    pub fn set_ahead(&self, ahead: Duration) {
+    pub(crate) fn set_ahead(&self, ahead: Duration) {
         *self.ahead.lock().unwrap() = ahead;
     }
 
@@ -483,7 +483,7 @@ impl Ledger for Memory {
 }
 
 /// A kind of change on the stand.
-pub trait Staged: Change {
+pub(crate) trait Staged: Change {
     type Object: Object;
     /// How long its decision may be carried out.
     const LIFE: Duration;
@@ -496,7 +496,7 @@ pub trait Staged: Change {
 }
 
 /// One decision and all around it.
-pub struct Stand<C: Staged> {
+pub(crate) struct Stand<C: Staged> {
     pub actuation: Actuation<C, Memory>,
     pub world: Arc<Mutex<World<C::Object>>>,
     pub memory: Memory,
@@ -507,7 +507,7 @@ pub struct Stand<C: Staged> {
 }
 
 impl<C: Staged> Stand<C> {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let world = Arc::new(Mutex::new(World {
             object: C::object(),
             reads: VecDeque::new(),
@@ -537,34 +537,34 @@ impl<C: Staged> Stand<C> {
         }
     }
 
-    pub fn writes(self, acts: &[Act<C::Object>]) -> Self {
+    pub(crate) fn writes(self, acts: &[Act<C::Object>]) -> Self {
         self.world.lock().unwrap().writes.extend(acts.iter().cloned());
         self
     }
 
-    pub fn reads(self, acts: &[Act<C::Object>]) -> Self {
+    pub(crate) fn reads(self, acts: &[Act<C::Object>]) -> Self {
         self.world.lock().unwrap().reads.extend(acts.iter().cloned());
         self
     }
 
-    pub fn with(self, change: impl FnOnce(&mut C::Object)) -> Self {
+    pub(crate) fn with(self, change: impl FnOnce(&mut C::Object)) -> Self {
         change(&mut self.world.lock().unwrap().object);
         self
     }
 
-    pub async fn run(&self) -> Result<Outcome, Interrupted> {
+    pub(crate) async fn run(&self) -> Result<Outcome, Interrupted> {
         let tenure = Tenure::kept(self.lease.clone());
         let (superseded, stop) = (self.superseded.clone(), self.stop.clone());
         Execution::new(&self.actuation, &self.decision, &tenure, superseded, stop).run().await
     }
 
-    pub async fn outcome(&self) -> Outcome {
+    pub(crate) async fn outcome(&self) -> Outcome {
         self.run().await.expect("an outcome")
     }
 
     /// Executes the decision as often as it takes, each time under a new lease, as whoever
     /// takes it up after a stop, a crash or a lost lease does.
-    pub async fn outcome_in_the_end(&mut self) -> Outcome {
+    pub(crate) async fn outcome_in_the_end(&mut self) -> Outcome {
         for _ in 0..20 {
             self.lease = self.memory.take_lease("l", "one").await.unwrap();
             self.stop = CancellationToken::new();
@@ -578,20 +578,20 @@ impl<C: Staged> Stand<C> {
     }
 
     /// Lets everything that is on its way arrive.
-    pub async fn all_has_landed(&self) {
+    pub(crate) async fn all_has_landed(&self) {
         tokio::time::advance(SLOW * 2).await;
         self.world.lock().unwrap().land();
     }
 
-    pub fn effects(&self) -> usize {
+    pub(crate) fn effects(&self) -> usize {
         self.world.lock().unwrap().effects.len()
     }
 
-    pub fn sent(&self) -> usize {
+    pub(crate) fn sent(&self) -> usize {
         self.world.lock().unwrap().sent.len()
     }
 
-    pub fn intents(&self) -> usize {
+    pub(crate) fn intents(&self) -> usize {
         self.memory.book.lock().unwrap().intents.len()
     }
 }

@@ -51,7 +51,7 @@ struct Partition {
 }
 
 /// See the module.
-pub struct Executor<C, L> {
+pub(super) struct Executor<C, L> {
     actuation: Arc<Actuation<C, L>>,
     leases: PartitionLeases<C, L>,
     lease_health: Part,
@@ -63,7 +63,7 @@ pub struct Executor<C, L> {
 }
 
 impl<C: Change, L: Ledger> Executor<C, L> {
-    pub fn new(actuation: Arc<Actuation<C, L>>, lease_health: Part) -> Self {
+    pub(super) fn new(actuation: Arc<Actuation<C, L>>, lease_health: Part) -> Self {
         let (lose_lease, leases_lost) = mpsc::unbounded_channel();
         Self {
             leases: PartitionLeases::new(Arc::clone(&actuation), lease_health.clone()),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Whether messages may go there. `private` lets this machine and private networks be
 /// receivers too; addresses where clouds keep their machines' credentials, link-local ones
 /// above all, never are.
-pub fn is_allowed(address: IpAddr, private: bool) -> bool {
+pub(super) fn is_allowed(address: IpAddr, private: bool) -> bool {
     match address {
         IpAddr::V4(address) => v4_is_allowed(address, private),
         IpAddr::V6(address) => v6_is_allowed(address, private),

@@ -7,11 +7,11 @@ use crate::model::compliance::ComplianceWarning;
 use crate::model::decision::{DecisionId, Loop};
 
 /// The share of the cap that people are to be warned at is reached in a window.
-pub const NEAR_CAP: &str = "ABANDONMENT_NEAR_CAP";
+pub(super) const NEAR_CAP: &str = "ABANDONMENT_NEAR_CAP";
 
 /// From a warning's record. No single decision has led to it: its `decision_id` stands for the
 /// campaign's window, so that there is one alert for each.
-pub fn warning(value: &[u8]) -> Option<Alert> {
+pub(super) fn warning(value: &[u8]) -> Option<Alert> {
     let warning: ComplianceWarning = serde_json::from_slice(value).ok()?;
     let decision_id = DecisionId::derive(Loop::Dial, &warning.identity(), 0, window_time(&warning));
     let details = details([

@@ -39,7 +39,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// One receiver's queue.
 #[derive(Clone)]
-pub struct Queue {
+pub(super) struct Queue {
     pub name: String,
     pub webhook: std::sync::Arc<Webhook>,
     pub database: Database,
@@ -48,7 +48,7 @@ pub struct Queue {
 
 impl Queue {
     /// Delivers until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub(super) async fn run(self, shutdown: CancellationToken) {
         self.part.ready();
         let mut measured_at = None;
         let mut known = false;
@@ -202,7 +202,7 @@ fn pause(attempts: i32) -> Duration {
 }
 
 /// Gives up what was tried for too long, whoever it is for, until `shutdown`.
-pub async fn give_up(
+pub(super) async fn give_up(
     settings: Settings,
     database: Database,
     topic_prefix: String,

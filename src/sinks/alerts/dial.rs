@@ -7,10 +7,10 @@ use crate::model::decision::Loop;
 use crate::model::outcome::{Outcome, OutcomeStatus};
 
 /// A change the platform refused for good, or that could not be carried out.
-pub const CHANGE_FAILED: &str = "DIAL_CHANGE_FAILED";
+pub(super) const CHANGE_FAILED: &str = "DIAL_CHANGE_FAILED";
 
 /// From an outcome's record.
-pub fn outcome(value: &[u8]) -> Option<Alert> {
+pub(super) fn outcome(value: &[u8]) -> Option<Alert> {
     let outcome: Outcome = serde_json::from_slice(value).ok()?;
     if outcome.r#loop != Loop::Dial || outcome.status != OutcomeStatus::Failed {
         return None;

@@ -7,13 +7,13 @@ use crate::model::decision::Mode;
 use crate::topics::DialDecision;
 
 /// Statistics have been the same, or have not come, for so long that the least rate is kept.
-pub const STALE: &str = "DIAL_STATISTICS_STALE";
+pub(super) const STALE: &str = "DIAL_STATISTICS_STALE";
 
 /// The reason that the first decision of such a spell has.
 const REASON: &str = "statistics_stale";
 
 /// From a decision's record: the first of a spell, and not in shadow.
-pub fn decision(value: &[u8]) -> Option<Alert> {
+pub(super) fn decision(value: &[u8]) -> Option<Alert> {
     // Few decisions are, and each is looked at.
     memchr::memmem::find(value, REASON.as_bytes())?;
     let decision: DialDecision<'_, Vec<String>> = serde_json::from_slice(value).ok()?;

@@ -7,10 +7,10 @@ use crate::model::decision::{Action, Mode};
 use crate::topics::LagDecision;
 
 /// The incident type, as the seed's audit names it.
-pub const THRESHOLD_EXCEEDED: &str = "LAG_THRESHOLD_EXCEEDED";
+pub(super) const THRESHOLD_EXCEEDED: &str = "LAG_THRESHOLD_EXCEEDED";
 
 /// From a decision's record: one that asks for something, and not in shadow.
-pub fn decision(value: &[u8]) -> Option<Alert> {
+pub(super) fn decision(value: &[u8]) -> Option<Alert> {
     let decision: LagDecision<'_, Vec<String>> = serde_json::from_slice(value).ok()?;
     if decision.action == Action::Hold || decision.mode == Mode::Shadow {
         return None;

@@ -9,16 +9,16 @@ use crate::model::rollback::{RollbackInputs, RollbackParameters};
 use crate::topics::RollbackDecision;
 
 /// A version was taken back. The fields are those that the project was asked for.
-pub const TRIGGERED: &str = "AUTO_ROLLBACK_TRIGGERED";
+pub(super) const TRIGGERED: &str = "AUTO_ROLLBACK_TRIGGERED";
 /// The error rate is too high, and no version is taken back: people have to look.
-pub const ALERT_ONLY: &str = "ERROR_RATE_ALERT";
+pub(super) const ALERT_ONLY: &str = "ERROR_RATE_ALERT";
 /// A version was to be taken back and could not be.
-pub const FAILED: &str = "AUTO_ROLLBACK_FAILED";
+pub(super) const FAILED: &str = "AUTO_ROLLBACK_FAILED";
 /// A version was taken back, and the flow still fails.
-pub const NOT_RECOVERED: &str = "AUTO_ROLLBACK_NOT_RECOVERED";
+pub(super) const NOT_RECOVERED: &str = "AUTO_ROLLBACK_NOT_RECOVERED";
 
 /// From a decision's record: one that tells people only, and not in shadow.
-pub fn decision(value: &[u8]) -> Option<Alert> {
+pub(super) fn decision(value: &[u8]) -> Option<Alert> {
     let decision: RollbackDecision<'_, Vec<String>> = serde_json::from_slice(value).ok()?;
     if decision.action != Action::Alert || decision.mode == Mode::Shadow {
         return None;
@@ -45,7 +45,7 @@ pub fn decision(value: &[u8]) -> Option<Alert> {
 }
 
 /// From an outcome's record.
-pub fn outcome(value: &[u8]) -> Option<Alert> {
+pub(super) fn outcome(value: &[u8]) -> Option<Alert> {
     let outcome: Outcome = serde_json::from_slice(value).ok()?;
     if outcome.r#loop != Loop::Rollback {
         return None;

@@ -9,16 +9,16 @@ use crate::model::routing::{RouteReason, RouteSource};
 use crate::topics::RouteDecision;
 
 /// Every group was unavailable: interactions go to the default group.
-pub const NOBODY_AVAILABLE: &str = "ROUTE_NOBODY_AVAILABLE";
+pub(super) const NOBODY_AVAILABLE: &str = "ROUTE_NOBODY_AVAILABLE";
 /// The counters did not answer in time. It is told once they do again: decisions given
 /// meanwhile are recorded then.
-pub const WITHOUT_COUNTERS: &str = "ROUTE_ANSWERED_WITHOUT_COUNTERS";
+pub(super) const WITHOUT_COUNTERS: &str = "ROUTE_ANSWERED_WITHOUT_COUNTERS";
 
 /// As long as it lasts, people are told once in a quarter of an hour.
 const AGAIN_AFTER: Duration = Duration::from_secs(900);
 
 /// From a decision's record. Answers are real in shadow, too.
-pub fn decision(value: &[u8]) -> Option<Alert> {
+pub(super) fn decision(value: &[u8]) -> Option<Alert> {
     let decision: RouteDecision<'_, Vec<String>> = serde_json::from_slice(value).ok()?;
     let source = decision.parameters.source;
     let incident_type = if decision.reason == RouteReason::NobodyAvailable.name() {

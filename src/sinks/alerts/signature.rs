@@ -8,17 +8,17 @@ use sha2::Sha256;
 
 /// What a receiver's messages are signed with.
 #[derive(Clone, Debug)]
-pub struct Keys(Vec<SecretSlice<u8>>);
+pub(super) struct Keys(Vec<SecretSlice<u8>>);
 
 /// The text is not `whsec_` and base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a secret must be whsec_ and base64")]
-pub struct BadSecret;
+pub(super) struct BadSecret;
 
 impl Keys {
     /// # Errors
     /// When one of them cannot be read.
-    pub fn read(secrets: &[SecretString]) -> Result<Self, BadSecret> {
+    pub(super) fn read(secrets: &[SecretString]) -> Result<Self, BadSecret> {
         let key = |secret: &SecretString| {
             let text = secret.expose_secret().strip_prefix("whsec_").ok_or(BadSecret)?;
             STANDARD.decode(text).map(SecretSlice::from).map_err(|_| BadSecret)
@@ -27,7 +27,7 @@ impl Keys {
     }
 
     /// The header `webhook-signature`: one signature per key.
-    pub fn sign(&self, id: &str, timestamp: &str, body: &str) -> String {
+    pub(super) fn sign(&self, id: &str, timestamp: &str, body: &str) -> String {
         let signatures = self.0.iter().map(|key| {
             let mut mac =
                 Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("keys of any length are taken");

@@ -28,7 +28,7 @@ const READ_BYTES: usize = 4_096;
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 
 /// A receiver as messages are sent to it.
-pub struct Webhook {
+pub(super) struct Webhook {
     http: reqwest::Client,
     url: Url,
     keys: Keys,
@@ -38,7 +38,7 @@ pub struct Webhook {
 
 /// Why a message was not taken.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     pub http_status: Option<u16>,
     pub reason: String,
     pub wish: Wish,
@@ -46,7 +46,7 @@ pub struct Refusal {
 
 /// What a receiver asks for with its refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub(super) enum Wish {
     Nothing,
     /// To be left alone for this time, with whatever message; `None` leaves it to us how long.
     LeftAlone(Option<Duration>),
@@ -57,7 +57,7 @@ pub enum Wish {
 impl Webhook {
     /// # Errors
     /// When URL or secrets cannot be used.
-    pub fn new(receiver: &Receiver, private: bool) -> Result<Self, ReceiverError> {
+    pub(super) fn new(receiver: &Receiver, private: bool) -> Result<Self, ReceiverError> {
         let named = |problem: String| ReceiverError { name: receiver.name.clone(), problem };
         // Both TLS users of the process want the same provider; whoever comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -94,7 +94,7 @@ impl Webhook {
     }
 
     /// Stands for the URL where it is kept: what is known of one address does not hold for another.
-    pub fn url_digest(&self) -> String {
+    pub(super) fn url_digest(&self) -> String {
         Sha256::digest(self.url.as_str()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -102,7 +102,7 @@ impl Webhook {
     ///
     /// # Errors
     /// When the name is not known, leads to an address that is not allowed, or nobody listens.
-    pub async fn reach(&self, private: bool) -> Result<(), String> {
+    pub(super) async fn reach(&self, private: bool) -> Result<(), String> {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let port = self.url.port_or_known_default().unwrap_or(443);
         let connect = async {
@@ -120,7 +120,7 @@ impl Webhook {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub async fn send(&self, id: Uuid, at: Timestamp, body: &str) -> Result<StatusCode, Refusal> {
+    pub(super) async fn send(&self, id: Uuid, at: Timestamp, body: &str) -> Result<StatusCode, Refusal> {
         let (id, timestamp) = (id.to_string(), (at.as_millis() / 1_000).to_string());
         let signature = self.keys.sign(&id, &timestamp, body);
         let no_reply =

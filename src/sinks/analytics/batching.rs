@@ -6,7 +6,7 @@ use crate::model::Timestamp;
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Conversations in one query at most.
     pub conversations: usize,
     /// Event time that one query covers at most; a conversation that is longer by itself
@@ -18,7 +18,7 @@ pub struct Limits {
 
 /// A conversation that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
+pub(super) struct Due {
     pub conversation_id: String,
     pub first_event_at: Timestamp,
     pub last_event_at: Timestamp,
@@ -30,7 +30,7 @@ pub struct Due {
 
 /// Conversations to be asked about with one query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub(super) struct Batch {
     pub conversations: Vec<Due>,
     /// Event times of the first and the last event of all.
     pub from: Timestamp,
@@ -66,7 +66,7 @@ const OVERDUE_LINGERS: u32 = 60;
 /// and nothing was sent since `quiet_for`, those in which one has lingered long enough. So
 /// under load queries are full, and when there is little to ask one goes out per linger.
 /// `due` stands in the order of becoming due.
-pub fn batches(due: Vec<Due>, limits: &Limits, quiet_for: Duration, most: usize) -> Vec<Batch> {
+pub(super) fn batches(due: Vec<Due>, limits: &Limits, quiet_for: Duration, most: usize) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for due in due {
         match batches.iter_mut().find(|batch| batch.takes(&due, limits)) {
@@ -91,7 +91,7 @@ const MAX_WINDOWS: usize = 12;
 /// The times to ask about, one query each, where the platform answers about `longest` at most:
 /// one for all but conversations that are longer by themselves. Of more than it makes sense to
 /// ask the first and the last.
-pub fn windows(from: Timestamp, to: Timestamp, longest: Duration) -> Vec<(Timestamp, Timestamp)> {
+pub(super) fn windows(from: Timestamp, to: Timestamp, longest: Duration) -> Vec<(Timestamp, Timestamp)> {
     let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX).max(1);
     let count = (to.millis_since(from).max(1) - 1) / longest_ms + 1;
     let begin = |index: i64| Timestamp::from_millis(from.as_millis() + index * longest_ms);
@@ -107,25 +107,25 @@ pub fn windows(from: Timestamp, to: Timestamp, longest: Duration) -> Vec<(Timest
 /// How many conversations the next query may hold, after queries that the platform would not
 /// take as they were: half as many each time, and twice as many after each that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appetite {
+pub(super) struct Appetite {
     now: usize,
     most: usize,
 }
 
 impl Appetite {
-    pub fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self { now: most, most }
     }
 
-    pub fn conversations(self) -> usize {
+    pub(super) fn conversations(self) -> usize {
         self.now
     }
 
-    pub fn taken(&mut self) {
+    pub(super) fn taken(&mut self) {
         self.now = (self.now * 2).min(self.most);
     }
 
-    pub fn refused(&mut self) {
+    pub(super) fn refused(&mut self) {
         self.now = (self.now / 2).max(1);
     }
 }

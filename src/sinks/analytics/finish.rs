@@ -14,7 +14,7 @@ use crate::postgres::{Database, Error};
 
 /// What became of the conversations of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Finished {
+pub(super) struct Finished {
     pub enriched: u64,
     /// To be asked about again later.
     pub missing: u64,
@@ -28,7 +28,7 @@ pub struct Finished {
 /// # Errors
 /// When the database does not take it. Finishing again is safe: what was committed after
 /// all counts as outdated then.
-pub async fn finish(
+pub(super) async fn finish(
     database: &Database,
     events_topic: &str,
     waits: &Waits,

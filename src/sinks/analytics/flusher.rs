@@ -41,7 +41,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What every query needs.
-pub struct Asking {
+pub(super) struct Asking {
     pub settings: Settings,
     pub client: Client,
     pub database: Database,
@@ -51,7 +51,7 @@ pub struct Asking {
 }
 
 /// One instance's turn as the one that asks.
-pub struct Flusher {
+pub(super) struct Flusher {
     asking: Arc<Asking>,
     queries: JoinSet<Ended>,
     /// Who is being asked about.
@@ -81,7 +81,7 @@ enum Failure {
 }
 
 impl Flusher {
-    pub fn new(asking: Arc<Asking>) -> Self {
+    pub(super) fn new(asking: Arc<Asking>) -> Self {
         let now = Instant::now();
         Self {
             appetite: Appetite::new(asking.settings.batch),
@@ -99,7 +99,7 @@ impl Flusher {
     }
 
     /// Works until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         let look_every = (self.asking.settings.linger / 4).max(LOOK_EVERY);
         while !stop.is_cancelled() {
             let work = async {

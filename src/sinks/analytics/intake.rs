@@ -17,7 +17,7 @@ use crate::runtime::watermark::is_from_the_future;
 use crate::sinks::positioned::{NotKept, PositionError, Positions, SetAside};
 
 /// Takes events in and knows how far each partition has been read.
-pub struct Intake {
+pub(super) struct Intake {
     database: Database,
     waits: Waits,
     pub positions: Positions,
@@ -25,7 +25,7 @@ pub struct Intake {
 
 /// What one call of [`Intake::take`] brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub(super) struct Taken {
     /// Events that told something new.
     pub told: u64,
     /// Duplicates, and older events that told nothing new.
@@ -39,7 +39,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    pub fn count(&self) {
+    pub(super) fn count(&self) {
         for (result, number) in [
             ("told", self.told),
             ("known", self.known),
@@ -53,7 +53,7 @@ impl Taken {
 
 /// Why records are not taken in yet.
 #[derive(Debug, thiserror::Error)]
-pub enum TakeError {
+pub(crate) enum TakeError {
     #[error(transparent)]
     Position(PositionError),
     #[error(
@@ -85,7 +85,7 @@ impl From<TakeError> for NotKept {
 }
 
 impl Intake {
-    pub fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
+    pub(super) fn new(database: Database, kafka: &KafkaSettings, waits: Waits) -> Self {
         Self { positions: Positions::new(database.clone(), kafka, &super::ROLE), database, waits }
     }
 
@@ -94,7 +94,7 @@ impl Intake {
     ///
     /// # Errors
     /// See [`TakeError`].
-    pub async fn take(
+    pub(super) async fn take(
         &mut self,
         records: &[InboundRecord],
         set_aside: &[SetAside],

@@ -23,14 +23,14 @@ const ADDED: usize = PER_RECORD + 1_024;
 ///
 /// # Errors
 /// When a newer version has written it in a way this one cannot read.
-pub fn work_of(row: &Row) -> Result<Work, serde_json::Error> {
+pub(super) fn work_of(row: &Row) -> Result<Work, serde_json::Error> {
     let summary: Summary = serde_json::from_value(row.summary.clone())?;
     let enriched = row.enriched.map(|(at, up_to)| Enriched { at, up_to });
     Ok(Work { summary, state: row.state, attempts: row.attempts, rounds: row.rounds, enriched })
 }
 
 /// The work as a row is to have it.
-pub fn row_of(conversation_id: &str, position: (i32, i64), work: &Work) -> Row {
+pub(super) fn row_of(conversation_id: &str, position: (i32, i64), work: &Work) -> Row {
     Row {
         conversation_id: conversation_id.to_owned(),
         summary: serde_json::to_value(&work.summary).expect("a summary has text keys only"),
@@ -45,7 +45,7 @@ pub fn row_of(conversation_id: &str, position: (i32, i64), work: &Work) -> Row {
 }
 
 /// What is to be published of one conversation.
-pub struct Publication {
+pub(super) struct Publication {
     topic: &'static Topic,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
@@ -56,7 +56,7 @@ pub struct Publication {
 impl Publication {
     /// The enriched conversation; `None` while it has never been enriched. Details that are
     /// too large for the topic are left out.
-    pub fn conversation(conversation_id: &str, work: &Work, details: &Value) -> Option<Self> {
+    pub(super) fn conversation(conversation_id: &str, work: &Work, details: &Value) -> Option<Self> {
         let enriched = work.enriched?;
         let facts = work.summary.facts();
         let cow = |text: Option<&'_ str>| text.map(|text| Cow::Owned(text.to_owned()));
@@ -104,7 +104,7 @@ impl Publication {
 
     /// A conversation that the platform does not know, as an event of the topic it came
     /// from: sent there again it is asked about anew, and it counts in no flow's minutes.
-    pub fn not_available(row: &Row, work: &Work, events_topic: &str, at: Timestamp) -> Self {
+    pub(super) fn not_available(row: &Row, work: &Work, events_topic: &str, at: Timestamp) -> Self {
         let event = ConversationEvent {
             event_id: work.summary.last.event_id.as_str().into(),
             event_type: work.summary.last_event_type.as_str().into(),
@@ -135,7 +135,7 @@ impl Publication {
     }
 
     /// As the outbox takes it.
-    pub fn message(&self) -> Message<'_> {
+    pub(super) fn message(&self) -> Message<'_> {
         ROLE.assert_sends(self.topic);
         let message = Message {
             key: self.key.as_deref(),
@@ -159,7 +159,7 @@ fn with_reason(
 }
 
 /// A row to be written, without new details.
-pub fn change<'a>(row: Row, ask_in: Option<std::time::Duration>) -> Change<'a> {
+pub(super) fn change<'a>(row: Row, ask_in: Option<std::time::Duration>) -> Change<'a> {
     Change { row, ask_in, details: None }
 }
 

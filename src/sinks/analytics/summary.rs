@@ -12,7 +12,7 @@ use crate::model::conversation::{ConversationEvent, InteractionOutcome};
 /// an older event that comes later cannot take it back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Summary {
+pub(super) struct Summary {
     pub first_event_at: Timestamp,
     /// The latest event.
     pub last: Stamp,
@@ -44,7 +44,7 @@ pub struct Summary {
 /// Which event: later ones are greater; the id decides within one millisecond.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Stamp {
+pub(super) struct Stamp {
     pub at: Timestamp,
     pub event_id: String,
 }
@@ -85,7 +85,7 @@ struct Flow {
 
 /// The facts without the stamps: what others get to see.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Facts<'s> {
+pub(super) struct Facts<'s> {
     pub first_event_at: Timestamp,
     pub last_event_at: Timestamp,
     pub ended: bool,
@@ -121,7 +121,7 @@ const WRAPPED_UP: &[&str] = &["acw", "wrapup"];
 
 /// How far a conversation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Between two parts: the next one may begin at once, or somebody's events are lost.
     GoesOn,
     /// In a flow, in a queue or with an agent: its end is told.
@@ -132,7 +132,7 @@ pub enum Phase {
 }
 
 impl Summary {
-    pub fn of(event: &ConversationEvent<'_>) -> Self {
+    pub(super) fn of(event: &ConversationEvent<'_>) -> Self {
         let mut summary = Self {
             first_event_at: event.occurred_at,
             last: stamp(event),
@@ -152,7 +152,7 @@ impl Summary {
         summary
     }
 
-    pub fn add(&mut self, event: &ConversationEvent<'_>) {
+    pub(super) fn add(&mut self, event: &ConversationEvent<'_>) {
         let by = stamp(event);
         self.first_event_at = self.first_event_at.min(event.occurred_at);
         let kind = &*event.event_type;
@@ -203,7 +203,7 @@ impl Summary {
         within.any(|(_, part)| part.is_open())
     }
 
-    pub fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         match (self.ended, self.answered && !self.wrapped_up) {
             (false, _) if self.is_inside() => Phase::Inside,
             (false, _) => Phase::GoesOn,
@@ -212,7 +212,7 @@ impl Summary {
         }
     }
 
-    pub fn facts(&self) -> Facts<'_> {
+    pub(super) fn facts(&self) -> Facts<'_> {
         let flow = self.flow.as_ref().map(|told| &told.value);
         let joined_at = |name: &str| self.parts.get(name).and_then(|part| part.first_began);
         Facts {
@@ -249,13 +249,13 @@ fn text(register: &Option<Told<String>>) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// An event `number` of a conversation; different numbers tell different things.
-    pub fn event(number: u32, at_ms: i64, event_type: &'static str) -> ConversationEvent<'static> {
+    pub(crate) fn event(number: u32, at_ms: i64, event_type: &'static str) -> ConversationEvent<'static> {
         let word = |name: &str| Some(format!("{name}-{number}").into());
         let tells = |bit: u32| number & bit != 0;
         ConversationEvent {

@@ -52,7 +52,7 @@ impl Waits {
 
 /// One conversation as it is known.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Work {
+pub(super) struct Work {
     pub summary: Summary,
     pub state: State,
     /// Answers in a row without the conversation, since its last event.
@@ -64,14 +64,14 @@ pub struct Work {
 
 /// When details came, and up to which event time they were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enriched {
+pub(super) struct Enriched {
     pub at: Timestamp,
     pub up_to: Timestamp,
 }
 
 /// What an event or an answer brings about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effect {
+pub(super) struct Effect {
     /// Ask about it after this, instead of whenever it was to be asked about.
     pub ask_in: Option<Duration>,
     /// What others get to see has changed.
@@ -82,14 +82,14 @@ pub struct Effect {
 
 /// An answer that lacks the conversation, or holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     Found { at: Timestamp },
     Missing,
 }
 
 impl Work {
     /// A conversation not known before.
-    pub fn begin(event: &ConversationEvent<'_>, waits: &Waits) -> (Self, Effect) {
+    pub(super) fn begin(event: &ConversationEvent<'_>, waits: &Waits) -> (Self, Effect) {
         let summary = Summary::of(event);
         let effect = Effect { ask_in: Some(waits.after_event(&summary)), ..Effect::default() };
         (Self { summary, state: State::Pending, attempts: 0, rounds: 0, enriched: None }, effect)
@@ -97,7 +97,7 @@ impl Work {
 
     /// Takes an event in. Only one that is newer than all before makes the conversation
     /// be asked about again; an older one may still tell something new.
-    pub fn hear(&mut self, event: &ConversationEvent<'_>, again: bool, waits: &Waits) -> Effect {
+    pub(super) fn hear(&mut self, event: &ConversationEvent<'_>, again: bool, waits: &Waits) -> Effect {
         let before = self.summary.clone();
         self.summary.add(event);
         let newer = event.occurred_at > before.last.at;
@@ -120,7 +120,7 @@ impl Work {
 
     /// Takes the answer to a question about the events up to `asked_up_to` in. `None` where
     /// another answer has been dealt with since the question's `round`.
-    pub fn answered(
+    pub(super) fn answered(
         &mut self,
         round: i64,
         asked_up_to: Timestamp,
@@ -160,7 +160,7 @@ impl Work {
     }
 
     /// Whether it was published, and nothing is under way that will publish it again.
-    pub fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         self.enriched.is_some() && self.state != State::Pending
     }
 }

@@ -23,7 +23,7 @@ fn validity(topic: &Topic) -> Option<IsValid> {
 
 /// Whether the record is a fact of a table: a key that is text, and a value as it is to be or
 /// none, which removes the key. `None` for topics without tables.
-pub fn read(record: &InboundRecord) -> Option<Result<(), Reason>> {
+pub(super) fn read(record: &InboundRecord) -> Option<Result<(), Reason>> {
     let is_valid = validity(record.topic)?;
     let read = || {
         let key = record.key.as_deref().ok_or(Reason::KeyMissing)?;

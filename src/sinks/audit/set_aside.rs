@@ -6,7 +6,7 @@ use crate::postgres::dead_letters::LoggedDeadLetter;
 use crate::topics::headers;
 
 /// Never fails: a dead letter is kept whatever it looks like.
-pub fn letter(record: &InboundRecord) -> LoggedDeadLetter<'_> {
+pub(super) fn letter(record: &InboundRecord) -> LoggedDeadLetter<'_> {
     // What the record brought itself may look like ours; ours were added last.
     let ours: Vec<usize> = [
         headers::ERROR_STAGE,

@@ -30,13 +30,13 @@ pub(super) struct Again {
 }
 
 impl Again {
-    pub fn new(database: Database, client: Client, rules: Rules) -> Self {
+    pub(super) fn new(database: Database, client: Client, rules: Rules) -> Self {
         Self { database, client, rules }
     }
 
     /// Looks calls up that count before `before`, some of them at a time. Returns up to when all
     /// have been: `before`, or earlier while there is more to do or the platform does not answer.
-    pub async fn look_up(
+    pub(super) async fn look_up(
         &self,
         standing: &Standing,
         before: Timestamp,

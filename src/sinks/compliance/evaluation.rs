@@ -41,7 +41,7 @@ pub(super) struct Evaluator {
 }
 
 impl Evaluator {
-    pub fn new(
+    pub(super) fn new(
         settings: &Settings,
         database: Database,
         client: Option<Client>,
@@ -53,7 +53,7 @@ impl Evaluator {
     }
 
     /// Looks at all campaigns, over and over, while that falls to this instance.
-    pub async fn run(self, shutdown: &CancellationToken) {
+    pub(super) async fn run(self, shutdown: &CancellationToken) {
         let mut look = 0;
         while !shutdown.is_cancelled() {
             let looked = tokio::select! {

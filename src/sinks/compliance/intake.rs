@@ -23,7 +23,12 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub fn new(database: Database, positions: Positions, rules: Rules, evaluates: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        database: Database,
+        positions: Positions,
+        rules: Rules,
+        evaluates: Arc<AtomicBool>,
+    ) -> Self {
         Self { database, positions, rules, evaluates }
     }
 

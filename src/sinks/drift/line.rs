@@ -7,7 +7,7 @@ use crate::model::dial_rate::hundredths;
 
 /// What is measured: the dial rate before and after an applied decision.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Point {
+pub(super) struct Point {
     pub campaign_id: String,
     /// Left out where it is not known.
     pub region: Option<String>,

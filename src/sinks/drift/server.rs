@@ -17,14 +17,14 @@ const READ_BYTES: usize = 2_048;
 /// A server that asks for a longer pause than this is asked again after it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 
-pub struct Server {
+pub(super) struct Server {
     http: reqwest::Client,
     url: Url,
     token: SecretString,
 }
 
 impl Server {
-    pub fn new(settings: &Settings) -> Result<Self, DriftError> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, DriftError> {
         // Both TLS users of the process want the same provider; whoever comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -46,7 +46,7 @@ impl Server {
     }
 
     /// Writes lines; 204 alone is success.
-    pub async fn write(&self, lines: &[String]) -> Result<(), NotDelivered> {
+    pub(super) async fn write(&self, lines: &[String]) -> Result<(), NotDelivered> {
         let later = |reason: String| NotDelivered::Later(reason, None);
         let mut authorization = HeaderValue::from_str(&format!("Token {}", self.token.expose_secret()))
             .map_err(|_| {

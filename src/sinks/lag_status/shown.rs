@@ -25,7 +25,7 @@ const METRICS: [&Metric; 5] = [
 
 /// Groups heard of, by name.
 #[derive(Default)]
-pub struct ShownGroups {
+pub(super) struct ShownGroups {
     known: BTreeMap<String, Known>,
 }
 
@@ -41,7 +41,11 @@ struct Known {
 
 impl ShownGroups {
     /// Takes the newest evaluations in.
-    pub fn update<'e>(&mut self, evaluations: impl Iterator<Item = &'e LagEvaluation>, now: Timestamp) {
+    pub(super) fn update<'e>(
+        &mut self,
+        evaluations: impl Iterator<Item = &'e LagEvaluation>,
+        now: Timestamp,
+    ) {
         for evaluation in evaluations {
             let shown = self.known.get(&evaluation.consumer_group).is_some_and(|known| known.shown);
             let known = Known {
@@ -60,7 +64,7 @@ impl ShownGroups {
 
     /// Takes groups off the page that were deleted, or are another instance's to tell of
     /// now: nobody has heard of them here since their evaluation held.
-    pub fn sweep(&mut self, now: Timestamp) {
+    pub(super) fn sweep(&mut self, now: Timestamp) {
         self.known.retain(|group, known| {
             let holds = known.valid_until >= now;
             if !holds && known.shown {

@@ -16,7 +16,7 @@ use super::ROLE;
 const NO_PARTITION: i32 = -1;
 
 /// The record as it is published.
-pub fn record(message: Waiting, kafka: &KafkaSettings, at: Timestamp) -> OutboundRecord {
+pub(super) fn record(message: Waiting, kafka: &KafkaSettings, at: Timestamp) -> OutboundRecord {
     let Some(topic) = topics::ALL.iter().copied().find(|topic| topic.name == message.topic) else {
         let reason = Reason::Rejected(format!("no topic is called {:?}", message.topic));
         return dead_letter(message, &reason, kafka, at);

@@ -23,7 +23,7 @@ use crate::kafka::subscription::{
 use crate::role::Role;
 
 pub(super) use positions::Step;
-pub use positions::{PositionError, Positions};
+pub(super) use positions::{PositionError, Positions};
 pub use refusals::SetAside;
 
 /// Brings records into Postgres.

@@ -15,7 +15,7 @@ use crate::topics::{self, Topic};
 use super::{NotKept, SetAside};
 
 /// The stored positions of one consumer's partitions.
-pub struct Positions {
+pub(crate) struct Positions {
     database: Database,
     role: &'static Role,
     consumer: String,
@@ -52,7 +52,7 @@ pub enum PositionError {
 }
 
 impl Positions {
-    pub fn new(database: Database, kafka: &KafkaSettings, role: &'static Role) -> Self {
+    pub(crate) fn new(database: Database, kafka: &KafkaSettings, role: &'static Role) -> Self {
         Self {
             database,
             role,
@@ -73,12 +73,12 @@ impl Positions {
     }
 
     /// The consumer they are stored for.
-    pub fn consumer(&self) -> &str {
+    pub(crate) fn consumer(&self) -> &str {
         &self.consumer
     }
 
     /// A topic's full name.
-    pub fn name(&self, topic: &Topic) -> &str {
+    pub(crate) fn name(&self, topic: &Topic) -> &str {
         let found = self.names.iter().find(|(known, _)| *known == topic);
         found.map(|(_, name)| name.as_str()).expect("every topic is declared in topics::ALL")
     }
@@ -88,7 +88,7 @@ impl Positions {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &mut self,
         partitions: &[TopicPartition],
         ids: &TopicIds,
@@ -116,7 +116,7 @@ impl Positions {
     }
 
     /// The id of the topic that is read, where the brokers tell.
-    pub fn topic_id(&self, topic: &Topic) -> Option<Uuid> {
+    pub(crate) fn topic_id(&self, topic: &Topic) -> Option<Uuid> {
         self.ids.get(topic.name).copied()
     }
 
@@ -130,12 +130,12 @@ impl Positions {
     }
 
     /// These partitions are no longer ours.
-    pub fn forget(&mut self, partitions: &[TopicPartition]) {
+    pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.known.retain(|partition, _| !partitions.contains(partition));
     }
 
     /// Records that are not behind the positions, and how far these move with them.
-    pub fn ahead<'r>(&self, records: &'r [InboundRecord]) -> (Vec<&'r InboundRecord>, Offsets) {
+    pub(crate) fn ahead<'r>(&self, records: &'r [InboundRecord]) -> (Vec<&'r InboundRecord>, Offsets) {
         let mut next = Offsets::new();
         let mut ahead = Vec::with_capacity(records.len());
         for record in records {
@@ -191,7 +191,7 @@ impl Positions {
     }
 
     /// What moves the stored positions to `next`.
-    pub fn advances(&self, next: &[(TopicPartition, i64)]) -> Vec<Advance> {
+    pub(crate) fn advances(&self, next: &[(TopicPartition, i64)]) -> Vec<Advance> {
         let advance = |(partition, next): &(TopicPartition, i64)| Advance {
             topic: self.name(partition.topic).to_owned(),
             partition: partition.partition,
@@ -202,7 +202,7 @@ impl Positions {
     }
 
     /// They were moved.
-    pub fn moved(&mut self, next: &[(TopicPartition, i64)]) {
+    pub(crate) fn moved(&mut self, next: &[(TopicPartition, i64)]) {
         for (partition, next) in next {
             self.known.insert(*partition, Some(self.next(*partition, *next)));
         }
@@ -215,7 +215,7 @@ impl Positions {
     }
 
     /// It is not known whether they were moved, or another writer has moved them.
-    pub fn doubt(&mut self) {
+    pub(crate) fn doubt(&mut self) {
         self.stale = true;
     }
 
@@ -224,7 +224,7 @@ impl Positions {
     ///
     /// # Errors
     /// See [`PositionError`].
-    pub async fn make_sure(&mut self, records: &[InboundRecord]) -> Result<(), PositionError> {
+    pub(crate) async fn make_sure(&mut self, records: &[InboundRecord]) -> Result<(), PositionError> {
         if !self.stale {
             return Ok(());
         }

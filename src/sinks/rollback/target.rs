@@ -6,7 +6,7 @@ use crate::model::rollback::Candidate;
 
 /// Why nothing can be gone back from.
 #[derive(Debug, PartialEq, thiserror::Error)]
-pub enum NotInForce {
+pub(super) enum NotInForce {
     #[error("no_active_version: nothing to go back from")]
     Unknown,
     #[error("version_not_active: {active} is in force, not {bad}")]
@@ -14,7 +14,7 @@ pub enum NotInForce {
 }
 
 impl NotInForce {
-    pub fn status(&self) -> OutcomeStatus {
+    pub(super) fn status(&self) -> OutcomeStatus {
         match self {
             NotInForce::Unknown => OutcomeStatus::Failed,
             NotInForce::Another { .. } => OutcomeStatus::Unchanged,
@@ -25,7 +25,7 @@ impl NotInForce {
 /// The version in force: the one decided about, unless the platform names others as active.
 /// It may name none, or the same version twice with different labels. `bad` is empty where the
 /// source of the evidence does not tell versions apart.
-pub fn in_force<'v>(versions: &'v [PlatformVersion], bad: &'v str) -> Result<&'v str, NotInForce> {
+pub(super) fn in_force<'v>(versions: &'v [PlatformVersion], bad: &'v str) -> Result<&'v str, NotInForce> {
     let mut active = versions.iter().filter(|version| version.is_active()).map(|version| &*version.id);
     if bad.is_empty() {
         return active.next_back().ok_or(NotInForce::Unknown);
@@ -40,7 +40,7 @@ pub fn in_force<'v>(versions: &'v [PlatformVersion], bad: &'v str) -> Result<&'v
 
 /// The first candidate that is still published at the platform and neither `in_force`, under
 /// whatever label, nor among `unfit`.
-pub fn choose<'c>(
+pub(super) fn choose<'c>(
     versions: &[PlatformVersion],
     candidates: &'c [Candidate],
     in_force: &str,

@@ -5,7 +5,7 @@ use crate::kafka::subscription::{Offsets, OutboundRecord, TopicPartition};
 
 /// A record's ending as it will stand on its topic.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     pub outbound: Vec<OutboundRecord>,
     /// For the metric: an outcome's status, or `dead_letter`.
     pub status: &'static str,
@@ -13,7 +13,7 @@ pub struct Finished {
 
 /// What goes into one transaction.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(super) struct Batch {
     pub records: Vec<OutboundRecord>,
     pub statuses: Vec<&'static str>,
     pub offsets: Offsets,
@@ -21,7 +21,7 @@ pub struct Batch {
 
 impl Batch {
     /// From each tracker the part without holes, `at_most` records in all.
-    pub fn collect<'a>(
+    pub(super) fn collect<'a>(
         trackers: impl Iterator<Item = (TopicPartition, &'a Tracker<Finished>)>,
         at_most: usize,
     ) -> Self {
@@ -37,7 +37,7 @@ impl Batch {
         batch
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 }

@@ -12,7 +12,7 @@ struct Slot<T> {
 
 /// The records of one partition from the first that is not published yet.
 #[derive(Debug)]
-pub struct Tracker<T> {
+pub(super) struct Tracker<T> {
     slots: VecDeque<Slot<T>>,
 }
 
@@ -24,7 +24,7 @@ impl<T> Default for Tracker<T> {
 
 impl<T> Tracker<T> {
     /// A record was read. False when it was seen before.
-    pub fn begin(&mut self, offset: i64) -> bool {
+    pub(super) fn begin(&mut self, offset: i64) -> bool {
         if self.slots.back().is_some_and(|last| last.offset >= offset) {
             return false;
         }
@@ -33,28 +33,28 @@ impl<T> Tracker<T> {
     }
 
     /// A record has ended. Unknown offsets are passed over.
-    pub fn finish(&mut self, offset: i64, with: T) {
+    pub(super) fn finish(&mut self, offset: i64, with: T) {
         if let Ok(index) = self.slots.binary_search_by_key(&offset, |slot| slot.offset) {
             self.slots[index].finished = Some(with);
         }
     }
 
     /// What can be published now, in order, `at_most` of it, and the offset after it.
-    pub fn publishable(&self, at_most: usize) -> (impl Iterator<Item = &T>, Option<i64>) {
+    pub(super) fn publishable(&self, at_most: usize) -> (impl Iterator<Item = &T>, Option<i64>) {
         let ready = self.slots.iter().take(at_most).take_while(|slot| slot.finished.is_some()).count();
         let next = ready.checked_sub(1).map(|last| self.slots[last].offset + 1);
         (self.slots.iter().take(ready).filter_map(|slot| slot.finished.as_ref()), next)
     }
 
     /// Everything before `next` is published.
-    pub fn published(&mut self, next: i64) {
+    pub(super) fn published(&mut self, next: i64) {
         while self.slots.front().is_some_and(|slot| slot.offset < next && slot.finished.is_some()) {
             self.slots.pop_front();
         }
     }
 
     /// Records read and not published.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 }

@@ -13,7 +13,7 @@ use super::texts;
 
 /// How the body says its items.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// JSON texts one after another, however separated; an array stands for its elements.
     Json,
     /// An array of CloudEvents.
@@ -24,7 +24,7 @@ pub enum Form {
 
 /// A CloudEvent's attributes from the headers of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CloudAttributes {
+pub(super) struct CloudAttributes {
     pub specversion: String,
     pub id: Option<String>,
     pub r#type: Option<String>,
@@ -43,7 +43,7 @@ const SEQUENCES: &[&str] = &[
 
 /// One item of a body as it stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item<'b> {
+pub(super) struct Item<'b> {
     pub bytes: &'b [u8],
     /// The first flaw found while looking for the item's end.
     pub flaw: Option<Flaw>,
@@ -52,14 +52,14 @@ pub struct Item<'b> {
 /// Largest item, in bytes: what its topic holds.
 const MAX_ITEM: usize = crate::topics::CONVERSATION_EVENTS.max_message_bytes;
 /// An event's detail stands one level deep in its record.
-pub const MAX_ITEM_DEPTH: usize = MAX_DEPTH - 1;
+pub(super) const MAX_ITEM_DEPTH: usize = MAX_DEPTH - 1;
 
 impl Form {
     /// By the content type; without one it is taken for JSON.
     ///
     /// # Errors
     /// When the headers announce something that is not read here.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let content_type = match headers.get(header::CONTENT_TYPE) {
             None => "",
             Some(value) => value.to_str().map_err(|_| unsupported("content-type is no ASCII text"))?,
@@ -91,7 +91,7 @@ impl Form {
     ///
     /// # Errors
     /// When it holds nothing, or more than `limit` items.
-    pub fn items<'b>(&self, body: &'b [u8], limit: usize) -> Result<Vec<Item<'b>>, Refusal> {
+    pub(super) fn items<'b>(&self, body: &'b [u8], limit: usize) -> Result<Vec<Item<'b>>, Refusal> {
         if texts::is_empty(body) {
             return Err(Refusal::Malformed("the body is empty".to_owned()));
         }
@@ -121,7 +121,7 @@ impl<'b> Item<'b> {
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn text(&self) -> Result<&'b str, Reason> {
+    pub(super) fn text(&self) -> Result<&'b str, Reason> {
         if self.bytes.first() == Some(&0) {
             return Err(Reason::SchemaRegistryFraming);
         }
@@ -138,7 +138,7 @@ impl<'b> Item<'b> {
 }
 
 /// What a flaw is called where records are set aside.
-pub fn reason(flaw: &Flaw) -> Reason {
+pub(super) fn reason(flaw: &Flaw) -> Reason {
     match flaw {
         Flaw::TooDeep(_) => Reason::TooDeep,
         Flaw::NulCharacter => Reason::NulCharacter,

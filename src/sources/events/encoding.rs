@@ -10,14 +10,14 @@ use crate::model::ingest::Refusal;
 
 /// How a body was made smaller for its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(super) enum Encoding {
     Identity,
     Gzip,
 }
 
 /// A body as it was before it was encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decoded<'b> {
+pub(super) enum Decoded<'b> {
     Whole(Cow<'b, [u8]>),
     /// Its first bytes, as many as are allowed; more followed.
     TooLarge(Vec<u8>),
@@ -26,7 +26,7 @@ pub enum Decoded<'b> {
 impl Encoding {
     /// # Errors
     /// When the headers announce something that is not read here.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let mut encoding = Self::Identity;
         let values =
             headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
@@ -47,7 +47,7 @@ impl Encoding {
     ///
     /// # Errors
     /// When it is not encoded as announced.
-    pub fn decode(self, body: &[u8], limit: usize) -> Result<Decoded<'_>, Refusal> {
+    pub(super) fn decode(self, body: &[u8], limit: usize) -> Result<Decoded<'_>, Refusal> {
         match self {
             Self::Identity => Ok(Decoded::Whole(Cow::Borrowed(body))),
             Self::Gzip => {

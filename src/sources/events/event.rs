@@ -18,7 +18,7 @@ use crate::runtime::dead_letter::{AheadOf, Reason};
 use crate::runtime::watermark::is_from_the_future;
 
 /// One event found in an item, or why it is none.
-pub struct Found<'i> {
+pub(super) struct Found<'i> {
     /// Place in `detail` where that is a list.
     pub detail_index: Option<usize>,
     pub event: Result<ConversationEvent<'i>, NoEvent>,
@@ -28,7 +28,7 @@ pub struct Found<'i> {
 
 /// Why something brings no conversation event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoEvent {
+pub(super) enum NoEvent {
     /// The platform tells of something else on the same bus.
     Elsewhere {
         event_type: String,
@@ -118,7 +118,7 @@ const MAX_KEPT_FRAME: usize = 4_096;
 
 /// Hands each event of an item to `take`, or why it is none. `attributes` are those of a
 /// CloudEvent in binary mode, whose data the item is then.
-pub fn read(
+pub(super) fn read(
     item: &Item<'_>,
     attributes: Option<&CloudAttributes>,
     received_at: Timestamp,

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 /// SHA-256 over the event's type and the canonical JSON of its detail, in hexadecimal.
 /// `detail` must be JSON.
-pub fn of(event_type: &str, detail: &str) -> String {
+pub(super) fn of(event_type: &str, detail: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(event_type);
     hasher.update([0]);

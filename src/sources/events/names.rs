@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 /// An event's type, and whose event it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name<'a> {
+pub(super) struct Name<'a> {
     /// Without any id: `customer.end`, `v2.conversations.{id}.transcription`.
     pub event_type: Cow<'a, str>,
     /// The conversation's id, where it stands in the name.
@@ -15,7 +15,7 @@ pub struct Name<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Something that happened to a conversation.
     Conversation,
     /// The whole of a conversation as it stands: its body's own id is the conversation's.
@@ -33,11 +33,11 @@ const CONVERSATIONS: &str = "v2.conversations.";
 /// All topics of the platform's.
 const PLATFORM: &str = "v2.";
 /// The name older integrations give the end of a conversation, and ours for it.
-pub const ENDED: (&str, &str) = ("ConversationEnded", "customer.end");
+pub(super) const ENDED: (&str, &str) = ("ConversationEnded", "customer.end");
 /// Where an id stands.
 const ID: &str = "{id}";
 
-pub fn read(name: Cow<'_, str>) -> Name<'_> {
+pub(super) fn read(name: Cow<'_, str>) -> Name<'_> {
     if name.eq_ignore_ascii_case(ENDED.0) {
         let event_type = Cow::Borrowed(ENDED.1);
         return Name { event_type, conversation_id: None, kind: Kind::Conversation };

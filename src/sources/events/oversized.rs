@@ -12,14 +12,14 @@ use crate::topics::headers;
 
 /// Dead letters per second for bodies that are too large: a sender who does nothing else
 /// fills no disk.
-pub const PER_SECOND: u32 = 10;
+pub(super) const PER_SECOND: u32 = 10;
 
 /// Longest of a request's own headers that is kept, in bytes.
 const MAX_HEADER: usize = 200;
 
 /// The headers of a dead letter without a value: the body was not read to its end, so that
 /// nobody could send it again from here. Its sender is told, and still has it.
-pub fn letter_headers(
+pub(super) fn letter_headers(
     request: &HeaderMap,
     read: &[u8],
     limit: usize,

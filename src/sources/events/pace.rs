@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// A bucket that fills at the rate and holds one second of it. More than that at once is
 /// taken from a full bucket and worked off afterwards.
 #[derive(Debug)]
-pub struct Rate {
+pub(super) struct Rate {
     per_second: f64,
     left: f64,
     at: Instant,
@@ -13,14 +13,14 @@ pub struct Rate {
 
 impl Rate {
     /// `per_second` is at least 1.
-    pub fn new(per_second: u32, now: Instant) -> Self {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
         Self { per_second, left: per_second, at: now }
     }
 
     /// # Errors
     /// How long it takes until that many may come; nothing is taken then.
-    pub fn take(&mut self, events: usize, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(&mut self, events: usize, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.per_second);
         self.at = now;
@@ -37,13 +37,13 @@ impl Rate {
 /// Lets requests through while the brokers take records; after a failure one at a time,
 /// so that nobody waits in vain and nothing piles up.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub(super) struct Gate {
     next_try: Option<Instant>,
 }
 
 impl Gate {
     /// Whether a request may go to the brokers now.
-    pub fn admits(&mut self, now: Instant, pause: Duration) -> bool {
+    pub(super) fn admits(&mut self, now: Instant, pause: Duration) -> bool {
         match self.next_try {
             None => true,
             Some(next_try) if now < next_try => false,
@@ -54,11 +54,11 @@ impl Gate {
         }
     }
 
-    pub fn failed(&mut self, now: Instant, pause: Duration) {
+    pub(super) fn failed(&mut self, now: Instant, pause: Duration) {
         self.next_try = Some(now + pause);
     }
 
-    pub fn worked(&mut self) {
+    pub(super) fn worked(&mut self) {
         self.next_try = None;
     }
 }

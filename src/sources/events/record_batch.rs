@@ -11,14 +11,14 @@ use crate::runtime::dead_letter::{ErrorHeaders, Reason, overhead};
 use crate::topics::CONVERSATION_EVENTS;
 
 /// Where dead letters of the edge say they come from; their offset is the place in the request.
-pub const ORIGIN: &str = "POST /v1/events";
+pub(super) const ORIGIN: &str = "POST /v1/events";
 /// Longest type of a skipped event that is counted as such, in bytes.
 const MAX_TYPE: usize = 128;
 /// There is no partition.
-pub const NO_PARTITION: i32 = -1;
+pub(super) const NO_PARTITION: i32 = -1;
 
 /// Keys and values in one piece of memory, and what the sender is told.
-pub struct RecordBatch {
+pub(super) struct RecordBatch {
     received_at: Timestamp,
     max_events: usize,
     bytes: Vec<u8>,
@@ -40,7 +40,7 @@ struct Place {
 }
 
 impl RecordBatch {
-    pub fn new(body_len: usize, max_events: usize, received_at: Timestamp) -> Self {
+    pub(super) fn new(body_len: usize, max_events: usize, received_at: Timestamp) -> Self {
         Self {
             received_at,
             max_events,
@@ -55,7 +55,7 @@ impl RecordBatch {
     }
 
     /// Takes what was found at this place of the request.
-    pub fn take(&mut self, index: usize, found: Found<'_>) {
+    pub(super) fn take(&mut self, index: usize, found: Found<'_>) {
         // A list can hold more than the request has items.
         if self.events.len() + self.dead_letters.len() == self.max_events {
             self.too_many += 1;
@@ -111,7 +111,7 @@ impl RecordBatch {
     ///
     /// # Errors
     /// When there are more events than a request may bring.
-    pub fn receipt(&self) -> Result<Receipt, Refusal> {
+    pub(super) fn receipt(&self) -> Result<Receipt, Refusal> {
         match self.too_many {
             0 => Ok(self.receipt.clone()),
             more => Err(Refusal::TooMany { events: self.max_events + more, limit: self.max_events }),
@@ -119,19 +119,19 @@ impl RecordBatch {
     }
 
     /// How many were skipped, by type.
-    pub fn take_skipped(&mut self) -> BTreeMap<String, u64> {
+    pub(super) fn take_skipped(&mut self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.skipped)
     }
 
     /// Keys and values.
-    pub fn events(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn events(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.events
             .iter()
             .map(|place| (&self.bytes[place.start..place.key_end], &self.bytes[place.key_end..place.end]))
     }
 
     /// Items as they came, with why they are set aside.
-    pub fn dead_letters(&self) -> impl Iterator<Item = (&[u8], &ErrorHeaders)> {
+    pub(super) fn dead_letters(&self) -> impl Iterator<Item = (&[u8], &ErrorHeaders)> {
         self.dead_letters.iter().map(|(place, errors)| (&self.bytes[place.start..place.end], errors))
     }
 }

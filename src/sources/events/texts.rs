@@ -21,17 +21,17 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const MAX_LOOKS: usize = 16;
 
 /// Whether there is nothing but what separates texts.
-pub fn is_empty(body: &[u8]) -> bool {
+pub(super) fn is_empty(body: &[u8]) -> bool {
     separators(body, false) == body.len()
 }
 
 /// Whether the first text is an array.
-pub fn is_array(body: &[u8]) -> bool {
+pub(super) fn is_array(body: &[u8]) -> bool {
     body.get(separators(body, false)) == Some(&b'[')
 }
 
 /// The body as one item.
-pub fn whole(body: &[u8]) -> Item<'_> {
+pub(super) fn whole(body: &[u8]) -> Item<'_> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
     Item { bytes: body, flaw: json::scan(body, MAX_ITEM_DEPTH).flaw }
 }
@@ -41,14 +41,14 @@ pub fn whole(body: &[u8]) -> Item<'_> {
 ///
 /// # Errors
 /// When there are more than `limit`.
-pub fn cut(body: &[u8], limit: usize) -> Result<Vec<Item<'_>>, Refusal> {
+pub(super) fn cut(body: &[u8], limit: usize) -> Result<Vec<Item<'_>>, Refusal> {
     let mut cutter = Cutter { body, at: 0, looked_at: 0, items: Vec::new(), limit };
     cutter.cut()?;
     Ok(cutter.items)
 }
 
 /// Cuts a list that is known to be well-formed JSON into its elements.
-pub fn elements(list: &str) -> Vec<Item<'_>> {
+pub(super) fn elements(list: &str) -> Vec<Item<'_>> {
     cut(list.as_bytes(), usize::MAX).expect("no limit is reached")
 }
 

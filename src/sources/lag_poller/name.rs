@@ -9,7 +9,7 @@ const KEPT: usize = 960;
 
 /// `cluster:group`, or `group` in trunkline's own cluster. Kafka takes names of 32 767
 /// bytes: a longer one than 1 024 is cut, and ends with a digest of the whole.
-pub fn of(cluster: Option<&str>, group: &str) -> String {
+pub(super) fn of(cluster: Option<&str>, group: &str) -> String {
     let whole = match cluster {
         Some(cluster) => format!("{cluster}:{group}"),
         None => group.to_owned(),

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A group that nothing here can judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Other {
+pub(super) struct Other {
     pub name: String,
     pub kind: GroupType,
     pub why: String,
@@ -21,7 +21,7 @@ pub struct Other {
 
 /// Those found when they were last looked for.
 #[derive(Debug, Default)]
-pub struct Others {
+pub(super) struct Others {
     found: Vec<Other>,
     looked_at: Option<Instant>,
 }
@@ -29,7 +29,7 @@ pub struct Others {
 impl Others {
     /// Looks for them when it is time, and answers those that are not among `consumers`.
     /// Where the brokers do not tell, those of the last time stay.
-    pub fn find(&mut self, groups: &mut Groups, consumers: &[Listed], left: Duration) -> Vec<Other> {
+    pub(super) fn find(&mut self, groups: &mut Groups, consumers: &[Listed], left: Duration) -> Vec<Other> {
         let due = self.looked_at.is_none_or(|at| at.elapsed() >= EVERY);
         if due {
             self.looked_at = Some(Instant::now());

@@ -20,7 +20,7 @@ struct Span {
 
 /// What is known for an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub(super) enum Known {
     /// The first record from there on.
     Head(Found),
     /// There is none before the end.
@@ -31,13 +31,13 @@ pub enum Known {
 
 /// Spans of all partitions, shared by the groups that read them.
 #[derive(Debug, Default)]
-pub struct Spans {
+pub(super) struct Spans {
     places: HashMap<TopicPartition, Vec<Span>>,
 }
 
 impl Spans {
     /// What is known of the log from `from` to its stable end.
-    pub fn look_up(&mut self, place: &TopicPartition, from: i64, end: i64) -> Known {
+    pub(super) fn look_up(&mut self, place: &TopicPartition, from: i64, end: i64) -> Known {
         if from >= end {
             return Known::Nothing;
         }
@@ -60,7 +60,7 @@ impl Spans {
     /// Keeps what reading from `from` brought: a head, or nothing before `end`. What was
     /// written after the end was asked for is not kept: to [`look_up`](Spans::look_up) it
     /// would be of another log, and be read for ever.
-    pub fn learn(&mut self, place: &TopicPartition, from: i64, end: i64, found: Option<Found>) {
+    pub(super) fn learn(&mut self, place: &TopicPartition, from: i64, end: i64, found: Option<Found>) {
         let found = found.filter(|head| head.offset < end);
         let to = found.map_or(end, |head| head.offset);
         let spans = self.places.entry(place.clone()).or_default();
@@ -72,7 +72,7 @@ impl Spans {
 
     /// Data records from the head at `offset` up to `end`, where they were counted; else where
     /// to count on from, and those before.
-    pub fn counted(&self, place: &TopicPartition, offset: i64, end: i64) -> Result<u64, (i64, u64)> {
+    pub(super) fn counted(&self, place: &TopicPartition, offset: i64, end: i64) -> Result<u64, (i64, u64)> {
         let spans = self.places.get(place).map_or(&[][..], Vec::as_slice);
         let of_head = spans.iter().filter(|span| span.head.is_some_and(|head| head.offset == offset));
         match of_head.filter_map(|span| span.counted).max() {
@@ -83,20 +83,20 @@ impl Spans {
     }
 
     /// Keeps that there are so many data records from the head at `offset` up to `end`.
-    pub fn learn_count(&mut self, place: &TopicPartition, offset: i64, end: i64, records: u64) {
+    pub(super) fn learn_count(&mut self, place: &TopicPartition, offset: i64, end: i64, records: u64) {
         let Some(spans) = self.places.get_mut(place) else { return };
         let of_head = spans.iter_mut().filter(|span| span.head.is_some_and(|head| head.offset == offset));
         of_head.for_each(|span| span.counted = Some((end, records)));
     }
 
     /// The topic was made anew: nothing that was read of it is true any more.
-    pub fn forget_topic(&mut self, topic: &str) {
+    pub(super) fn forget_topic(&mut self, topic: &str) {
         self.places.retain(|(of, _), _| of != topic);
     }
 
     /// Drops what nobody asked for since the last time: at most one span per group and
     /// partition stays.
-    pub fn forget_unused(&mut self) {
+    pub(super) fn forget_unused(&mut self) {
         self.places.retain(|_, spans| {
             spans.retain(|span| span.used);
             spans.iter_mut().for_each(|span| span.used = false);

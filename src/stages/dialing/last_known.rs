@@ -9,7 +9,7 @@ use crate::model::campaign::CampaignWindow;
 /// What a window says that is still of use when no other follows it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LastKnown {
+pub(super) struct LastKnown {
     changed_at: Option<Timestamp>,
     agents_idle: u32,
     agents_busy: u32,
@@ -24,12 +24,12 @@ pub struct LastKnown {
 }
 
 impl LastKnown {
-    pub fn dial_rate(&self) -> f64 {
+    pub(super) fn dial_rate(&self) -> f64 {
         self.dial_rate
     }
 
     /// Takes a window's place, in the memory that is there.
-    pub fn know(&mut self, window: &CampaignWindow<'_>) {
+    pub(super) fn know(&mut self, window: &CampaignWindow<'_>) {
         self.changed_at = window.changed_at;
         (self.agents_idle, self.agents_busy) = (window.agents_idle, window.agents_busy);
         self.dial_rate = window.dial_rate;
@@ -41,7 +41,7 @@ impl LastKnown {
 
     /// The window without its samples and counts: those were decided on, and are not to be
     /// counted twice.
-    pub fn window<'a>(&'a self, campaign_id: &'a str, observed_at: Timestamp) -> CampaignWindow<'a> {
+    pub(super) fn window<'a>(&'a self, campaign_id: &'a str, observed_at: Timestamp) -> CampaignWindow<'a> {
         CampaignWindow {
             campaign_id: campaign_id.into(),
             organization_id: self.organization_id.as_deref().map(Into::into),

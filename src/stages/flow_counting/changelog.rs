@@ -20,10 +20,10 @@ const SEPARATOR: u8 = 0x1f;
 
 const COUNT: u8 = b'c';
 const EVENTS: u8 = b'e';
-pub const CLOSED_KEY: &[u8] = b"m";
+pub(super) const CLOSED_KEY: &[u8] = b"m";
 
 /// One record as it was read.
-pub enum Record<'r> {
+pub(super) enum Record<'r> {
     ClosedBefore(Timestamp),
     /// Total and errors; `None` is a tombstone.
     Count {
@@ -40,7 +40,7 @@ pub enum Record<'r> {
 }
 
 /// The events of one record.
-pub struct Events<'r>(std::slice::ChunksExact<'r, u8>);
+pub(super) struct Events<'r>(std::slice::ChunksExact<'r, u8>);
 
 impl Iterator for Events<'_> {
     type Item = Identity;
@@ -56,11 +56,11 @@ impl Iterator for Events<'_> {
 }
 
 /// New events as they are divided among records.
-pub fn portions(events: &[Identity]) -> impl Iterator<Item = &[Identity]> {
+pub(super) fn portions(events: &[Identity]) -> impl Iterator<Item = &[Identity]> {
     events.chunks(EVENTS_PER_RECORD)
 }
 
-pub fn count_key(key: &mut Vec<u8>, minute: Timestamp, of: FlowVersionRef<'_>) {
+pub(super) fn count_key(key: &mut Vec<u8>, minute: Timestamp, of: FlowVersionRef<'_>) {
     key.clear();
     key.push(COUNT);
     key.extend(minute.as_millis().to_be_bytes());
@@ -69,25 +69,25 @@ pub fn count_key(key: &mut Vec<u8>, minute: Timestamp, of: FlowVersionRef<'_>) {
     key.extend(of.version.as_bytes());
 }
 
-pub fn count_value(value: &mut Vec<u8>, version: u32, total: u64, errors: u64) {
+pub(super) fn count_value(value: &mut Vec<u8>, version: u32, total: u64, errors: u64) {
     begin(value, version);
     value.extend(total.to_be_bytes());
     value.extend(errors.to_be_bytes());
 }
 
-pub fn events_key(key: &mut Vec<u8>, minute: Timestamp, number: u32) {
+pub(super) fn events_key(key: &mut Vec<u8>, minute: Timestamp, number: u32) {
     key.clear();
     key.push(EVENTS);
     key.extend(minute.as_millis().to_be_bytes());
     key.extend(number.to_be_bytes());
 }
 
-pub fn events_value(value: &mut Vec<u8>, version: u32, events: &[Identity]) {
+pub(super) fn events_value(value: &mut Vec<u8>, version: u32, events: &[Identity]) {
     begin(value, version);
     events.iter().for_each(|event| value.extend(event.to_bytes()));
 }
 
-pub fn closed_value(value: &mut Vec<u8>, version: u32, before: Timestamp) {
+pub(super) fn closed_value(value: &mut Vec<u8>, version: u32, before: Timestamp) {
     begin(value, version);
     value.extend(before.as_millis().to_be_bytes());
 }
@@ -101,7 +101,11 @@ fn begin(value: &mut Vec<u8>, version: u32) {
 ///
 /// # Errors
 /// When it is of a newer version or makes no sense.
-pub fn read<'r>(known: u32, key: &'r [u8], value: Option<&'r [u8]>) -> Result<Record<'r>, UnreadableState> {
+pub(super) fn read<'r>(
+    known: u32,
+    key: &'r [u8],
+    value: Option<&'r [u8]>,
+) -> Result<Record<'r>, UnreadableState> {
     let malformed = |cause: &str| UnreadableState::Malformed {
         key: String::from_utf8_lossy(key).into_owned(),
         cause: cause.to_owned(),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub struct Identity(u64, u64);
 
 /// Bytes of one on the changelog.
-pub const IDENTITY_BYTES: usize = 16;
+pub(super) const IDENTITY_BYTES: usize = 16;
 
 impl Identity {
     pub fn of(event_id: &str) -> Self {

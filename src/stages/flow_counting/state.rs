@@ -13,9 +13,9 @@ use crate::pipeline::{Change, PartitionState, UnreadableState};
 
 /// Events known at once in one partition: some 120 MB. At the default lateness that is
 /// 20 000 a second for one partition.
-pub const MOST_EVENTS: usize = 4_000_000;
+pub(super) const MOST_EVENTS: usize = 4_000_000;
 /// Flow versions counted at once in the open minutes of one partition.
-pub const MOST_COUNTS: usize = 20_000;
+pub(super) const MOST_COUNTS: usize = 20_000;
 
 /// See the module.
 #[derive(Default)]

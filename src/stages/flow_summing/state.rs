@@ -10,7 +10,7 @@ use crate::pipeline::{Change, PartitionState, UnreadableState};
 
 /// Flow versions summed at once in the open minutes of one partition, and remembered
 /// after.
-pub const MOST_SUMS: usize = 50_000;
+pub(super) const MOST_SUMS: usize = 50_000;
 
 /// See the module.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use crate::model::lag::LagStatus;
 
 /// What would help, and how many consumers would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advice {
+pub(super) struct Advice {
     pub action: Action,
     pub replicas: Option<u32>,
 }

@@ -11,23 +11,23 @@ const MOST: usize = 6;
 /// Ends of a log, oldest first. Times are in ms before the newest poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Ends {
+pub(super) struct Ends {
     /// First and last poll that saw this end, and the end.
     seen: Vec<(u64, u64, i64)>,
 }
 
 impl Ends {
     /// Nothing but that a log which is not there any more was seen `ago_ms` before.
-    pub fn of_another_log(ago_ms: u64) -> Self {
+    pub(super) fn of_another_log(ago_ms: u64) -> Self {
         Self { seen: vec![(ago_ms, ago_ms, i64::MIN)] }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
     /// Adds what a poll saw, `passed_ms` after the one before.
-    pub fn add(&mut self, passed_ms: u64, end: i64) {
+    pub(super) fn add(&mut self, passed_ms: u64, end: i64) {
         for (first, last, _) in &mut self.seen {
             *first = first.saturating_add(passed_ms);
             *last = last.saturating_add(passed_ms);
@@ -40,14 +40,14 @@ impl Ends {
 
     /// How long the record at `offset` has waited: `claimed_ms` by its own time, yet at least
     /// since the first poll that saw it and at most since the last that did not.
-    pub fn bounded(&self, offset: i64, claimed_ms: u64) -> u64 {
+    pub(super) fn bounded(&self, offset: i64, claimed_ms: u64) -> u64 {
         let least = self.seen.iter().find(|(.., end)| *end > offset).map_or(0, |(first, ..)| *first);
         let most = self.seen.iter().rev().find(|(.., end)| *end <= offset).map(|(_, last, _)| *last);
         claimed_ms.max(least).min(most.unwrap_or(u64::MAX))
     }
 
     /// Forgets what no record from `offset` on needs.
-    pub fn forget_before(&mut self, offset: i64) {
+    pub(super) fn forget_before(&mut self, offset: i64) {
         let past = self.seen.iter().take_while(|(.., end)| *end <= offset).count();
         self.seen.drain(..past.saturating_sub(1));
         while self.seen.len() > MOST {

@@ -9,7 +9,7 @@ use crate::model::lag::LagStatus;
 
 /// From the first status that needs help to the first that needs none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Episode {
+pub(super) struct Episode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Help was asked for in this episode.
@@ -22,7 +22,7 @@ pub struct Episode {
 
 /// What an evaluation comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub(super) enum Call {
     /// Ask for this now.
     For(Action),
     /// Ask for nothing, for this reason.
@@ -31,7 +31,7 @@ pub enum Call {
 
 impl Episode {
     /// Takes the next evaluation in.
-    pub fn next(
+    pub(super) fn next(
         &mut self,
         at: Timestamp,
         status: LagStatus,

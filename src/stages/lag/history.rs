@@ -15,7 +15,7 @@ const MOST_AGES: usize = 64;
 /// One partition between two polls. Fields are short, and left out where they say
 /// nothing: a group may have ten thousand of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Part {
+pub(super) struct Part {
     /// Time of the newest sample.
     #[serde(rename = "t")]
     seen_at: Timestamp,
@@ -79,7 +79,7 @@ impl Polls {
 
 /// What moved since the sample before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
+pub(super) struct Moved {
     /// Offsets the group got on.
     pub drained: u64,
     /// Offsets the log grew.
@@ -89,7 +89,7 @@ pub struct Moved {
 impl Part {
     /// The log is another one under the same name: nothing of what was known is true of it,
     /// but that it holds nothing older.
-    pub fn restart(&mut self, at: Timestamp) {
+    pub(super) fn restart(&mut self, at: Timestamp) {
         if self.is_known() {
             let ago = clamped(at.millis_since(self.seen_at));
             *self = Self { seen_at: at, ends: Ends::of_another_log(ago), ..Self::default() };
@@ -97,7 +97,7 @@ impl Part {
     }
 
     /// Takes a newer sample in. `pace` is how the group commits where it has no members.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         at: Timestamp,
         seen: &PartitionLag,
@@ -172,7 +172,7 @@ impl Part {
     }
 
     /// Time of the newest sample.
-    pub fn seen_at(&self) -> Timestamp {
+    pub(super) fn seen_at(&self) -> Timestamp {
         self.seen_at
     }
 

@@ -14,7 +14,7 @@ use crate::model::lag::{GroupType, LagEvidence, LagReason, LagSample, LagStatus,
 
 /// What is kept of one group by one source.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Polled {
+pub(super) struct Polled {
     /// The poll under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     open: Option<Gathered>,
@@ -62,7 +62,7 @@ struct Gathered {
 
 /// A poll in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub(super) struct Summary {
     pub observed_at: Timestamp,
     pub group_type: Option<GroupType>,
     /// Worst first, one per rule.
@@ -90,13 +90,13 @@ pub struct Summary {
 
 /// A rule that answered, and how bad its example is beside others it answered for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reason {
+pub(super) struct Reason {
     pub told: LagReason,
     weight: (u64, u64),
 }
 
 /// What became of a sample.
-pub enum Taken {
+pub(super) enum Taken {
     /// The poll is complete, or the one before was summed up since a newer one began.
     SummedUp,
     Gathered,
@@ -106,7 +106,7 @@ pub enum Taken {
 
 impl Polled {
     /// Takes a sample in. A newer poll ends the one under way, complete or not.
-    pub fn take(&mut self, sample: &LagSample, thresholds: &Thresholds) -> Taken {
+    pub(super) fn take(&mut self, sample: &LagSample, thresholds: &Thresholds) -> Taken {
         let at = sample.observed_at;
         if self.summary.as_ref().is_some_and(|summary| at <= summary.observed_at)
             || self.open.as_ref().is_some_and(|open| at < open.observed_at)

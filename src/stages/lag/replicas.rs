@@ -16,7 +16,7 @@ const UTILISATION: f64 = 0.8;
 
 /// What a group has worked off and been given, poll by poll.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rates {
+pub(super) struct Rates {
     /// Time in ms, offsets worked off and arrived since the first poll.
     polls: VecDeque<(i64, u64, u64)>,
     /// The poll from which on members had enough to do, in ms.
@@ -29,14 +29,14 @@ pub struct Rates {
 
 /// Records per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
+pub(super) struct Rate {
     pub arrival: f64,
     pub drain: f64,
 }
 
 impl Rates {
     /// Adds a poll. `busy_members` is given where the members had enough to do all along.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         at: Timestamp,
         drained: u64,
@@ -64,7 +64,7 @@ impl Rates {
 
     /// Over the last minute, or since the poll before where that is longer ago.
     /// `None` before the second poll.
-    pub fn rate(&self) -> Option<Rate> {
+    pub(super) fn rate(&self) -> Option<Rate> {
         self.rate_since(i64::MIN)
     }
 
@@ -91,7 +91,7 @@ impl Rates {
     /// `lag / (drain − arrival)`, as they have been since the backlog of the last minute was
     /// greatest: a burst that is over arrives no more. `None` where the group does not catch
     /// up.
-    pub fn catch_up_seconds(&self, lag: u64) -> Option<f64> {
+    pub(super) fn catch_up_seconds(&self, lag: u64) -> Option<f64> {
         if lag == 0 {
             return Some(0.0);
         }
@@ -106,7 +106,7 @@ impl Rates {
 
     /// Consumers that keep up with what arrives and work `lag` off in the time wanted.
     /// `None` while nobody's speed is known. May be more than there are partitions.
-    pub fn needed(&self, lag: u64, thresholds: &Thresholds) -> Option<u32> {
+    pub(super) fn needed(&self, lag: u64, thresholds: &Thresholds) -> Option<u32> {
         let (rate, capacity) = (self.rate()?, self.capacity?);
         let wanted = match lag {
             0 => rate.arrival / (capacity * UTILISATION),

@@ -12,7 +12,7 @@ const MOST: usize = 8;
 
 /// What is known of a group's commits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rhythm {
+pub(super) struct Rhythm {
     /// Sum of all committed offsets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sum: Option<i64>,
@@ -35,7 +35,7 @@ pub struct Rhythm {
 
 /// What that says at a poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pace {
+pub(super) struct Pace {
     /// After so long without a commit the group is silent.
     pub silence_ms: u64,
     /// Polls in a row in which it was.
@@ -47,7 +47,7 @@ pub struct Pace {
 
 impl Rhythm {
     /// A poll begins; `sum` is that of all offsets the group has committed.
-    pub fn note(&mut self, now: i64, sum: i64, thresholds: &Thresholds) {
+    pub(super) fn note(&mut self, now: i64, sum: i64, thresholds: &Thresholds) {
         let since = *self.since.get_or_insert(now);
         let moved = self.sum.replace(sum).is_some_and(|before| before != sum);
         let passed = |from: i64| u64::try_from(now - from).unwrap_or(0);
@@ -65,11 +65,11 @@ impl Rhythm {
     }
 
     /// The poll is over: whether anything was there to read.
-    pub fn end_poll(&mut self, at: i64, behind: bool) {
+    pub(super) fn end_poll(&mut self, at: i64, behind: bool) {
         self.waiting_since = behind.then(|| self.waiting_since.unwrap_or(at));
     }
 
-    pub fn pace(&self, thresholds: &Thresholds) -> Pace {
+    pub(super) fn pace(&self, thresholds: &Thresholds) -> Pace {
         let wait = usual(self.pauses.iter().map(|(_, wait)| *wait));
         Pace {
             silence_ms: self.silence_ms(thresholds),

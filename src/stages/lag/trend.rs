@@ -10,7 +10,7 @@ const LEAST_POINTS: usize = 4;
 ///
 /// Slope: H. Theil (1950), P. K. Sen (1968), the median over all pairs. Probability:
 /// one-sided Mann–Kendall with correction for ties and continuity (M. G. Kendall, 1975).
-pub fn trend(points: &[(u64, u64)]) -> Option<Trend> {
+pub(super) fn trend(points: &[(u64, u64)]) -> Option<Trend> {
     let n = points.len();
     if n < LEAST_POINTS {
         return None;

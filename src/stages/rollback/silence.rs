@@ -9,7 +9,7 @@ use crate::pipeline::Waking;
 
 /// Whether it was said that no minutes come, and when it may be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Silence {
+pub(super) struct Silence {
     is_told: bool,
     /// Nobody looked for some of the time: what was missed then was not missed.
     #[serde(skip)]
@@ -18,12 +18,12 @@ pub struct Silence {
 
 impl Silence {
     /// When it is to be said, minutes being missed from `silent_from` on; once is enough.
-    pub fn due(&self, silent_from: Timestamp) -> Option<Timestamp> {
+    pub(super) fn due(&self, silent_from: Timestamp) -> Option<Timestamp> {
         (!self.is_told).then(|| self.not_before.map_or(silent_from, |due| due.max(silent_from)))
     }
 
     /// Whether it is to be said now: somebody has looked for `patience`.
-    pub fn is_to_be_told(&mut self, waking: &Waking<'_>, patience: Duration) -> bool {
+    pub(super) fn is_to_be_told(&mut self, waking: &Waking<'_>, patience: Duration) -> bool {
         let looked = Duration::from_millis(waking.at.millis_since(waking.held_since).max(0).unsigned_abs());
         let left = patience.saturating_sub(looked);
         self.not_before = (!left.is_zero()).then(|| waking.time.plus(left));

@@ -14,14 +14,14 @@ fn is(version: &FlowVersion<'_>, status: &str) -> bool {
 }
 
 /// The version that is labelled active; the newest, should there be several.
-pub fn active_version<'v>(versions: &'v FlowVersions<'_>) -> Option<&'v str> {
+pub(super) fn active_version<'v>(versions: &'v FlowVersions<'_>) -> Option<&'v str> {
     let mut active = versions.versions.iter().filter(|version| is(version, ACTIVE));
     active.next_back().map(|version| &*version.version)
 }
 
 /// Versions that were published before `current`, the last in force first where the platform
 /// tells, else the newest, whatever became of them. `current` itself may be listed more than once, under several labels.
-pub fn published_before<'v>(versions: &'v FlowVersions<'_>, current: &str) -> Vec<&'v str> {
+pub(super) fn published_before<'v>(versions: &'v FlowVersions<'_>, current: &str) -> Vec<&'v str> {
     let listed = &versions.versions;
     let place = listed.iter().position(|version| version.version == current);
     let before = |(at, version): &(usize, &FlowVersion<'_>)| {
@@ -65,7 +65,7 @@ fn number(version: &str) -> Option<f64> {
 }
 
 /// Whether both are numbers, as the platform's versions are, and the first is lower.
-pub fn is_older(version: &str, than: &str) -> bool {
+pub(super) fn is_older(version: &str, than: &str) -> bool {
     matches!((number(version), number(than)), (Some(one), Some(other)) if one < other)
 }
 

@@ -9,13 +9,13 @@ use crate::model::campaign::WINDOW_SAMPLES;
 /// At most [`WINDOW_SAMPLES`] samples, oldest first, no two of the same time.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Window {
+pub(super) struct Window {
     samples: ArrayVec<(Timestamp, f64), WINDOW_SAMPLES>,
 }
 
 /// Where a sample went.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Held {
+pub(super) enum Held {
     Newest,
     /// Between older and newer ones.
     InBetween,
@@ -27,7 +27,7 @@ pub enum Held {
 
 impl Window {
     /// Takes a sample into the window; the oldest one makes room.
-    pub fn hold(&mut self, observed_at: Timestamp, answer_rate: f64) -> Held {
+    pub(super) fn hold(&mut self, observed_at: Timestamp, answer_rate: f64) -> Held {
         let place = self.samples.partition_point(|(time, _)| *time < observed_at);
         if self.samples.get(place).is_some_and(|(time, _)| *time == observed_at) {
             return Held::Repeated;
@@ -47,29 +47,29 @@ impl Window {
     }
 
     /// Time of the oldest sample.
-    pub fn first_observed_at(&self) -> Option<Timestamp> {
+    pub(super) fn first_observed_at(&self) -> Option<Timestamp> {
         self.samples.first().map(|(time, _)| *time)
     }
 
     /// Time of the newest sample.
-    pub fn last_observed_at(&self) -> Option<Timestamp> {
+    pub(super) fn last_observed_at(&self) -> Option<Timestamp> {
         self.samples.last().map(|(time, _)| *time)
     }
 
     /// Lets go of samples later than that.
-    pub fn forget_after(&mut self, latest: Timestamp) {
+    pub(super) fn forget_after(&mut self, latest: Timestamp) {
         while self.last_observed_at().is_some_and(|time| time > latest) {
             self.samples.pop();
         }
     }
 
-    pub fn answer_rates(&self) -> ArrayVec<f64, WINDOW_SAMPLES> {
+    pub(super) fn answer_rates(&self) -> ArrayVec<f64, WINDOW_SAMPLES> {
         self.samples.iter().map(|(_, rate)| *rate).collect()
     }
 
     /// Mean of the samples held, 0 when there are none. Taken as the oldest sample
     /// plus the mean distance from it, so that equal samples are exactly their own mean.
-    pub fn mean(&self) -> f64 {
+    pub(super) fn mean(&self) -> f64 {
         let Some((_, oldest)) = self.samples.first() else {
             return 0.0;
         };

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
 /// A browser with a profile of its own.
-pub struct Browser {
+pub(super) struct Browser {
     commands: tokio::sync::Mutex<ChildStdin>,
     waiting: Waiting,
     events: Arc<Mutex<Vec<Value>>>,
@@ -38,7 +38,7 @@ fn program() -> PathBuf {
 }
 
 impl Browser {
-    pub async fn start() -> Arc<Self> {
+    pub(super) async fn start() -> Arc<Self> {
         let profile = tempfile::tempdir().expect("a folder");
         // Chromium reads commands from descriptor 3 and writes answers to 4.
         let mut child = Command::new("sh")
@@ -119,7 +119,7 @@ impl Browser {
     }
 
     /// A page of its own, with cookies of its own.
-    pub async fn page(self: &Arc<Self>) -> Page {
+    pub(super) async fn page(self: &Arc<Self>) -> Page {
         let context = self.ask(None, "Target.createBrowserContext", json!({})).await;
         let target = json!({"url": "about:blank", "browserContextId": context["browserContextId"]});
         let target = self.ask(None, "Target.createTarget", target).await;
@@ -134,18 +134,18 @@ impl Browser {
     }
 }
 
-pub struct Page {
+pub(super) struct Page {
     browser: Arc<Browser>,
     session: String,
 }
 
 impl Page {
-    pub async fn ask(&self, method: &str, parameters: Value) -> Value {
+    pub(super) async fn ask(&self, method: &str, parameters: Value) -> Value {
         self.browser.ask(Some(&self.session), method, parameters).await
     }
 
     /// Events of this page so far, by their method.
-    pub fn events(&self, method: &str) -> Vec<Value> {
+    pub(super) fn events(&self, method: &str) -> Vec<Value> {
         let events = self.browser.events.lock().unwrap();
         let own =
             events.iter().filter(|event| event["sessionId"] == *self.session && event["method"] == method);
@@ -153,7 +153,7 @@ impl Page {
     }
 
     /// Goes there and waits until it is loaded.
-    pub async fn open(&self, url: &str) {
+    pub(super) async fn open(&self, url: &str) {
         let before = self.events("Page.loadEventFired").len();
         let gone = self.ask("Page.navigate", json!({"url": url})).await;
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
@@ -164,20 +164,20 @@ impl Page {
     }
 
     /// What an expression comes to.
-    pub async fn eval(&self, expression: &str) -> Value {
+    pub(super) async fn eval(&self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let answer = self.ask("Runtime.evaluate", asked).await;
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         answer["result"]["value"].clone()
     }
 
-    pub async fn text(&self, selector: &str) -> String {
+    pub(super) async fn text(&self, selector: &str) -> String {
         let found = self.eval(&format!("document.querySelector({selector:?})?.innerText ?? ''")).await;
         found.as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits until an expression is true. While the page goes elsewhere there may be nothing to look at.
-    pub async fn until(&self, what: &str, expression: &str) {
+    pub(super) async fn until(&self, what: &str, expression: &str) {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let is_true = async || {
             let answer = self.ask("Runtime.evaluate", asked.clone()).await;
@@ -187,7 +187,7 @@ impl Page {
     }
 
     /// Clicks in the middle of what a selector finds.
-    pub async fn click(&self, selector: &str) {
+    pub(super) async fn click(&self, selector: &str) {
         let place = format!(
             "(() => {{ const e = document.querySelector({selector:?}); e.scrollIntoView({{block: 'center'}});
                const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
@@ -200,11 +200,11 @@ impl Page {
         }
     }
 
-    pub async fn type_text(&self, text: &str) {
+    pub(super) async fn type_text(&self, text: &str) {
         self.ask("Input.insertText", json!({"text": text})).await;
     }
 
-    pub async fn press(&self, key: &str) {
+    pub(super) async fn press(&self, key: &str) {
         let code = match key {
             "Tab" => 9,
             "Enter" => 13,
@@ -220,20 +220,20 @@ impl Page {
     }
 
     /// So many CSS pixels wide.
-    pub async fn set_width(&self, width: u32, height: u32) {
+    pub(super) async fn set_width(&self, width: u32, height: u32) {
         let metrics =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
         self.ask("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    pub async fn set_dark(&self, dark: bool) {
+    pub(super) async fn set_dark(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
         self.ask("Emulation.setEmulatedMedia", features).await;
     }
 
     /// A picture of what is seen, as PNG.
-    pub async fn picture(&self) -> Vec<u8> {
+    pub(super) async fn picture(&self) -> Vec<u8> {
         use base64::Engine as _;
         let shot = self.ask("Page.captureScreenshot", json!({"format": "png"})).await;
         let text = shot["data"].as_str().expect("a picture");
@@ -241,7 +241,7 @@ impl Page {
     }
 
     /// Errors that scripts and the browser have told of.
-    pub fn errors(&self) -> Vec<String> {
+    pub(super) fn errors(&self) -> Vec<String> {
         let thrown = self.events("Runtime.exceptionThrown").into_iter().map(|event| event.to_string());
         let logged =
             self.events("Log.entryAdded").into_iter().filter(|event| event["entry"]["level"] == "error");
@@ -254,7 +254,7 @@ impl Page {
     }
 
     /// Addresses that were asked for.
-    pub fn requests(&self) -> Vec<String> {
+    pub(super) fn requests(&self) -> Vec<String> {
         let sent = self.events("Network.requestWillBeSent");
         sent.iter().filter_map(|event| event["request"]["url"].as_str().map(str::to_owned)).collect()
     }

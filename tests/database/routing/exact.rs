@@ -176,7 +176,7 @@ async fn whose_group_was_removed_is_decided_anew_once_and_whose_group_drains_kee
 
 /// Availability as a test sets it.
 #[derive(Default)]
-pub struct Absent(pub Mutex<Vec<String>>);
+pub(super) struct Absent(pub Mutex<Vec<String>>);
 
 impl View for Absent {
     fn is_available(&self, destination_id: &str) -> bool {

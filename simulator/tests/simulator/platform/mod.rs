@@ -13,27 +13,27 @@ use simulator::{Dialect, Scenario, Settings};
 
 use crate::tenant::{Tenant, settings};
 
-pub fn platform() -> Settings {
+pub(crate) fn platform() -> Settings {
     Settings { dialect: Dialect::Platform, ..settings() }
 }
 
 /// The built-in organisation, which has flows and queues too.
-pub async fn organization() -> Tenant {
+pub(crate) async fn organization() -> Tenant {
     Tenant::start(Settings { scenario: Scenario::default(), ..platform() }).await
 }
 
-pub async fn advance(tenant: &Tenant, seconds: u64) {
+pub(crate) async fn advance(tenant: &Tenant, seconds: u64) {
     tenant.control(Method::POST, &format!("/clock/advance?seconds={seconds}"), Value::Null).await;
 }
 
 /// From so many seconds ago until so many from now.
-pub fn around_now(before: i64, after: i64) -> String {
+pub(crate) fn around_now(before: i64, after: i64) -> String {
     let now = jiff::Timestamp::now();
     let at = |seconds: i64| now + jiff::SignedDuration::from_secs(seconds);
     format!("{}/{}", at(-before), at(after))
 }
 
-pub async fn send(tenant: &Tenant, method: Method, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) async fn send(tenant: &Tenant, method: Method, path: &str, body: &Value) -> (u16, Value) {
     let reply = tenant.request(method, path).json(body).send().await.unwrap();
     let status = reply.status().as_u16();
     let text = reply.text().await.unwrap();
@@ -42,7 +42,7 @@ pub async fn send(tenant: &Tenant, method: Method, path: &str, body: &Value) -> 
 
 /// What an error of the platform always has, and the code asked for.
 #[track_caller]
-pub fn assert_error((status, body): &(u16, Value), expected: u16, code: &str) {
+pub(crate) fn assert_error((status, body): &(u16, Value), expected: u16, code: &str) {
     assert_eq!(
         (*status, &body["status"], &body["code"]),
         (expected, &json!(expected), &json!(code)),

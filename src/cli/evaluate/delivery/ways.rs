@@ -13,7 +13,7 @@ use crate::stages::rollback::guard::{Guard, Observation, Surroundings};
 use crate::stages::rollback::rule::{Rule, exceeds};
 
 /// Minutes that a delivery is watched for, and that the control has run alone before.
-pub const MINUTES: u32 = 480;
+pub(super) const MINUTES: u32 = 480;
 /// When the simulated day begins: 00:00 UTC.
 const START_MS: i64 = 1_767_312_000_000;
 

@@ -10,7 +10,7 @@ const HOURS: usize = (DAY_SECONDS / 3_600) as usize;
 
 /// Answered by a person, and of those abandoned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Answers {
+pub(super) struct Answers {
     pub answered: u64,
     pub abandoned: u64,
 }
@@ -21,14 +21,14 @@ impl Answers {
     }
 
     /// Share of the answers that were abandoned, 0–1; 0 without any.
-    pub fn abandonment(self) -> f64 {
+    pub(super) fn abandonment(self) -> f64 {
         self.abandoned as f64 / self.answered.max(1) as f64
     }
 }
 
 /// One minute, for pictures and for settling times.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Minute {
+pub(super) struct Minute {
     pub dial_rate: f64,
     /// Share of the agents' time with a customer, 0–1.
     pub utilisation: f64,
@@ -38,7 +38,7 @@ pub struct Minute {
 
 /// What a day came to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Day {
+pub(super) struct Day {
     /// Share of the agents' time with a customer, 0–1.
     pub utilisation: f64,
     pub answers: Answers,
@@ -52,7 +52,7 @@ pub struct Day {
 ///
 /// # Errors
 /// Those of a policy that is a program.
-pub fn play(
+pub(super) fn play(
     pacer: &mut dyn Pacer,
     scenario: &CampaignScenario,
     seed: u64,

@@ -64,7 +64,7 @@ impl Panel<'_> {
 }
 
 /// The picture of `day`; `title` is put at its head. Complete and without a script.
-pub fn svg(title: &str, day: &Day, max_dial_rate: f64, cap: f64) -> String {
+pub(super) fn svg(title: &str, day: &Day, max_dial_rate: f64, cap: f64) -> String {
     let titles = [
         "Lines per idle agent",
         "Answer rate (the world's)",

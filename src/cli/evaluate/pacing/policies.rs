@@ -14,7 +14,7 @@ use simulator::{CallCounts, CampaignScenario, Snapshot};
 /// What a policy sees of a campaign at a poll: counts are those since the poll before.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Window {
+pub(super) struct Window {
     /// Another one for each simulated day.
     pub campaign_id: String,
     pub observed_at: Timestamp,
@@ -37,7 +37,7 @@ pub struct Window {
 const START_MS: i64 = 1_767_340_800_000;
 
 impl Window {
-    pub fn between(
+    pub(super) fn between(
         before: CallCounts,
         seen: &Snapshot,
         scenario: &CampaignScenario,
@@ -67,7 +67,7 @@ impl Window {
 }
 
 /// A policy at work on one campaign at a time.
-pub trait Pacer {
+pub(super) trait Pacer {
     /// A new day begins; nothing of the one before counts.
     fn begin(&mut self, campaign_id: &str);
 
@@ -86,7 +86,7 @@ pub trait Pacer {
 
 /// A policy by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Named {
+pub(super) enum Named {
     /// One line per idle agent: what a dialer gives that never predicts.
     Progressive,
     Proportional,
@@ -97,7 +97,7 @@ pub enum Named {
 }
 
 impl Named {
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Named::Progressive => "progressive",
             Named::Proportional => "proportional",
@@ -109,7 +109,7 @@ impl Named {
 
     /// # Errors
     /// When a program cannot be started.
-    pub fn start(&self) -> anyhow::Result<Box<dyn Pacer>> {
+    pub(super) fn start(&self) -> anyhow::Result<Box<dyn Pacer>> {
         Ok(match self {
             Named::Progressive => Box::new(Fixed),
             Named::Proportional => Box::new(SeedRule::default()),

@@ -15,7 +15,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Longest line it may answer with, bytes.
 const LONGEST_LINE: usize = 4_096;
 
-pub struct Program {
+pub(super) struct Program {
     command: String,
     child: Child,
     input: Option<ChildStdin>,
@@ -28,7 +28,7 @@ impl Program {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(command: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(command: &str) -> anyhow::Result<Self> {
         let mut child = Command::new("sh")
             .args(["-c", command])
             .stdin(Stdio::piped())

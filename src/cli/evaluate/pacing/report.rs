@@ -9,7 +9,7 @@ use super::worlds::{JUMP_SECONDS, World};
 /// One policy on all days of one world.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Row {
+pub(super) struct Row {
     pub world: World,
     pub agents: u32,
     pub policy: String,
@@ -36,7 +36,7 @@ pub struct Row {
 
 /// A mean and half the width of its 95 % confidence interval (Student's t over days).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Estimate {
+pub(super) struct Estimate {
     pub mean: f64,
     pub margin: f64,
 }
@@ -44,7 +44,7 @@ pub struct Estimate {
 /// How a policy finds its new level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AfterJump {
+pub(super) struct AfterJump {
     /// Minutes until the mean rate of two minutes comes within a tenth of its later level,
     /// median over days.
     pub settling_minutes: f64,
@@ -54,13 +54,13 @@ pub struct AfterJump {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Paired {
+pub(super) struct Paired {
     pub utilisation: Estimate,
     pub abandonment: Estimate,
 }
 
 impl Estimate {
-    pub fn of(values: &[f64]) -> Self {
+    pub(super) fn of(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count.max(1.0);
         if values.len() < 2 {
@@ -85,7 +85,7 @@ fn student(degrees: usize) -> f64 {
 }
 
 /// `days` of one policy; `progressive` and `adaptive` are the same seeds under those policies.
-pub fn row(
+pub(super) fn row(
     (world, agents, policy): (World, u32, &str),
     days: &[Day],
     progressive: &[Day],
@@ -150,7 +150,7 @@ fn settling_minutes(day: &Day, jump: usize) -> f64 {
     settled.unwrap_or(rates.len() - jump) as f64
 }
 
-pub fn table(rows: &[Row]) -> Table {
+pub(super) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header([

@@ -3,15 +3,15 @@
 use simulator::{Answering, CampaignScenario};
 
 /// Seconds of a simulated day.
-pub const DAY_SECONDS: u64 = 28_800;
+pub(super) const DAY_SECONDS: u64 = 28_800;
 /// When the answer rate of the world `jump` jumps.
-pub const JUMP_SECONDS: u64 = 14_400;
+pub(super) const JUMP_SECONDS: u64 = 14_400;
 
 /// What happens on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
-pub enum World {
+pub(super) enum World {
     /// A quarter of the called answer, all day.
     Steady,
     /// The answer rate walks at random between 8 % and 50 %.
@@ -25,7 +25,7 @@ pub enum World {
 }
 
 impl World {
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             World::Steady => "steady",
             World::Walk => "walk",
@@ -36,7 +36,7 @@ impl World {
     }
 
     /// The campaign of this world with so many agents.
-    pub fn campaign(self, agents: u32) -> CampaignScenario {
+    pub(super) fn campaign(self, agents: u32) -> CampaignScenario {
         let walking = Answering::Drifting { start: 0.25, min: 0.08, max: 0.50, per_minute: 0.01 };
         let answering = match self {
             World::Steady => Answering::Constant { rate: 0.25 },
@@ -66,4 +66,4 @@ impl World {
 }
 
 /// Mean handle time that policies are told, seconds.
-pub const TOLD_HANDLE_SECONDS: f64 = 150.0;
+pub(super) const TOLD_HANDLE_SECONDS: f64 = 150.0;

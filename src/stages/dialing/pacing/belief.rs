@@ -48,14 +48,14 @@ impl Counts {
 
 /// See the head of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Belief {
+pub(super) struct Belief {
     slow: Counts,
     fast: Counts,
 }
 
 impl Belief {
     /// Before anything was seen: `rate` is the campaign's history, kept off 0 and 1.
-    pub fn from_history(rate: f64) -> Self {
+    pub(super) fn from_history(rate: f64) -> Self {
         let counts = Counts::of(rate.clamp(0.02, 0.98), PRIOR_CALLS);
         Self { slow: counts, fast: counts }
     }
@@ -63,7 +63,7 @@ impl Belief {
     /// Takes in what `seconds` brought. True when the old regime was forgotten. A call counts
     /// as one without an answer when it is placed, and as an answer instead when it is answered,
     /// which may be in a later window.
-    pub fn feed(&mut self, seconds: f64, answers: u64, attempts: u64) -> bool {
+    pub(super) fn feed(&mut self, seconds: f64, answers: u64, attempts: u64) -> bool {
         if answers == 0 && attempts == 0 {
             return false;
         }
@@ -80,7 +80,7 @@ impl Belief {
     }
 
     /// The upper estimate of the answer rate, 0–1, neither end included.
-    pub fn upper(self) -> f64 {
+    pub(super) fn upper(self) -> f64 {
         (self.slow.mean() + UPPER * self.slow.variance().sqrt()).clamp(1e-4, 0.98)
     }
 }

@@ -21,7 +21,7 @@ struct Answers(u64, u64);
 
 /// See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Budget {
+pub(super) struct Budget {
     /// Days since 1970 that `today` counts.
     day: i64,
     today: Answers,
@@ -34,7 +34,7 @@ pub struct Budget {
 impl Budget {
     /// Takes in what the `seconds` up to `at`, milliseconds since 1970, brought. `day_offset_ms`
     /// is the campaign's local time minus UTC.
-    pub fn feed(&mut self, at: i64, day_offset_ms: i64, seconds: f64, answers: u64, abandoned: u64) {
+    pub(super) fn feed(&mut self, at: i64, day_offset_ms: i64, seconds: f64, answers: u64, abandoned: u64) {
         let day = (at + day_offset_ms).div_euclid(DAY_MS);
         if day != self.day {
             (self.day, self.today) = (day, Answers::default());
@@ -61,14 +61,14 @@ impl Budget {
 
     /// Share of the answers to come that may be lost: `goal` where the past was at it, more
     /// where calls were saved, less where too many were lost, never over `cap`.
-    pub fn allowance(&self, goal: f64, cap: f64) -> f64 {
+    pub(super) fn allowance(&self, goal: f64, cap: f64) -> f64 {
         let ahead = (0.5 * self.recent.0 + 20.0).max(20.0);
         let over = |past: Answers| (goal + (goal * past.0 as f64 - past.1 as f64) / ahead).clamp(0.001, cap);
         over(self.today).min(over(self.last_hour()))
     }
 
     /// Whether so many were lost that no call more may be put at risk.
-    pub fn is_spent(&self, cap: f64) -> bool {
+    pub(super) fn is_spent(&self, cap: f64) -> bool {
         let (answers, abandoned) = self.recent;
         let hour = self.last_hour();
         (answers >= FEW_RECENT && abandoned > cap * answers)
