@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::config::Config;
 use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
@@ -17,7 +18,6 @@ use crate::model::decision::Policy;
 use crate::model::settings::{DIAL, DIAL_CAMPAIGN, DialPolicy};
 use crate::postgres::Database;
 use crate::postgres::ledger::LedgerEntry;
-use crate::runtime::clock;
 use crate::stages::lag::rules;
 use crate::stages::rollback::rule;
 use crate::topology::dial_tables::in_force;

@@ -21,7 +21,7 @@ mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -35,7 +35,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
-use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
 use crate::role;
@@ -422,12 +421,6 @@ async fn let_in(
         Ok(()) => answer(shared, access, vital, Request::from_parts(parts, body), next).await,
         Err(problem) => problem.into_response(),
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "pages say how old what they show is")]
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 async fn answer(

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::problem::{Kind, Problem};
 use super::routes::{Answer, Content};
-use super::{Shared, now};
+use crate::clock;
 use crate::model::decision::{DecisionId, Loop};
 use crate::model::pause::Pauses;
 use crate::postgres::console::DecisionLine;
@@ -119,7 +120,7 @@ async fn look(database: &Database, told: &mut Told) -> Result<Vec<Bytes>, Error>
     let mut events = Vec::new();
     if told.pauses.as_ref().is_some_and(|known| *known != pauses) {
         let items: Vec<_> = pauses.iter().map(|(_, pause)| pause).collect();
-        events.push(event("pause", &json!({ "at": now(), "items": items })));
+        events.push(event("pause", &json!({ "at": clock::now(), "items": items })));
     }
     told.pauses = Some(pauses);
     for of in Loop::ALL.into_iter().filter(|of| *of != Loop::Route).map(Loop::name) {
@@ -131,7 +132,7 @@ async fn look(database: &Database, told: &mut Told) -> Result<Vec<Bytes>, Error>
             events.extend(fresh.map(|line| event("decision", &said(line))));
         }
     }
-    events.push(event("beat", &json!({ "at": now(), "version": version })));
+    events.push(event("beat", &json!({ "at": clock::now(), "version": version })));
     Ok(events)
 }
 

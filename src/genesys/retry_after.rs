@@ -1,17 +1,19 @@
 //! `Retry-After`: seconds, whole or not, or an HTTP date.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use crate::clock;
+use crate::model::Timestamp;
 
 /// How long to wait from now on, for a reply that has just come; see [`retry_after_at`].
-#[expect(clippy::disallowed_methods, reason = "a reply without a date counts from its arrival")]
 pub fn retry_after(value: &str, date: Option<&str>, limit: Duration) -> Option<Duration> {
-    retry_after_at(value, date, SystemTime::now(), limit)
+    retry_after_at(value, date, clock::now(), limit)
 }
 
 /// How long to wait from now on. A date counts from the reply's own `Date` where
 /// it has one, so that clocks that differ do no harm. Waits longer than `limit`
 /// are cut to it; a value that cannot be read is as if absent.
-fn retry_after_at(value: &str, date: Option<&str>, now: SystemTime, limit: Duration) -> Option<Duration> {
+fn retry_after_at(value: &str, date: Option<&str>, now: Timestamp, limit: Duration) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         if seconds.is_nan() || seconds < 0.0 {
@@ -19,9 +21,14 @@ fn retry_after_at(value: &str, date: Option<&str>, now: SystemTime, limit: Durat
         }
         return Some(Duration::try_from_secs_f64(seconds).unwrap_or(limit).min(limit));
     }
-    let until = httpdate::parse_http_date(value).ok()?;
-    let from = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok()).unwrap_or(now);
-    Some(until.duration_since(from).unwrap_or(Duration::ZERO).min(limit))
+    let until = http_date(value)?;
+    let from = date.and_then(|date| http_date(date.trim())).unwrap_or(now);
+    let wait_ms = u64::try_from(until.millis_since(from)).unwrap_or(0);
+    Some(Duration::from_millis(wait_ms).min(limit))
+}
+
+fn http_date(value: &str) -> Option<Timestamp> {
+    httpdate::parse_http_date(value).ok().map(Timestamp::from)
 }
 
 #[cfg(test)]
@@ -32,7 +39,7 @@ mod tests {
 
     fn read(value: &str, date: Option<&str>) -> Option<f64> {
         // 2026-01-02T03:04:05Z
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+        let now = Timestamp::from_millis(1_767_323_045_000);
         retry_after_at(value, date, now, LIMIT).map(|wait| wait.as_secs_f64())
     }
 

@@ -12,6 +12,7 @@ use super::context::{Context, Settings, View};
 use super::followed::Followed;
 use super::weights::is_id;
 use super::worker::{Ask, Message, Worker};
+use crate::clock;
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::tail;
@@ -19,7 +20,6 @@ use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
 use crate::postgres::routing::{InForce, RouteCounters};
 use crate::role::{self, Kind, Role};
-use crate::runtime::clock;
 use crate::topics;
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::context::View;
+use crate::clock;
 use crate::kafka::global_table::GlobalTable;
 use crate::model::Timestamp;
 use crate::model::settings::{ROUTE, RouteWeights};
-use crate::runtime::clock;
 
 /// What routing keeps of `model::routing::QueueAvailability`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]

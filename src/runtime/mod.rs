@@ -5,7 +5,6 @@
 //! a compacted changelog, from which it is restored on assignment. The same task runs
 //! in memory under the driver.
 
-pub mod clock;
 pub mod dead_letter;
 pub mod decided;
 pub mod driver;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::clock;
 use super::state::{Progress, StateError};
 use super::task::Task;
+use crate::clock;
 use crate::kafka::assignment::{Assignment, partition_list};
 use crate::kafka::reader::Reader;
 use crate::kafka::settings::{KafkaSettings, is_slow, longer};

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::clock;
 use super::outbox::{Outbox, Routes};
 use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
 use super::task::{Failure, Incoming, Task};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::kafka::assignment::{Assignment, Change, partition_list};
 use crate::kafka::settings::{KafkaSettings, is_slow, longer};
 use crate::kafka::transaction::{Producer, Transaction, TransactionError, Verdict};

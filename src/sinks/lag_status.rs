@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use crate::clock;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::model::lag::LagEvaluation;
 use crate::postgres::Database;
 use crate::role::{self, Kind, Role};
-use crate::runtime::clock;
 use crate::runtime::dead_letter::Reason;
 use crate::topics;
 

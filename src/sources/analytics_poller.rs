@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::facts::{FactLost, FactProducer, new_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
+use crate::clock;
 use crate::genesys::{CallError, CallErrorKind, Client, EventLagAnswer, EventLagQuery, Priority, Scope};
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
@@ -21,7 +22,6 @@ use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::lag::{EventLag, LagSample, LagSource, Observation};
 use crate::role::{self, Kind, Role};
-use crate::runtime::clock;
 use crate::topics;
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.

@@ -7,11 +7,11 @@ use rdkafka::message::{Headers, Message, OwnedMessage};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use trunkline::clock;
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
-use trunkline::runtime::clock;
 use trunkline::sinks::{alerts, audit, lag_status, outbox};
 use trunkline::topics::{self, Cleanup, DEAD_LETTERS, LAG_STATUS, OUTBOX_PROGRESS, OUTCOMES};
 

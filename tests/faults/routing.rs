@@ -334,7 +334,7 @@ async fn weights_set_at_run_time_and_availability_hold_from_the_next_decisions_o
         ..kafka::settings()
     };
     let observe = async |queue: &str, availability: f64| {
-        let observed_at = trunkline::runtime::clock::now();
+        let observed_at = trunkline::clock::now();
         let fact =
             json!({"queueId": queue, "availability": availability, "observedAt": observed_at}).to_string();
         kafka::produce(&settings, &QUEUE_AVAILABILITY, None, &[(queue, fact.as_bytes())]).await;

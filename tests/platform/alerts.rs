@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use trunkline::clock;
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::Database;
-use trunkline::runtime::clock;
 use trunkline::sinks::alerts::{self, AlertsError};
 use trunkline::topics::{OUTCOMES, ROUTING_DECISIONS};
 

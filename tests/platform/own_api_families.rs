@@ -6,11 +6,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use simulator::{Dialect as Simulated, FlowScenario, VersionScenario, VersionStatus};
+use trunkline::clock;
 use trunkline::genesys::{
     CallErrorKind as Kind, Changed, Client, DetailsQuery, Dialect, PlatformSettings, Settings,
 };
 use trunkline::model::Timestamp;
-use trunkline::runtime::clock;
 
 use crate::support::simulated::{CAMPAIGN, OTHER, Organization, client, scope, settings};
 use crate::support::until;

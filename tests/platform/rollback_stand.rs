@@ -11,13 +11,13 @@ use simulator::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use trunkline::clock;
 use trunkline::genesys::{BucketShape, Client, InProcessPermits, Settings as GenesysSettings};
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::model::outcome::Outcome;
 use trunkline::postgres::Database;
-use trunkline::runtime::clock;
 use trunkline::sinks::rollback::{
     ActuationError, FlowVersionChange, RollbackActuator, Settings as ActuationSettings,
 };

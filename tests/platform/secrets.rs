@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+use trunkline::clock;
 use trunkline::model::decision::{DecisionId, Loop};
-use trunkline::runtime::clock;
 use trunkline::topics::OUTCOMES;
 
 use crate::support::kafka::{self, produce};

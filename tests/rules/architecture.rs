@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("backoff", &[]),
+    ("clock", &["model"]),
     ("health", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
@@ -17,14 +18,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pipeline", &["model", "topics", "role"]),
     ("stages", &["model", "topics", "role", "pipeline"]),
     ("kafka", &["model", "backoff", "topics", "role", "metrics", "health"]),
-    ("runtime", &["model", "backoff", "topics", "pipeline", "kafka", "metrics", "health"]),
-    ("genesys", &["model", "backoff", "metrics", "health"]),
+    ("runtime", &["model", "backoff", "clock", "topics", "pipeline", "kafka", "metrics", "health"]),
+    ("genesys", &["model", "backoff", "clock", "metrics", "health"]),
     ("postgres", &["model", "metrics", "health"]),
     (
         "sources",
         &[
             "model",
             "backoff",
+            "clock",
             "topics",
             "role",
             "kafka",
@@ -40,6 +42,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "model",
             "backoff",
+            "clock",
             "topics",
             "role",
             "kafka",
@@ -56,6 +59,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "model",
             "backoff",
+            "clock",
             "topics",
             "role",
             "kafka",
@@ -67,12 +71,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("console", &["model", "topics", "role", "postgres", "metrics", "health"]),
+    ("console", &["model", "clock", "topics", "role", "postgres", "metrics", "health"]),
     (
         "topology",
         &[
             "model",
             "backoff",
+            "clock",
             "topics",
             "role",
             "pipeline",
@@ -96,6 +101,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "model",
             "backoff",
+            "clock",
             "topics",
             "role",
             "pipeline",

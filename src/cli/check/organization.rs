@@ -1,12 +1,12 @@
 //! What a real organisation has set that concerns the loops: read and told, never changed.
 
 use super::{Finding, scope};
+use crate::clock;
 use crate::config::{Config, Dialect};
 use crate::genesys::{
     CallError, CallErrorKind, Campaign, CampaignRule, Changed, Client, DetailsQuery, OutboundSettings,
 };
 use crate::model::Timestamp;
-use crate::runtime::clock;
 use crate::topology::settings;
 
 /// A conversation that nobody has: whether details may be read shows all the same.

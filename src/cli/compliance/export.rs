@@ -13,10 +13,10 @@ use super::pack::Pack;
 use super::period::{self, Period};
 use super::signature::Signer;
 use super::{ConfigFile, Opened, open};
+use crate::clock;
 use crate::model::Timestamp;
 use crate::model::compliance::{Counters, Tally, Window, WindowKind, definitions, figures};
 use crate::postgres::compliance::CallRevision;
-use crate::runtime::clock;
 
 /// Rows of one kind in a pack at most.
 const MOST_ROWS: u32 = 2_000_000;

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::super::explain::printable;
 use super::{ConfigFile, Opened, open};
+use crate::clock;
 use crate::model::compliance::WindowKind;
 use crate::postgres::compliance::KeptFigure;
-use crate::runtime::clock;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

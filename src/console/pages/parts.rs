@@ -5,13 +5,14 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::words;
+use crate::clock;
 use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
 use crate::postgres::console::DecisionLine;
 
 /// How long ago, kept up to date by the page's script.
 pub(super) fn age(at: Timestamp) -> Markup {
-    let now = crate::console::now();
+    let now = clock::now();
     html! {
         time.age datetime=(at) title=(at) { (words::ago(now.millis_since(at))) }
     }
@@ -24,7 +25,7 @@ pub(super) fn fieldset(inner: &Markup) -> Markup {
 
 /// How old a figure may get: two ticks of what it comes from.
 pub(super) fn is_stale(at: Timestamp, tick: Duration) -> bool {
-    !tick.is_zero() && crate::console::now().millis_since(at) > 2 * as_millis(tick)
+    !tick.is_zero() && clock::now().millis_since(at) > 2 * as_millis(tick)
 }
 
 pub(super) fn as_millis(tick: Duration) -> i64 {
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn figures_older_than_two_ticks_are_grey() {
         let tick = Duration::from_secs(30);
-        let now = crate::console::now();
+        let now = clock::now();
         assert!(!is_stale(now.minus(Duration::from_secs(55)), tick));
         assert!(is_stale(now.minus(Duration::from_secs(65)), tick));
         assert!(!is_stale(Timestamp::from_millis(0), Duration::ZERO), "without a tick nothing is due");

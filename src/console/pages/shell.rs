@@ -6,6 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::assets;
 use super::parts::{age, fieldset};
+use crate::clock;
 use crate::console::access::Caller;
 use crate::console::{Shared, Ticks};
 use crate::model::Timestamp;
@@ -55,7 +56,7 @@ impl Shell {
             }
         };
         let back = back.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Self { here, back, at: crate::console::now(), caller, pauses, version, ticks: shared.ticks }
+        Self { here, back, at: clock::now(), caller, pauses, version, ticks: shared.ticks }
     }
 
     /// How often a loop looks: two of these, and a figure is old.

@@ -9,7 +9,8 @@ use super::super::client::{Inner, Scope, read_request};
 use super::super::details::{DetailsQuery, malformed};
 use super::super::error::CallError;
 use super::super::transport::RawReply;
-use super::{Platform, details, jobs, now};
+use super::{Platform, details, jobs};
+use crate::clock;
 
 /// How often a job's pause doubles.
 const JOB_DOUBLINGS: u32 = 4;
@@ -22,7 +23,7 @@ impl Platform {
         query: &DetailsQuery<'_>,
         scope: &Scope,
     ) -> Result<BTreeMap<String, Value>, CallError> {
-        let is_old = query.to <= now().minus(self.settings.old_after);
+        let is_old = query.to <= clock::now().minus(self.settings.old_after);
         let is_large = query.conversation_ids.len() > details::PAGE_SIZE;
         if (is_old || is_large) && self.jobs_have(inner, query, scope).await? {
             return self.details_by_job(inner, query, scope).await;

@@ -16,7 +16,7 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -32,7 +32,7 @@ use super::queues::Available;
 use super::together::Together;
 use super::transport::RawReply;
 use super::writers::Changed;
-use crate::model::Timestamp;
+use crate::clock;
 
 use queues::OnQueue;
 use statistics::{Counters, Idle};
@@ -190,7 +190,7 @@ impl Platform {
 
     async fn calls(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<(Counters, Duration), CallError> {
         let told = self.counters.get(id, scope, |ids| async move {
-            let request = statistics::counters_request(&ids, now());
+            let request = statistics::counters_request(&ids, clock::now());
             let read = |_: &RawReply, body: &[u8]| statistics::read_counters(body);
             inner.read(&inner.statistics, "", &request, scope, read).await
         });
@@ -275,7 +275,7 @@ impl Platform {
     ) -> Result<Option<String>, CallError> {
         let deadline = scope.deadline.min(Instant::now() + AUDIT_PATIENCE);
         let scope = Scope { priority: Priority::Read, deadline, ..scope.clone() };
-        let now = now();
+        let now = clock::now();
         let request = audits::request(what, id, now.minus(AUDIT_SPAN), now);
         let read = |_: &RawReply, body: &[u8]| audits::read(&self.client_id, body);
         inner.read(&inner.organization, "audit", &request, &scope, read).await
@@ -300,7 +300,7 @@ impl Platform {
     }
 
     pub(super) async fn calls_this_month(&self, inner: &Inner, scope: &Scope) -> Result<u64, CallError> {
-        let now = now();
+        let now = clock::now();
         let request = usage::request(now.month(), now);
         let read = |_: &RawReply, body: &[u8]| usage::read_begun(body);
         let execution = inner.read(&inner.organization, "usage", &request, scope, read).await?;
@@ -323,9 +323,4 @@ pub(super) fn busy(error: CallError) -> CallError {
         Kind::Conflict => CallError { kind: Kind::Busy { until: Instant::now() + BUSY_PAUSE }, ..error },
         _ => error,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the platform is asked for times up to now")]
-fn now() -> Timestamp {
-    SystemTime::now().into()
 }

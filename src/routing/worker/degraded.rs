@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::super::block::{choose, decide};
 use super::super::journal::Journal;
 use super::Worker;
+use crate::clock;
 use crate::metrics;
 use crate::model::routing::{RouteFallback, RouteReason, RouteSource};
 use crate::postgres::routing::NewAnswer;
-use crate::runtime::clock;
 
 /// Answers given and not recorded yet, at most; those beyond it are lost to the record.
 const MAX_LATE: usize = 200_000;

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use super::super::block::{DrawnBlock, Terms, draw_up};
 use super::super::group_counters::GroupCounters;
 use super::{Done, Step, Worker};
+use crate::clock;
 use crate::genesys::BoxFuture;
 use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteSource};
 use crate::postgres::Error;
 use crate::postgres::routing::{KnownAnswer, LockedTurn, NewAnswer, RouteCounters};
-use crate::runtime::clock;
 
 /// Conversations decided with one transaction at most.
 const MAX_BLOCK: usize = 1_000;

@@ -35,12 +35,12 @@ use super::leases::Tenure;
 use super::ledger::{Ledger, LedgerError};
 use super::{Actuation, COOLDOWN, Change, End, Found, MAINTENANCE_WINDOW, Point, Read, Refused};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::genesys::{CallError, CallErrorKind as Kind, Reply, Scope};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Mode};
 use crate::model::outcome::{Outcome, OutcomeStatus, ReceivedResponse, SentRequest};
 use crate::postgres::intents::{Claim, Intent, Settlement, Terms};
-use crate::runtime::clock;
 
 /// Pauses between tries of one decision.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::webhook::{Refusal, Webhook, Wish};
 use super::{ROLE, Settings};
+use crate::clock;
 use crate::health::Part;
 use crate::metrics;
 use crate::model::decision::Position;
 use crate::postgres::Database;
 use crate::postgres::alerts::{Answered, Attempted, Delivery, Failure, Overdue};
 use crate::postgres::outbox::Message;
-use crate::runtime::clock;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
 use crate::topics;
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{ROLE, Settings, incidents};
+use crate::clock;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
@@ -12,7 +13,6 @@ use crate::metrics;
 use crate::model::Timestamp;
 use crate::postgres::Database;
 use crate::postgres::alerts::Raised;
-use crate::runtime::clock;
 use crate::sinks::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
 
 /// Records taken in with one transaction at most.

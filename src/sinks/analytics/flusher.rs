@@ -18,11 +18,11 @@ use super::Settings;
 use super::batching::{Appetite, Batch, Due, Limits, batches, windows};
 use super::finish::{Finished, finish};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::genesys::{CallError, CallErrorKind, Client, DetailsQuery, Priority, Scope};
 use crate::health::Part;
 use crate::metrics;
 use crate::postgres::{Database, Error};
-use crate::runtime::clock;
 use crate::topics;
 
 /// Conversations deleted with one transaction at most.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::genesys::{CallErrorKind, Client, DetailsQuery, Priority, Scope};
 use crate::metrics;
 use crate::model::Timestamp;
@@ -12,7 +13,6 @@ use crate::model::compliance::{Call, Rules};
 use crate::model::enriched::EnrichedConversation;
 use crate::postgres::compliance::{RecordedCall, Standing};
 use crate::postgres::{Database, Error};
-use crate::runtime::clock;
 
 /// Calls one query is about: as many as the platform takes at once.
 const BATCH: u32 = 50;

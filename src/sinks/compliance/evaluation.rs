@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::again::Again;
 use super::{ROLE, Settings};
+use crate::clock;
 use crate::genesys::Client;
 use crate::health::Part;
 use crate::metrics;
@@ -19,7 +20,6 @@ use crate::model::compliance::{
 use crate::postgres::compliance::{FigureRow, PRUNED_AT_ONCE, Standing};
 use crate::postgres::outbox::Message;
 use crate::postgres::{Database, Error};
-use crate::runtime::clock;
 use crate::topics;
 
 /// Windows are stated no further back than this for a campaign that is counted for the first time.

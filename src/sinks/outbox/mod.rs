@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::health::{Health, Part};
 use crate::kafka::series::Series;
 use crate::kafka::settings::KafkaSettings;
@@ -21,7 +22,6 @@ use crate::metrics;
 use crate::postgres::Database;
 use crate::postgres::leases::Lease;
 use crate::role::{self, Kind, Role};
-use crate::runtime::clock;
 use crate::topics;
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.

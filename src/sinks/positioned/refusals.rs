@@ -4,12 +4,12 @@
 //! appends them a second time, under the same key, and they leave once.
 
 use super::Positions;
+use crate::clock;
 use crate::kafka::subscription::{InboundRecord, TopicPartition};
 use crate::metrics;
 use crate::model::decision::Position;
 use crate::postgres::Error;
 use crate::postgres::outbox::Message;
-use crate::runtime::clock;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
 use crate::topics;
 

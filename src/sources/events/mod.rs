@@ -26,6 +26,7 @@ use metrics::{Counter, Histogram};
 use tokio_util::sync::CancellationToken;
 
 use super::facts::new_traceparent;
+use crate::clock;
 use crate::health::{Health, Part};
 use crate::kafka::producer::{Batch, IdempotentProducer, NotDelivered, Outgoing};
 use crate::kafka::settings::KafkaSettings;
@@ -33,7 +34,6 @@ use crate::kafka::{Header, KafkaError, OwnedHeaders};
 use crate::metrics as table;
 use crate::model::ingest::{Receipt, Refusal};
 use crate::role::{Kind, Role};
-use crate::runtime::clock;
 use crate::topics::{self, Topic, headers};
 
 use body::{CloudAttributes, Form};

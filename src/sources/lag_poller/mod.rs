@@ -20,13 +20,13 @@ use super::facts::{FactLost, FactProducer, new_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use super::watch::observed_after;
+use crate::clock;
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::lag::LagSample;
 use crate::role::{Kind, Role};
-use crate::runtime::clock;
 use crate::topics;
 
 pub use choice::Choice;

@@ -13,7 +13,7 @@ fn decision(sequence: u64, conversation: &str, destination: &str) -> String {
     let mut decision: Value = serde_json::from_str(example).unwrap();
     decision["key"] = json!("c");
     decision["sequence"] = json!(sequence);
-    decision["decidedAt"] = json!(trunkline::runtime::clock::now());
+    decision["decidedAt"] = json!(trunkline::clock::now());
     decision["parameters"] =
         json!({"conversationId": conversation, "destinationId": destination, "source": "exact"});
     decision.to_string()
