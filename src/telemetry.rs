@@ -1,28 +1,22 @@
 //! Logs to stderr, or to a file where stderr shows something else, and, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, spans to a collector.
-//!
-//! A trace goes with a fact through the topics, as `traceparent` of W3C Trace Context:
-//! it begins with the observation and ends with the change at the platform.
 
 mod repeats;
+mod trace;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::{TraceContextExt, TracerProvider as _};
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use repeats::Seldom;
+pub use trace::{Merged, continue_trace, is_exported, is_traceparent, traceparent};
 
 /// Keeps the exporter alive; dropping it sends what is queued, bounded in time.
 #[must_use]
@@ -56,9 +50,13 @@ pub fn start(quiet: &str, file: Option<&Path>) -> anyhow::Result<Telemetry> {
     let spans = collector_configured().then(spans_exporter).transpose()?;
     let exported = spans.as_ref().map(|provider| {
         let info = EnvFilter::new("trunkline=info");
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("trunkline")).with_filter(info)
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("trunkline"));
+        layer.with_location(false).with_threads(false).with_target(false).with_filter(info)
     });
     tracing_subscriber::registry().with(lines).with(exported).init();
+    if spans.is_some() {
+        trace::set_exported();
+    }
     Ok(Telemetry { spans })
 }
 
@@ -94,27 +92,6 @@ fn spans_exporter() -> anyhow::Result<SdkTracerProvider> {
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// The `traceparent` that makes others continue `span`'s trace; `None` while no
-/// collector is configured.
-pub fn traceparent(span: &Span) -> Option<String> {
-    let context = span.context();
-    let known = context.span().span_context().clone();
-    known.is_valid().then(|| {
-        let (trace, span, flags) = (known.trace_id(), known.span_id(), known.trace_flags());
-        format!("00-{trace}-{span}-{:02x}", flags.to_u8())
-    })
-}
-
-/// Makes `span` part of the trace that a record's `traceparent` names; what is not one
-/// is ignored.
-pub fn continue_trace(span: &Span, traceparent: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(traceparent) {
-        let carrier = HashMap::from([("traceparent".to_owned(), text.to_owned())]);
-        // Without a collector there is no layer that keeps parents, and nothing to do.
-        let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
-    }
-}
-
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(spans) = &self.spans
@@ -122,33 +99,5 @@ impl Drop for Telemetry {
         {
             eprintln!("spans that were still queued are lost: {error}");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_goes_on_from_record_to_record() {
-        let provider = SdkTracerProvider::builder().build();
-        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            let observed = traceparent(&tracing::info_span!("observe")).expect("a trace");
-            let carried = tracing::info_span!("carry out");
-            continue_trace(&carried, observed.as_bytes());
-            let carried = traceparent(&carried).expect("a trace");
-            let parts = |text: &str| text.split('-').map(str::to_owned).collect::<Vec<_>>();
-            assert_eq!(parts(&observed)[1], parts(&carried)[1], "the same trace");
-            assert_ne!(parts(&observed)[2], parts(&carried)[2], "another span");
-        });
-    }
-
-    #[test]
-    fn without_a_collector_there_is_no_trace_and_nonsense_is_ignored() {
-        let span = tracing::info_span!("observe");
-        continue_trace(&span, b"\xff");
-        continue_trace(&span, b"00-nonsense");
-        assert_eq!(traceparent(&span), None);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Request, StatusCode};
+use tracing::{Instrument as _, Span};
 
 use super::Settings;
 use super::error::ClientError;
@@ -69,7 +70,27 @@ impl Transport {
         &self.http
     }
 
+    /// One request, a span of its own in the trace of whoever needs it.
     pub(super) async fn exchange(&self, request: Request) -> Result<RawReply, Silence> {
+        let span = tracing::info_span!(
+            "call",
+            otel.name = format!("call {}", request.method()),
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            http.request.method = %request.method(),
+            server.address = request.url().host_str(),
+            url.path = request.url().path(),
+            http.response.status_code = tracing::field::Empty,
+        );
+        self.send(request).instrument(span.clone()).await.inspect_err(|_| failed(&span)).inspect(|reply| {
+            span.record("http.response.status_code", reply.status.as_u16());
+            if !reply.status.is_success() {
+                failed(&span);
+            }
+        })
+    }
+
+    async fn send(&self, request: Request) -> Result<RawReply, Silence> {
         let mut response = self.http.execute(request).await.map_err(|error| {
             let certain = error.is_connect() || error.is_builder();
             let text = explain(error);
@@ -95,6 +116,10 @@ impl RawReply {
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         kind.eq_ignore_ascii_case("application/json")
     }
+}
+
+fn failed(span: &Span) {
+    span.record("otel.status_code", "ERROR");
 }
 
 async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, BodyProblem> {

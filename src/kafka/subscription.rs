@@ -9,6 +9,7 @@
 mod exchange;
 mod member;
 mod publisher;
+mod record;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::topics::Topic;
 
 use exchange::{Command, Held, Shared};
 pub(crate) use publisher::send;
+pub use record::{InboundRecord, OutboundRecord};
 
 /// One partition of one of our topics.
 #[derive(Clone, Copy, Debug)]
@@ -63,50 +65,6 @@ pub enum Start {
     At(i64),
     /// The earliest record there is, whatever the group has committed.
     Earliest,
-}
-
-/// A record as it was read.
-#[derive(Clone, Debug)]
-pub struct InboundRecord {
-    pub topic: &'static Topic,
-    pub partition: i32,
-    pub offset: i64,
-    /// The record's timestamp, milliseconds since the Unix epoch.
-    pub timestamp_ms: Option<i64>,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
-}
-
-impl InboundRecord {
-    pub fn topic_partition(&self) -> TopicPartition {
-        TopicPartition { topic: self.topic, partition: self.partition }
-    }
-
-    /// Bytes of key, value and headers.
-    fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
-    }
-}
-
-/// A record to be published. The key chooses the partition as Kafka's Java clients do.
-#[derive(Clone, Debug)]
-pub struct OutboundRecord {
-    pub topic: &'static Topic,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
-}
-
-impl OutboundRecord {
-    /// What the broker weighs against the topic's limit, in bytes, with the
-    /// record's own framing rounded up.
-    pub fn size(&self) -> usize {
-        const FRAMING: usize = 128;
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
-        FRAMING + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
-    }
 }
 
 /// The offset of the next record to read, per partition.

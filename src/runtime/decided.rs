@@ -53,16 +53,24 @@ pub enum Ending {
     DeadLetter { reason: Reason, at: Timestamp },
 }
 
-/// What `role` publishes for a record; its own key, and who caused it, go with it.
-/// `topic_name` is the full name of the record's topic.
-pub fn outbound(role: &str, record: &InboundRecord, topic_name: &str, ending: &Ending) -> OutboundRecord {
+/// What `role` publishes for a record; its own key goes with it, and its trace, which has gone on
+/// to `traceparent` where there is one. `topic_name` is the full name of the record's topic.
+pub fn outbound(
+    role: &str,
+    record: &InboundRecord,
+    topic_name: &str,
+    traceparent: Option<String>,
+    ending: &Ending,
+) -> OutboundRecord {
     match ending {
         Ending::Outcome(outcome) => {
             let mut sent = vec![
                 (headers::CONTENT_TYPE.to_owned(), headers::CONTENT_TYPE_JSON.as_bytes().to_vec()),
                 (headers::SCHEMA.to_owned(), OUTCOMES.schema_id().as_bytes().to_vec()),
             ];
-            sent.extend(record.headers.iter().find(|(name, _)| name == headers::TRACEPARENT).cloned());
+            let came = || record.header(headers::TRACEPARENT).map(<[u8]>::to_vec);
+            let trace = traceparent.map(String::into_bytes).or_else(came);
+            sent.extend(trace.map(|trace| (headers::TRACEPARENT.to_owned(), trace)));
             OutboundRecord {
                 topic: &OUTCOMES,
                 key: Some(outcome.key.clone().into_bytes()),
@@ -129,7 +137,7 @@ mod tests {
             let reason = read::<CampaignWindow<'_>, DialParameters>(&poison).unwrap_err();
             assert_eq!(reason.code(), code);
             let ending = Ending::DeadLetter { reason, at: Timestamp::from_millis(0) };
-            let sent = outbound("actuator", &poison, "p-decisions", &ending);
+            let sent = outbound("actuator", &poison, "p-decisions", None, &ending);
             assert_eq!((sent.topic, &sent.value, &sent.key), (&DEAD_LETTERS, &poison.value, &poison.key));
             assert_eq!(sent.headers[0], poison.headers[0]);
             let header = |name: &str| {

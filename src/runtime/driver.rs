@@ -14,11 +14,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
-use super::outbox::is_traceparent;
 use super::state::StateError;
 use super::task::{Failure, Incoming, RecordCounts, Task, Writer};
 use crate::model::Timestamp;
 use crate::pipeline::{Declaration, Destination, Output, PartitionStage};
+use crate::telemetry;
 use crate::topics::{Topic, headers, partition_of};
 
 /// A record of an in-memory topic.
@@ -425,7 +425,7 @@ impl Writer for Pending<'_> {
         ];
         let traces = self.record.iter().flat_map(|record| &record.headers);
         let mut traces = traces.filter(|(name, value)| {
-            name == headers::TRACEPARENT && std::str::from_utf8(value).is_ok_and(is_traceparent)
+            name == headers::TRACEPARENT && std::str::from_utf8(value).is_ok_and(telemetry::is_traceparent)
         });
         all.extend(traces.next_back().cloned());
         let stored = Stored {

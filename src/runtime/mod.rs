@@ -12,6 +12,7 @@ pub mod task;
 pub mod watermark;
 
 mod outbox;
+mod quiet;
 mod restore;
 mod stage;
 mod state;

@@ -1,6 +1,9 @@
 //! A task's results, written into a Kafka transaction.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
+
+use tracing::Span;
 
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
 use super::task::{Incoming, Writer};
@@ -9,6 +12,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::transaction::{Transaction, TransactionError};
 use crate::kafka::{BorrowedHeaders, BorrowedMessage, Header, Message, OwnedHeaders};
 use crate::pipeline::{Declaration, Destination, Output};
+use crate::telemetry::{self, Merged};
 use crate::topics::{self, Topic, headers, partition_of};
 
 const TRACEPARENT: &CStr = c"traceparent";
@@ -58,8 +62,12 @@ pub(super) struct Outbox<'t, 'p, 'm> {
     transaction: &'t mut Transaction<'p>,
     routes: &'t Routes,
     message: Option<&'t BorrowedMessage<'m>>,
-    /// The record's trace, once looked for.
-    trace: Option<Option<&'t str>>,
+    /// All records of the transaction.
+    merged: &'t mut Merged,
+    /// The trace that is handed on, once looked for.
+    trace: Option<Option<Cow<'t, str>>>,
+    /// Of this record, where something comes of it and spans are exported.
+    span: Option<Span>,
 }
 
 impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
@@ -67,21 +75,57 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
         transaction: &'t mut Transaction<'p>,
         routes: &'t Routes,
         message: &'t BorrowedMessage<'m>,
+        merged: &'t mut Merged,
     ) -> Self {
-        Self { transaction, routes, message: Some(message), trace: None }
+        if telemetry::is_exported()
+            && let Some(traceparent) = native::last_header(message, TRACEPARENT)
+        {
+            merged.add(traceparent);
+        }
+        Self { transaction, routes, message: Some(message), merged, trace: None, span: None }
     }
 
     /// For what no record is the cause of: the changelog, and what time brings.
-    pub(super) fn without_record(transaction: &'t mut Transaction<'p>, routes: &'t Routes) -> Self {
-        Self { transaction, routes, message: None, trace: None }
+    pub(super) fn without_record(
+        transaction: &'t mut Transaction<'p>,
+        routes: &'t Routes,
+        merged: &'t mut Merged,
+    ) -> Self {
+        Self { transaction, routes, message: None, merged, trace: None, span: None }
     }
 
-    fn trace(&mut self) -> Option<&'t str> {
-        let message = self.message;
-        *self.trace.get_or_insert_with(|| {
-            let value = native::last_header(message?, TRACEPARENT)?;
-            std::str::from_utf8(value).ok().filter(|text| is_traceparent(text))
-        })
+    fn trace(&mut self) -> Option<&str> {
+        if self.trace.is_none() {
+            self.trace = Some(self.look_for_trace());
+        }
+        self.trace.as_ref().and_then(Option::as_deref)
+    }
+
+    /// The record's trace; where spans are exported, as it goes on from a span of its own. What
+    /// time brings goes on from the transaction, which links to the records that moved time.
+    fn look_for_trace(&mut self) -> Option<Cow<'t, str>> {
+        let Some(message) = self.message else {
+            return self.merged.traceparent().map(Cow::Owned);
+        };
+        let came = native::last_header(message, TRACEPARENT);
+        if !telemetry::is_exported() {
+            let text = std::str::from_utf8(came?).ok()?;
+            return telemetry::is_traceparent(text).then_some(Cow::Borrowed(text));
+        }
+        let span = tracing::info_span!(
+            parent: None,
+            "process",
+            otel.name = format!("process {}", message.topic()),
+            otel.kind = "consumer",
+            messaging.system = "kafka",
+            messaging.destination.name = message.topic(),
+            messaging.destination.partition.id = message.partition(),
+            messaging.kafka.offset = message.offset(),
+        );
+        telemetry::continue_trace(&span, came.unwrap_or_default());
+        let traceparent = telemetry::traceparent(&span);
+        self.span = Some(span);
+        traceparent.map(Cow::Owned)
     }
 
     fn original_headers(&self) -> Option<&'t BorrowedHeaders> {
@@ -144,44 +188,5 @@ impl Writer for Outbox<'_, '_, '_> {
     fn headers_len(&self) -> usize {
         let (bytes, count) = self.message.map_or((0, 0), native::headers_len);
         bytes + count * PER_HEADER
-    }
-}
-
-/// Whether a text is a `traceparent` of version 00 (W3C Trace Context): other
-/// versions and all-zero ids are not handed on.
-pub(super) fn is_traceparent(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let mut hex = |length: usize| {
-        parts.next().filter(|part| {
-            part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    };
-    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let valid = hex(2) == Some("00")
-        && hex(32).is_some_and(|id| !is_zero(id))
-        && hex(16).is_some_and(|id| !is_zero(id))
-        && hex(2).is_some();
-    valid && parts.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_valid_traces_are_handed_on() {
-        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(is_traceparent(valid));
-        for wrong in [
-            "",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-        ] {
-            assert!(!is_traceparent(wrong), "{wrong}");
-        }
     }
 }

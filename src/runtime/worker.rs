@@ -1,7 +1,6 @@
 //! One worker: a thread's consumer, transactional producer and the state of the
 //! partitions it holds.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::{Outbox, Routes};
+use super::quiet::Quiet;
 use super::restore::{Restore, RestoreError};
 use super::stage::{Report, StageSettings};
 use super::task::{Failure, Incoming, Task};
@@ -23,6 +23,7 @@ use crate::kafka::{
 };
 use crate::model::Timestamp;
 use crate::pipeline::PartitionStage;
+use crate::telemetry::Merged;
 use crate::topics::Topic;
 
 /// How long an idle worker waits for a record before it looks after other things.
@@ -35,8 +36,6 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 const MARKERS_TAKE: Duration = Duration::from_millis(4);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
-/// After this long no records can be on their way any more.
-const MARKERS_ONLY: Duration = Duration::from_secs(10);
 /// Time between two looks at partitions without records, at most.
 const QUIET_LOOK: Duration = Duration::from_secs(1);
 /// How long a broker may take to answer; a shutdown waits for it.
@@ -427,30 +426,6 @@ impl<S: PartitionStage> Drop for Worker<S> {
     }
 }
 
-/// What is known of partitions without records.
-#[derive(Default)]
-struct Quiet {
-    looked_at: Option<Instant>,
-    /// Where each partition ended at the last look, and since when.
-    ends: HashMap<i32, (i64, Instant)>,
-    /// The last poll found nothing waiting.
-    drained: bool,
-}
-
-impl Quiet {
-    /// Whether everything before `end` has been read. What lies between the next offset and
-    /// an end that has not moved for long, with nothing waiting to be read, are markers of
-    /// transactions: records would have come.
-    fn is_at_end(&mut self, partition: i32, next_offset: i64, end: i64) -> bool {
-        let now = Instant::now();
-        let known = self.ends.entry(partition).or_insert((end, now));
-        if known.0 != end {
-            *known = (end, now);
-        }
-        next_offset >= end || (self.drained && now.duration_since(known.1) >= MARKERS_ONLY)
-    }
-}
-
 /// What a committed batch was.
 pub(super) struct Committed {
     pub counts: super::task::RecordCounts,
@@ -482,7 +457,7 @@ impl<S: PartitionStage> Batch<'_, S> {
             return Ok(None);
         }
         let transaction = producer.begin()?;
-        let committed = self.commit(transaction, started)?;
+        let committed = self.commit(transaction, started, self.merged())?;
         Ok(Some(Committed { small: true, drained: true, ..committed }))
     }
 
@@ -490,7 +465,8 @@ impl<S: PartitionStage> Batch<'_, S> {
         let started = Instant::now();
         let at = clock::now();
         let mut transaction = producer.begin()?;
-        self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first))?;
+        let mut merged = self.merged();
+        self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first, &mut merged))?;
         drop(first);
         let mut records = 1;
         let mut drained = false;
@@ -518,13 +494,14 @@ impl<S: PartitionStage> Batch<'_, S> {
                 }
                 Some(Err(error)) => break Some(error),
                 Some(Ok(message)) => {
-                    self.process(at, &message, &mut Outbox::new(&mut transaction, self.routes, &message))?;
+                    let mut outbox = Outbox::new(&mut transaction, self.routes, &message, &mut merged);
+                    self.process(at, &message, &mut outbox)?;
                     records += 1;
                 }
             }
         };
         self.task.advance(at);
-        let committed = self.commit(transaction, started)?;
+        let committed = self.commit(transaction, started, merged)?;
         Ok(Committed { small: records < BUSY_BATCH, drained, consumer_error, ..committed })
     }
 
@@ -532,8 +509,10 @@ impl<S: PartitionStage> Batch<'_, S> {
         &mut self,
         mut transaction: Transaction<'_>,
         started: Instant,
+        mut merged: Merged,
     ) -> Result<Committed, BatchError> {
-        let written = self.task.write_changes(&mut Outbox::without_record(&mut transaction, self.routes));
+        let mut outbox = Outbox::without_record(&mut transaction, self.routes, &mut merged);
+        let written = self.task.write_changes(&mut outbox);
         written.map_err(|failure| self.batch_error(failure))?;
         // The offsets travel while the records do; the commit waits for both. They go along
         // even where none has moved: the group then refuses what is not ours any more.
@@ -545,6 +524,14 @@ impl<S: PartitionStage> Batch<'_, S> {
         let counts = self.task.committed();
         let took = started.elapsed();
         Ok(Committed { counts, partitions, took, small: false, drained: false, consumer_error: None })
+    }
+
+    /// For the traces of the records of one transaction.
+    fn merged(&self) -> Merged {
+        let input = self.input;
+        Merged::new(
+            || tracing::info_span!(parent: None, "transaction", otel.name = format!("transaction {input}")),
+        )
     }
 
     fn process(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::facts::{FactLost, FactProducer, new_traceparent};
+use super::facts::{FactLost, FactProducer, current_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use crate::clock;
@@ -149,8 +149,9 @@ impl Poller {
         }
     }
 
+    #[tracing::instrument(name = "observe", skip_all, fields(role = ROLE.name, samples = samples.len()))]
     async fn write(&self, samples: &[LagSample], owned: &Owned) -> Result<(), FactLost> {
-        let traceparent = new_traceparent();
+        let traceparent = current_traceparent();
         let records = samples.iter().map(|sample| {
             let key = sample.consumer_group.as_str();
             let value = serde_json::to_vec(sample).expect("own values are JSON");

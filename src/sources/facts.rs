@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use tracing::Span;
+
 use crate::kafka::producer::{IdempotentProducer, NotDelivered, Outgoing};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::{Header, KafkaError, OwnedHeaders};
 use crate::role::Role;
+use crate::telemetry;
 use crate::topics::{Topic, headers};
 
 /// How long a fact is offered to the brokers; a newer one has taken its place then.
@@ -92,6 +95,11 @@ impl FactProducer {
         // Those before one that could not be queued are on their way.
         sent.and(batch.delivered().await).map_err(|source| FactLost::NotDelivered { topic: name, source })
     }
+}
+
+/// For facts of the current span: its own trace, or where spans are not exported a new one.
+pub(super) fn current_traceparent() -> String {
+    telemetry::traceparent(&Span::current()).unwrap_or_else(new_traceparent)
 }
 
 /// A new trace, as W3C Trace Context spells it.

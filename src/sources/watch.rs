@@ -8,9 +8,8 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
-use super::facts::{FactLost, FactProducer, new_traceparent};
+use super::facts::{FactLost, FactProducer, current_traceparent};
 use super::ownership::STOPPING_GRACE;
 use super::readiness::Readiness;
 use super::schedule::Schedule;
@@ -18,7 +17,6 @@ use crate::clock;
 use crate::genesys::{CallError, CallErrorKind, Client, Priority, Scope};
 use crate::model::Timestamp;
 use crate::runtime::watermark::is_from_the_future;
-use crate::telemetry;
 use crate::topics::Topic;
 
 /// Something that the platform refuses is asked for this many times less often.
@@ -183,7 +181,7 @@ impl Watch {
         stop: &CancellationToken,
     ) -> Result<(), Missed> {
         let value = serde_json::to_vec(fact).expect("own values are JSON");
-        let traceparent = telemetry::traceparent(&Span::current()).unwrap_or_else(new_traceparent);
+        let traceparent = current_traceparent();
         let stopped = async {
             stop.cancelled().await;
             sleep(STOPPING_GRACE).await;

@@ -24,6 +24,7 @@ mod rollback_failures;
 mod rollback_scene;
 mod routing;
 mod routing_slow;
+mod traces;
 mod zombies;
 
 /// How often a fault is repeated: `long` under `make faults`.

@@ -1,7 +1,9 @@
 //! What several test binaries share, one file per idea.
 #![allow(dead_code)] // each binary uses its own part
 
+pub(crate) mod certificates;
 pub(crate) mod checker;
+pub(crate) mod collector;
 pub(crate) mod counting;
 pub(crate) mod enrichment;
 pub(crate) mod evidence;

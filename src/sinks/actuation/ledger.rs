@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument as _;
 
 use crate::model::decision::DecisionId;
 use crate::model::outcome::Outcome;
@@ -111,7 +112,10 @@ impl Ledger for Database {
         lease: &Lease,
         terms: &Terms<'_>,
     ) -> Result<Claim, LedgerError> {
-        bounded(self, Database::claim(self, intent, lease, terms)).await
+        let span = tracing::info_span!("claim", attempt = intent.attempt, granted = tracing::field::Empty);
+        let claim = bounded(self, Database::claim(self, intent, lease, terms)).instrument(span.clone()).await;
+        span.record("granted", matches!(claim, Ok(Claim::Granted)));
+        claim
     }
 
     async fn settle(
@@ -120,6 +124,7 @@ impl Ledger for Database {
         change: Option<&FlowChange<'_>>,
         lease: &Lease,
     ) -> Result<Settlement, LedgerError> {
-        bounded(self, Database::settle(self, outcome, change, lease)).await
+        let span = tracing::info_span!("settle", status = outcome.status.name());
+        bounded(self, Database::settle(self, outcome, change, lease)).instrument(span).await
     }
 }

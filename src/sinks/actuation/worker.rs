@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::execution::{Execution, Interrupted, end_at_once};
 use super::leases::{PartitionLease, PartitionLeases, Source};
@@ -36,6 +36,8 @@ struct Ended {
     queue: Queue,
     stay: Stay,
     record: InboundRecord,
+    /// Where its trace goes on from, if spans are exported.
+    traceparent: Option<String>,
     result: Result<Ending, Interrupted>,
 }
 
@@ -86,12 +88,12 @@ impl<C: Change, L: Ledger> Executor<C, L> {
     }
 
     fn on_end(&mut self, ended: Ended) -> (Stay, i64, Option<Finished>) {
-        let Ended { queue, stay, record, result } = ended;
+        let Ended { queue, stay, record, traceparent, result } = ended;
         let current = self.partitions.get_mut(&stay.partition).filter(|here| here.epoch == stay.epoch);
         if let Some(here) = current {
             here.running -= 1;
         }
-        let finished = result.ok().map(|ending| self.finished(&record, &ending));
+        let finished = result.ok().map(|ending| self.finished(&record, traceparent, &ending));
         // Those of partitions that went are read elsewhere.
         if let Some(turn) = self.queues.leave(&queue, |job| !job.stop.is_cancelled()) {
             self.launch(queue, turn);
@@ -99,9 +101,10 @@ impl<C: Change, L: Ledger> Executor<C, L> {
         (stay, record.offset, finished)
     }
 
-    fn finished(&self, record: &InboundRecord, ending: &Ending) -> Finished {
+    fn finished(&self, record: &InboundRecord, traceparent: Option<String>, ending: &Ending) -> Finished {
         let topic = self.actuation.kafka.topic(record.topic);
-        let mut outbound = vec![decided::outbound(C::DECLARATION.role.name, record, &topic, ending)];
+        let role = C::DECLARATION.role.name;
+        let mut outbound = vec![decided::outbound(role, record, &topic, traceparent, ending)];
         if let Ending::Outcome(outcome) = ending {
             let told = C::tells_back(outcome).map(|topic| decided::on_topic(outbound[0].clone(), topic));
             outbound.extend(told);
@@ -172,7 +175,7 @@ impl<C: Change, L: Ledger> Worker for Executor<C, L> {
             self.queues.supersede(&queue);
         }
         if let Some(ending) = at_once {
-            return Some(self.finished(&record, &ending));
+            return Some(self.finished(&record, None, &ending));
         }
         let stop = self.partitions.get(&partition)?.stop.clone();
         let job = Job { stay, record, lease: self.source(partition), stop };
@@ -227,15 +230,26 @@ async fn execute<C: Change, L: Ledger>(
 ) -> Ended {
     let Turn { work: Job { stay, record, mut lease, stop }, superseded } = turn;
     let role = C::DECLARATION.role.name;
-    let span = tracing::info_span!("execute", role, partition = record.partition, offset = record.offset);
-    if let Some((_, traceparent)) = record.headers.iter().find(|(name, _)| name == headers::TRACEPARENT) {
+    let span = tracing::info_span!(
+        "execute",
+        role,
+        partition = record.partition,
+        offset = record.offset,
+        decision = tracing::field::Empty,
+        key = tracing::field::Empty,
+        status = tracing::field::Empty,
+    );
+    if let Some(traceparent) = record.header(headers::TRACEPARENT) {
         telemetry::continue_trace(&span, traceparent);
     }
+    let traceparent = telemetry::traceparent(&span);
     let result = async {
         let decision = match decided::read(&record) {
             Ok(decision) => decision,
             Err(reason) => return Ok(Ending::DeadLetter { reason, at: clock::now() }),
         };
+        Span::current().record("decision", tracing::field::display(decision.decision_id));
+        Span::current().record("key", &*decision.key);
         loop {
             let interrupt = stop.child_token();
             let Some(tenure) = lease.next(&actuation, &health, &interrupt, &stop).await else {
@@ -243,7 +257,10 @@ async fn execute<C: Change, L: Ledger>(
             };
             let execution = Execution::new(&actuation, &decision, &tenure, superseded.clone(), interrupt);
             match execution.run().await {
-                Ok(outcome) => return Ok(Ending::Outcome(Box::new(outcome))),
+                Ok(outcome) => {
+                    Span::current().record("status", outcome.status.name());
+                    return Ok(Ending::Outcome(Box::new(outcome)));
+                }
                 Err(Interrupted::LeaseLost) => lease.lost(tenure),
                 Err(Interrupted::Stopped) => return Err(Interrupted::Stopped),
             }
@@ -251,5 +268,5 @@ async fn execute<C: Change, L: Ledger>(
     }
     .instrument(span)
     .await;
-    Ended { queue, stay, record, result }
+    Ended { queue, stay, record, traceparent, result }
 }

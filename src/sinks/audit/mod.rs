@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 pub use super::positioned::SetAside;
 use super::positioned::{self, Keeper, NotKept, Positions, Reading};
@@ -20,7 +21,8 @@ use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::metrics;
 use crate::postgres::Database;
 use crate::role::{self, Kind, Role};
-use crate::topics;
+use crate::telemetry::{self, Merged};
+use crate::topics::{self, headers};
 
 pub use writer::{AuditWriter, Stored, WriteError};
 
@@ -89,6 +91,22 @@ pub async fn run(
     positioned::run(reading, kafka, health, shutdown, audit).await
 }
 
+/// Spans that end with the transaction: one of all records, and for each one of its own trace.
+fn traced(records: &[InboundRecord]) -> (Merged, Vec<Span>) {
+    let mut merged = Merged::new(|| tracing::info_span!(parent: None, "write", role = ROLE.name));
+    let wanted = records.iter().filter(|_| telemetry::is_exported());
+    let spans = wanted.filter_map(|record| {
+        let traceparent = record.header(headers::TRACEPARENT)?;
+        merged.add(traceparent);
+        let (topic, partition, offset) = (record.topic.name, record.partition, record.offset);
+        let span = tracing::info_span!(parent: None, "keep", role = ROLE.name, topic, partition, offset);
+        telemetry::continue_trace(&span, traceparent);
+        Some(span)
+    });
+    let spans = spans.collect();
+    (merged, spans)
+}
+
 struct Audit {
     writer: AuditWriter,
     /// When the batch under way came.
@@ -102,6 +120,7 @@ impl Keeper for Audit {
 
     async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
         let began = *self.began.get_or_insert_with(Instant::now);
+        let _traced = traced(records);
         match self.writer.write(records, set_aside).await {
             Ok(stored) => {
                 stored.count();

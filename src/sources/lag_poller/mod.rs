@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::{FactLost, FactProducer, new_traceparent};
+use super::facts::{FactLost, FactProducer, current_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
 use super::watch::observed_after;
@@ -168,8 +168,9 @@ impl Poller {
         }
     }
 
+    #[tracing::instrument(name = "observe", skip_all, fields(role = ROLE.name, samples = samples.len()))]
     async fn write(&self, samples: &[LagSample], owned: &Owned) -> Result<(), FactLost> {
-        let traceparent = new_traceparent();
+        let traceparent = current_traceparent();
         let records = samples.iter().filter_map(|sample| {
             let partition = owned.partition_of(&sample.consumer_group)?;
             let value = serde_json::to_vec(sample).expect("own values are JSON");
