@@ -24,7 +24,7 @@ demo: ## everything on this machine, with a simulated Genesys Cloud; options in 
 	@exec $(TARGET_DIR)/release/trunkline demo $(DEMO_ARGS)
 
 test: ## all tests, against a Kafka and a Postgres of their own; options in TEST_ARGS="--test broker"
-	@scripts/setup.sh all chromium victoria-metrics
+	@scripts/setup.sh all chromium promtool victoria-metrics
 	@scripts/kafka-jars.sh
 	cargo test --locked --no-run $(TEST_ARGS)
 	@exec $(SERVICES) fresh test -- $(IN_SERVICES) cargo test --locked $(TEST_ARGS)
@@ -48,14 +48,15 @@ bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_A
 	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) cargo bench --locked $(BENCH_ARGS)
 
 check: ## format, lints, descriptions by official parsers, dependencies, unused ones and licences
-	@scripts/setup.sh build documents
+	@scripts/setup.sh build documents promtool
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-documents.sh
+	@scripts/check-dashboards.sh
 	@scripts/check-dependencies.sh
 
 faults: ## long fault tests: kills, proxies, restarts; FAULTS_ARGS as for cargo test
-	@scripts/setup.sh all
+	@scripts/setup.sh all promtool
 	@scripts/kafka-jars.sh
 	cargo test --locked --no-run --test faults --features failpoints
 	@exec $(SERVICES) fresh faults -- $(IN_SERVICES) TRUNKLINE_FAULTS=long \

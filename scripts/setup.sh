@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what a Debian machine (12, 13) needs for trunkline and installs what is missing.
-#   scripts/setup.sh [build] [services] [all] [documents] [chromium] [victoria-metrics]     without words: all, that is build and services
+#   scripts/setup.sh [build] [services] [all] [documents] [chromium] [promtool] [victoria-metrics]     without words: all, that is build and services
 set -euo pipefail
 
 rust_minor=94 # of Rust 1.x: rust-version in Cargo.toml
@@ -49,6 +49,10 @@ check_chromium() {
     { [[ -n ${TRUNKLINE_TEST_CHROMIUM:-} ]] || has chromium || has chromium-browser || has google-chrome; } ||
         need chromium "Chromium (the console is looked at in a real browser)"
     has fc-match && [[ -n $(fc-list 2>/dev/null) ]] || need fonts-dejavu-core "a font for it"
+}
+
+check_promtool() {
+    has promtool || need prometheus "promtool (reads alerting rules and metrics as Prometheus does)"
 }
 
 check_victoria_metrics() {
@@ -146,9 +150,12 @@ install_missing() {
     end_quiet
     quiet_files=()
     # Nor after the next boot. A machine without systemd has no such service.
-    if [[ " ${packages[*]} " == *" victoria-metrics "* ]] && has systemctl; then
-        "${as_root[@]}" systemctl disable --quiet victoria-metrics.service >&2 || true
-    fi
+    local server
+    for server in victoria-metrics prometheus; do
+        if [[ " ${packages[*]} " == *" $server "* ]] && has systemctl; then
+            "${as_root[@]}" systemctl disable --quiet "$server.service" >&2 || true
+        fi
+    done
     packages=() reasons=()
 }
 
@@ -200,6 +207,7 @@ for word in "$@"; do
         services) check_services ;;
         documents) check_documents ;;
         chromium) check_chromium ;;
+        promtool) check_promtool ;;
         victoria-metrics)
             check_victoria_metrics
             # Not every release of Debian has it; the test that uses it says so and is skipped.
@@ -211,7 +219,7 @@ for word in "$@"; do
                 fi
             fi
             ;;
-        *) say "Usage: scripts/setup.sh [build] [services] [all] [documents] [chromium] [victoria-metrics]" && exit 2 ;;
+        *) say "Usage: scripts/setup.sh [build] [services] [all] [documents] [chromium] [promtool] [victoria-metrics]" && exit 2 ;;
     esac
 done
 install_missing

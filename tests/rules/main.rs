@@ -3,5 +3,6 @@
 
 mod architecture;
 mod ceilings;
+mod dashboards;
 mod documents;
 mod pacing;
