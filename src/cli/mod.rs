@@ -14,6 +14,8 @@ pub mod explain;
 mod known;
 mod lag;
 mod maintenance;
+mod manual;
+mod notify;
 mod pause;
 mod routes;
 mod run;
@@ -85,6 +87,8 @@ enum Command {
         /// The shell they are for
         shell: clap_complete::Shell,
     },
+    /// Writes manual pages, one per command
+    Man(manual::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -115,6 +119,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             std::io::Write::write_all(&mut std::io::stdout(), &script)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man(arguments) => arguments.run(Arguments::command()),
         Command::Topology(arguments) => arguments.run(),
         Command::Evaluate(arguments) => arguments.run(),
         Command::Alerts(arguments) => on_runtime("warn", |_| arguments.run()),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
+use super::notify::Supervisor;
 use crate::config::Needs;
 use crate::topology::{self, Instance};
 
@@ -35,6 +36,9 @@ impl Arguments {
         let running = topology::start(&config, &instance, &names, &shutdown)?;
         if let Some(address) = running.http_address() {
             tracing::info!(%address, "HTTP");
+        }
+        if let Some(supervisor) = Supervisor::of_environment() {
+            tokio::spawn(supervisor.keep_told(running.health().clone(), shutdown.clone()));
         }
         running.ended().await?;
         tracing::info!("stopped");

@@ -41,6 +41,7 @@ pub struct Running {
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
     stages: Vec<StageHandle>,
     http: Option<SocketAddr>,
+    health: Health,
     stop: CancellationToken,
 }
 
@@ -52,6 +53,11 @@ impl Running {
     /// Where HTTP is served, if this instance has that role.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// How its parts are.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Waits until all roles have ended, which `shutdown` asks them to. A role that ends
@@ -127,7 +133,13 @@ pub fn start(
         edge: None,
         routed: None,
         pauses: None,
-        running: Running { tasks: JoinSet::new(), stages: Vec::new(), http: None, stop },
+        running: Running {
+            tasks: JoinSet::new(),
+            stages: Vec::new(),
+            http: None,
+            health: health.clone(),
+            stop,
+        },
         database,
         health,
         metrics,
