@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::refusal::{self, Refusal};
 use super::settings::{KafkaSettings, is_slow, longer};
 use super::transaction::BATCH_BYTES;
 use crate::topics::{Cleanup, Topic};
@@ -72,6 +73,8 @@ pub enum AdminError {
         "Kafka at {brokers} did not answer {what}: {cause}; is `kafka.brokers` right, and the cluster up?"
     )]
     Unreachable { brokers: String, what: &'static str, cause: KafkaError },
+    #[error("Kafka at {brokers} lets us not in: {why}")]
+    Refused { brokers: String, why: Refusal },
     #[error("topic {topic} could not be created: {cause}")]
     NotCreated { topic: String, cause: RDKafkaErrorCode },
     #[error(
@@ -235,11 +238,16 @@ impl<'k> Admin<'k> {
     }
 
     async fn metadata(&self) -> Result<Metadata, AdminError> {
-        let client = std::sync::Arc::clone(&self.client);
-        tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
-            .await
-            .unwrap_or(Err(KafkaError::Canceled))
-            .map_err(self.unreachable("a request for its topics"))
+        let (client, kafka) = (std::sync::Arc::clone(&self.client), self.kafka.clone());
+        let ask = move || {
+            let asked = client.inner().fetch_metadata(None, TIMEOUT);
+            asked.map_err(|cause| (cause, refusal::find(&kafka)))
+        };
+        let asked = tokio::task::spawn_blocking(ask).await.unwrap_or(Err((KafkaError::Canceled, None)));
+        asked.map_err(|(cause, refused)| match refused {
+            Some(why) => AdminError::Refused { brokers: self.kafka.brokers.clone(), why },
+            None => self.unreachable("a request for its topics")(cause),
+        })
     }
 
     async fn configuration_drift(&self, topic: &Topic, name: &str) -> Result<Vec<Drift>, AdminError> {

@@ -18,6 +18,7 @@ pub mod transaction;
 pub(crate) mod assignment;
 pub(crate) mod native;
 pub(crate) mod reader;
+mod refusal;
 mod topic_reader;
 
 // What its interface is made of; nobody else names the client library.

@@ -12,6 +12,7 @@ mod global_table;
 mod lag;
 mod misfortunes;
 mod outbox;
+mod secured;
 mod subscription;
 mod topics;
 mod transactions;

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 pub(crate) struct Services {
     /// Addresses of the brokers.
     pub kafka: String,
+    /// Address of the brokers' second listener.
+    pub proxied: String,
     /// URL of the server's owner.
     pub postgres: String,
     folder: PathBuf,
@@ -29,15 +31,21 @@ impl Service {
 
 impl Services {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With further properties of the broker.
+    pub(crate) fn start_with(broker: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("t-{}-services", uuid::Uuid::now_v7().simple()));
         let path = folder.display().to_string();
-        let told = services(&["start", "--owner", &std::process::id().to_string(), &path]);
+        let told = services_with(&["start", "--owner", &std::process::id().to_string(), &path], broker);
         let variable = |name: &str| {
             let found = told.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
             found.unwrap_or_else(|| panic!("no {name} in: {told}")).to_owned()
         };
         Self {
             kafka: variable("TRUNKLINE_TEST_KAFKA"),
+            proxied: variable("TRUNKLINE_TEST_KAFKA_PROXY_UPSTREAM"),
             postgres: variable("TRUNKLINE_TEST_POSTGRES"),
             folder,
         }
@@ -67,7 +75,16 @@ fn script() -> Command {
 
 /// Runs a verb of the script, which must succeed, and answers what it prints.
 fn services(arguments: &[&str]) -> String {
-    let done = script().args(arguments).stdin(Stdio::null()).output().expect("the script runs");
+    services_with(arguments, "")
+}
+
+fn services_with(arguments: &[&str], broker: &str) -> String {
+    let done = script()
+        .args(arguments)
+        .env("KAFKA_EXTRA_SETTINGS", broker)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the script runs");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "services.sh {arguments:?}: {}\n{said}", done.status);
     String::from_utf8_lossy(&done.stdout).into_owned()
