@@ -103,7 +103,7 @@ impl Arguments {
 }
 
 async fn kafka(config: &Config) -> Vec<Finding> {
-    let instance = match Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix) {
+    let instance = match Instance::claim(config.instance.name.as_deref(), config.topic_prefix()) {
         Ok(instance) => instance,
         Err(error) => return vec![Finding::bad("instance name", error)],
     };

@@ -126,7 +126,7 @@ impl Ledger {
     async fn open(config: &ConfigFile) -> anyhow::Result<Self> {
         let config: Config = config.load(Needs::Postgres)?;
         let database = super::start::database(&config).await?;
-        let topic_prefix = config.kafka.topic_prefix;
+        let topic_prefix = config.topic_prefix().to_owned();
         let topic = format!("{topic_prefix}{}", topics::DEAD_LETTERS.name);
         Ok(Self { database, topic_prefix, topic })
     }

@@ -27,7 +27,7 @@ fn role(name: &str) -> Result<String, String> {
 impl Arguments {
     pub(super) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
         let config = self.config.load(Needs::Everything)?;
-        let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
+        let instance = Instance::claim(config.instance.name.as_deref(), config.topic_prefix())?;
         tracing::info!(instance = instance.name(), "starting");
         let names: Vec<&str> = match self.stages.as_slice() {
             [] => topology::roles().map(|role| role.name).collect(),

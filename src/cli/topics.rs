@@ -41,7 +41,7 @@ impl Arguments {
             Action::Apply(options) => (options, true),
         };
         let config = options.config.load(Needs::Kafka)?;
-        let instance = Instance::claim(config.instance.as_deref(), &config.kafka.topic_prefix)?;
+        let instance = Instance::claim(config.instance.name.as_deref(), config.topic_prefix())?;
         let kafka = settings::kafka(&config, &instance);
         let wanted = settings::topics(&config);
         let reports = if apply {

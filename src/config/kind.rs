@@ -315,32 +315,3 @@ fn api_key(item: &mut Item<'_>) -> Option<ApiKey> {
     });
     Some(ApiKey { name: name?.into(), role: role?.into(), sha256: sha256?.to_ascii_lowercase() })
 }
-
-impl Value {
-    /// For people; secrets are hidden.
-    pub fn printed(&self) -> String {
-        match self {
-            Value::Text(text) => text.clone(),
-            Value::Secret(_) => "(secret)".into(),
-            Value::Integer(number) => number.to_string(),
-            Value::Number(number) => number.to_string(),
-            Value::Duration(duration) => format!("{duration:?}"),
-            Value::Address(address) => address.to_string(),
-            Value::List(items) => items.join(", "),
-            Value::Clusters(clusters) => clusters
-                .iter()
-                .map(|one| format!("{} ({})", one.name, one.brokers))
-                .collect::<Vec<_>>()
-                .join(", "),
-            Value::Campaigns(entries) => {
-                entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>().join(", ")
-            }
-            Value::Webhooks(webhooks) => {
-                webhooks.iter().map(|webhook| webhook.name.as_str()).collect::<Vec<_>>().join(", ")
-            }
-            Value::ApiKeys(keys) => {
-                keys.iter().map(|key| format!("{} ({})", key.name, key.role)).collect::<Vec<_>>().join(", ")
-            }
-        }
-    }
-}

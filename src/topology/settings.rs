@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Dialect, Webhook};
+use crate::config::{self, CampaignChange, Config, Dialect, ErrorMeasure, RollbackPolicy, Webhook};
 use crate::console::{self, ApiKey, ApiKeyError};
 use crate::kafka::admin::TopicSettings;
 use crate::kafka::settings::KafkaSettings;
@@ -28,9 +28,9 @@ use crate::role::Kind;
 pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
     KafkaSettings {
         brokers: config.kafka.brokers.clone(),
-        topic_prefix: config.kafka.topic_prefix.clone(),
+        topic_prefix: config.topic_prefix().to_owned(),
         instance: instance.name().to_owned(),
-        properties: config.kafka.properties.clone(),
+        properties: config.kafka_properties.clone(),
     }
 }
 
@@ -66,13 +66,13 @@ fn dialect(config: &Config) -> genesys::Dialect {
     let poll = config.dial.interval.min(config.route.availability_interval);
     genesys::Dialect::Platform(genesys::PlatformSettings {
         pacing: genesys::Pacing { min: config.dial.min_rate, max: config.dial.max_rate },
-        campaign_change: match config.genesys.put_campaigns {
-            true => genesys::CampaignChange::Whole,
-            false => genesys::CampaignChange::Lever,
+        campaign_change: match config.genesys.campaign_change {
+            CampaignChange::Put => genesys::CampaignChange::Whole,
+            CampaignChange::Patch => genesys::CampaignChange::Lever,
         },
-        error_measure: match config.rollback.outcome_errors {
-            true => genesys::ErrorMeasure::Outcome,
-            false => genesys::ErrorMeasure::ExitReason,
+        error_measure: match config.rollback.errors {
+            ErrorMeasure::Outcome => genesys::ErrorMeasure::Outcome,
+            ErrorMeasure::ExitReason => genesys::ErrorMeasure::ExitReason,
         },
         // No poll is to see what the one before has seen.
         shared_for: (poll / 4).min(SHARED_FOR),
@@ -89,7 +89,7 @@ fn dialect(config: &Config) -> genesys::Dialect {
 
 /// Whether changes of campaigns name the state they are for.
 pub fn conditional_changes(config: &Config) -> bool {
-    config.genesys.dialect == Dialect::Seed || config.genesys.put_campaigns
+    config.genesys.dialect == Dialect::Seed || config.genesys.campaign_change == CampaignChange::Put
 }
 
 pub fn genesys(config: &Config) -> genesys::Settings {
@@ -194,10 +194,13 @@ pub fn lag_poller(config: &Config, kafka: &KafkaSettings) -> lag_poller::Setting
 pub fn rollback_rule(config: &Config) -> Rule {
     let rollback = &config.rollback;
     Rule {
-        policy: if rollback.policy == "consecutive" { Policy::Consecutive } else { Policy::Attributed },
-        without_baseline: match rollback.without_baseline.as_str() {
-            "alert" => WithoutBaseline::Alert,
-            _ => WithoutBaseline::Consecutive,
+        policy: match rollback.policy {
+            RollbackPolicy::Attributed => Policy::Attributed,
+            RollbackPolicy::Consecutive => Policy::Consecutive,
+        },
+        without_baseline: match rollback.without_baseline {
+            config::WithoutBaseline::Alert => WithoutBaseline::Alert,
+            config::WithoutBaseline::Consecutive => WithoutBaseline::Consecutive,
         },
         threshold: rollback.threshold,
         armed_minutes: rollback.armed_minutes,
@@ -209,10 +212,7 @@ pub fn rollback_rule(config: &Config) -> Rule {
 }
 
 pub fn rollback_sources(config: &Config) -> Sources {
-    Sources {
-        usual: if config.rollback.polled { MinuteSource::Polled } else { MinuteSource::Events },
-        polled: config.rollback.polled_flows.iter().cloned().collect(),
-    }
+    Sources { usual: config.rollback.source, polled: config.rollback.polled_flows.iter().cloned().collect() }
 }
 
 /// How long a rollback locks its flow.
@@ -225,7 +225,10 @@ pub fn flow_poller(config: &Config) -> flow_poller::Settings {
     let rollback = &config.rollback;
     let mut flows = rollback.flows.clone();
     flows.extend(rollback.polled_flows.iter().filter(|flow| !rollback.flows.contains(flow)).cloned());
-    let polled = if rollback.polled { flows.clone() } else { rollback.polled_flows.clone() };
+    let polled = match rollback.source {
+        MinuteSource::Polled => flows.clone(),
+        MinuteSource::Events => rollback.polled_flows.clone(),
+    };
     flow_poller::Settings {
         flows,
         polled,
@@ -306,7 +309,7 @@ pub fn drift(config: &Config) -> Option<drift::Settings> {
 
 /// `None` where it is off.
 pub fn enrichment(config: &Config) -> Option<analytics::Settings> {
-    let enrichment = config.enrichment.as_ref()?;
+    let enrichment = config.enrichment.mode.is_on().then_some(&config.enrichment)?;
     let defaults = analytics::Settings::default();
     Some(analytics::Settings {
         waits: analytics::Waits {
@@ -326,16 +329,17 @@ const RESTATE_AFTER: Duration = Duration::from_secs(4 * 86_400);
 
 /// `None` where it is off.
 pub fn compliance(config: &Config) -> Option<compliance::Settings> {
-    let compliance = config.compliance.is_on.then_some(&config.compliance)?;
+    let compliance = config.compliance.mode.is_on().then_some(&config.compliance)?;
+    let campaigns = compliance.terms();
     Some(compliance::Settings {
         interval: compliance.interval,
         settle: compliance.settle,
         restate_after: RESTATE_AFTER,
         retention: compliance.retention,
-        rules: compliance.rules,
-        warning: compliance.warning,
-        campaigns: compliance.campaigns.clone(),
-        watched: config.dial.campaigns.iter().chain(compliance.campaigns.own.keys()).cloned().collect(),
+        rules: compliance.rules(),
+        warning: compliance.warning(),
+        watched: config.dial.campaigns.iter().chain(campaigns.own.keys()).cloned().collect(),
+        campaigns,
     })
 }
 
@@ -351,7 +355,7 @@ pub fn queue_poller(config: &Config) -> queue_poller::Settings {
 pub fn routing(config: &Config, instance: &str) -> routing::Settings {
     let folder = config.route.journal.as_ref().map_or_else(std::env::temp_dir, std::path::PathBuf::from);
     // Instances on one host must not take up each other's answers.
-    let own: String = format!("{}{instance}", config.kafka.topic_prefix)
+    let own: String = format!("{}{instance}", config.topic_prefix())
         .chars()
         .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
         .collect();

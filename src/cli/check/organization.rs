@@ -175,7 +175,7 @@ async fn audits(client: &Client, flow: &str) -> Finding {
 }
 
 async fn enrichment(client: &Client, config: &Config) -> Vec<Finding> {
-    if config.enrichment.is_none() {
+    if !config.enrichment.mode.is_on() {
         return Vec::new();
     }
     let now: Timestamp = clock::now();

@@ -52,7 +52,7 @@ async fn open(campaign_id: &str, config: &ConfigFile) -> anyhow::Result<Opened> 
     let database = Database::connect(&settings::postgres(&config))?;
     // Asked by itself first: the pool would hide why it cannot connect.
     database.verify().await?;
-    let terms = config.compliance.campaigns.of(campaign_id).clone();
+    let terms = config.compliance.terms().of(campaign_id).clone();
     let began_at = database.campaign_began(campaign_id).await?.with_context(|| {
         format!(
             "nothing is recorded of campaign {campaign_id:?}: check the id; a campaign is here after its first \

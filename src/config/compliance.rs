@@ -1,0 +1,38 @@
+//! How campaigns are counted.
+
+use super::Compliance;
+use super::campaign::{CampaignEntry, EVERY_OTHER};
+use crate::model::compliance::{CampaignTerms, Campaigns, Rules, Terms, WarningRule};
+
+impl Compliance {
+    pub fn rules(&self) -> Rules {
+        Rules { greeting_allowance_ms: u32::try_from(self.greeting_allowance.as_millis()).unwrap_or(0) }
+    }
+
+    pub fn warning(&self) -> WarningRule {
+        WarningRule { cap_share: self.warn_at, min_answers: self.warn_answers }
+    }
+
+    /// The terms of all campaigns. What single ones leave out is as for all.
+    pub fn terms(&self) -> Campaigns {
+        let all = CampaignTerms {
+            time_zone: self.time_zone.clone(),
+            began_at: None,
+            terms: Terms { cap: self.cap, denominator: self.denominator, estimates: None },
+        };
+        let of = |entry: &CampaignEntry, base: &CampaignTerms| CampaignTerms {
+            time_zone: entry.time_zone.as_ref().unwrap_or(&base.time_zone).clone(),
+            began_at: entry.began_at.or(base.began_at),
+            terms: Terms {
+                cap: entry.cap.unwrap_or(base.terms.cap),
+                denominator: self.denominator,
+                estimates: entry.estimates.as_ref().or(base.terms.estimates.as_ref()).cloned(),
+            },
+        };
+        let every_other = self.campaigns.iter().find(|entry| entry.id == EVERY_OTHER);
+        let others = every_other.map_or(all.clone(), |entry| of(entry, &all));
+        let own = self.campaigns.iter().filter(|entry| entry.id != EVERY_OTHER);
+        let own = own.map(|entry| (entry.id.clone(), of(entry, &others))).collect();
+        Campaigns { others, own }
+    }
+}
