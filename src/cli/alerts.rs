@@ -42,8 +42,7 @@ impl Arguments {
             What::Receivers { json, config } => {
                 let receivers = config.database().await?.receivers().await?;
                 if json {
-                    let listed = serde_json::json!({ "items": receivers });
-                    writeln!(out, "{}", serde_json::to_string_pretty(&listed)?)?;
+                    super::print_items(&receivers)?;
                 } else {
                     writeln!(out, "{}", table(&receivers))?;
                 }

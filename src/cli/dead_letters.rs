@@ -239,7 +239,7 @@ async fn show(ledger: &Ledger, id: DeadLetterId, as_json: bool, raw: bool) -> an
     if raw {
         out.write_all(letter.value.as_deref().unwrap_or_default())?;
     } else if as_json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&letter)?)?;
+        super::print_json(&letter)?;
     } else {
         write!(out, "{}", render(&letter))?;
     }

@@ -41,7 +41,7 @@ impl Arguments {
         })?;
         let mut out = std::io::stdout();
         if self.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&entry)?)?;
+            super::print_json(&entry)?;
         } else {
             let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let known = Known::of(&entry, &config, &database).await;

@@ -40,15 +40,14 @@ impl Arguments {
                     )
                 })?;
                 match self.json {
-                    true => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
+                    true => super::print_json(&status)?,
                     false => write!(out, "{}", details(&status))?,
                 }
             }
             None => {
                 let mut statuses = database.lag_statuses(None, LIMIT).await?;
                 if self.json {
-                    let listed = serde_json::json!({ "items": statuses });
-                    writeln!(out, "{}", serde_json::to_string_pretty(&listed)?)?;
+                    super::print_items(&statuses)?;
                 } else if statuses.is_empty() {
                     eprintln!(
                         "trunkline: no consumer group was observed within the hour; is the role lag-poller running?"

@@ -70,11 +70,7 @@ impl Arguments {
             What::List { json, config } => {
                 let windows = config.database().await?.open_maintenance_windows().await?;
                 if json {
-                    writeln!(
-                        out,
-                        "{}",
-                        serde_json::to_string_pretty(&serde_json::json!({ "items": windows }))?
-                    )?;
+                    super::print_items(&windows)?;
                 } else {
                     for setting in &windows {
                         writeln!(out, "{}", line(setting)?)?;

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry;
 
-use start::{ConfigFile, who};
+use start::{ConfigFile, print_items, print_json, who};
 
 /// Contact-centre control loops for Genesys Cloud on Kafka.
 #[derive(Debug, Parser)]

@@ -45,7 +45,7 @@ impl PauseArguments {
         let items: Vec<&PauseInForce> = in_force.iter().map(|(_, pause)| pause).collect();
         let mut out = std::io::stdout();
         if self.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&serde_json::json!({ "items": items }))?)?;
+            super::print_items(&items)?;
             return Ok(ExitCode::SUCCESS);
         }
         for pause in &items {

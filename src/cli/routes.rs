@@ -108,8 +108,7 @@ async fn list(options: &Options) -> anyhow::Result<()> {
             json!({ "id": id, "revision": revision, "draft": saved.draft.is_some(), "name": name_of(saved) })
         };
         let items: Vec<Value> = routes.iter().map(item).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&items)?)?;
-        return Ok(());
+        return super::print_json(&items);
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -135,8 +134,7 @@ async fn show(id: &str, draft: bool, options: &Options) -> anyhow::Result<()> {
         let what = if draft { "no draft of" } else { "nothing in force under" };
         format!("there is {what} {id}; see `trunkline routes list`")
     })?;
-    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&found)?)?;
-    Ok(())
+    super::print_json(&found)
 }
 
 async fn save(file: &PathBuf, options: &Options) -> anyhow::Result<()> {
@@ -204,8 +202,7 @@ async fn history(id: &str, options: &Options) -> anyhow::Result<()> {
             })
         };
         let items: Vec<Value> = entries.iter().map(item).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&items)?)?;
-        return Ok(());
+        return super::print_json(&items);
     }
     for entry in entries {
         let rules = entry.definition.rules.iter().map(|rule| {

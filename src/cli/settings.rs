@@ -54,7 +54,7 @@ impl Arguments {
                 let Some(setting) = config.database().await?.setting(&scope).await? else {
                     bail!("{scope} is not set");
                 };
-                writeln!(out, "{}", serde_json::to_string_pretty(&setting)?)?;
+                super::print_json(&setting)?;
             }
             What::Set { scope, value, config } => {
                 let value: Value = serde_json::from_str(&value).context("the value is not JSON")?;
@@ -72,11 +72,7 @@ impl Arguments {
             What::History { scope, limit, json, config } => {
                 let changes = config.database().await?.settings_history(scope.as_deref(), limit).await?;
                 if json {
-                    writeln!(
-                        out,
-                        "{}",
-                        serde_json::to_string_pretty(&serde_json::json!({ "items": changes }))?
-                    )?;
+                    super::print_items(&changes)?;
                 } else {
                     for change in &changes {
                         let (who, value) = (change.who.escape_debug(), &change.value);

@@ -1,6 +1,10 @@
-//! What commands begin with: their configuration, the database, and who gives them.
+//! What commands begin with: their configuration, the database, and who gives them; and how they
+//! answer programs.
 
+use std::io::Write as _;
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 use crate::config::{self, Config, Needs, Source};
 use crate::postgres::Database;
@@ -35,6 +39,16 @@ pub(super) async fn database(config: &Config) -> anyhow::Result<Database> {
     // Asked by itself first: the pool would hide why it cannot connect.
     database.verify().await?;
     Ok(database)
+}
+
+/// Prints an answer for programs.
+pub(super) fn print_json(answer: &impl Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(answer)?)?)
+}
+
+/// The same for a list.
+pub(super) fn print_items(items: &impl Serialize) -> anyhow::Result<()> {
+    print_json(&serde_json::json!({ "items": items }))
 }
 
 /// Who changes something on this command line, for the record: `cli:USER@HOST`.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::{Client, Reply, Scope, read_request};
 use super::dialect::Spoken;
-use super::error::{CallError, CallErrorKind as Kind};
+use super::error::CallError;
 use super::reply::bounded_header;
 use super::transport::RawReply;
 use super::{platform, seed};
@@ -133,10 +133,7 @@ impl Client {
             Spoken::Seed => seed::campaigns::is_dial_rate_request(id, request),
             Spoken::Platform(_) => platform::campaigns::is_rate_request(id, request),
         };
-        if !is_ours {
-            let reason = format!("not sent: this is no possible change of campaign {id}'s dial rate");
-            return Err(CallError::without_reply(Kind::Rejected, reason));
-        }
+        CallError::refuse_unless(is_ours, || format!("change of campaign {id}'s dial rate"))?;
         let sent = self.inner.write(&self.inner.campaigns, id, request, scope).await;
         if let Spoken::Platform(platform) = &self.inner.spoken {
             platform.forget_campaign(id);

@@ -25,6 +25,15 @@ impl CallError {
         Self { kind, reason, response: Box::new(response) }
     }
 
+    /// A prepared request is sent only where it is what its caller says: after a crash it comes
+    /// from the record.
+    pub(super) fn refuse_unless(is_ours: bool, what: impl FnOnce() -> String) -> Result<(), Self> {
+        let refused = || {
+            Self::without_reply(CallErrorKind::Rejected, format!("not sent: this is no possible {}", what()))
+        };
+        is_ours.then_some(()).ok_or_else(refused)
+    }
+
     /// Whether the platform answered, and the answer is no: about this request, not about the
     /// platform. The same request again gets the same answer.
     pub fn is_refusal(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::client::{Client, Reply, Scope, read_request};
 use super::dialect::Spoken;
-use super::error::{CallError, CallErrorKind as Kind};
+use super::error::CallError;
 use super::{platform, seed};
 use crate::model::Timestamp;
 use crate::model::outcome::SentRequest;
@@ -131,10 +131,7 @@ impl Client {
             Spoken::Seed => seed::flows::is_activation_request(id, request),
             Spoken::Platform(_) => platform::flows::is_publish_request(id, request),
         };
-        if !is_ours {
-            let reason = format!("not sent: this is no possible activation of a version of flow {id}");
-            return Err(CallError::without_reply(Kind::Rejected, reason));
-        }
+        CallError::refuse_unless(is_ours, || format!("activation of a version of flow {id}"))?;
         let sent = self.inner.write(&self.inner.flow_activations, id, request, scope).await;
         match &self.inner.spoken {
             Spoken::Seed => sent,

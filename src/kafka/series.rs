@@ -187,15 +187,8 @@ impl Inner {
 
     fn reader(&mut self) -> Result<&BaseConsumer<Reader>, SeriesError> {
         if self.reader.is_none() {
-            let mut config = self.kafka.client("series");
-            config
-                // Never joined: the client wants one to read at all.
-                .set("group.id", self.kafka.group("series"))
-                .set("isolation.level", "read_committed")
-                .set("enable.auto.commit", "false")
-                .set("enable.partition.eof", "true")
-                .set("auto.offset.reset", "error")
-                .set("fetch.wait.max.ms", "10");
+            let mut config = self.kafka.reader("series");
+            config.set("auto.offset.reset", "error").set("fetch.wait.max.ms", "10");
             let reader = BaseConsumer::from_config_and_context(&config, Reader { what: "marks of series" })
                 .map_err(|cause| SeriesError::Kafka { what: "a consumer cannot be made", cause })?;
             self.reader = Some(reader);

@@ -48,6 +48,19 @@ impl KafkaSettings {
         }
     }
 
+    /// For a consumer that is given its partitions and positions, reads what is committed and is
+    /// told of ends. It names a group because the client wants one, and never joins it.
+    pub fn reader(&self, role: &str) -> ClientConfig {
+        let mut config = self.client(role);
+        config
+            .set("group.id", self.group(role))
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true");
+        config
+    }
+
     /// Common to all clients; roles add theirs with [`ClientConfig::set`].
     pub fn client(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();

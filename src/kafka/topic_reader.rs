@@ -56,15 +56,8 @@ impl TopicReader {
     }
 
     pub(super) fn consumer(&self) -> Result<BaseConsumer<Watch>, String> {
-        let mut config = self.kafka.client("table");
-        config
-            // In name only: it is never joined.
-            .set("group.id", self.kafka.group("table"))
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest");
+        let mut config = self.kafka.reader("table");
+        config.set("auto.offset.reset", "earliest");
         let preferences = [("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "4096")];
         self.kafka.prefer(&mut config, &preferences);
         BaseConsumer::from_config_and_context(&config, Watch::default())

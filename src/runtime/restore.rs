@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::state::{Progress, StateError};
 use super::task::Task;
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::kafka::assignment::{Assignment, partition_list};
 use crate::kafka::reader::Reader;
@@ -112,14 +113,10 @@ impl Restore<'_> {
         Ok(list)
     }
 
-    /// A consumer that belongs to the group in name only: it never subscribes.
     fn client(&self, isolation: &str) -> Result<BaseConsumer<Reader>, RestoreError> {
-        let mut config = self.kafka.client(self.declaration.name);
+        let mut config = self.kafka.reader(self.declaration.name);
         config
-            .set("group.id", self.kafka.group(self.declaration.name))
             .set("isolation.level", isolation)
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "16384");
@@ -247,7 +244,7 @@ impl Restore<'_> {
         ask: impl Fn(Duration) -> Result<Option<T>, KafkaError>,
     ) -> Result<T, RestoreError> {
         let started = Instant::now();
-        let mut pause = Duration::from_millis(2);
+        let mut pauses = Backoff::new((Duration::from_millis(2), Duration::from_millis(100)));
         let mut said = false;
         let mut answer_wait = SLICE;
         loop {
@@ -275,8 +272,7 @@ impl Restore<'_> {
                 said = true;
                 tracing::info!(stage = self.declaration.name, what, last, "restoring waits");
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(100));
+            pauses.sleep(self.shutdown);
         }
     }
 }

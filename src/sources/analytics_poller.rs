@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{FactLost, FactProducer, current_traceparent};
 use super::ownership::{Member, Owned, PollerError};
 use super::schedule::Schedule;
+use super::watch::reading;
 use crate::clock;
-use crate::genesys::{CallError, CallErrorKind, Client, EventLagAnswer, EventLagQuery, Priority, Scope};
+use crate::genesys::{CallError, CallErrorKind, Client, EventLagAnswer, EventLagQuery};
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
@@ -46,10 +47,6 @@ pub struct Settings {
     /// The time up to now that is asked about, at most 24 h.
     pub window: Duration,
 }
-
-/// Longest time for one question with all its pages.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks, if it is this instance's to ask, until `shutdown`.
 ///
@@ -99,12 +96,7 @@ impl Poller {
 
     async fn poll(&self, owned: &Owned, stop: &CancellationToken) {
         let at = clock::now();
-        let scope = Scope {
-            priority: Priority::Read,
-            deadline: Instant::now() + self.settings.interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
-            cancelled: stop.clone(),
-            withdrawn: CancellationToken::new(),
-        };
+        let scope = reading(self.settings.interval, stop);
         let mut samples = Vec::new();
         let (mut refused, mut problem) = (None, None);
         // Where a question is refused, smaller ones find out which group is at fault.

@@ -11,10 +11,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
-use super::readiness::Readiness;
-use super::watch::{Missed, Watch, observed_after};
+use super::watch::{Missed, Poller, Watch, observed_after, reading};
 use crate::genesys::{Campaign, CampaignStatistics, Client};
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -75,12 +73,10 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, &ROLE)?;
-    let readiness = Readiness::new("campaign", "campaigns", health.part(ROLE.name));
-    let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
-    let observer = Arc::new(Observer { settings, watch });
     let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::CAMPAIGN_STATS, health, shutdown };
-    member.run(producer, observer, Observer::watch_all).await
+    let poller =
+        Poller { member, client, nouns: ("campaign", "campaigns"), concurrency: settings.concurrency };
+    poller.run(|watch| Observer { settings, watch }, Observer::watch_all).await
 }
 
 struct Observer {
@@ -91,16 +87,11 @@ struct Observer {
 impl Observer {
     /// Observes this instance's share of the campaigns until stopped.
     async fn watch_all(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
-        let own: Vec<(&String, i32)> = self
-            .settings
-            .campaigns
-            .iter()
-            .filter_map(|campaign| Some((campaign, owned.partition_of(campaign)?)))
-            .collect();
-        self.watch.client.expect_campaigns(own.iter().map(|(campaign, _)| campaign.as_str()));
+        let own = owned.share_of(&self.settings.campaigns);
+        self.watch.client.expect_campaigns(own.iter().map(|(campaign, _)| *campaign));
         let mut campaigns = JoinSet::new();
         for (campaign, partition) in own {
-            campaigns.spawn(Arc::clone(&self).watch(campaign.clone(), partition, stop.clone()));
+            campaigns.spawn(Arc::clone(&self).watch(campaign.to_owned(), partition, stop.clone()));
         }
         metrics::CAMPAIGNS_WATCHED.gauge(&[]).set(campaigns.len() as f64);
         while campaigns.join_next().await.is_some() {}
@@ -126,7 +117,7 @@ impl Observer {
         let Watch { client, clock, .. } = &self.watch;
         let ((campaign, campaign_at), (statistics, statistics_at)) = {
             let _slot = self.watch.slot(stop).await?;
-            let scope = self.watch.scope(self.settings.interval, stop);
+            let scope = reading(self.settings.interval, stop);
             let campaign = async { client.campaign_lately(id, &scope).await.map(|read| (read, clock())) };
             let statistics =
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };

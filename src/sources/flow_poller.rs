@@ -11,10 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
-use super::readiness::Readiness;
-use super::watch::{Ended, Missed, Watch, observed_after};
+use super::watch::{Ended, Missed, Poller, Watch, observed_after, reading};
 use crate::genesys::{Client, Measured, PlatformVersion};
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -71,12 +69,9 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, &ROLE)?;
-    let readiness = Readiness::new("flow", "flows", health.part(ROLE.name));
-    let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
-    let observer = Arc::new(Observer { settings, watch });
     let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::FLOW_VERSIONS, health, shutdown };
-    member.run(producer, observer, Observer::watch_all).await
+    let poller = Poller { member, client, nouns: ("flow", "flows"), concurrency: settings.concurrency };
+    poller.run(|watch| Observer { settings, watch }, Observer::watch_all).await
 }
 
 struct Observer {
@@ -88,10 +83,8 @@ impl Observer {
     /// Observes this instance's share of the flows until stopped.
     async fn watch_all(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
         let mut flows = JoinSet::new();
-        for flow in &self.settings.flows {
-            if let Some(partition) = owned.partition_of(flow) {
-                flows.spawn(Arc::clone(&self).watch(flow.clone(), partition, stop.clone()));
-            }
+        for (flow, partition) in owned.share_of(&self.settings.flows) {
+            flows.spawn(Arc::clone(&self).watch(flow.to_owned(), partition, stop.clone()));
         }
         metrics::FLOWS_WATCHED.gauge(&[]).set(flows.len() as f64);
         while flows.join_next().await.is_some() {}
@@ -125,7 +118,7 @@ impl Observer {
         let (versions, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
-            let scope = self.watch.scope(self.settings.interval, stop);
+            let scope = reading(self.settings.interval, stop);
             (self.watch.client.flow(flow, &scope).await?.versions, observed_at)
         };
         let fact = timeline(flow, observed_at, &versions);
@@ -183,7 +176,7 @@ impl Observer {
         let (measured, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
             let observed_at = (self.watch.clock)();
-            let scope = self.watch.scope(self.settings.minute, stop);
+            let scope = reading(self.settings.minute, stop);
             (self.watch.client.flow_measures(flow, minute, until, &scope).await?, observed_at)
         };
         self.tell_measures(flow, minute, Some(&measured), observed_at, stop).await

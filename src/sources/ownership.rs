@@ -40,6 +40,11 @@ impl Owned {
         self.partitions.contains(&partition).then_some(partition)
     }
 
+    /// Those of the keys whose facts are ours to write, with where they go.
+    pub(super) fn share_of<'k>(&self, keys: &'k [String]) -> Vec<(&'k str, i32)> {
+        keys.iter().filter_map(|key| Some((&**key, self.partition_of(key)?))).collect()
+    }
+
     /// Of all instances one is the first: it owns partition 0.
     pub(super) fn is_first(&self) -> bool {
         self.partitions.contains(&0)

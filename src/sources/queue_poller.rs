@@ -10,10 +10,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::FactProducer;
 use super::ownership::{Member, Owned, PollerError};
-use super::readiness::Readiness;
-use super::watch::{Missed, Watch, observed_after};
+use super::watch::{Missed, Poller, Watch, observed_after, reading};
 use crate::genesys::Client;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -60,12 +58,9 @@ pub async fn run(
     health: &Health,
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
-    let producer = FactProducer::new(&kafka, &ROLE)?;
-    let readiness = Readiness::new("queue", "queues", health.part(ROLE.name));
-    let watch = Watch::new(client, producer.clone(), settings.concurrency, readiness);
-    let observer = Arc::new(Observer { settings, watch });
     let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::QUEUE_AVAILABILITY, health, shutdown };
-    member.run(producer, observer, Observer::watch_all).await
+    let poller = Poller { member, client, nouns: ("queue", "queues"), concurrency: settings.concurrency };
+    poller.run(|watch| Observer { settings, watch }, Observer::watch_all).await
 }
 
 struct Observer {
@@ -76,16 +71,11 @@ struct Observer {
 impl Observer {
     /// Observes this instance's share of the queues until stopped.
     async fn watch_all(self: Arc<Self>, owned: Owned, stop: CancellationToken) {
-        let own: Vec<(&String, i32)> = self
-            .settings
-            .queues
-            .iter()
-            .filter_map(|queue| Some((queue, owned.partition_of(queue)?)))
-            .collect();
-        self.watch.client.expect_queues(own.iter().map(|(queue, _)| queue.as_str()));
+        let own = owned.share_of(&self.settings.queues);
+        self.watch.client.expect_queues(own.iter().map(|(queue, _)| *queue));
         let mut queues = JoinSet::new();
         for (queue, partition) in own {
-            queues.spawn(Arc::clone(&self).watch(queue.clone(), partition, stop.clone()));
+            queues.spawn(Arc::clone(&self).watch(queue.to_owned(), partition, stop.clone()));
         }
         while queues.join_next().await.is_some() {}
     }
@@ -107,7 +97,7 @@ impl Observer {
         let (available, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
-            let scope = self.watch.scope(self.settings.interval, stop);
+            let scope = reading(self.settings.interval, stop);
             (self.watch.client.queue_availability(queue, &scope).await?, observed_at)
         };
         let fact = QueueAvailability {

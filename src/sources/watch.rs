@@ -2,6 +2,7 @@
 //! once and then every interval. What could not be observed is told, and tried again.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{FactLost, FactProducer, current_traceparent};
-use super::ownership::STOPPING_GRACE;
+use super::ownership::{Member, Owned, PollerError, STOPPING_GRACE};
 use super::readiness::Readiness;
 use super::schedule::Schedule;
 use crate::clock;
@@ -68,6 +69,44 @@ pub(super) enum Ended {
     Stopped,
 }
 
+/// What a poller of things of one kind runs with.
+pub(super) struct Poller<'a> {
+    pub member: Member<'a>,
+    pub client: Client,
+    /// What is watched, one and many.
+    pub nouns: (&'static str, &'static str),
+    /// Observations under way at once, at least 1.
+    pub concurrency: usize,
+}
+
+impl Poller<'_> {
+    /// Runs `work` of an observer on this instance's share until shutdown, anew with every change
+    /// of it.
+    ///
+    /// # Errors
+    /// When the Kafka clients cannot be made or the group member fails for good.
+    pub(super) async fn run<O, F>(
+        self,
+        observer: impl FnOnce(Watch) -> O,
+        work: impl Fn(Arc<O>, Owned, CancellationToken) -> F,
+    ) -> Result<(), PollerError>
+    where
+        O: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { member, client, nouns: (one, many), concurrency } = self;
+        let producer = FactProducer::new(member.kafka, member.role)?;
+        let watch = Watch {
+            client,
+            producer: producer.clone(),
+            clock: clock::now,
+            slots: Semaphore::new(concurrency.max(1)),
+            readiness: Readiness::new(one, many, member.health.part(member.role.name)),
+        };
+        member.run(producer, Arc::new(observer(watch)), work).await
+    }
+}
+
 /// What observations of one kind of thing share.
 pub(super) struct Watch {
     pub client: Client,
@@ -79,16 +118,6 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Observes `concurrency` at once, at least 1.
-    pub(super) fn new(
-        client: Client,
-        producer: FactProducer,
-        concurrency: usize,
-        readiness: Readiness,
-    ) -> Self {
-        Self { client, producer, clock: clock::now, slots: Semaphore::new(concurrency.max(1)), readiness }
-    }
-
     /// Observes one thing at once and then every `interval`, until stopped. `observe` is given
     /// when it was last seen, and answers when it was this time; `count` the ending's name.
     pub(super) async fn every<F>(
@@ -157,16 +186,6 @@ impl Watch {
         }
     }
 
-    /// For reading within about `interval`.
-    pub(super) fn scope(&self, interval: Duration, stop: &CancellationToken) -> Scope {
-        Scope {
-            priority: Priority::Read,
-            deadline: Instant::now() + interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
-            cancelled: stop.clone(),
-            withdrawn: CancellationToken::new(),
-        }
-    }
-
     /// Writes a fact under the current span's trace; one on its way when all stops still has a
     /// short while.
     ///
@@ -190,6 +209,16 @@ impl Watch {
             written = self.producer.publish(topic, partition, key, &value, &traceparent) => Ok(written?),
             () = stopped => Err(Missed::Stopped),
         }
+    }
+}
+
+/// For reading within about `interval`.
+pub(super) fn reading(interval: Duration, stop: &CancellationToken) -> Scope {
+    Scope {
+        priority: Priority::Read,
+        deadline: Instant::now() + interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
+        cancelled: stop.clone(),
+        withdrawn: CancellationToken::new(),
     }
 }
 

@@ -73,7 +73,7 @@ impl Arguments {
                 .collect();
             let told = json!({"file": out, "signed": fingerprint.is_some(), "publicKeySha256": fingerprint,
                 "windowStart": window.start, "windowEnd": window.end, "files": files});
-            writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&told)?)?;
+            crate::cli::print_json(&told)?;
         } else if !to_stdout {
             writeln!(std::io::stdout(), "{}", out.display())?;
             if let Some(fingerprint) = fingerprint {

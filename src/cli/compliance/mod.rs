@@ -14,7 +14,6 @@ use super::ConfigFile;
 use crate::config::{Config, Needs};
 use crate::model::compliance::{Calendar, CampaignTerms};
 use crate::postgres::Database;
-use crate::topology::settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -49,9 +48,7 @@ struct Opened {
 
 async fn open(campaign_id: &str, config: &ConfigFile) -> anyhow::Result<Opened> {
     let config = config.load(Needs::Postgres)?;
-    let database = Database::connect(&settings::postgres(&config))?;
-    // Asked by itself first: the pool would hide why it cannot connect.
-    database.verify().await?;
+    let database = super::start::database(&config).await?;
     let terms = config.compliance.terms().of(campaign_id).clone();
     let began_at = database.campaign_began(campaign_id).await?.with_context(|| {
         format!(

@@ -48,8 +48,7 @@ impl Arguments {
         let month = Month::of(&opened, &self.campaign).await?;
         let mut out = std::io::stdout();
         if self.json {
-            let told = serde_json::json!({ "items": figures, "month": month });
-            writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;
+            crate::cli::print_json(&serde_json::json!({ "items": figures, "month": month }))?;
         } else if figures.is_empty() {
             eprintln!("trunkline: no figure of these days is kept; is the role compliance running?");
         } else {

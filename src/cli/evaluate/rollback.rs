@@ -4,36 +4,27 @@
 //! before has run for eight hours, the new one runs for one. Real traffic is burstier and
 //! its errors come together: read the figures as what the rule does at its best.
 
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use comfy_table::Table;
 use serde::Serialize;
 
+use super::Runs;
 use super::draws::Draws;
+use super::minutes::{MINUTE, is_taken_back};
 use crate::model::Timestamp;
-use crate::model::decision::Action;
-use crate::model::flow::{FlowMinute, MinuteSource};
-use crate::stages::rollback::guard::{Guard, Observation, Surroundings};
+use crate::stages::rollback::guard::Guard;
 use crate::stages::rollback::rule::{Policy, Rule};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the random numbers begin; the same seed gives the same table
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Simulated publishes per row
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    runs: u32,
-    /// For programs
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    runs: Runs,
 }
 
 /// Minutes that the version before, and then the new one, are in force.
-const MINUTES_BEFORE: i64 = 480;
-const MINUTES_AFTER: i64 = 60;
+const MINUTES_BEFORE: u32 = 480;
+const MINUTES_AFTER: u32 = 60;
 /// When the simulated day begins: 08:00 UTC.
 const START_MS: i64 = 1_767_340_800_000;
 
@@ -107,21 +98,10 @@ fn publish(rule: &Rule, case: Case, seed: u64, run: u32) -> Option<u32> {
         let is_new = minute >= MINUTES_BEFORE;
         let total = draws.poisson(case.interactions_per_minute);
         let errors = draws.binomial(total, if is_new { case.rate_after } else { case.rate_before });
-        let read = FlowMinute {
-            flow_id: "simulated".into(),
-            flow_version: if is_new { "2" } else { "1" }.into(),
-            minute: Timestamp::from_millis(START_MS).plus(Duration::from_secs(60) * minute as u32),
-            total,
-            errors,
-            error_rate: if total == 0 { 0.0 } else { errors as f64 / total as f64 },
-            complete: true,
-            source: MinuteSource::Events,
-        };
-        let Observation::Changed(judgement) = guard.observe(rule, &read, Surroundings::default()) else {
-            continue;
-        };
-        if is_new && judgement.answer.action == Action::Rollback {
-            return u32::try_from(minute - MINUTES_BEFORE + 1).ok();
+        let begins = Timestamp::from_millis(START_MS).plus(MINUTE * minute);
+        let version = if is_new { "2" } else { "1" };
+        if is_taken_back(&mut guard, rule, version, begins, (total, errors)) && is_new {
+            return Some(minute - MINUTES_BEFORE + 1);
         }
     }
     None
@@ -132,20 +112,10 @@ impl Arguments {
         let rows: Vec<Row> = cases()
             .into_iter()
             .flat_map(|case| [Policy::Consecutive, Policy::Attributed].map(|policy| (policy, case)))
-            .map(|(policy, case)| evaluate(policy, case, self.seed, self.runs))
+            .map(|(policy, case)| evaluate(policy, case, self.runs.seed, self.runs.runs))
             .collect();
-        let mut out = std::io::stdout();
-        if self.json {
-            let result = serde_json::json!({ "seed": self.seed, "rows": rows });
-            writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?;
-        } else {
-            writeln!(out, "{}", table(&rows))?;
-            writeln!(
-                out,
-                "seed {}; each run is one publish and the hour after it, the version before having run for 8 hours",
-                self.seed
-            )?;
-        }
+        let note = "each run is one publish and the hour after it, the version before having run for 8 hours";
+        self.runs.print(&rows, table, note)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -72,7 +72,7 @@ pub(super) async fn pause(
     let fields = own_fields(&caller, &headers, &body)?;
     let reason = fields.get("reason").map(String::as_str).unwrap_or_default();
     shared.database.pause(extent(&fields)?, reason, &caller.name).await?;
-    Ok(redirect(&own_path(fields.get("back").map(String::as_str))))
+    Ok(back(&fields))
 }
 
 pub(super) async fn resume(
@@ -84,7 +84,12 @@ pub(super) async fn resume(
     let fields = own_fields(&caller, &headers, &body)?;
     // Somebody else may have been faster: then it is as it should be.
     shared.database.resume(extent(&fields)?, &caller.name).await?;
-    Ok(redirect(&own_path(fields.get("back").map(String::as_str))))
+    Ok(back(&fields))
+}
+
+/// To the page that the form stands on.
+fn back(fields: &Fields) -> Response {
+    redirect(&own_path(fields.get("back").map(String::as_str)))
 }
 
 fn extent(fields: &Fields) -> Result<Extent, Problem> {

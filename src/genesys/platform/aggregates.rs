@@ -41,20 +41,23 @@ pub(super) fn any_of<'v>(dimension: &str, values: impl IntoIterator<Item = &'v s
     json!({ "type": "or", "predicates": predicates })
 }
 
+/// What analytics answer: groups of dimensions `G`, each with data `D`.
+#[derive(Deserialize)]
+pub(super) struct Reply<G: Default, D> {
+    #[serde(default = "Vec::new")]
+    pub results: Vec<Group<G, D>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Group<G: Default, D> {
+    #[serde(default)]
+    pub group: G,
+    #[serde(default = "Vec::new")]
+    pub data: Vec<D>,
+}
+
 /// Reads a reply. The error says what makes no sense.
 pub(super) fn read(body: &[u8]) -> Result<Vec<Row>, String> {
-    #[derive(Deserialize)]
-    struct Reply {
-        #[serde(default)]
-        results: Vec<Group>,
-    }
-    #[derive(Deserialize)]
-    struct Group {
-        #[serde(default)]
-        group: BTreeMap<String, Value>,
-        #[serde(default)]
-        data: Vec<Data>,
-    }
     #[derive(Deserialize)]
     struct Data {
         #[serde(default)]
@@ -69,7 +72,8 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<Row>, String> {
     struct Stats {
         count: Option<f64>,
     }
-    let reply: Reply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let reply: Reply<BTreeMap<String, Value>, Data> =
+        serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if reply.results.len() > GROUP_LIMIT {
         return Err(format!("it has {} groups; {GROUP_LIMIT} are possible", reply.results.len()));
     }

@@ -10,6 +10,7 @@ use super::super::details::{DetailsQuery, malformed};
 use super::super::error::CallError;
 use super::super::transport::RawReply;
 use super::{Platform, details, jobs};
+use crate::backoff::Backoff;
 use crate::clock;
 
 /// How often a job's pause doubles.
@@ -71,8 +72,8 @@ impl Platform {
         let read = |_: &RawReply, body: &[u8]| jobs::read_begun(body);
         let job = inner.read(endpoints, "", &begin, scope, read).await?;
         let state_request = read_request(jobs::job_path(&job));
-        let mut pause = self.settings.job_pause;
-        let longest = pause.saturating_mul(1 << JOB_DOUBLINGS);
+        let shortest = self.settings.job_pause;
+        let mut pauses = Backoff::new((shortest, shortest.saturating_mul(1 << JOB_DOUBLINGS)));
         loop {
             let read = |_: &RawReply, body: &[u8]| jobs::read_state(body);
             match inner.read(endpoints, "", &state_request, scope, read).await? {
@@ -80,8 +81,7 @@ impl Platform {
                 jobs::State::Failed(why) => return Err(malformed(&state_request, &why)),
                 jobs::State::Working => {}
             }
-            scope.wait(sleep(pause), || "waiting for a job of analytics".to_owned()).await?;
-            pause = (pause * 2).min(longest);
+            scope.wait(sleep(pauses.pause()), || "waiting for a job of analytics".to_owned()).await?;
         }
         let mut found = BTreeMap::new();
         let mut cursor: Option<String> = None;

@@ -52,18 +52,6 @@ pub(super) fn observations_request(queue_ids: &[String]) -> SentRequest {
 /// Reads observations. A queue that is not in them is not known, which is not the same as
 /// empty. The error says what makes no sense.
 pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, OnQueue>, String> {
-    #[derive(Deserialize)]
-    struct Reply {
-        #[serde(default)]
-        results: Vec<Group>,
-    }
-    #[derive(Deserialize)]
-    struct Group {
-        #[serde(default)]
-        group: Dimensions,
-        #[serde(default)]
-        data: Vec<Observed>,
-    }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Dimensions {
@@ -79,9 +67,10 @@ pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, OnQueue>, String> {
     struct Stats {
         count: Option<u32>,
     }
-    let reply: Reply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let reply: aggregates::Reply<Dimensions, Observed> =
+        serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let mut found: BTreeMap<String, OnQueue> = BTreeMap::new();
-    for Group { group, data } in reply.results {
+    for aggregates::Group { group, data } in reply.results {
         let Some(queue_id) = group.queue_id else { continue };
         let of = found.entry(queue_id).or_default();
         for observed in data.into_iter().filter(|observed| observed.metric == ON_QUEUE) {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::health::{Health, Part};
 use crate::kafka::series::Series;
@@ -84,19 +85,17 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let outbox = Outbox { settings, kafka, database, part: health.part(ROLE.name) };
-    let mut pause = outbox.settings.retry.0;
+    let mut pauses = Backoff::new(outbox.settings.retry);
     while !shutdown.is_cancelled() {
         let wait = match outbox.take_turn(&shutdown).await {
             Ok(()) => {
-                pause = outbox.settings.retry.0;
+                pauses.reset();
                 RENEWAL
             }
             Err(reason) => {
                 tracing::warn!(reason, "the outbox is not published; trying on");
                 outbox.part.not_ready(reason);
-                let wait = pause;
-                pause = (pause * 2).min(outbox.settings.retry.1);
-                wait
+                pauses.pause()
             }
         };
         tokio::select! {

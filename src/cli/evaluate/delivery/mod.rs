@@ -13,23 +13,17 @@ use std::process::ExitCode;
 use comfy_table::Table;
 use serde::Serialize;
 
+use super::Runs;
 use ways::{Ended, Run, Way};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the random numbers begin; the same seed gives the same table
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Simulated canaries per row
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    runs: u32,
+    #[command(flatten)]
+    runs: Runs,
     /// Fail unless good candidates are aborted in at most 1.5 % of runs and bad ones cost at most
     /// 6 errors (median) where there are 30 interactions a minute
     #[arg(long)]
     gate: bool,
-    /// For programs
-    #[arg(long)]
-    json: bool,
 }
 
 /// What one row simulates.
@@ -136,21 +130,13 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let rows: Vec<Row> = cases()
             .into_iter()
-            .flat_map(|case| Way::ALL.map(|way| evaluate(way, case, self.seed, self.runs)))
+            .flat_map(|case| Way::ALL.map(|way| evaluate(way, case, self.runs.seed, self.runs.runs)))
             .collect();
-        let mut out = std::io::stdout();
-        if self.json {
-            let result = serde_json::json!({ "seed": self.seed, "rows": rows });
-            writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?;
-        } else {
-            writeln!(out, "{}", table(&rows))?;
-            writeln!(
-                out,
-                "seed {}; {} minutes at most; extra errors are those above the control's rate before the candidate was taken away",
-                self.seed,
-                ways::MINUTES
-            )?;
-        }
+        let note = format!(
+            "{} minutes at most; extra errors are those above the control's rate before the candidate was taken away",
+            ways::MINUTES
+        );
+        self.runs.print(&rows, table, &note)?;
         let faults = if self.gate { faults(&rows) } else { Vec::new() };
         for fault in &faults {
             writeln!(std::io::stderr(), "gate: {fault}")?;

@@ -1,15 +1,12 @@
 //! The ways that are compared, each minute by minute.
 
-use std::time::Duration;
-
 use super::Case;
 use crate::cli::evaluate::draws::Draws;
+use crate::cli::evaluate::minutes::{MINUTE, is_taken_back};
 use crate::model::Timestamp;
-use crate::model::decision::Action;
-use crate::model::flow::{FlowMinute, MinuteSource};
 use crate::stages::delivery::canary::{Canary, Plan, Verdict};
 use crate::stages::delivery::evidence::Counts;
-use crate::stages::rollback::guard::{Guard, Observation, Surroundings};
+use crate::stages::rollback::guard::Guard;
 use crate::stages::rollback::rule::{Rule, exceeds};
 
 /// Minutes that a delivery is watched for, and that the control has run alone before.
@@ -156,20 +153,8 @@ fn at_once(traffic: &mut Traffic) -> Run {
     let rule = Rule::default();
     let mut guard = Guard::default();
     let mut see = |version: &'static str, minute: u32, counts: Counts| {
-        let read = FlowMinute {
-            flow_id: "simulated".into(),
-            flow_version: version.into(),
-            minute: Timestamp::from_millis(START_MS).plus(Duration::from_secs(60) * minute),
-            total: counts.total,
-            errors: counts.errors,
-            error_rate: if counts.total == 0 { 0.0 } else { counts.errors as f64 / counts.total as f64 },
-            complete: true,
-            source: MinuteSource::Events,
-        };
-        match guard.observe(&rule, &read, Surroundings::default()) {
-            Observation::Changed(judgement) => judgement.answer.action == Action::Rollback,
-            _ => false,
-        }
+        let begins = Timestamp::from_millis(START_MS).plus(MINUTE * minute);
+        is_taken_back(&mut guard, &rule, version, begins, (counts.total, counts.errors))
     };
     for (minute, counts) in (0..).zip(traffic.before()) {
         see("1", minute, counts);

@@ -148,7 +148,7 @@ impl Arguments {
             let result = serde_json::json!({
                 "seed": self.seed, "days": self.days, "intervalSeconds": self.interval, "cap": CAP, "rows": rows,
             });
-            writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?;
+            crate::cli::print_json(&result)?;
         } else {
             writeln!(out, "{}", report::table(rows))?;
             writeln!(
