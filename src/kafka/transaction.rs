@@ -9,89 +9,39 @@
 //! one would then commit the *following* transaction behind our back. A new
 //! producer raises the epoch, which fences the stray request.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod patience;
+mod verdict;
+mod watch;
+
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::native;
 use super::settings::KafkaSettings;
 
-/// One call into librdkafka waits at most this long, so that a shutdown is noticed.
-const SLICE: Duration = Duration::from_millis(250);
+pub use verdict::{TransactionError, Verdict};
+
+use patience::{Patience, SLICE, drain, serve};
+use watch::Watch;
+
 /// How long a full send buffer is left alone.
 const TURN: Duration = Duration::from_millis(1);
 /// Failed deliveries are noticed this late.
 const FLUSH_SLICE: Duration = Duration::from_millis(50);
 /// A transaction end slower than this may have been sent twice.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
-/// After a shutdown was asked for, the open transaction gets this long to end.
-const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 /// Largest batch of records sent at once, in bytes. A topic's `max.message.bytes` must allow for it.
 pub const BATCH_BYTES: usize = 262_144;
 /// Largest record librdkafka takes, in bytes: above every topic's own limit.
 const MESSAGE_BYTES: usize = 20 * 1_024 * 1_024;
-
-/// What a failed step means for the transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Out of patience while it could still have been tried again. A commit may or may not have happened.
-    Unknown,
-    /// The transaction is, or has to be, aborted.
-    Abortable,
-    /// Another producer uses the same transactional id, or the broker gave up on this one.
-    Fenced,
-    /// The producer is of no use any more.
-    Fatal,
-}
-
-/// A step of a transaction failed. Whatever the verdict: nothing of the transaction
-/// counts except where the committed offsets say so, and positions are to be taken from there.
-#[derive(Debug, thiserror::Error)]
-#[error("{step} failed ({verdict:?}): {cause}")]
-pub struct TransactionError {
-    pub verdict: Verdict,
-    pub step: &'static str,
-    pub cause: KafkaError,
-}
-
-impl TransactionError {
-    fn new(step: &'static str, cause: KafkaError) -> Self {
-        Self { verdict: verdict(&cause), step, cause }
-    }
-}
-
-fn verdict(cause: &KafkaError) -> Verdict {
-    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
-    match cause.rdkafka_error_code() {
-        Some(Fenced | ProducerFenced | InvalidProducerEpoch) => return Verdict::Fenced,
-        Some(RDKafkaErrorCode::OperationTimedOut) => return Verdict::Unknown,
-        _ => {}
-    }
-    match cause {
-        KafkaError::Transaction(error) if error.txn_requires_abort() => Verdict::Abortable,
-        KafkaError::Transaction(error) if error.is_retriable() => Verdict::Unknown,
-        KafkaError::MessageProduction(_) => Verdict::Abortable,
-        _ => Verdict::Fatal,
-    }
-}
-
-fn is_retriable(cause: &KafkaError) -> bool {
-    match cause {
-        KafkaError::Transaction(error) => {
-            error.is_retriable() && !error.is_fatal() && !error.txn_requires_abort()
-        }
-        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
-        _ => false,
-    }
-}
 
 /// How long transactions may take.
 #[derive(Clone, Debug)]
@@ -414,116 +364,6 @@ impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if self.open {
             self.end_by_abort();
-        }
-    }
-}
-
-/// Serves what waits, then sleeps. Not `poll` with a timeout: that spins through the
-/// last millisecond of it.
-fn serve(client: &BaseProducer<Watch>, sleep: Duration) {
-    client.poll(Duration::ZERO);
-    std::thread::sleep(sleep);
-}
-
-/// Serves the events that wait. One call of `poll` serves one.
-fn drain(client: &BaseProducer<Watch>) {
-    for _ in 0..16 {
-        client.poll(Duration::ZERO);
-    }
-}
-
-/// How long to go on trying.
-struct Patience<'a> {
-    started: Instant,
-    limit: Duration,
-    shutdown: &'a CancellationToken,
-    shutdown_seen: std::cell::Cell<Option<Instant>>,
-}
-
-impl<'a> Patience<'a> {
-    fn new(limit: Duration, shutdown: &'a CancellationToken) -> Self {
-        Self { started: Instant::now(), limit, shutdown, shutdown_seen: std::cell::Cell::new(None) }
-    }
-
-    fn is_over(&self) -> bool {
-        if self.shutdown.is_cancelled() {
-            let seen = self.shutdown_seen.get().unwrap_or_else(Instant::now);
-            self.shutdown_seen.set(Some(seen));
-            if seen.elapsed() >= SHUTDOWN_GRACE {
-                return true;
-            }
-        }
-        self.started.elapsed() >= self.limit
-    }
-
-    /// Calls `step`, in slices, until it ends with anything but "try again".
-    fn retry(
-        &self,
-        name: &'static str,
-        client: &BaseProducer<Watch>,
-        step: impl Fn() -> Result<(), KafkaError>,
-    ) -> Result<(), TransactionError> {
-        loop {
-            let before = Instant::now();
-            match step() {
-                Ok(()) => return Ok(()),
-                Err(cause) if is_retriable(&cause) => {
-                    if self.is_over() {
-                        return Err(TransactionError { verdict: Verdict::Unknown, step: name, cause });
-                    }
-                    // An answer of "try again" that came at once must not spin.
-                    let at_once = before.elapsed() < SLICE / 5;
-                    serve(client, if at_once { Duration::from_millis(20) } else { Duration::ZERO });
-                }
-                Err(cause) => return Err(TransactionError::new(name, cause)),
-            }
-        }
-    }
-}
-
-/// Notes what librdkafka reports from its own threads.
-#[derive(Clone, Default)]
-struct Watch {
-    /// A connection broke or a request timed out: something may have been sent twice.
-    unsettled: Arc<AtomicBool>,
-    delivery_error: Arc<std::sync::Mutex<Option<RDKafkaErrorCode>>>,
-}
-
-impl Watch {
-    fn take_delivery_error(&self) -> Option<RDKafkaErrorCode> {
-        self.delivery_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
-    }
-}
-
-impl ClientContext for Watch {
-    /// A closed connection is an error event only at times, but always a line of
-    /// the facility FAIL. One that never came up carried nothing.
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == "REQTMOUT" || (facility == "FAIL" && message.contains("in state UP")) {
-            self.unsettled.store(true, Ordering::Release);
-        }
-        match level {
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "producer"),
-            _ => tracing::warn!(facility, message, "producer"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "producer");
-    }
-}
-
-impl ProducerContext<NoCustomPartitioner> for Watch {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            let mut first = self.delivery_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            // Purged records only follow from the first failure.
-            if first.is_none() {
-                *first = Some(code);
-            }
         }
     }
 }

@@ -8,9 +8,14 @@
 pub mod dead_letter;
 pub mod decided;
 pub mod driver;
-pub mod task;
+mod task;
 pub mod watermark;
 
+mod batch;
+mod counts;
+mod decode;
+mod fault;
+mod input;
 mod outbox;
 mod quiet;
 mod restore;
@@ -18,8 +23,10 @@ mod stage;
 mod state;
 mod timers;
 mod worker;
+mod writer;
 
+pub use counts::RecordCounts;
+pub use fault::Fault;
 pub use restore::RestoreError;
 pub use stage::{StageHandle, StageSettings, run_stage};
 pub use state::{StateError, Table};
-pub use worker::Fault;

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use tracing::Span;
 
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
-use super::task::{Incoming, Writer};
+use super::writer::{Incoming, Writer};
 use crate::kafka::native;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::transaction::{Transaction, TransactionError};

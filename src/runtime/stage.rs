@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Gauge, Histogram};
 use tokio_util::sync::CancellationToken;
 
+use super::batch::Committed;
+use super::counts::Contradictions;
+use super::fault::Fault;
 use super::restore::RestoreError;
-use super::task::{Contradictions, Task};
+use super::task::Task;
 use super::watermark::{Watermark, Watermarks};
-use super::worker::{Committed, Fault, Worker};
+use super::worker::Worker;
 use crate::backoff::Backoff;
 use crate::health::Part;
 use crate::kafka::settings::KafkaSettings;

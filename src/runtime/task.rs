@@ -3,132 +3,24 @@
 //! log, the driver on one in memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use memchr::memmem::Finder;
 use uuid::Uuid;
 
-use super::dead_letter::{AheadOf, ErrorHeaders, MAX_DEPTH, PER_RECORD, Reason, overhead};
+use super::counts::{Contradictions, RecordCounts};
+use super::dead_letter::{AheadOf, ErrorHeaders, PER_RECORD, Reason, overhead};
+use super::decode::read;
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
-use super::watermark::{Watermark, Witnesses, is_from_the_future};
+use super::watermark::{Watermark, Witnesses};
+use super::writer::{Failure, Incoming, Writer};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::pipeline::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
 use crate::topics::Topic;
 
-/// A record as it was read from the input topic.
-#[derive(Clone, Copy, Debug)]
-pub struct Incoming<'r> {
-    pub partition: i32,
-    pub offset: i64,
-    /// When the record was written, if it says.
-    pub written_at: Option<Timestamp>,
-    pub key: Option<&'r [u8]>,
-    pub value: Option<&'r [u8]>,
-}
-
-/// Where a task's results go. What was written counts only once the batch commits.
-pub trait Writer {
-    type Error;
-
-    /// An output. The writer adds content type, schema and trace.
-    fn output(&mut self, output: Output<'_>) -> Result<(), Self::Error>;
-
-    /// The record being processed, byte for byte with its own headers (unless
-    /// `keep_headers` is off: they would not fit) and these in addition.
-    fn set_aside(
-        &mut self,
-        topic: &'static Topic,
-        record: &Incoming<'_>,
-        keep_headers: bool,
-        errors: &ErrorHeaders,
-    ) -> Result<(), Self::Error>;
-
-    /// One record of state for a partition of the changelog; without a value the key is gone.
-    fn changelog(
-        &mut self,
-        topic: &'static Topic,
-        partition: i32,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), Self::Error>;
-
-    /// Bytes the headers of the record being processed take.
-    fn headers_len(&self) -> usize;
-}
-
-/// Why a batch cannot commit.
-#[derive(Debug)]
-pub enum Failure<E> {
-    /// The writer failed.
-    Writer(E),
-    /// This record spoils the batch and has changed state already. Abort, restore, then
-    /// [`condemn`](Task::condemn) it and read again: it becomes a dead letter.
-    Spoilt { partition: i32, offset: i64, reason: Reason },
-    /// Some record of this partition, this one at the latest, made its key's state too large.
-    /// Abort, restore, then [`inspect`](Task::inspect) while reading again, which finds the very one.
-    Suspect { partition: i32, offset: i64 },
-    /// What a partition sends as time goes by is larger than its topic's records may be:
-    /// a bug of the stage.
-    OutputTooLarge { topic: &'static str, bytes: usize, limit: usize },
-    /// A record that must be set aside is larger than the topic for that can hold.
-    DoesNotFit { partition: i32, offset: i64, topic: &'static str, bytes: usize },
-    /// A record of a partition that is not held: a bug of the caller.
-    NotHeld { partition: i32 },
-}
-
-impl<E> From<E> for Failure<E> {
-    fn from(error: E) -> Self {
-        Failure::Writer(error)
-    }
-}
-
-/// How many records of a batch ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecordCounts {
-    pub applied: u64,
-    pub no_op: u64,
-    pub rejected: u64,
-    pub dead_letter: u64,
-    pub late: u64,
-}
-
-impl RecordCounts {
-    pub fn add(&mut self, other: RecordCounts) {
-        self.applied += other.applied;
-        self.no_op += other.no_op;
-        self.rejected += other.rejected;
-        self.dead_letter += other.dead_letter;
-        self.late += other.late;
-    }
-
-    /// With the names the metric uses.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        [
-            ("applied", self.applied),
-            ("no_op", self.no_op),
-            ("rejected", self.rejected),
-            ("dead_letter", self.dead_letter),
-            ("late", self.late),
-        ]
-        .into_iter()
-    }
-}
-
-/// What contradicted the clock in a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Contradictions {
-    /// Records set aside because they are ahead of their own record or of this clock.
-    pub from_the_future: u64,
-    /// The furthest of those that are ahead of this clock, in milliseconds.
-    pub furthest_ms: Option<i64>,
-    /// Watermarks that were ahead of this clock and were taken back to it.
-    pub healed: u64,
-}
-
 /// A stage with the state of the partitions it holds.
-pub struct Task<S: PartitionStage> {
+pub(super) struct Task<S: PartitionStage> {
     stage: Arc<S>,
     declaration: &'static Declaration,
     lateness: Duration,
@@ -187,7 +79,7 @@ impl<T> Held<T> {
 
 impl<S: PartitionStage> Task<S> {
     /// `input` is the input topic's full name, `partitions` how many it has.
-    pub fn new(stage: Arc<S>, input: String, partitions: i32) -> Self {
+    pub(super) fn new(stage: Arc<S>, input: String, partitions: i32) -> Self {
         let declaration = stage.declaration();
         let partitions = usize::try_from(partitions).expect("a number of partitions");
         Self {
@@ -212,7 +104,7 @@ impl<S: PartitionStage> Task<S> {
     /// Takes a partition with empty state; what its changelog holds is to be
     /// [restored](Self::restore), and where it [stands](Self::stand) to be said, before
     /// the first record.
-    pub fn take(&mut self, partition: i32, at: Timestamp) {
+    pub(super) fn take(&mut self, partition: i32, at: Timestamp) {
         self.held_since[partition as usize].get_or_insert(at);
         self.partitions[partition as usize] = Some(Held {
             state: S::State::default(),
@@ -233,25 +125,25 @@ impl<S: PartitionStage> Task<S> {
     }
 
     /// The next record of the partition is at this offset.
-    pub fn stand(&mut self, partition: i32, next_offset: i64) {
+    pub(super) fn stand(&mut self, partition: i32, next_offset: i64) {
         if let Some(held) = &mut self.partitions[partition as usize] {
             held.next_offset = next_offset;
         }
     }
 
     /// Drops a partition's state.
-    pub fn release(&mut self, partition: i32) {
+    pub(super) fn release(&mut self, partition: i32) {
         self.held_since[partition as usize] = None;
         self.partitions[partition as usize] = None;
     }
 
     /// Partitions of the input, held or not.
-    pub fn partitions(&self) -> i32 {
+    pub(super) fn partitions(&self) -> i32 {
         self.partitions.len() as i32
     }
 
     /// The partitions held.
-    pub fn held(&self) -> Vec<i32> {
+    pub(super) fn held(&self) -> Vec<i32> {
         (0..)
             .zip(&self.partitions)
             .filter_map(|(partition, held)| held.is_some().then_some(partition))
@@ -259,12 +151,12 @@ impl<S: PartitionStage> Task<S> {
     }
 
     /// Keys whose state is held.
-    pub fn keys(&self) -> usize {
+    pub(super) fn keys(&self) -> usize {
         self.partitions.iter().flatten().map(|held| held.state.keys()).sum()
     }
 
     /// How far event time has come in a partition, by facts or by the clock.
-    pub fn watermark(&self, partition: i32) -> Watermark {
+    pub(super) fn watermark(&self, partition: i32) -> Watermark {
         self.partitions[partition as usize].as_ref().map_or(Watermark::default(), Held::time)
     }
 
@@ -299,19 +191,19 @@ impl<S: PartitionStage> Task<S> {
 
     /// Makes a record a dead letter when it is read again. Later ones of the partition
     /// are judged anew: they were judged by a state that this one had touched.
-    pub fn condemn(&mut self, partition: i32, offset: i64, reason: Reason) {
+    pub(super) fn condemn(&mut self, partition: i32, offset: i64, reason: Reason) {
         self.condemned.retain(|(of, other), _| *of != partition || *other < offset);
         self.condemned.insert((partition, offset), reason);
     }
 
     /// Looks at the state after every step, up to this offset.
-    pub fn inspect(&mut self, partition: i32, up_to_offset: i64) {
+    pub(super) fn inspect(&mut self, partition: i32, up_to_offset: i64) {
         let up_to = self.inspected.entry(partition).or_default();
         *up_to = up_to_offset.max(*up_to);
     }
 
     /// Processes one record. `at` is the clock at the start of the batch.
-    pub fn process<W: Writer>(
+    pub(super) fn process<W: Writer>(
         &mut self,
         at: Timestamp,
         record: &Incoming<'_>,
@@ -427,7 +319,7 @@ impl<S: PartitionStage> Task<S> {
 
     /// Partitions whose watermark waits for a record that has not come for as long as the
     /// stage allows. Where one is read to its end, [`let_time_pass`](Self::let_time_pass).
-    pub fn quiet(&self, at: Timestamp) -> Vec<(i32, i64)> {
+    pub(super) fn quiet(&self, at: Timestamp) -> Vec<(i32, i64)> {
         let Some(idle_after) = self.idle_after else {
             return Vec::new();
         };
@@ -442,7 +334,7 @@ impl<S: PartitionStage> Task<S> {
     /// Time in a quiet partition follows the clock, as far as the records read lately bear it out:
     /// a clock that is ahead must not make late what is still to come. Without any record since
     /// the partitions were taken, it goes on from where the furthest of them was then.
-    pub fn let_time_pass(&mut self, partition: i32, at: Timestamp) {
+    pub(super) fn let_time_pass(&mut self, partition: i32, at: Timestamp) {
         let idle_after = self.idle_after.unwrap_or_default();
         let gone_on = |held: &Held<S::State>| {
             let passed_ms = at.millis_since(held.taken_at).max(0).unsigned_abs();
@@ -458,7 +350,7 @@ impl<S: PartitionStage> Task<S> {
 
     /// Lets every partition do what time brings. Answers whether there is anything to be
     /// [written](Self::write_changes): a batch without records or changes needs no commit.
-    pub fn advance(&mut self, at: Timestamp) -> bool {
+    pub(super) fn advance(&mut self, at: Timestamp) -> bool {
         let partitions = self.partitions.len() as i32;
         let mut anything = false;
         for (partition, (held, since)) in (0..).zip(self.partitions.iter_mut().zip(&mut self.held_since)) {
@@ -486,7 +378,7 @@ impl<S: PartitionStage> Task<S> {
 
     /// Writes what [`advance`](Self::advance) has sent, and to the changelog what has
     /// changed: each key once, and each partition's progress.
-    pub fn write_changes<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
+    pub(super) fn write_changes<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
         for output in self.outputs.iter() {
             self.stage.declaration().assert_sends(output.topic);
             if let Some((bytes, limit)) = output_too_large(&output) {
@@ -525,14 +417,14 @@ impl<S: PartitionStage> Task<S> {
     }
 
     /// Partitions with records or changes in this batch, and the offset each is to go on from.
-    pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
+    pub(super) fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
         (0..).zip(&self.partitions).filter_map(|(partition, held)| {
             held.as_ref().filter(|held| held.touched).map(|held| (partition, held.next_offset))
         })
     }
 
     /// The batch is committed. Answers what became of its records.
-    pub fn committed(&mut self) -> RecordCounts {
+    pub(super) fn committed(&mut self) -> RecordCounts {
         for (partition, held) in (0..).zip(&mut self.partitions) {
             let Some(held) = held else { continue };
             if std::mem::take(&mut held.touched) {
@@ -545,13 +437,13 @@ impl<S: PartitionStage> Task<S> {
     }
 
     /// What contradicted the clock since this was last asked.
-    pub fn contradictions(&mut self) -> Contradictions {
+    pub(super) fn contradictions(&mut self) -> Contradictions {
         std::mem::take(&mut self.contradictions)
     }
 
     /// The batch is not committed: all state is dropped, to be restored.
     /// Answers the partitions that were held.
-    pub fn reset(&mut self) -> Vec<i32> {
+    pub(super) fn reset(&mut self) -> Vec<i32> {
         let held = self.held();
         for partition in &mut self.partitions {
             *partition = None;
@@ -574,106 +466,4 @@ fn output_too_large(output: &Output<'_>) -> Option<(usize, usize)> {
     let bytes = output.key.len() + output.value.len() + overhead(output.topic);
     let limit = output.topic.max_message_bytes;
     (bytes > limit).then_some((bytes, limit))
-}
-
-/// The input, the key, and the JSON that the input was read from.
-type Met<'r, S> = (<S as PartitionStage>::Input<'r>, &'r str, &'r str);
-
-/// Checks a record and decodes its value.
-fn read<'r, S: PartitionStage>(
-    record: &Incoming<'r>,
-    topic: &Topic,
-    at: Timestamp,
-) -> Result<Met<'r, S>, Reason> {
-    let value = record.value.ok_or(Reason::Tombstone)?;
-    let bytes = record.key.map_or(0, <[u8]>::len) + value.len();
-    if bytes > topic.max_message_bytes {
-        return Err(Reason::TooLarge { bytes, limit: topic.max_message_bytes });
-    }
-    if value.first() == Some(&0) {
-        return Err(Reason::SchemaRegistryFraming);
-    }
-    let text = std::str::from_utf8(value).map_err(|error| Reason::InvalidUtf8 { at: error.valid_up_to() })?;
-    if has_escaped_nul(value) {
-        return Err(Reason::NulCharacter);
-    }
-    if is_too_deep(value) {
-        return Err(Reason::TooDeep);
-    }
-    let input: S::Input<'r> = serde_json::from_str(text).map_err(|error| match memchr::memchr(0, value) {
-        Some(_) => Reason::NulCharacter,
-        None => Reason::BadJson(error.to_string()),
-    })?;
-    let key = record.key.ok_or(Reason::KeyMissing)?;
-    if key != S::key(&input).as_bytes() {
-        return Err(Reason::KeyMismatch);
-    }
-    let key = std::str::from_utf8(key).map_err(|_| Reason::KeyMismatch)?;
-    // Its own record's clock tells where records are read long after they were written; whoever
-    // wrote both may be wrong about both.
-    let event_time = S::event_time(&input);
-    for (clock, ahead_of) in [(record.written_at, AheadOf::Record), (Some(at), AheadOf::Reader)] {
-        if let Some(clock) = clock.filter(|clock| is_from_the_future(event_time, *clock)) {
-            return Err(Reason::FromTheFuture { by_ms: event_time.millis_since(clock), ahead_of });
-        }
-    }
-    Ok((input, key, text))
-}
-
-/// Whether a text of the JSON holds U+0000 as an escape. An escaped backslash
-/// followed by `u0000` is no such thing.
-fn has_escaped_nul(json: &[u8]) -> bool {
-    static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br"\u0000"));
-    ESCAPE.find_iter(json).any(|start| {
-        let backslashes = json[..start].iter().rev().take_while(|byte| **byte == b'\\').count();
-        backslashes % 2 == 0
-    })
-}
-
-/// Whether objects and lists are nested deeper than [`MAX_DEPTH`]. Looks closely
-/// only where there are that many opening brackets at all.
-fn is_too_deep(json: &[u8]) -> bool {
-    if memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH).is_none() {
-        return false;
-    }
-    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
-    for byte in json {
-        match (in_text, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_text = !in_text,
-            (false, b'{' | b'[') => depth += 1,
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return true;
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_escaped_nul_is_found_and_an_escaped_backslash_is_not_one() {
-        assert!(has_escaped_nul(br#"{"a":"\u0000"}"#));
-        assert!(has_escaped_nul(br#"{"a":"\\\u0000"}"#));
-        assert!(!has_escaped_nul(br#"{"a":"\\u0000"}"#));
-        assert!(has_escaped_nul(br#"{"a":"\\u0000 \u0000"}"#));
-        assert!(!has_escaped_nul(br#"{"a":"\u0001"}"#));
-    }
-
-    #[test]
-    fn depth_is_counted_outside_texts() {
-        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into_bytes();
-        assert!(!is_too_deep(&nested(MAX_DEPTH)));
-        assert!(is_too_deep(&nested(MAX_DEPTH + 1)));
-        let wide = format!("[{}0]", "[],".repeat(1_000));
-        assert!(!is_too_deep(wide.as_bytes()), "wide is not deep");
-        let quoted = format!(r#"{{"a":"\"{}"}}"#, "[".repeat(1_000));
-        assert!(!is_too_deep(quoted.as_bytes()), "brackets in a text do not count");
-    }
 }

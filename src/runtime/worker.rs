@@ -7,89 +7,32 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::{Outbox, Routes};
+use super::batch::{Batch, BatchError};
+use super::fault::Fault;
+use super::input::{ANSWER_WAIT, ask_for_partitions, consumer_config, partitions_of};
+use super::outbox::Routes;
 use super::quiet::Quiet;
-use super::restore::{Restore, RestoreError};
+use super::restore::Restore;
 use super::stage::{Report, StageSettings};
-use super::task::{Failure, Incoming, Task};
+use super::task::Task;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::kafka::assignment::{Assignment, Change, partition_list};
-use crate::kafka::settings::{KafkaSettings, is_slow, longer};
-use crate::kafka::transaction::{Producer, Transaction, TransactionError, Verdict};
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::transaction::{Producer, Verdict};
 use crate::kafka::{
-    BaseConsumer, BorrowedMessage, ClientConfig, Consumer, FromClientConfigAndContext, KafkaError, Message,
-    Offset, RDKafkaErrorCode, TopicPartitionList,
+    BaseConsumer, Consumer, FromClientConfigAndContext, KafkaError, RDKafkaErrorCode, TopicPartitionList,
 };
-use crate::model::Timestamp;
 use crate::pipeline::PartitionStage;
-use crate::telemetry::Merged;
 use crate::topics::Topic;
 
 /// How long an idle worker waits for a record before it looks after other things.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// A batch of this many records is worth waiting a moment for more.
-const BUSY_BATCH: usize = 1_000;
-const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// The brokers finish a small transaction this long after its commit. A record sent
 /// earlier is refused, and librdkafka then waits 20 ms before it tries again.
 const MARKERS_TAKE: Duration = Duration::from_millis(4);
-/// Records between two looks at the clock.
-const RECORDS_PER_LOOK: usize = 32;
 /// Time between two looks at partitions without records, at most.
 const QUIET_LOOK: Duration = Duration::from_secs(1);
-/// How long a broker may take to answer; a shutdown waits for it.
-const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
-
-/// What ends a worker. A new one is started, after a pause, unless told otherwise.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    #[error("cannot reach Kafka at {brokers}: {cause}")]
-    Unreachable { brokers: String, cause: KafkaError },
-    #[error("topic {topic} does not exist: create it with `trunkline topics apply`")]
-    TopicMissing { topic: String },
-    #[error(
-        "{input} has {input_partitions} partitions and {changelog} has {changelog_partitions}: state would be \
-         looked for in the wrong place; give both the same number (see `trunkline topics list`)"
-    )]
-    NotCopartitioned { input: String, input_partitions: i32, changelog: String, changelog_partitions: i32 },
-    #[error(
-        "the number of partitions of {topic} has changed from {then} to {now} while running: keys have moved; \
-         give it its former number, or delete changelog and group to begin anew"
-    )]
-    PartitionsChanged { topic: String, then: i32, now: i32 },
-    #[error(
-        "{topic}: the next record to read is gone, retention was faster than this stage. Nothing was skipped. \
-         To accept the loss, stop this stage on every instance and move the group to the earliest offset: \
-         kafka-consumer-groups.sh --group {group} --reset-offsets --to-earliest --execute for that topic"
-    )]
-    OffsetsExpired { topic: String, group: String },
-    #[error(
-        "{topic}/{partition} offset {offset} has to be set aside, but its {bytes} bytes do not fit {aside}: \
-         skip it by moving the group's offset, after keeping a copy"
-    )]
-    DoesNotFit { topic: String, partition: i32, offset: i64, bytes: usize, aside: &'static str },
-    #[error("the stage sends {bytes} bytes to {topic}, whose limit is {limit}: this is a bug")]
-    OutputTooLarge { topic: &'static str, bytes: usize, limit: usize },
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    #[error("{0}")]
-    Transaction(#[from] TransactionError),
-    #[error("{step}: {cause}")]
-    Kafka { step: &'static str, cause: KafkaError },
-    #[error("got a record of partition {partition}, which is not assigned")]
-    NotAssigned { partition: i32 },
-}
-
-impl Fault {
-    fn is_slow(&self) -> bool {
-        matches!(self, Fault::Unreachable { cause, .. } if is_slow(cause))
-    }
-
-    fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Fault {
-        move |cause| Fault::Kafka { step, cause }
-    }
-}
 
 pub(super) struct Worker<S: PartitionStage> {
     stage: Arc<S>,
@@ -113,30 +56,6 @@ pub(super) struct Worker<S: PartitionStage> {
     /// The next batch does not begin before this.
     rest_until: Instant,
     quiet: Quiet,
-}
-
-/// Why a batch was not committed.
-enum BatchError {
-    /// Abort, restore, go on.
-    Again(String, Verdict),
-    /// Abort, restore with this record condemned, go on.
-    Spoilt {
-        partition: i32,
-        offset: i64,
-        reason: super::dead_letter::Reason,
-    },
-    /// Abort, restore, look closely up to this record, go on.
-    Suspect {
-        partition: i32,
-        offset: i64,
-    },
-    Fault(Fault),
-}
-
-impl From<TransactionError> for BatchError {
-    fn from(error: TransactionError) -> Self {
-        BatchError::Again(error.to_string(), error.verdict)
-    }
 }
 
 impl<S: PartitionStage> Worker<S> {
@@ -423,228 +342,6 @@ impl<S: PartitionStage> Drop for Worker<S> {
                 tracing::debug!(%error, "leaving the group");
             }
         }
-    }
-}
-
-/// What a committed batch was.
-pub(super) struct Committed {
-    pub counts: super::task::RecordCounts,
-    pub partitions: Vec<i32>,
-    pub took: Duration,
-    /// Whether the batch was one of an idle stage.
-    small: bool,
-    /// Nothing more was waiting to be read at its end.
-    drained: bool,
-    /// An error the consumer reported after the batch's last record.
-    consumer_error: Option<KafkaError>,
-}
-
-/// One transaction's worth of records.
-struct Batch<'w, S: PartitionStage> {
-    consumer: &'w BaseConsumer<Assignment>,
-    task: &'w mut Task<S>,
-    routes: &'w Routes,
-    settings: &'w StageSettings,
-    shutdown: &'w CancellationToken,
-    input: &'w str,
-}
-
-impl<S: PartitionStage> Batch<'_, S> {
-    /// What time brings without a record; `None` is nothing.
-    fn advance(mut self, producer: &mut Producer) -> Result<Option<Committed>, BatchError> {
-        let started = Instant::now();
-        if !self.task.advance(clock::now()) {
-            return Ok(None);
-        }
-        let transaction = producer.begin()?;
-        let committed = self.commit(transaction, started, self.merged())?;
-        Ok(Some(Committed { small: true, drained: true, ..committed }))
-    }
-
-    fn run(mut self, producer: &mut Producer, first: BorrowedMessage<'_>) -> Result<Committed, BatchError> {
-        let started = Instant::now();
-        let at = clock::now();
-        let mut transaction = producer.begin()?;
-        let mut merged = self.merged();
-        self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first, &mut merged))?;
-        drop(first);
-        let mut records = 1;
-        let mut drained = false;
-        let consumer_error = loop {
-            if records >= self.settings.batch_records || self.consumer.context().is_pending() {
-                break None;
-            }
-            if records % RECORDS_PER_LOOK == 0
-                && (started.elapsed() >= self.settings.batch_time || self.shutdown.is_cancelled())
-            {
-                break None;
-            }
-            let mut next = self.consumer.poll(Duration::ZERO);
-            // Nothing more at once: commit, for the sake of latency. Unless the batch is
-            // large: then we are behind, and only the fetcher is. (A sleep, because a short
-            // timeout of `poll` spins.)
-            if next.is_none() && records >= BUSY_BATCH {
-                std::thread::sleep(BUSY_PAUSE);
-                next = self.consumer.poll(Duration::ZERO);
-            }
-            match next {
-                None => {
-                    drained = true;
-                    break None;
-                }
-                Some(Err(error)) => break Some(error),
-                Some(Ok(message)) => {
-                    let mut outbox = Outbox::new(&mut transaction, self.routes, &message, &mut merged);
-                    self.process(at, &message, &mut outbox)?;
-                    records += 1;
-                }
-            }
-        };
-        self.task.advance(at);
-        let committed = self.commit(transaction, started, merged)?;
-        Ok(Committed { small: records < BUSY_BATCH, drained, consumer_error, ..committed })
-    }
-
-    fn commit(
-        &mut self,
-        mut transaction: Transaction<'_>,
-        started: Instant,
-        mut merged: Merged,
-    ) -> Result<Committed, BatchError> {
-        let mut outbox = Outbox::without_record(&mut transaction, self.routes, &mut merged);
-        let written = self.task.write_changes(&mut outbox);
-        written.map_err(|failure| self.batch_error(failure))?;
-        // The offsets travel while the records do; the commit waits for both. They go along
-        // even where none has moved: the group then refuses what is not ours any more.
-        let offsets = self.offsets();
-        let group = self.consumer.group_metadata().expect("the consumer has a group");
-        transaction.send_offsets(&offsets, &group)?;
-        transaction.commit()?;
-        let partitions = self.task.positions().map(|(partition, _)| partition).collect();
-        let counts = self.task.committed();
-        let took = started.elapsed();
-        Ok(Committed { counts, partitions, took, small: false, drained: false, consumer_error: None })
-    }
-
-    /// For the traces of the records of one transaction.
-    fn merged(&self) -> Merged {
-        let input = self.input;
-        Merged::new(
-            || tracing::info_span!(parent: None, "transaction", otel.name = format!("transaction {input}")),
-        )
-    }
-
-    fn process(
-        &mut self,
-        at: Timestamp,
-        message: &BorrowedMessage<'_>,
-        outbox: &mut Outbox<'_, '_, '_>,
-    ) -> Result<(), BatchError> {
-        let record = Incoming {
-            partition: message.partition(),
-            offset: message.offset(),
-            written_at: message.timestamp().to_millis().map(Timestamp::from_millis),
-            key: message.key(),
-            value: message.payload(),
-        };
-        self.task.process(at, &record, outbox).map_err(|failure| self.batch_error(failure))
-    }
-
-    fn offsets(&self) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in self.task.positions() {
-            list.add_partition_offset(self.input, partition, Offset::Offset(offset))
-                .expect("an offset that was read is valid");
-        }
-        list
-    }
-
-    fn batch_error(&self, failure: Failure<TransactionError>) -> BatchError {
-        match failure {
-            Failure::Writer(error) => error.into(),
-            Failure::Spoilt { partition, offset, reason } => BatchError::Spoilt { partition, offset, reason },
-            Failure::Suspect { partition, offset } => BatchError::Suspect { partition, offset },
-            Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
-                let topic = self.input.to_owned();
-                BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })
-            }
-            Failure::OutputTooLarge { topic, bytes, limit } => {
-                BatchError::Fault(Fault::OutputTooLarge { topic, bytes, limit })
-            }
-            Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
-        }
-    }
-}
-
-fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &StageSettings) -> ClientConfig {
-    let mut config = kafka.client(role);
-    config
-        .set("group.id", kafka.group(role))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // Positions are always given; one that is gone must stop the stage.
-        .set("auto.offset.reset", "error");
-    let read_ahead_kib = settings.read_ahead_kib.to_string();
-    let preferences = [
-        ("session.timeout.ms", "6000"),
-        ("heartbeat.interval.ms", "500"),
-        ("topic.metadata.refresh.interval.ms", "5000"),
-        ("fetch.min.bytes", "1"),
-        ("fetch.wait.max.ms", "100"),
-        // Compressed: in memory it is several times as much.
-        ("fetch.message.max.bytes", "131072"),
-        ("queued.min.messages", "20000"),
-        // A full read-ahead is looked at again after this; the default is a second.
-        ("fetch.queue.backoff.ms", "5"),
-        ("queued.max.messages.kbytes", &read_ahead_kib),
-    ];
-    kafka.prefer(&mut config, &preferences);
-    config
-}
-
-/// How many partitions a topic has, asked until brokers that are merely slow have answered: a
-/// worker made anew would only connect anew.
-fn ask_for_partitions(
-    consumer: &BaseConsumer<Assignment>,
-    kafka: &KafkaSettings,
-    topic: &str,
-    report: &Report,
-    shutdown: &CancellationToken,
-) -> Result<i32, Fault> {
-    let mut wait = ANSWER_WAIT;
-    loop {
-        match partitions_of(consumer, &kafka.brokers, topic, wait) {
-            Err(fault) if fault.is_slow() && !shutdown.is_cancelled() => {
-                report.not_ready(fault.to_string());
-                wait = longer(wait);
-            }
-            known => return known,
-        }
-    }
-}
-
-/// How many partitions a topic has.
-fn partitions_of(
-    consumer: &BaseConsumer<Assignment>,
-    brokers: &str,
-    topic: &str,
-    wait: Duration,
-) -> Result<i32, Fault> {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), wait)
-        .map_err(|cause| Fault::Unreachable { brokers: brokers.to_owned(), cause })?;
-    let count = metadata
-        .topics()
-        .iter()
-        .filter(|found| found.name() == topic && found.error().is_none())
-        .map(|found| found.partitions().len())
-        .next()
-        .unwrap_or(0);
-    match i32::try_from(count) {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err(Fault::TopicMissing { topic: topic.to_owned() }),
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use trunkline::model::Timestamp;
+use trunkline::runtime::RecordCounts;
 use trunkline::runtime::driver::{Driver, Stored};
-use trunkline::runtime::task::RecordCounts;
 use trunkline::topics;
 
 use crate::support::counting::{CHANGELOG, Counting, NUMBERS, SUMS, number, order, poisons};

@@ -26,29 +26,30 @@
 //! How old the decision is goes by the database's clock alone: the claim asks it, and waits
 //! are measured from what it said.
 
+mod read_back;
+mod record;
+mod reply;
+
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::leases::Tenure;
-use super::ledger::{Ledger, LedgerError};
-use super::{Actuation, COOLDOWN, Change, End, Found, MAINTENANCE_WINDOW, Point, Read, Refused};
+use super::ledger::Ledger;
+use super::{Actuation, COOLDOWN, Change, End, MAINTENANCE_WINDOW, Point, Read};
 use crate::backoff::Backoff;
 use crate::clock;
-use crate::genesys::{CallError, CallErrorKind as Kind, Reply, Scope};
+use crate::genesys::Scope;
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Mode};
 use crate::model::outcome::{Outcome, OutcomeStatus, ReceivedResponse, SentRequest};
-use crate::postgres::intents::{Claim, Intent, Settlement, Terms};
+use crate::postgres::intents::{Claim, Intent, Terms};
+
+use read_back::Settled;
 
 /// Pauses between tries of one decision.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Pauses while the ledger does not answer.
-const LEDGER_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1_600));
-/// How long after a stop a settlement may take: the next start would find the same by reading
-/// back, which takes longer.
-const LAST_SETTLEMENT: Duration = Duration::from_millis(500);
 /// Expiries further away than this are not told from it: they must not overflow the clock.
 const FAR: Duration = Duration::from_secs(86_400);
 
@@ -150,15 +151,6 @@ enum Next {
     End(End),
 }
 
-/// What reading back says about an attempt in doubt.
-enum Settled {
-    /// No effect yet, and the same request may be sent again.
-    Repeat,
-    /// No effect, and it will have none.
-    Over,
-    Not(Next),
-}
-
 fn end(status: OutcomeStatus, reason: impl Into<String>) -> Next {
     Next::End(End(status, reason.into()))
 }
@@ -250,51 +242,6 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         self.attempt(request, plan).await
     }
 
-    /// What is on record from before: a settlement ends it, an intent leaves a doubt, unless
-    /// it is the `unsent` one of this very execution.
-    async fn recall(&mut self, unsent: Option<u32>) -> Result<Option<Outcome>, Interrupted> {
-        let (id, mut pauses) = (self.decision.decision_id, Backoff::new(LEDGER_PAUSES));
-        let (asked_at, history) = loop {
-            let asked_at = Instant::now();
-            match self.until_stop(self.actuation.ledger.history::<C::Plan>(id)).await? {
-                Ok(history) => break (asked_at, history),
-                Err(error) => self.wait_for_ledger(&error, &mut pauses).await?,
-            }
-        };
-        self.clock = DatabaseClock { asked_at, told: history.now };
-        if let Some(settled) = history.settlement {
-            return Ok(Some(settled));
-        }
-        let before = self.claims;
-        self.claims = history.intents.last().map_or(0, |last| last.intent.attempt);
-        let own = |attempt: u32, token: i64| Some(attempt) == unsent && token == self.tenure.lease.token;
-        let settings = &self.actuation.settings;
-        let found = history.intents.into_iter().filter(|it| it.intent.attempt > before);
-        let found: Vec<_> = found
-            .filter(|it| !own(it.intent.attempt, it.token))
-            .map(|it| {
-                let age = history.now.millis_since(it.claimed_at);
-                let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-                let longest = settings.claim_lifetime + settings.in_flight_time;
-                Attempt {
-                    request: it.intent.request,
-                    plan: it.intent.parameters,
-                    operation: None,
-                    at: it.claimed_at,
-                    under_way_until: asked_at + longest.saturating_sub(age),
-                }
-            })
-            .collect();
-        self.attempts = self.attempts.saturating_add(u32::try_from(found.len()).unwrap_or(u32::MAX));
-        for attempt in found {
-            // Nothing was sent after one that could still be under way.
-            self.over.extend(self.doubt.take().map(|doubt| doubt.attempt));
-            self.last = Some(attempt.clone());
-            self.doubt = Some(Doubt { attempt, accepted: false });
-        }
-        Ok(None)
-    }
-
     /// The end of a decision that may not be sent any more. Not asked while something is in
     /// doubt: that is settled first, however late it is.
     fn too_late(&self) -> Option<End> {
@@ -326,76 +273,6 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             Some(error) => format!("{what}: {error}"),
             None => what.to_owned(),
         }
-    }
-
-    /// What was just read, held against an attempt in doubt.
-    fn read_back(&mut self, doubt: &Doubt<C::Plan>, seen: &C::Seen) -> Settled {
-        let count = |result| C::DECLARATION.read_backs.counter(&[result]).increment(1);
-        match self.actuation.change.compare(&doubt.attempt, seen) {
-            Found::Ours => {
-                count("applied");
-                Settled::Not(end(OutcomeStatus::Applied, "confirmed_by_reading_back"))
-            }
-            Found::Other(which) => {
-                if let Some(applied) = self.effect_of_an_earlier(seen) {
-                    count("applied");
-                    return Settled::Not(applied);
-                }
-                count("overwritten");
-                Settled::Not(end(OutcomeStatus::Conflicted, format!("effect_unknown: {which}")))
-            }
-            Found::Failed(why) => {
-                count("not_applied");
-                self.doubt = None;
-                Settled::Not(self.refused(Refused::Unfit, doubt.attempt.plan.clone(), "failed", why))
-            }
-            found @ (Found::Former | Found::Untold) => {
-                count("not_applied");
-                self.without_effect(doubt, found == Found::Untold)
-            }
-        }
-    }
-
-    /// An attempt in doubt has had no effect yet, as far as the platform tells.
-    fn without_effect(&mut self, doubt: &Doubt<C::Plan>, untold: bool) -> Settled {
-        let too_late = self.too_late();
-        let under_way = doubt.attempt.under_way_until.saturating_duration_since(Instant::now());
-        let conditional = self.actuation.change.is_conditional(&doubt.attempt.request);
-        if conditional && !doubt.accepted && too_late.is_none() {
-            return Settled::Repeat;
-        }
-        if !under_way.is_zero() {
-            return Settled::Not(Next::Pause(Instant::now() + self.pauses.pause().min(under_way)));
-        }
-        if untold {
-            // Reading back will not tell either: what the reply said is all there is.
-            let (status, code) = match doubt.accepted {
-                true => (OutcomeStatus::Applied, "confirmed_by_the_reply"),
-                false => (OutcomeStatus::Failed, "effect_unknown"),
-            };
-            let reason = format!("{code}: the platform does not say what is in force");
-            return Settled::Not(end(status, reason));
-        }
-        if doubt.accepted {
-            // It said yes: the same again is not asked for.
-            return Settled::Not(if self.may_give_up() {
-                end(OutcomeStatus::Failed, "not_confirmed: accepted, and what was in force before still is")
-            } else {
-                Next::Pause(self.pauses.until())
-            });
-        }
-        match too_late {
-            Some(too_late) if conditional => Settled::Not(Next::End(too_late)),
-            _ => Settled::Over,
-        }
-    }
-
-    /// What an attempt asked for that was taken for over is in force: it was ours.
-    fn effect_of_an_earlier(&mut self, seen: &C::Seen) -> Option<Next> {
-        let compare = |attempt: &Attempt<C::Plan>| self.actuation.change.compare(attempt, seen);
-        let ours = self.over.iter().rev().find(|attempt| compare(attempt) == Found::Ours)?.clone();
-        self.last = Some(ours);
-        Some(end(OutcomeStatus::Applied, "confirmed_by_reading_back: an earlier attempt took its time"))
     }
 
     /// Claims, sends, and judges what came of it.
@@ -459,143 +336,6 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         self.judge(attempt, result)
     }
 
-    fn judge(
-        &mut self,
-        attempt: Attempt<C::Plan>,
-        result: Result<Reply, CallError>,
-    ) -> Result<Next, Interrupted> {
-        // Whatever was sent was sent before now.
-        let latest = Instant::now() + self.actuation.settings.in_flight_time;
-        let attempt = Attempt { under_way_until: latest, ..attempt };
-        let name = result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
-        C::DECLARATION.attempts.counter(&[name]).increment(1);
-        let error = match result {
-            Ok(reply) => {
-                let attempt = Attempt { operation: reply.operation, ..attempt };
-                self.note(&attempt, reply.response);
-                if C::DECLARATION.reply_confirms {
-                    self.doubt = None;
-                    return Ok(end(OutcomeStatus::Applied, "confirmed"));
-                }
-                self.doubt = Some(Doubt { attempt, accepted: true });
-                return Ok(Next::Again);
-            }
-            Err(error) => error,
-        };
-        let unsent = matches!(
-            error.kind,
-            Kind::NotSent | Kind::DeadlinePassed | Kind::Cancelled | Kind::Paused { .. }
-        );
-        if !unsent {
-            self.note(&attempt, (*error.response).clone());
-        }
-        if error.effect_is_unknown() {
-            tracing::warn!(
-                decision = %self.decision.decision_id, key = %self.decision.key, reason = error.reason,
-                "the effect is not known; reading the platform back"
-            );
-            self.last_error = Some(error.reason);
-            // Read back at once the first time; it is most often a lost reply.
-            let first = self.doubt.is_none() && self.over.is_empty();
-            self.doubt = Some(Doubt { attempt, accepted: false });
-            return Ok(if first { Next::Again } else { Next::Pause(self.pauses.until()) });
-        }
-        match error.kind {
-            Kind::Conflict => Ok(self.after_conflict(attempt.plan, error.reason)),
-            Kind::NotFound => {
-                Ok(self.refused(C::DECLARATION.not_found, attempt.plan, C::DECLARATION.missing, error.reason))
-            }
-            _ => self.after_error(&error),
-        }
-    }
-
-    fn note(&mut self, attempt: &Attempt<C::Plan>, response: ReceivedResponse) {
-        self.attempts += 1;
-        self.last = Some(attempt.clone());
-        self.response = Some(response);
-    }
-
-    /// Once is somebody's own change, or an attempt of ours that is still under way; when it
-    /// repeats, give way.
-    fn after_conflict(&mut self, plan: C::Plan, reason: String) -> Next {
-        self.conflicts += 1;
-        let limit = self.actuation.settings.conflicts_limit;
-        if self.conflicts >= limit && self.doubt.is_none() && self.over.is_empty() {
-            let code = format!("conflict {} times in a row", self.conflicts);
-            return self.refused(C::DECLARATION.conflicting, plan, &code, reason);
-        }
-        self.last_error = Some(reason);
-        if self.conflicts == 1 { Next::Again } else { Next::Pause(self.pauses.until()) }
-    }
-
-    fn refused(&mut self, means: Refused, plan: C::Plan, code: &str, reason: String) -> Next {
-        match means {
-            Refused::Ends(status) => end(status, format!("{code}: {reason}{}", self.in_doubt())),
-            Refused::Unfit => {
-                self.unfit.push(plan);
-                self.conflicts = 0;
-                self.last_error = Some(reason);
-                Next::Again
-            }
-        }
-    }
-
-    fn in_doubt(&self) -> &'static str {
-        if self.doubt.is_some() { " (the effect of an attempt is not known)" } else { "" }
-    }
-
-    fn after_read_error(&mut self, error: &CallError) -> Result<Next, Interrupted> {
-        if self.doubt.is_some() {
-            if self.may_give_up() {
-                let reason = format!("effect_unknown: could not be read back: {}", error.reason);
-                return Ok(end(OutcomeStatus::Failed, reason));
-            }
-            // A refusal may be over before that.
-            if matches!(error.kind, Kind::NotFound | Kind::Unauthorized | Kind::Forbidden | Kind::Rejected) {
-                self.last_error = Some(error.reason.clone());
-                return Ok(Next::Pause(self.pauses.until()));
-            }
-        }
-        self.after_error(error)
-    }
-
-    /// After a call that had no effect.
-    fn after_error(&mut self, error: &CallError) -> Result<Next, Interrupted> {
-        self.last_error = Some(error.reason.clone());
-        let code = match error.kind {
-            Kind::Cancelled => return Err(self.interrupted()),
-            Kind::RateLimited { until } | Kind::Busy { until } | Kind::Paused { until: Some(until) } => {
-                return Ok(Next::Pause(until));
-            }
-            // A deadline of ours that passed is met again at the top of the loop, where
-            // the decision's own expiry is looked at.
-            Kind::Server { .. }
-            | Kind::NoReply
-            | Kind::NotSent
-            | Kind::Malformed
-            | Kind::DeadlinePassed
-            | Kind::Conflict
-            | Kind::Paused { until: None } => return Ok(Next::Pause(self.pauses.until())),
-            Kind::NotFound => C::DECLARATION.missing,
-            Kind::Unauthorized | Kind::Forbidden | Kind::Rejected => error.kind.name(),
-        };
-        Ok(end(OutcomeStatus::Failed, format!("{code}: {}{}", error.reason, self.in_doubt())))
-    }
-
-    /// It is not known whether the intent stands. Nothing was sent for it, by us.
-    async fn recall_again(&mut self, unsent: u32, why: &str) -> Result<Next, Interrupted> {
-        self.last_error = Some(why.to_owned());
-        let until = self.pauses.until();
-        tokio::select! {
-            () = sleep_until(until) => {}
-            () = self.stop.cancelled() => return Err(self.interrupted()),
-        }
-        Ok(match self.recall(Some(unsent)).await? {
-            Some(settled) => end(settled.status, settled.reason),
-            None => Next::Again,
-        })
-    }
-
     fn may_give_up(&self) -> bool {
         self.clock.now() >= self.decision.expires_at.plus(self.actuation.settings.settling_limit)
     }
@@ -630,77 +370,10 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
         if self.tenure.lost.is_cancelled() { Interrupted::LeaseLost } else { Interrupted::Stopped }
     }
 
-    async fn settle(&mut self, status: OutcomeStatus, reason: String) -> Result<Outcome, Interrupted> {
-        let mut outcome = Outcome::of(self.decision, status, reason, self.clock.now());
-        outcome.attempts = self.attempts;
-        outcome.not_before = self.not_before;
-        let applied = self.last.as_ref().filter(|_| status == OutcomeStatus::Applied);
-        outcome.effect = applied.map(|last| C::effect(last.plan.clone()));
-        if let Some(last) = &self.last {
-            outcome.request = Some(last.request.clone());
-            outcome.requested_at = Some(last.at);
-        }
-        outcome.response = self.response.clone();
-        without_nul(&mut outcome);
-        let change = applied.and_then(|last| self.actuation.change.remembered(self.decision, &last.plan));
-        let mut pauses = Backoff::new(LEDGER_PAUSES);
-        loop {
-            let settled = tokio::select! {
-                settled = self.actuation.ledger.settle(&outcome, change.as_ref(), &self.tenure.lease) => settled,
-                () = stopped_for(&self.stop, LAST_SETTLEMENT) => return Err(self.interrupted()),
-            };
-            match settled {
-                Ok(Settlement::Stands(outcome)) => {
-                    self.actuation.change.settled(&outcome);
-                    C::reached(Point::Settled);
-                    return Ok(*outcome);
-                }
-                Ok(Settlement::LeaseLost) => return Err(Interrupted::LeaseLost),
-                Err(error) if error.about_data && outcome.response.is_some() => {
-                    tracing::error!(error = error.reason, "a reply cannot be recorded; settling without it");
-                    outcome.response = None;
-                }
-                Err(error) => self.wait_for_ledger(&error, &mut pauses).await?,
-            }
-        }
-    }
-
-    async fn wait_for_ledger(&self, error: &LedgerError, pauses: &mut Backoff) -> Result<(), Interrupted> {
-        if pauses.is_fresh() {
-            tracing::warn!(
-                decision = %self.decision.decision_id, error = error.reason,
-                "nothing is sent while the ledger does not answer"
-            );
-        }
-        if pauses.wait(&self.stop).await { Ok(()) } else { Err(self.interrupted()) }
-    }
-
     async fn until_stop<T>(&self, answer: impl Future<Output = T>) -> Result<T, Interrupted> {
         tokio::select! {
             answer = answer => Ok(answer),
             () = self.stop.cancelled() => Err(self.interrupted()),
         }
-    }
-}
-
-/// Resolves `grace` after the stop.
-async fn stopped_for(stop: &CancellationToken, grace: Duration) {
-    stop.cancelled().await;
-    tokio::time::sleep(grace).await;
-}
-
-/// Postgres keeps no U+0000 in texts; the platform's replies may hold one.
-fn without_nul(outcome: &mut Outcome) {
-    let clean = |text: &mut String| {
-        if text.contains('\0') {
-            *text = text.replace('\0', "\u{fffd}");
-        }
-    };
-    clean(&mut outcome.reason);
-    if let Some(response) = &mut outcome.response {
-        [&mut response.body, &mut response.error, &mut response.correlation_id]
-            .into_iter()
-            .flatten()
-            .for_each(clean);
     }
 }

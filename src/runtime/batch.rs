@@ -1,0 +1,206 @@
+//! One transaction's worth of records.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::counts::RecordCounts;
+use super::dead_letter::Reason;
+use super::fault::Fault;
+use super::outbox::{Outbox, Routes};
+use super::stage::StageSettings;
+use super::task::Task;
+use super::writer::{Failure, Incoming};
+use crate::clock;
+use crate::kafka::assignment::Assignment;
+use crate::kafka::transaction::{Producer, Transaction, TransactionError, Verdict};
+use crate::kafka::{
+    BaseConsumer, BorrowedMessage, Consumer, KafkaError, Message, Offset, TopicPartitionList,
+};
+use crate::model::Timestamp;
+use crate::pipeline::PartitionStage;
+use crate::telemetry::Merged;
+
+/// A batch of this many records is worth waiting a moment for more.
+const BUSY_BATCH: usize = 1_000;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Records between two looks at the clock.
+const RECORDS_PER_LOOK: usize = 32;
+
+/// Why a batch was not committed.
+pub(super) enum BatchError {
+    /// Abort, restore, go on.
+    Again(String, Verdict),
+    /// Abort, restore with this record condemned, go on.
+    Spoilt {
+        partition: i32,
+        offset: i64,
+        reason: Reason,
+    },
+    /// Abort, restore, look closely up to this record, go on.
+    Suspect {
+        partition: i32,
+        offset: i64,
+    },
+    Fault(Fault),
+}
+
+impl From<TransactionError> for BatchError {
+    fn from(error: TransactionError) -> Self {
+        BatchError::Again(error.to_string(), error.verdict)
+    }
+}
+
+/// What a committed batch was.
+pub(super) struct Committed {
+    pub counts: RecordCounts,
+    pub partitions: Vec<i32>,
+    pub took: Duration,
+    /// Whether the batch was one of an idle stage.
+    pub small: bool,
+    /// Nothing more was waiting to be read at its end.
+    pub drained: bool,
+    /// An error the consumer reported after the batch's last record.
+    pub consumer_error: Option<KafkaError>,
+}
+
+/// One transaction's worth of records.
+pub(super) struct Batch<'w, S: PartitionStage> {
+    pub consumer: &'w BaseConsumer<Assignment>,
+    pub task: &'w mut Task<S>,
+    pub routes: &'w Routes,
+    pub settings: &'w StageSettings,
+    pub shutdown: &'w CancellationToken,
+    pub input: &'w str,
+}
+
+impl<S: PartitionStage> Batch<'_, S> {
+    /// What time brings without a record; `None` is nothing.
+    pub(super) fn advance(mut self, producer: &mut Producer) -> Result<Option<Committed>, BatchError> {
+        let started = Instant::now();
+        if !self.task.advance(clock::now()) {
+            return Ok(None);
+        }
+        let transaction = producer.begin()?;
+        let committed = self.commit(transaction, started, self.merged())?;
+        Ok(Some(Committed { small: true, drained: true, ..committed }))
+    }
+
+    pub(super) fn run(
+        mut self,
+        producer: &mut Producer,
+        first: BorrowedMessage<'_>,
+    ) -> Result<Committed, BatchError> {
+        let started = Instant::now();
+        let at = clock::now();
+        let mut transaction = producer.begin()?;
+        let mut merged = self.merged();
+        self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first, &mut merged))?;
+        drop(first);
+        let mut records = 1;
+        let mut drained = false;
+        let consumer_error = loop {
+            if records >= self.settings.batch_records || self.consumer.context().is_pending() {
+                break None;
+            }
+            if records % RECORDS_PER_LOOK == 0
+                && (started.elapsed() >= self.settings.batch_time || self.shutdown.is_cancelled())
+            {
+                break None;
+            }
+            let mut next = self.consumer.poll(Duration::ZERO);
+            // Nothing more at once: commit, for the sake of latency. Unless the batch is
+            // large: then we are behind, and only the fetcher is. (A sleep, because a short
+            // timeout of `poll` spins.)
+            if next.is_none() && records >= BUSY_BATCH {
+                std::thread::sleep(BUSY_PAUSE);
+                next = self.consumer.poll(Duration::ZERO);
+            }
+            match next {
+                None => {
+                    drained = true;
+                    break None;
+                }
+                Some(Err(error)) => break Some(error),
+                Some(Ok(message)) => {
+                    let mut outbox = Outbox::new(&mut transaction, self.routes, &message, &mut merged);
+                    self.process(at, &message, &mut outbox)?;
+                    records += 1;
+                }
+            }
+        };
+        self.task.advance(at);
+        let committed = self.commit(transaction, started, merged)?;
+        Ok(Committed { small: records < BUSY_BATCH, drained, consumer_error, ..committed })
+    }
+
+    fn commit(
+        &mut self,
+        mut transaction: Transaction<'_>,
+        started: Instant,
+        mut merged: Merged,
+    ) -> Result<Committed, BatchError> {
+        let mut outbox = Outbox::without_record(&mut transaction, self.routes, &mut merged);
+        let written = self.task.write_changes(&mut outbox);
+        written.map_err(|failure| self.batch_error(failure))?;
+        // The offsets travel while the records do; the commit waits for both. They go along
+        // even where none has moved: the group then refuses what is not ours any more.
+        let offsets = self.offsets();
+        let group = self.consumer.group_metadata().expect("the consumer has a group");
+        transaction.send_offsets(&offsets, &group)?;
+        transaction.commit()?;
+        let partitions = self.task.positions().map(|(partition, _)| partition).collect();
+        let counts = self.task.committed();
+        let took = started.elapsed();
+        Ok(Committed { counts, partitions, took, small: false, drained: false, consumer_error: None })
+    }
+
+    /// For the traces of the records of one transaction.
+    fn merged(&self) -> Merged {
+        let input = self.input;
+        Merged::new(
+            || tracing::info_span!(parent: None, "transaction", otel.name = format!("transaction {input}")),
+        )
+    }
+
+    fn process(
+        &mut self,
+        at: Timestamp,
+        message: &BorrowedMessage<'_>,
+        outbox: &mut Outbox<'_, '_, '_>,
+    ) -> Result<(), BatchError> {
+        let record = Incoming {
+            partition: message.partition(),
+            offset: message.offset(),
+            written_at: message.timestamp().to_millis().map(Timestamp::from_millis),
+            key: message.key(),
+            value: message.payload(),
+        };
+        self.task.process(at, &record, outbox).map_err(|failure| self.batch_error(failure))
+    }
+
+    fn offsets(&self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in self.task.positions() {
+            list.add_partition_offset(self.input, partition, Offset::Offset(offset))
+                .expect("an offset that was read is valid");
+        }
+        list
+    }
+
+    fn batch_error(&self, failure: Failure<TransactionError>) -> BatchError {
+        match failure {
+            Failure::Writer(error) => error.into(),
+            Failure::Spoilt { partition, offset, reason } => BatchError::Spoilt { partition, offset, reason },
+            Failure::Suspect { partition, offset } => BatchError::Suspect { partition, offset },
+            Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
+                let topic = self.input.to_owned();
+                BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })
+            }
+            Failure::OutputTooLarge { topic, bytes, limit } => {
+                BatchError::Fault(Fault::OutputTooLarge { topic, bytes, limit })
+            }
+            Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
+        }
+    }
+}
