@@ -1,6 +1,7 @@
-//! Every key, declared once: its section's struct, the loader, `docs/reference/configuration.md`
+//! Every key, declared once: the structs of the configuration, the loader, `docs/reference/configuration.md`
 //! and the example file are made from this table.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -68,6 +69,23 @@ macro_rules! keys {
             }
         )*
 
+        /// A configuration in which every value is possible and all of them fit together.
+        #[derive(Debug)]
+        pub struct Config {
+            $($(#[$about])* pub $section: $Section,)*
+            /// librdkafka properties, by their own names.
+            pub kafka_properties: BTreeMap<String, SecretString>,
+        }
+
+        impl Config {
+            /// `None` after telling what is missing in any section.
+            pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+                $(let $section = $Section::read(reader);)*
+                let kafka_properties = std::mem::take(&mut reader.properties);
+                Some(Self { $($section: $section?,)* kafka_properties })
+            }
+        }
+
         /// All keys, section by section.
         pub static KEYS: &[&Key] = &[$($(&$section::$field),*),*];
     };
@@ -80,7 +98,7 @@ keys! {
             "Tells instances apart and must stay the same over restarts. Without it: host name and the lowest number free on this host.";
     }
 
-    /// Brokers and topics. librdkafka's own properties stand beside it: [`Config::kafka_properties`](super::Config).
+    /// Brokers and topics. librdkafka's own properties stand beside it: [`Config::kafka_properties`].
     kafka: Kafka {
         brokers: String = Kind::Brokers, Some("127.0.0.1:9092"), "Where the brokers are.";
         topic_prefix: Option<String> = Kind::Text, None,
@@ -324,11 +342,11 @@ keys! {
 
     /// Where points of applied changes go.
     influx: Influx {
-        url: String = HTTP, None,
+        url: Option<String> = HTTP, None,
             "InfluxDB v2 (or another line-protocol server) that gets a point per applied change. Without it none are sent.";
-        org: String = Kind::Text, None, "Its organisation. Required with `influx.url`.";
-        bucket: String = Kind::Text, None, "Its bucket. Required with `influx.url`.";
-        token: SecretString = Kind::Secret, None, "Its token. Required with `influx.url`.";
+        org: Option<String> = Kind::Text, None, "Its organisation. Required with `influx.url`.";
+        bucket: Option<String> = Kind::Text, None, "Its bucket. Required with `influx.url`.";
+        token: Option<SecretString> = Kind::Secret, None, "Its token. Required with `influx.url`.";
     }
 }
 

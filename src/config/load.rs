@@ -1,18 +1,16 @@
 //! From file and environment to a checked [`Config`].
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::keys;
+use super::keys::{self, Config, Key};
 use super::kind::Value;
 use super::reader::Reader;
-use super::{
-    Alerts, Compliance, Config, Dial, Dialect, Enrichment, Events, Genesys, Http, Influx, Ingest, Instance,
-    Kafka, Lag, Postgres, Problems, Rollback, Route, Webhook,
-};
+use super::{ApiKey, Dialect, Problems, Webhook};
 use crate::model::region::{self, REGIONS, Region};
 
 /// Where a configuration comes from.
@@ -52,7 +50,8 @@ pub fn load(source: &Source, needs: Needs) -> Result<Config, Problems> {
     reader.take_file(source.file.as_deref());
     reader.take_environment(&source.environment);
     reader.add_what_follows();
-    let config = reader.build();
+    let config = Config::read(&mut reader);
+    reader.check_together();
     if reader.problems.is_empty() {
         Ok(config.expect("no problem, so a configuration"))
     } else {
@@ -61,45 +60,6 @@ pub fn load(source: &Source, needs: Needs) -> Result<Config, Problems> {
 }
 
 impl Reader {
-    fn build(&mut self) -> Option<Config> {
-        let instance = Instance::read(self);
-        let kafka = Kafka::read(self);
-        let postgres = Postgres::read(self);
-        let http = Http::read(self).inspect(|http| self.check_http(http));
-        let ingest = Ingest::read(self);
-        let genesys = Genesys::read(self);
-        let dial = Dial::read(self).inspect(|dial| self.check_dial(dial));
-        let events = Events::read(self);
-        let enrichment = Enrichment::read(self);
-        let lag = Lag::read(self);
-        let rollback = Rollback::read(self);
-        let alerts = Alerts::read(self).inspect(|alerts| self.check_alerts(alerts));
-        let route = Route::read(self);
-        let compliance = Compliance::read(self);
-        let influx = self.has_section("influx").then(|| Influx::read(self));
-        Some(Config {
-            instance: instance?,
-            kafka: kafka?,
-            kafka_properties: std::mem::take(&mut self.properties),
-            postgres: postgres?,
-            http: http?,
-            ingest: ingest?,
-            genesys: genesys?,
-            dial: dial?,
-            events: events?,
-            enrichment: enrichment?,
-            lag: lag?,
-            rollback: rollback?,
-            route: route?,
-            influx: match influx {
-                Some(influx) => Some(influx?),
-                None => None,
-            },
-            alerts: alerts?,
-            compliance: compliance?,
-        })
-    }
-
     /// What keys are that were not given, where that depends on other keys.
     fn add_what_follows(&mut self) {
         let on_platform = self.known(&keys::genesys::dialect) == Some(Dialect::Platform);
@@ -157,32 +117,55 @@ impl Reader {
         }
     }
 
-    fn check_http(&mut self, http: &Http) {
-        if http.api_keys.is_empty() && !http.listen.ip().is_loopback() {
+    /// What must fit another key.
+    fn check_together(&mut self) {
+        self.check_http();
+        self.check_order(&keys::dial::goal, &keys::dial::cap);
+        self.check_order(&keys::dial::min_rate, &keys::dial::max_rate);
+        self.check_alerts();
+        self.check_influx();
+    }
+
+    fn check_http(&mut self) {
+        let api_keys: Option<Vec<ApiKey>> = self.known(&keys::http::api_keys);
+        let listen: Option<SocketAddr> = self.known(&keys::http::listen);
+        let is_open = api_keys.is_some_and(|keys| keys.is_empty());
+        if let Some(listen) = listen.filter(|listen| is_open && !listen.ip().is_loopback()) {
             let allowed = "must be a loopback address while http.api_keys is empty";
-            self.misfit(&keys::http::listen, Some(http.listen.to_string()), allowed);
+            self.misfit(&keys::http::listen, Some(listen.to_string()), allowed);
         }
     }
 
-    fn check_dial(&mut self, dial: &Dial) {
-        if dial.goal > dial.cap {
-            let allowed = format!("must be at most dial.cap, {}", dial.cap);
-            self.misfit(&keys::dial::goal, Some(dial.goal.to_string()), allowed);
-        }
-        if dial.min_rate > dial.max_rate {
-            let allowed = format!("must not be above dial.max_rate, which is {}", dial.max_rate);
-            self.misfit(&keys::dial::min_rate, Some(dial.min_rate.to_string()), allowed);
+    fn check_order(&mut self, lower: &Key, upper: &Key) {
+        let (low, high): (Option<f64>, Option<f64>) = (self.known(lower), self.known(upper));
+        if let (Some(low), Some(high)) = (low, high)
+            && low > high
+        {
+            let allowed = format!("must not be above {}, which is {high}", upper.name);
+            self.misfit(lower, Some(low.to_string()), allowed);
         }
     }
 
-    fn check_alerts(&mut self, alerts: &Alerts) {
-        let is_plain = |webhook: &&Webhook| !webhook.url.expose_secret().starts_with("https:");
-        for webhook in alerts.webhooks.iter().filter(|_| !alerts.private_receivers).filter(is_plain) {
+    fn check_alerts(&mut self) {
+        if self.known(&keys::alerts::private_receivers) == Some(true) {
+            return;
+        }
+        let webhooks: Vec<Webhook> = self.known(&keys::alerts::webhooks).unwrap_or_default();
+        for webhook in webhooks.iter().filter(|it| !it.url.expose_secret().starts_with("https:")) {
             let allowed = format!(
                 "the url of receiver {} must be https; plain http needs alerts.private_receivers = \"allow\"",
                 webhook.name
             );
             self.misfit(&keys::alerts::webhooks, None, allowed);
+        }
+    }
+
+    /// All of it, or nothing.
+    fn check_influx(&mut self) {
+        let all = [&keys::influx::url, &keys::influx::org, &keys::influx::bucket, &keys::influx::token];
+        let (given, missing): (Vec<&Key>, Vec<&Key>) = all.into_iter().partition(|key| self.is_given(key));
+        for key in missing.into_iter().filter(|_| !given.is_empty()) {
+            self.missing(key);
         }
     }
 }

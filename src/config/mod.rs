@@ -20,35 +20,9 @@ use secrecy::SecretString;
 
 pub use campaign::CampaignEntry;
 pub use choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, WithoutBaseline};
-pub use keys::{
-    Alerts, Compliance, Dial, Enrichment, Events, Genesys, Http, Influx, Ingest, Instance, KEYS, Kafka, Key,
-    Lag, Postgres, Rollback, Route, environment_name,
-};
+pub use keys::{Compliance, Config, KEYS, Key, environment_name};
 pub use load::{Needs, Source, load};
 pub use webhook::Webhook;
-
-/// A configuration in which every value is possible and all of them fit together.
-#[derive(Debug)]
-pub struct Config {
-    pub instance: Instance,
-    pub kafka: Kafka,
-    /// librdkafka properties, by their own names.
-    pub kafka_properties: BTreeMap<String, SecretString>,
-    pub postgres: Postgres,
-    pub http: Http,
-    pub ingest: Ingest,
-    pub genesys: Genesys,
-    pub dial: Dial,
-    pub events: Events,
-    pub enrichment: Enrichment,
-    pub lag: Lag,
-    pub rollback: Rollback,
-    pub route: Route,
-    /// `None`: no points are sent.
-    pub influx: Option<Influx>,
-    pub alerts: Alerts,
-    pub compliance: Compliance,
-}
 
 /// A key that opens part of the HTTP interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -152,11 +152,18 @@ impl Reader {
         if known.is_none() && !self.is_needed(key) {
             return T::unneeded();
         }
-        if known.is_none() && !self.problems.iter().any(|problem| problem.is_about(key.name)) {
+        if known.is_none() {
+            self.missing(key);
+        }
+        known
+    }
+
+    /// Tells that a key must be given, unless something is told of it already.
+    pub(super) fn missing(&mut self, key: &Key) {
+        if !self.problems.iter().any(|problem| problem.is_about(key.name)) {
             let allowed = format!("required: {}. {}", key.kind.allowed(), key.help);
             self.problem(key.name, None, &format!("not given; {}", environment_name(key.name)), allowed);
         }
-        known
     }
 
     /// Whether the command that is being served works with the section of a key.
@@ -164,16 +171,13 @@ impl Reader {
         let part = match key.name.split('.').next() {
             Some("postgres") => Needs::Postgres,
             Some("kafka") => Needs::Kafka,
-            // Read where any of it is given, and then it must be whole.
-            Some("influx") => return true,
             _ => Needs::Everything,
         };
         self.needs == Needs::Everything || self.needs == part
     }
 
-    /// Whether anything of a section was given.
-    pub(super) fn has_section(&self, section: &str) -> bool {
-        self.values.keys().any(|name| name.split('.').next() == Some(section))
+    pub(super) fn is_given(&self, key: &Key) -> bool {
+        self.values.contains_key(key.name)
     }
 
     /// Where the value of a key was found.

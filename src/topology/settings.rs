@@ -296,12 +296,12 @@ pub fn alerts(config: &Config) -> alerts::Settings {
 
 /// `None` where no line-protocol server is configured.
 pub fn drift(config: &Config) -> Option<drift::Settings> {
-    let influx = config.influx.as_ref()?;
+    let influx = &config.influx;
     Some(drift::Settings {
-        url: influx.url.clone(),
-        org: influx.org.clone(),
-        bucket: influx.bucket.clone(),
-        token: influx.token.clone(),
+        url: influx.url.clone()?,
+        org: influx.org.clone()?,
+        bucket: influx.bucket.clone()?,
+        token: influx.token.clone()?,
         region: config.genesys.region.clone(),
         ..drift::Settings::default()
     })
