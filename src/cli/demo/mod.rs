@@ -8,6 +8,8 @@ mod services;
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -70,7 +72,7 @@ impl Arguments {
     pub(super) async fn run(
         self,
         shutdown: CancellationToken,
-        log: Option<&std::path::Path>,
+        log: Option<&Path>,
     ) -> anyhow::Result<ExitCode> {
         eprintln!("Starting Kafka and Postgres …");
         let services = Services::start(&shutdown).await?;
@@ -200,31 +202,7 @@ impl Arguments {
             platform.publish_bad_version(self.speed).await.context("the simulated platform's publish")?;
         let shares = platform.ask_for_groups().await.context("the demo's routing configuration")?;
 
-        let mut out = std::io::stdout();
-        writeln!(
-            out,
-            "Console    http://{http}/  what is being done now, why, and the button that stops it"
-        )?;
-        writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
-        writeln!(
-            out,
-            "SQL        psql '{}' -c 'select * from audit.explained limit 5'",
-            services.postgres_url
-        )?;
-        let program = std::env::args().next().unwrap_or_else(|| "trunkline".to_owned());
-        writeln!(
-            out,
-            "Why        TRUNKLINE_POSTGRES__URL='{}' {program} explain DECISION_ID",
-            services.postgres_url
-        )?;
-        writeln!(out, "Rollback   {bad}")?;
-        writeln!(out, "Routing    {shares}")?;
-        writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
-        writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
-        if let Some(log) = log {
-            writeln!(out, "Log        {}", log.display())?;
-        }
-        out.flush()?;
+        welcome(services, simulation, http, [("Rollback", &bad), ("Routing", &shares)], log)?;
 
         let readers = readers::start(&kafka, http, stop.clone());
         let log = log.map(|log| format!("   log {}", log.display())).unwrap_or_default();
@@ -255,4 +233,33 @@ impl Arguments {
         database.close().await;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Says where everything is to be seen.
+fn welcome(
+    services: &Services,
+    simulation: &Simulation,
+    http: SocketAddr,
+    shown: [(&str, &str); 2],
+    log: Option<&Path>,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "Console    http://{http}/  what is being done now, why, and the button that stops it")?;
+    writeln!(out, "HTTP       http://{http}/v1/decisions  /readyz  /metrics  /openapi.json")?;
+    writeln!(out, "SQL        psql '{}' -c 'select * from audit.explained limit 5'", services.postgres_url)?;
+    let program = std::env::args().next().unwrap_or_else(|| "trunkline".to_owned());
+    writeln!(
+        out,
+        "Why        TRUNKLINE_POSTGRES__URL='{}' {program} explain DECISION_ID",
+        services.postgres_url
+    )?;
+    for (what, told) in shown {
+        writeln!(out, "{what:<10} {told}")?;
+    }
+    writeln!(out, "Topics     brokers {}; `trunkline topology` names the topics", services.brokers)?;
+    writeln!(out, "Platform   {}/simulator/campaigns  /simulator/requests", simulation.api_url())?;
+    if let Some(log) = log {
+        writeln!(out, "Log        {}", log.display())?;
+    }
+    Ok(out.flush()?)
 }

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::lag::{
-    AuditAction, LagEvaluation, LagInputs, LagParameters, LagReason, LagSample, LagSource, LagStatus,
+    AuditAction, LagEvaluation, LagEvidence, LagInputs, LagParameters, LagReason, LagSample, LagSource,
+    LagStatus,
 };
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step};
 use crate::role::Role;
@@ -121,6 +122,19 @@ impl Stage for Lag {
 
 impl Lag {
     fn evaluate(&self, record: &Record<'_>, state: &mut State, sample: &LagSample, outputs: &mut Outputs) {
+        if let Some((worst, evaluation)) = self.evaluation(record.key, state, sample) {
+            outputs.send(&topics::LAG_STATUS, record.key, &evaluation);
+            self.decide(record, state, worst, evaluation, outputs);
+        }
+    }
+
+    /// How the group is by the newest word of every source, and the part of it that is worst.
+    fn evaluation(
+        &self,
+        group: &str,
+        state: &State,
+        sample: &LagSample,
+    ) -> Option<(LagEvidence, LagEvaluation)> {
         let now = sample.observed_at;
         let fresh: Vec<(LagSource, &Summary)> = state
             .polled
@@ -128,11 +142,9 @@ impl Lag {
             .filter_map(|(source, polled)| Some((*source, polled.summary.as_ref()?)))
             .filter(|(source, summary)| summary.observed_at.plus(self.life(*source)) >= now)
             .collect();
-        let Some((_, leading)) = fresh.iter().min_by_key(|(_, summary)| summary.status) else { return };
-        let leading = *leading;
-        let Some(worst) = leading.worst.clone() else { return };
-        let previous = state.status;
-        let since = match previous {
+        let (_, leading) = *fresh.iter().min_by_key(|(_, summary)| summary.status)?;
+        let worst = leading.worst.clone()?;
+        let since = match state.status {
             Some((status, since)) if status == leading.status => since,
             _ => now,
         };
@@ -149,7 +161,7 @@ impl Lag {
         let advice = self.advice(leading, measured, calm_ms);
         let exceeded = fresh.iter().any(|(_, summary)| summary.exceeded);
         let evaluation = LagEvaluation {
-            consumer_group: record.key.into(),
+            consumer_group: group.into(),
             group_type: fresh.iter().find_map(|(_, summary)| summary.group_type),
             observed_at: now,
             valid_until: now.plus(self.life(sample.source)),
@@ -171,8 +183,21 @@ impl Lag {
                 false => AuditAction::MonitorCycleComplete,
             },
         };
-        outputs.send(&topics::LAG_STATUS, record.key, &evaluation);
-        let call = state.episode.next(now, evaluation.status, advice.action, &self.thresholds);
+        Some((worst, evaluation))
+    }
+
+    /// Records a change of status and every call for help.
+    fn decide(
+        &self,
+        record: &Record<'_>,
+        state: &mut State,
+        worst: LagEvidence,
+        evaluation: LagEvaluation,
+        outputs: &mut Outputs,
+    ) {
+        let (now, previous) = (evaluation.observed_at, state.status);
+        let call =
+            state.episode.next(now, evaluation.status, evaluation.recommended_action, &self.thresholds);
         let (action, reason) = match call {
             Call::For(action) => (action, evaluation.reasons.first().map_or("ok", |reason| &*reason.rule)),
             Call::Nothing(why) => (Action::Hold, why),
@@ -181,7 +206,7 @@ impl Lag {
         if !changed && action == Action::Hold {
             return;
         }
-        state.status = Some((evaluation.status, since));
+        state.status = Some((evaluation.status, evaluation.since));
         state.sequence += 1;
         outputs.send(
             &topics::LAG_EVALUATIONS,
@@ -210,6 +235,7 @@ impl Lag {
                     evaluation,
                 },
                 policy: self.policy.by_reference(),
+                // No setting is about lag: the configuration alone.
                 settings_revision: 0,
                 cause_ids: [record.position],
                 expires_at: now.plus(Duration::from_millis(self.thresholds.cooldown_ms)),
