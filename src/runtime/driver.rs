@@ -13,11 +13,9 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::counts::RecordCounts;
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
-use super::state::StateError;
-use super::task::Task;
 use super::writer::{Failure, Incoming, Writer};
+use super::{RecordCounts, state::StateError, task::Task};
 use crate::model::Timestamp;
 use crate::pipeline::{Declaration, Destination, Output, PartitionStage};
 use crate::telemetry;

@@ -5,4 +5,5 @@ mod architecture;
 mod ceilings;
 mod dashboards;
 mod documents;
+mod named;
 mod pacing;
