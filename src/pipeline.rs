@@ -7,6 +7,7 @@
 
 mod outputs;
 mod partition;
+pub mod versioned;
 
 use std::time::Duration;
 

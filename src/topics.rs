@@ -136,6 +136,15 @@ pub static FLOW_VERSIONS: Topic = Topic {
     max_message_bytes: 256 * KIB,
 };
 
+pub static CAMPAIGN_COUNTS: Topic = Topic {
+    name: "trunkline.campaign-counts.v1",
+    key: "partition of conversation events and campaignId",
+    description: "calls of each campaign that a partition of conversation events tells of, from campaign-counting to windowing",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 4 * KIB,
+};
+
 pub static CAMPAIGN_WINDOWS: Topic = Topic {
     name: "trunkline.campaign-windows.v1",
     key: "campaignId",
@@ -317,6 +326,15 @@ pub static OUTBOX_PROGRESS: Topic = Topic {
     max_message_bytes: 4 * KIB,
 };
 
+pub static CAMPAIGN_COUNTING_CHANGELOG: Topic = Topic {
+    name: "trunkline.campaign-counting-changelog.v1",
+    key: "what it is about",
+    description: "state of the campaign-counting stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 16 * KIB,
+};
+
 pub static FLOW_COUNTING_CHANGELOG: Topic = Topic {
     name: "trunkline.flow-counting-changelog.v1",
     key: "what it is about",
@@ -352,6 +370,7 @@ pub static ALL: &[&Topic] = &[
     &FLOW_COUNTS,
     &FLOW_MINUTES,
     &FLOW_VERSIONS,
+    &CAMPAIGN_COUNTS,
     &CAMPAIGN_WINDOWS,
     &QUEUE_AVAILABILITY,
     &DIAL_DECISIONS,
@@ -369,6 +388,7 @@ pub static ALL: &[&Topic] = &[
     &DEAD_LETTERS,
     &WINDOWING_CHANGELOG,
     &DIALING_CHANGELOG,
+    &CAMPAIGN_COUNTING_CHANGELOG,
     &FLOW_COUNTING_CHANGELOG,
     &FLOW_SUMMING_CHANGELOG,
     &FLOW_MEASURING_CHANGELOG,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::borrow::borrowed;
+use super::call_counts::CountSources;
 use super::chain::Chain;
 
 /// Samples a sliding window holds at most (`docs/dial.md`).
@@ -157,15 +158,18 @@ pub struct CampaignWindow<'a> {
     pub answer_rates: ArrayVec<f64, WINDOW_SAMPLES>,
     /// Mean of `answerRates`, 0 where there are none.
     pub mean_answer_rate: f64,
-    /// Calls placed since the poll before; absent where the platform does not count them.
+    /// Calls placed since the poll before; absent where nobody counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempted: Option<u64>,
-    /// Live answers since the poll before; absent where the platform does not count them.
+    /// Live answers since the poll before; absent where nobody counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<u64>,
     /// Abandoned answers since the poll before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abandoned: Option<u64>,
+    /// Where these three come from. Absent in windows of older programs: from the statistics.
+    #[serde(default, skip_serializing_if = "CountSources::are_unknown")]
+    pub counts_from: CountSources,
     /// Calls handed to an agent since the poll before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivered: Option<u64>,

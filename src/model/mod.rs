@@ -5,6 +5,7 @@
 
 pub mod alert;
 mod borrow;
+pub mod call_counts;
 pub mod campaign;
 pub mod chain;
 pub mod compliance;

@@ -32,6 +32,12 @@ pub trait PartitionStage: Send + Sync + 'static {
         None
     }
 
+    /// Whether records that cannot be used are set aside. Not where another stage that reads the
+    /// same topic does so: each is to be a dead letter once.
+    fn sets_aside(&self) -> bool {
+        true
+    }
+
     /// The key a value belongs under. A record whose key differs is a dead letter.
     fn key<'i>(input: &'i Self::Input<'_>) -> &'i str;
 

@@ -288,6 +288,10 @@ impl<S: PartitionStage> Task<S> {
         writer: &mut W,
     ) -> Result<(), Failure<W::Error>> {
         self.outputs.clear();
+        if !self.stage.sets_aside() {
+            self.counts.no_op += 1;
+            return Ok(());
+        }
         let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
         let errors =
             ErrorHeaders::new(self.declaration.name, reason, position, at).with_topic_id(self.topic_id);

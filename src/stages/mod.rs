@@ -1,5 +1,6 @@
 //! From topics to topics: the decisions' own mathematics. Stages never know each other.
 
+pub mod campaign_counting;
 pub mod delivery;
 pub mod dialing;
 pub mod flow_counting;

@@ -1,5 +1,6 @@
 //! How the rooms are put together.
 
+mod count_table;
 pub mod dial_tables;
 mod instance;
 mod intake;

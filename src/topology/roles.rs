@@ -4,7 +4,9 @@ use super::start::Starting;
 use crate::role::Role;
 use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift, lag_status, outbox};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
-use crate::stages::{dialing, flow_counting, flow_measuring, flow_summing, lag, rollback, windowing};
+use crate::stages::{
+    campaign_counting, dialing, flow_counting, flow_measuring, flow_summing, lag, rollback, windowing,
+};
 use crate::{console, routing, sinks};
 
 /// Starts one role.
@@ -16,6 +18,7 @@ pub(super) const WIRED: &[(&Role, Start)] = &[
     (&campaign_poller::ROLE, |starting| starting.campaign_poller()),
     (&analytics_poller::ROLE, |starting| starting.analytics_poller()),
     (&lag_poller::ROLE, |starting| starting.lag_poller()),
+    (&campaign_counting::ROLE, |starting| starting.campaign_counting()),
     (&windowing::ROLE, |starting| starting.windowing()),
     (&dialing::ROLE, |starting| starting.dialing()),
     (&flow_counting::ROLE, |starting| starting.flow_counting()),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::count_table::CountTable;
 use super::dial_tables::DialTables;
 use super::routed::Routed;
 use super::side_tables::SideTables;
@@ -20,6 +21,7 @@ use crate::sinks::rollback::{self as rollback_actuator, FlowVersionChange, Rollb
 use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift, lag_status, outbox};
 use crate::sources::events::{self, Edge};
 use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller, queue_poller};
+use crate::stages::campaign_counting::CampaignCounting;
 use crate::stages::dialing::Dialing;
 use crate::stages::flow_counting::FlowCounting;
 use crate::stages::flow_measuring::FlowMeasuring;
@@ -27,11 +29,14 @@ use crate::stages::flow_summing::FlowSumming;
 use crate::stages::lag::Lag;
 use crate::stages::rollback::Rollback;
 use crate::stages::windowing::Windowing;
-use crate::stages::{dialing, lag, rollback, windowing};
+use crate::stages::{campaign_counting, dialing, lag, rollback, windowing};
 use crate::topics;
 
 /// Queues and settings an instance keeps in memory for routing, at most.
 const MOST_TABLE_ENTRIES: usize = 100_000;
+
+/// Calls are judged within a part of a tick, so that the next one knows of them.
+const SETTLES_PER_TICK: u32 = 3;
 
 type Started = anyhow::Result<()>;
 
@@ -58,11 +63,28 @@ impl Starting<'_> {
         })
     }
 
-    pub(super) fn windowing(&mut self) -> Started {
+    pub(super) fn campaign_counting(&mut self) -> Started {
         match self.config.dial.mode {
-            Some(_) => self.stage(Windowing),
-            None => left_out(&windowing::ROLE, DIAL_OFF),
+            Some(_) => self.stage(CampaignCounting::new(self.config.dial.interval / SETTLES_PER_TICK)),
+            None => left_out(&campaign_counting::ROLE, DIAL_OFF),
         }
+    }
+
+    pub(super) fn windowing(&mut self) -> Started {
+        if self.config.dial.mode.is_none() {
+            return left_out(&windowing::ROLE, DIAL_OFF);
+        }
+        let Shared { kafka, health, stop, .. } = self.shared();
+        let counts = CountTable::open(&kafka, &health, &stop);
+        let stage = Windowing::new(Arc::new(counts.clone()));
+        let settings = settings::stage(self.config);
+        // Counts that are not read yet would look as if none had come.
+        self.task(&windowing::ROLE, async move {
+            if counts.caught_up().await {
+                run_stage(stage, &kafka, &settings, health.part(windowing::ROLE.name), stop).stopped().await;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
     }
 
     pub(super) fn dialing(&mut self) -> Started {

@@ -33,7 +33,7 @@ fn driver(seed: u64) -> Driver {
 
 fn dial_driver(seed: u64) -> Driver {
     let mut driver = driver(seed);
-    driver.add(Windowing);
+    driver.add(Windowing::new(Arc::new(())));
     driver.add(Dialing::new(Mode::Live, TICK, Proportional::default().into(), Arc::new(())));
     driver
 }

@@ -24,7 +24,7 @@ fn start() -> Timestamp {
 fn driver(seed: u64) -> Driver {
     let mut driver = Driver::new(seed, 3);
     driver.set_time(start());
-    driver.add(Windowing);
+    driver.add(Windowing::new(Arc::new(())));
     driver.add(Dialing::new(Mode::Live, TICK, Proportional::default().into(), Arc::new(())));
     driver
 }

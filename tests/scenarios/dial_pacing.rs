@@ -56,7 +56,7 @@ impl Scene {
     fn new(seed: u64, rules: Rules) -> Self {
         let mut driver = Driver::new(seed, 3);
         driver.set_time(start());
-        driver.add(Windowing);
+        driver.add(Windowing::new(Arc::new(())));
         let around = Arc::new(Surroundings::default());
         driver.add(Dialing::new(Mode::Live, TICK, rules, around.clone()));
         Self { driver, around, attempts: 0, answers: 0, abandoned: 0, rate: 1.0 }
@@ -367,7 +367,7 @@ fn the_demos_campaigns_left_alone_stay_under_the_cap() {
     let mut dialers: Vec<(CampaignScenario, Dialer)> =
         scenario.campaigns.into_iter().map(|campaign| (campaign.clone(), Dialer::new(campaign, 1))).collect();
     let mut driver = Driver::new(1, 3);
-    driver.add(Windowing);
+    driver.add(Windowing::new(Arc::new(())));
     driver.add(Dialing::new(Mode::Live, TICK, Rules::default(), Arc::new(())));
     let mut decided: Vec<(u64, usize, f64)> = Vec::new();
     for second in 1..=hours * 3_600 {

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod campaign_counting;
 mod clocks;
 mod dial_loop;
 mod dial_pacing;

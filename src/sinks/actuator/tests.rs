@@ -120,6 +120,7 @@ impl Staged for Dial {
                 delivered: None,
                 answered: None,
                 abandoned: None,
+                counts_from: crate::model::call_counts::CountSources::default(),
                 agents_idle: 1,
                 agents_busy: 1,
                 dial_rate: 2.0,

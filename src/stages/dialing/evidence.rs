@@ -9,12 +9,14 @@ use std::time::Duration;
 use super::judgement::Lacking;
 use super::pacing::Observation;
 use crate::model::Timestamp;
+use crate::model::call_counts::CountSource;
 use crate::model::campaign::{CampaignWindow, ticks_to_stale};
 use crate::model::dial_rate::Limits;
 
 /// No call was placed, or nothing new was said: no evidence, no action.
 pub const NO_DATA: &str = "no_data";
-/// The platform counts no calls, answers and abandoned answers: `pacing` cannot tell what a rate does.
+/// Neither statistics nor events count answers and abandoned answers: `pacing` cannot tell what a
+/// rate does.
 pub const COUNTS_UNKNOWN: &str = "counts_unknown";
 /// Nothing new for so long that the least rate is set, or kept.
 pub const STALE: &str = "statistics_stale";
@@ -47,10 +49,11 @@ pub fn lacking(window: &CampaignWindow<'_>, tick: Duration, time: Timestamp) -> 
 
 /// Whether no answer rate came of the time before the window: without a call there is none.
 pub fn has_no_sample(window: &CampaignWindow<'_>) -> bool {
-    window.attempted == Some(0) || window.answer_rates.is_empty()
+    let is_counted = window.counts_from.attempted != Some(CountSource::AnswerRate);
+    (window.attempted == Some(0) && is_counted) || window.answer_rates.is_empty()
 }
 
-/// What `pacing` needs of a window, where the platform counts it.
+/// What `pacing` needs of a window, where somebody counts it.
 pub fn observation(window: &CampaignWindow<'_>) -> Option<Observation> {
     Some(Observation {
         at: window.observed_at,

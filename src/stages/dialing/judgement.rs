@@ -83,7 +83,7 @@ pub enum Lacking {
     News,
     /// Nothing new was said for so long that the least rate is the safe one.
     AnyNews,
-    /// The platform does not count what the rule needs: the least rate is the safe one.
+    /// Nobody counts what the rule needs: the least rate is the safe one.
     Counts,
 }
 

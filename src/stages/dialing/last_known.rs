@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
+use crate::model::call_counts::CountSources;
 use crate::model::campaign::CampaignWindow;
 
 /// What a window says that is still of use when no other follows it.
@@ -54,6 +55,7 @@ impl LastKnown {
             attempted: None,
             answered: None,
             abandoned: None,
+            counts_from: CountSources::default(),
             delivered: None,
             agents_idle: self.agents_idle,
             agents_busy: self.agents_busy,

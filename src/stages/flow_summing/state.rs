@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 use crate::model::flow::{FlowClosed, FlowCount};
+use crate::pipeline::versioned::{read, read_key, written};
 use crate::pipeline::{Change, PartitionState, UnreadableState};
 
 /// Flow versions summed at once in the open minutes of one partition, and remembered
@@ -211,37 +212,9 @@ impl State {
     }
 }
 
-/// A value on the changelog with the version of its form.
-#[derive(Serialize, Deserialize)]
-struct Versioned<T> {
-    v: u32,
-    s: T,
-}
-
-fn written<T: Serialize>(v: u32, s: &T) -> Vec<u8> {
-    serde_json::to_vec(&Versioned { v, s }).expect("own state is JSON")
-}
-
-fn read<'r, T: Deserialize<'r>>(known: u32, key: &[u8], value: &'r [u8]) -> Result<T, UnreadableState> {
-    #[derive(Deserialize)]
-    struct Version {
-        v: u32,
-    }
-    let Version { v: found } = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
-    if found > known {
-        return Err(UnreadableState::Newer { found, known });
-    }
-    let versioned: Versioned<T> = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
-    Ok(versioned.s)
-}
-
-fn malformed(key: &[u8], cause: &serde_json::Error) -> UnreadableState {
-    UnreadableState::Malformed { key: String::from_utf8_lossy(key).into_owned(), cause: cause.to_string() }
-}
-
 impl PartitionState for State {
     fn restore(&mut self, known: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), UnreadableState> {
-        let of: Key = serde_json::from_slice(key).map_err(|cause| malformed(key, &cause))?;
+        let of: Key = read_key(key)?;
         match (of, value) {
             (Key::Upstream, Some(value)) => self.upstream = read(known, key, value)?,
             (Key::ClosedBefore, Some(value)) => self.closed_before = Some(read(known, key, value)?),

@@ -1,17 +1,21 @@
 //! Campaign statistics → the sliding window behind the next dial decision.
 
+mod counted;
 mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
+use crate::model::call_counts::CallCounts;
 use crate::model::campaign::{CampaignStats, CampaignWindow, Reading};
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, latest_possible};
 use crate::role::Role;
 use crate::topics;
 
+use counted::{FromEvents, counted};
 use window::{Held, Window};
 
 pub static DECLARATION: Declaration = Declaration {
@@ -25,10 +29,33 @@ pub static DECLARATION: Declaration = Declaration {
     lateness: Duration::from_secs(300),
 };
 
-pub static ROLE: Role = DECLARATION.role();
+/// Beside the statistics it looks up what conversation events count.
+pub static ROLE: Role =
+    Role { reads: &[&topics::CAMPAIGN_STATS, &topics::CAMPAIGN_COUNTS], ..DECLARATION.role() };
+
+/// What conversation events count, looked up beside the records. What was used is in the window.
+pub trait EventCounts: Send + Sync + 'static {
+    /// A campaign's calls since some beginning, where events tell of any.
+    fn of(&self, campaign_id: &str) -> Option<CallCounts>;
+}
+
+/// No events.
+impl EventCounts for () {
+    fn of(&self, _: &str) -> Option<CallCounts> {
+        None
+    }
+}
 
 /// See [`DECLARATION`].
-pub struct Windowing;
+pub struct Windowing {
+    events: Arc<dyn EventCounts>,
+}
+
+impl Windowing {
+    pub fn new(events: Arc<dyn EventCounts>) -> Self {
+        Self { events }
+    }
+}
 
 /// What is kept per campaign.
 #[derive(Default, Serialize, Deserialize)]
@@ -43,6 +70,9 @@ pub struct State {
     /// When that was said first.
     #[serde(default)]
     changed_at: Option<Timestamp>,
+    /// What conversation events counted then.
+    #[serde(default)]
+    from_events: FromEvents,
 }
 
 impl State {
@@ -51,6 +81,19 @@ impl State {
         self.window.forget_after(latest);
         self.observed_at = self.observed_at.filter(|observed_at| *observed_at <= latest);
         self.changed_at = self.changed_at.filter(|changed_at| *changed_at <= latest);
+    }
+
+    /// Takes in an observation that is not the newest. The campaign's newest facts are known
+    /// already: the sample counts in the next window, and no decision is taken on old limits.
+    fn hold_older(&mut self, newest: Timestamp, stats: &CampaignStats<'_>) -> Step {
+        if newest == stats.observed_at {
+            return Step::NoOp("observation_repeated");
+        }
+        match self.window.hold(stats.observed_at, stats.answer_rate) {
+            Held::Repeated => Step::NoOp("observation_repeated"),
+            Held::BeforeWindow => Step::Late,
+            Held::InBetween | Held::Newest => Step::Applied,
+        }
     }
 }
 
@@ -82,25 +125,17 @@ impl Stage for Windowing {
         }
         state.forget_after(latest_possible(record.at));
         let newest = state.observed_at.max(state.window.last_observed_at());
-        if newest.is_some_and(|newest| stats.observed_at <= newest) {
-            if newest == Some(stats.observed_at) {
-                return Step::NoOp("observation_repeated");
-            }
-            return match state.window.hold(stats.observed_at, stats.answer_rate) {
-                Held::Repeated => Step::NoOp("observation_repeated"),
-                Held::BeforeWindow => Step::Late,
-                // The campaign's newest facts are known already: the sample counts in
-                // the next window, and no decision is taken on old limits.
-                Held::InBetween | Held::Newest => Step::Applied,
-            };
+        if let Some(newest) = newest.filter(|newest| stats.observed_at <= *newest) {
+            return state.hold_older(newest, &stats);
         }
         let reading = stats.reading();
         let before = state.reading.replace(reading);
         let before = before.as_ref();
-        let attempted = reading.attempted_since(before);
+        let told = self.events.of(&stats.campaign_id);
+        let counted = counted(&reading, before, told, &mut state.from_events);
         let is_news = before.is_none_or(|before| reading.is_news_after(before));
         // Without a call there is no answer rate, and the same once more is none again.
-        if is_news && attempted != Some(0) {
+        if is_news && !counted.is_without_calls() {
             state.window.hold(stats.observed_at, stats.answer_rate);
         }
         let changed_at = match (is_news, state.changed_at.or(newest)) {
@@ -118,9 +153,10 @@ impl Stage for Windowing {
                 changed_at: Some(changed_at),
                 answer_rates: state.window.answer_rates(),
                 mean_answer_rate: state.window.mean(),
-                attempted,
-                answered: reading.answered_since(before),
-                abandoned: reading.abandoned_since(before),
+                attempted: counted.attempted,
+                answered: counted.answered,
+                abandoned: counted.abandoned,
+                counts_from: counted.from,
                 delivered: reading.delivered_since(before),
                 agents_idle: stats.agents_idle,
                 agents_busy: stats.agents_busy,
@@ -194,7 +230,7 @@ mod tests {
         let mut outputs = Outputs::default();
         let position = Position { topic: "t", partition: 0, offset: 0 };
         let record = Record { at: Timestamp::from_millis(second * 1_000), key: "c", value: "", position };
-        let result = Windowing.step(&record, state, stats, &mut outputs);
+        let result = Windowing::new(Arc::new(())).step(&record, state, stats, &mut outputs);
         let window = outputs.iter().next().map(|output| {
             let window: CampaignWindow<'_> = serde_json::from_slice(output.value).unwrap();
             CampaignWindow {

@@ -16,7 +16,7 @@ use budget::Budget;
 use overflow::expected_excess;
 
 pub const NAME: &str = "pacing";
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Polls that the idle counts are taken from, and how old they may be.
 const POLLS: usize = 40;

@@ -1,0 +1,48 @@
+//! State on a changelog as JSON, each value with the version of its form.
+
+use serde::{Deserialize, Serialize};
+
+use super::UnreadableState;
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    s: T,
+}
+
+/// A value as it stands on the changelog.
+///
+/// # Panics
+/// When it cannot be written as JSON, which for a stage's own state is a bug.
+pub fn written<T: Serialize>(v: u32, s: &T) -> Vec<u8> {
+    serde_json::to_vec(&Versioned { v, s }).expect("own state is JSON")
+}
+
+/// The value that `key` has on the changelog, `known` being the newest version that can be read.
+///
+/// # Errors
+/// When it is of a newer version or makes no sense.
+pub fn read<'r, T: Deserialize<'r>>(known: u32, key: &[u8], value: &'r [u8]) -> Result<T, UnreadableState> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Version { v: found } = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
+    if found > known {
+        return Err(UnreadableState::Newer { found, known });
+    }
+    let versioned: Versioned<T> = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
+    Ok(versioned.s)
+}
+
+/// A key that is JSON.
+///
+/// # Errors
+/// When it makes no sense.
+pub fn read_key<'r, T: Deserialize<'r>>(key: &'r [u8]) -> Result<T, UnreadableState> {
+    serde_json::from_slice(key).map_err(|cause| malformed(key, &cause))
+}
+
+fn malformed(key: &[u8], cause: &serde_json::Error) -> UnreadableState {
+    UnreadableState::Malformed { key: String::from_utf8_lossy(key).into_owned(), cause: cause.to_string() }
+}
