@@ -110,11 +110,6 @@ impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
         self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Whether the end that the topic had at the start has been reached.
-    pub fn is_caught_up(&self) -> bool {
-        matches!(*self.standing.borrow(), Standing::CaughtUp(_))
-    }
-
     /// Waits until the end has been reached. `false` when the shutdown came first.
     pub async fn caught_up(&self) -> bool {
         let mut standing = self.standing.clone();

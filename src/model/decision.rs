@@ -44,15 +44,6 @@ pub enum Mode {
     Live,
 }
 
-impl Mode {
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Shadow => "shadow",
-            Mode::Live => "live",
-        }
-    }
-}
-
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -47,10 +47,6 @@ impl Region {
     pub fn api_url(self) -> String {
         format!("https://api.{}", self.domain)
     }
-
-    pub fn login_url(self) -> String {
-        format!("https://login.{}", self.domain)
-    }
 }
 
 /// Where the organisation behind this API host gives tokens out: the host `login.…` beside one
@@ -77,7 +73,7 @@ mod tests {
     fn a_region_is_known_by_its_name_and_by_its_host() {
         let region = Region::named("EU-West-1").unwrap();
         assert_eq!(region.api_url(), "https://api.mypurecloud.ie");
-        assert_eq!(region.login_url(), "https://login.mypurecloud.ie");
+        assert_eq!(login_url_beside(&region.api_url()), "https://login.mypurecloud.ie");
         assert_eq!(Region::at("https://api.mypurecloud.ie/"), Some(region));
         assert_eq!(Region::at("https://api.mypurecloud.ie:443"), Some(region));
         for elsewhere in ["https://mypurecloud.ie", "https://login.mypurecloud.ie", "http://127.0.0.1:1", ""]

@@ -34,15 +34,6 @@ impl FigureKind {
             FigureKind::Silent => "silent",
         }
     }
-
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Whether it is a share of abandoned calls, which a cap is put on.
-    pub fn is_capped(self) -> bool {
-        matches!(self, FigureKind::LiveAnswer | FigureKind::Platform | FigureKind::UkForm)
-    }
 }
 
 /// When a figure was made.
