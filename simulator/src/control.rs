@@ -14,6 +14,7 @@
 //! | `PUT /simulator/rival` `{everySeconds}` | the second writer, in simulated seconds; null stops it |
 //! | `POST /simulator/clock/advance?seconds=n` | moves the world by hand, at speed 0 |
 //! | `POST /simulator/tokens/expire` | revokes every token |
+//! | `PUT /simulator/clients/{id}` `{secret, revokeTokens?}` | gives an OAuth client another secret, or makes one; its tokens live on unless revoked |
 //! | `POST /simulator/conversations` `[{conversationId, conversationStart, conversationEnd, availableAt?, mediaType?, originatingDirection?, flowId?, flowVersion?, queueId?, campaignId?, userId?, wrapUpCode?, wrapUpMs?}]` | registers ended conversations for the details query; without `availableAt` they appear as the manners say |
 //! | `GET /simulator/conversations?since=&limit=` | all conversations so far, with `availableAt` |
 //! | `GET\|PUT /simulator/details` `{appearsAfterMs, lateShare, lateMs, shortPageShare}` | manners of the details query, real milliseconds |
@@ -56,6 +57,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -98,6 +100,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/rival", put(set_rival))
         .route("/clock/advance", post(advance_clock))
         .route("/tokens/expire", post(expire_tokens))
+        .route("/clients/{id}", put(set_client))
         .merge(conversations::router())
         .merge(events::router())
         .merge(flows::router())
@@ -231,6 +234,21 @@ async fn advance_clock(State(shared): State<Arc<Shared>>, query: Query<AdvanceQu
     });
     let now = moved.await.map_err(|_| refusal_for_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     done(json!({ "simulatedSeconds": now }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ClientBody {
+    secret: SecretString,
+    #[serde(default)]
+    revoke_tokens: bool,
+}
+
+async fn set_client(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body: Bytes) -> Answer {
+    let ClientBody { secret, revoke_tokens } = parse(&body)?;
+    let revoked = shared.with(|organization, _| organization.tokens.set_secret(&id, secret, revoke_tokens));
+    let revoked = revoked.ok_or_else(|| bad("there are too many OAuth clients".to_owned()))?;
+    done(json!({ "id": id, "revoked": revoked }))
 }
 
 async fn expire_tokens(State(shared): State<Arc<Shared>>) -> Answer {

@@ -11,6 +11,9 @@ use subtle::ConstantTimeEq;
 /// Live tokens kept at most; the oldest go first.
 const MAX_TOKENS: usize = 10_000;
 
+/// Clients that may be made while it runs, besides those it began with.
+const MAX_CLIENTS: usize = 100;
+
 /// An OAuth client of the organisation.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -114,6 +117,26 @@ impl Tokens {
             return Err(TokenProblem::Expired);
         }
         Ok(&self.clients[token.client])
+    }
+
+    /// Gives a client another secret, or makes one that may do what all others may. Tokens
+    /// live on unless `revoke` ends those of this client; says how many it ended, `None` where
+    /// there are too many clients.
+    pub(crate) fn set_secret(&mut self, id: &str, secret: SecretString, revoke: bool) -> Option<usize> {
+        let known = self.clients.iter().position(|client| client.id == id);
+        let client = match known {
+            Some(client) => client,
+            None if self.clients.len() >= MAX_CLIENTS => return None,
+            None => {
+                let scopes = self.clients.iter().flat_map(|client| client.scopes.clone()).collect();
+                self.clients.push(Client { id: id.to_owned(), secret: secret.clone(), scopes });
+                self.clients.len() - 1
+            }
+        };
+        self.clients[client].secret = secret;
+        let before = self.live.len();
+        self.live.retain(|_, token| !revoke || token.client != client);
+        Some(before - self.live.len())
     }
 
     /// Every token given so far is unknown from now on; returns how many were forgotten.
@@ -262,6 +285,23 @@ mod tests {
         assert_eq!(tokens.authenticate(Some("Bearer x"), start).unwrap_err(), TokenProblem::Unknown);
         assert_eq!(tokens.revoke_all(), 1);
         assert_eq!(tokens.authenticate(Some(&header), start).unwrap_err(), TokenProblem::Unknown);
+    }
+
+    #[test]
+    fn a_secret_is_changed_with_or_without_an_end_of_its_tokens() {
+        let mut tokens = tokens();
+        let grant = |credentials: &str, tokens: &mut Tokens| {
+            tokens.grant(Some(&basic(credentials)), FORM, Duration::ZERO).map(|(token, _)| token)
+        };
+        let token = grant("two:plain", &mut tokens).unwrap();
+        assert_eq!(tokens.set_secret("two", "other".into(), false), Some(0));
+        let bearer = format!("Bearer {token}");
+        assert!(tokens.authenticate(Some(&bearer), Duration::ZERO).is_ok(), "lives on");
+        assert!(grant("two:plain", &mut tokens).is_err() && grant("two:other", &mut tokens).is_ok());
+        assert_eq!(tokens.set_secret("two", "third".into(), true), Some(2));
+        assert!(tokens.authenticate(Some(&bearer), Duration::ZERO).is_err());
+        assert_eq!(tokens.set_secret("three", "new".into(), true), Some(0));
+        assert!(grant("three:new", &mut tokens).is_ok());
     }
 
     #[test]
