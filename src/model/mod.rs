@@ -4,6 +4,7 @@
 //! milliseconds since the Unix epoch, and wire names are camelCase.
 
 pub mod alert;
+pub mod allowance;
 mod borrow;
 pub mod call_counts;
 pub mod campaign;
