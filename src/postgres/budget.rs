@@ -8,6 +8,11 @@ use sha2::{Digest, Sha256};
 
 use super::{Database, Error};
 
+/// How an OAuth client is called in the tables: SHA-256 of its id.
+pub(super) fn digest(client_id: &str) -> Vec<u8> {
+    Sha256::digest(client_id).to_vec()
+}
+
 /// One OAuth client's token bucket.
 #[derive(Clone, Debug)]
 pub struct PlatformBudget {
@@ -58,18 +63,25 @@ impl PlatformBudget {
         refill_per_second: f64,
         probing: Probing,
     ) -> Self {
-        let client = Sha256::digest(client_id).to_vec();
+        let client = digest(client_id);
         Self { database, client, capacity, refill_per_second, probing }
+    }
+
+    /// The same for another OAuth client.
+    #[must_use]
+    pub fn of(&self, client_id: &str) -> Self {
+        Self { client: digest(client_id), ..self.clone() }
     }
 
     /// Takes one permit where at least `needed` are there, no 429 is being waited out and
     /// after one nobody else is finding out whether they have ended: one statement when it
-    /// is granted.
+    /// is granted. The call is counted with it, in its hour; a poll as so many `polls_wanted`, any
+    /// other call as 0.
     ///
     /// # Errors
     /// When the database cannot be asked. The permit may then be lost, never doubled.
-    pub async fn take(&self, needed: f64) -> Result<Taken, Error> {
-        if let Some(granted) = self.take_if_there(needed).await? {
+    pub async fn take(&self, needed: f64, polls_wanted: f64) -> Result<Taken, Error> {
+        if let Some(granted) = self.take_if_there(needed, polls_wanted).await? {
             return Ok(granted);
         }
         let wait: Option<(f64, bool)> = self
@@ -93,24 +105,36 @@ impl PlatformBudget {
             Some((_, true)) => self.lower(self.capacity).await?,
             None => self.begin().await?,
         }
-        Ok(self.take_if_there(needed).await?.unwrap_or(Taken::Wait(Duration::ZERO)))
+        Ok(self.take_if_there(needed, polls_wanted).await?.unwrap_or(Taken::Wait(Duration::ZERO)))
     }
 
-    async fn take_if_there(&self, needed: f64) -> Result<Option<Taken>, Error> {
-        let taken: Option<(f64, i32)> = self
-            .fetch(
-                &format!(
-                    "UPDATE trunkline.platform_budget SET tokens = {FILLED} - 1, refilled_at = {REFILLED_AT}, \
-                         probe_until = CASE WHEN refusals > 0 THEN now() + {life} * interval '1 second' \
-                                            ELSE probe_until END \
-                     WHERE client = $1 AND blocked_until <= now() AND {FILLED} >= $4 \
-                         AND (refusals = 0 OR probe_until <= now()) \
-                     RETURNING tokens, refusals",
-                    life = self.probing.life.as_secs_f64(),
-                ),
-                needed,
-            )
-            .await?;
+    async fn take_if_there(&self, needed: f64, polls_wanted: f64) -> Result<Option<Taken>, Error> {
+        let sql = format!(
+            "WITH taken AS ( \
+                 UPDATE trunkline.platform_budget SET tokens = {FILLED} - 1, refilled_at = {REFILLED_AT}, \
+                     probe_until = CASE WHEN refusals > 0 THEN now() + {life} * interval '1 second' \
+                                        ELSE probe_until END \
+                 WHERE client = $1 AND blocked_until <= now() AND {FILLED} >= $4 \
+                     AND (refusals = 0 OR probe_until <= now()) \
+                 RETURNING tokens, refusals), \
+             counted AS ( \
+                 INSERT INTO trunkline.platform_calls AS held (client, hour, calls, polls, polls_wanted) \
+                 SELECT $1, date_trunc('hour', now(), 'UTC'), 1, ($5::float8 > 0)::int, $5 FROM taken \
+                 ON CONFLICT (client, hour) DO UPDATE SET calls = held.calls + 1, \
+                     polls = held.polls + excluded.polls, \
+                     polls_wanted = held.polls_wanted + excluded.polls_wanted) \
+             SELECT tokens, refusals FROM taken",
+            life = self.probing.life.as_secs_f64(),
+        );
+        let taken: Option<(f64, i32)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(&self.client)
+            .bind(self.capacity)
+            .bind(self.refill_per_second)
+            .bind(needed)
+            .bind(polls_wanted)
+            .fetch_optional(self.database.pool())
+            .await
+            .map_err(|error| self.database.explain(error))?;
         Ok(taken.map(|(left, refusals)| Taken::Granted { left, refusals: refusals.unsigned_abs() }))
     }
 

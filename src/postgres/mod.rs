@@ -2,6 +2,7 @@
 //! and what the actuator keeps between instances.
 
 pub mod alerts;
+pub mod allowances;
 pub mod budget;
 pub mod compliance;
 pub mod console;
