@@ -103,6 +103,16 @@ metrics_table! {
         "1 while calls are paused after repeated failures.";
     GENESYS_TOKENS = "trunkline_genesys_tokens_total", Kind::Counter, ["result"],
         "Attempts to get an access token: ok, failed.";
+    GENESYS_POLL_STRETCH = "trunkline_genesys_poll_stretch", Kind::Gauge, [],
+        "How many times as far apart as configured polls come at most, so that the month's allowance of calls lasts: 1 to 10.";
+    ALLOWANCE_USED = "trunkline_allowance_used", Kind::Gauge, ["of"],
+        "Used since the month began (UTC): api_calls of the organisation, call_attempts of all campaigns.";
+    ALLOWANCE_FORECAST = "trunkline_allowance_forecast", Kind::Gauge, ["of"],
+        "What will be used by the month's end as it goes on now.";
+    ALLOWANCE = "trunkline_allowance", Kind::Gauge, ["of"],
+        "What the month covers, where it is configured.";
+    ALLOWANCE_COST = "trunkline_allowance_forecast_cost", Kind::Gauge, ["of"],
+        "What use beyond the allowance will have cost by the month's end, where a price is configured.";
     SINK_SET_ASIDE = "trunkline_sink_set_aside_total", Kind::Counter, ["role", "reason"],
         "Records a sink could not keep, by the reason's code: they are dead letters.";
     AUDIT_ROWS = "trunkline_audit_rows_total", Kind::Counter, ["kind", "result"],

@@ -1,5 +1,6 @@
 //! `trunkline check`: every connection at once, each problem with its remedy.
 
+mod attempts;
 mod organization;
 
 use std::io::Write;
@@ -161,10 +162,13 @@ async fn postgres(config: &Config) -> Vec<Finding> {
         Ok(database) => database,
         Err(error) => return vec![Finding::bad("Postgres", error)],
     };
-    vec![match database.verify().await {
-        Ok(()) => Finding::good("Postgres and its migrations"),
-        Err(error) => Finding::bad("Postgres", error),
-    }]
+    match database.verify().await {
+        Ok(()) => {
+            let good = Finding::good("Postgres and its migrations");
+            std::iter::once(good).chain(attempts::finding(&database, config).await).collect()
+        }
+        Err(error) => vec![Finding::bad("Postgres", error)],
+    }
 }
 
 /// Takes its few permits from a budget of its own: a check must work while the database does not.

@@ -17,13 +17,14 @@ pub struct CampaignEntry {
     pub time_zone: Option<String>,
     pub began_at: Option<Timestamp>,
     pub cap: Option<f64>,
+    pub attempts_per_month: Option<u64>,
     pub estimates: Option<Estimates>,
 }
 
 /// What is allowed, for people.
-pub(super) const ALLOWED: &str = "a list of { id, time_zone, began_at, cap, machines_among_abandoned, \
+pub(super) const ALLOWED: &str = "a list of { id, time_zone, began_at, cap, attempts_per_month, machines_among_abandoned, \
      persons_among_machines, estimate_source, estimate_date }: ids all different, * for every other campaign, time_zone \
-     of the IANA database, began_at such as 2026-01-31T08:00:00Z, cap and estimates from 0 to 1, estimates with their \
+     of the IANA database, began_at such as 2026-01-31T08:00:00Z, cap and estimates from 0 to 1, attempts_per_month a whole number, estimates with their \
      source and date (2026-01-31) or none of the four";
 
 const SHARE: &str = "a number from 0 to 1";
@@ -39,6 +40,13 @@ pub(super) fn read(item: &mut Item<'_>) -> Option<CampaignEntry> {
         text.parse::<Timestamp>().ok()
     });
     let cap = share(item, "cap");
+    let attempts_per_month = item.field("attempts_per_month").and_then(|value| {
+        let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+        if number.is_none() {
+            item.fault("attempts_per_month", "a whole number, 0 or more");
+        }
+        number
+    });
     let machines = share(item, "machines_among_abandoned");
     let persons = share(item, "persons_among_machines");
     let source = optional(item, "estimate_source", "text that is not empty", |text| {
@@ -58,7 +66,7 @@ pub(super) fn read(item: &mut Item<'_>) -> Option<CampaignEntry> {
             return None;
         }
     };
-    Some(CampaignEntry { id: id?.to_owned(), time_zone, began_at, cap, estimates })
+    Some(CampaignEntry { id: id?.to_owned(), time_zone, began_at, cap, attempts_per_month, estimates })
 }
 
 fn optional<T>(
@@ -100,18 +108,20 @@ mod tests {
 
     const GOOD: &str = r#"[{ id = "a", time_zone = "Europe/London", began_at = "2026-01-31T08:00:00Z", cap = 0.02,
         machines_among_abandoned = 0.1, persons_among_machines = 0, estimate_source = "sample", estimate_date = "2026-01-31" },
-        { id = "*", cap = 0 }]"#;
+        { id = "*", cap = 0, attempts_per_month = 15000 }]"#;
 
     #[test]
     fn entries_are_read_and_mistakes_refused() {
         let entries = read_text(GOOD).unwrap();
         assert_eq!((entries[0].cap, entries[1].cap), (Some(0.02), Some(0.0)));
         assert_eq!(entries[0].estimates.as_ref().unwrap().source, "sample");
+        assert_eq!((entries[0].attempts_per_month, entries[1].attempts_per_month), (None, Some(15_000)));
         assert_eq!(entries[1].estimates, None);
         for (from, to, place) in [
             ("Europe/London", "Mars/Olympus", "[1].time_zone"),
             ("2026-01-31T08:00:00Z", "yesterday", "[1].began_at"),
             ("cap = 0.02", "cap = 3", "[1].cap"),
+            ("= 15000", "= -1", "[2].attempts_per_month"),
             ("estimate_date = \"2026-01-31\"", "cap = 0.02", "[1].estimate_source"),
             ("\"*\"", "\"a\"", "[2].name"),
             ("\"sample\"", "\" \"", "[1].estimate_source"),

@@ -1,7 +1,10 @@
-//! How campaigns are counted.
+//! How campaigns are counted, and what a month covers.
 
-use super::Compliance;
+use std::collections::BTreeMap;
+
 use super::campaign::{CampaignEntry, EVERY_OTHER};
+use super::{Compliance, Genesys};
+use crate::model::allowance::{self, Allowances};
 use crate::model::compliance::{CampaignTerms, Campaigns, Rules, Terms, WarningRule};
 
 impl Compliance {
@@ -11,6 +14,18 @@ impl Compliance {
 
     pub fn warning(&self) -> WarningRule {
         WarningRule { cap_share: self.warn_at, min_answers: self.warn_answers }
+    }
+
+    /// Call attempts a month: of all campaigns what the licences cover, of single ones what they
+    /// may use.
+    pub fn attempts(&self) -> Allowances {
+        let of = |entry: &CampaignEntry| Some((entry.id.clone(), entry.attempts_per_month?));
+        let campaigns: BTreeMap<String, u64> = self.campaigns.iter().filter_map(of).collect();
+        Allowances {
+            all: allowance::Terms { per_month: self.attempts_per_month, price: Some(self.price_per_attempt) },
+            every_other: campaigns.get(EVERY_OTHER).copied(),
+            campaigns,
+        }
     }
 
     /// The terms of all campaigns. What single ones leave out is as for all.
@@ -34,5 +49,12 @@ impl Compliance {
         let own = self.campaigns.iter().filter(|entry| entry.id != EVERY_OTHER);
         let own = own.map(|entry| (entry.id.clone(), of(entry, &others))).collect();
         Campaigns { others, own }
+    }
+}
+
+impl Genesys {
+    /// API calls that a month covers.
+    pub fn calls(&self) -> allowance::Terms {
+        allowance::Terms { per_month: self.calls_per_month, price: self.price_per_call }
     }
 }

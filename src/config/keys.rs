@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, WithoutBaseline};
 use super::kind::Kind;
 use super::reader::Reader;
-use super::{ApiKey, CampaignEntry, WatchedCluster, Webhook};
+use super::{ApiKey, CampaignEntry, CredentialFiles, WatchedCluster, Webhook};
 use crate::model::compliance::Denominator;
 use crate::model::decision::Mode;
 use crate::model::flow::MinuteSource;
@@ -75,6 +75,8 @@ macro_rules! keys {
             $($(#[$about])* pub $section: $Section,)*
             /// librdkafka properties, by their own names.
             pub kafka_properties: BTreeMap<String, SecretString>,
+            /// Where the OAuth client is read again; `None` where it does not change.
+            pub credential_files: Option<CredentialFiles>,
         }
 
         impl Config {
@@ -82,7 +84,7 @@ macro_rules! keys {
             pub(super) fn read(reader: &mut Reader) -> Option<Self> {
                 $(let $section = $Section::read(reader);)*
                 let kafka_properties = std::mem::take(&mut reader.properties);
-                Some(Self { $($section: $section?,)* kafka_properties })
+                Some(Self { $($section: $section?,)* kafka_properties, credential_files: None })
             }
         }
 
@@ -156,6 +158,10 @@ keys! {
             "Requests all instances together send per budget window.";
         budget_window: Duration = Kind::Duration { least: Duration::from_millis(100), greatest: HOUR }, Some("60s"),
             "The window that budget counts in. Shorter than 60s only for a simulator run faster than real time.";
+        calls_per_month: Option<u64> = Kind::Integer { least: 1, greatest: 1_000_000_000_000 }, None,
+            "API calls that the platform's licences cover in a month for the whole organisation, such as 75000 per named user. Where they would not last, polls slow down. Without it calls are counted and nobody is slowed.";
+        price_per_call: Option<f64> = Kind::Number { least: 0.0, greatest: 1_000.0 }, None,
+            "What an API call beyond them costs, to forecast the month's cost. Without it no cost is shown.";
         organization_id: Option<String> = Kind::Text, None, "Named in facts about campaigns.";
         region: Option<String> = Kind::Text, None,
             "Named in facts about campaigns and in drift points, such as eu_west_1. In the dialect `platform` it says where the platform is, unless genesys.base_url does.";
@@ -333,9 +339,11 @@ keys! {
         retention: Duration = Kind::Duration { least: DAY.saturating_mul(30), greatest: DAY.saturating_mul(1_827) }, Some("43848h"),
             "How long dial decisions, their outcomes, calls and figures are kept in the audit: 30 days to 5 years.";
         campaigns: Vec<CampaignEntry> = Kind::Campaigns, None,
-            "What is special about single campaigns: time zone, first day, cap, and the estimates of the UK form.";
+            "What is special about single campaigns: time zone, first day, cap, the estimates of the UK form, and attempts_per_month, beyond which a campaign dials at its least rate until the month (UTC) ends.";
         attempts_per_month: Option<u64> = Kind::Integer { least: 1, greatest: 1_000_000_000 }, None,
-            "Call attempts of campaigns that the platform's licences cover in a month, such as 15000 per named licence; shown beside the attempts made.";
+            "Call attempts of campaigns that the platform's licences cover in a month, such as 15000 per named licence; shown beside the attempts made, and people are told before they are used up.";
+        price_per_attempt: f64 = Kind::Number { least: 0.0, greatest: 1_000.0 }, Some("0.005"),
+            "What a call attempt beyond `compliance.attempts_per_month` costs, to forecast the month's cost.";
         signing_key: Option<SecretString> = Kind::Secret, None,
             "Ed25519 private key, PKCS#8 as PEM, that evidence packs are signed with. Make one with: openssl genpkey -algorithm ed25519.";
     }

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use super::keys::{self, Config, Key};
 use super::kind::Value;
 use super::reader::Reader;
-use super::{ApiKey, Dialect, Problems, Webhook};
+use super::{ApiKey, CredentialFiles, Dialect, Problems, Webhook};
 use crate::model::region::{self, REGIONS, Region};
 
 /// Where a configuration comes from.
@@ -53,7 +53,8 @@ pub fn load(source: &Source, needs: Needs) -> Result<Config, Problems> {
     let config = Config::read(&mut reader);
     reader.check_together();
     if reader.problems.is_empty() {
-        Ok(config.expect("no problem, so a configuration"))
+        let config = config.expect("no problem, so a configuration");
+        Ok(Config { credential_files: CredentialFiles::of(source), ..config })
     } else {
         Err(Problems(reader.problems))
     }

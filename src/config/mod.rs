@@ -10,6 +10,7 @@ mod kind;
 mod load;
 mod property;
 mod reader;
+mod rotation;
 mod setting;
 mod webhook;
 
@@ -20,8 +21,9 @@ use secrecy::SecretString;
 
 pub use campaign::CampaignEntry;
 pub use choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, WithoutBaseline};
-pub use keys::{Compliance, Config, KEYS, Key, environment_name};
+pub use keys::{Compliance, Config, Genesys, KEYS, Key, environment_name};
 pub use load::{Needs, Source, load};
+pub use rotation::CredentialFiles;
 pub use webhook::Webhook;
 
 /// A key that opens part of the HTTP interface.

@@ -12,6 +12,9 @@ use super::kind::Value;
 use super::setting::Setting;
 use super::{Needs, Problem, property};
 
+/// Read where no other file is named.
+pub(super) const DEFAULT_FILE: &str = "trunkline.toml";
+
 pub(super) struct Reader {
     needs: Needs,
     /// By key, with where they were found.
@@ -42,7 +45,7 @@ impl Reader {
     }
 
     fn parse_file(&mut self, given: Option<&Path>) -> Option<(String, toml::Table)> {
-        let path = given.unwrap_or(Path::new("trunkline.toml"));
+        let path = given.unwrap_or(Path::new(DEFAULT_FILE));
         let origin = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,

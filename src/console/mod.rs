@@ -1,6 +1,7 @@
 //! The HTTP interface: one listener for events coming in, the ledger, readiness and metrics.
 
 mod access;
+mod allowances;
 mod body;
 mod decisions;
 mod events;
@@ -41,6 +42,7 @@ use crate::role;
 use crate::topics;
 
 pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
+pub use allowances::Covered;
 pub use events::{EventIntake, Refusing, Taking};
 pub use openapi::document as openapi_document;
 pub use routes::{Method, Place, ROUTES, Route};
@@ -87,6 +89,7 @@ pub struct Settings {
     /// Requests for routing decisions under way at the same time; more are told to come again.
     pub max_route_decisions: usize,
     pub ticks: Ticks,
+    pub covered: Covered,
 }
 
 /// How often the loops look: what the console shows is old after two of these.
@@ -141,6 +144,7 @@ impl Default for Settings {
             events: EventLimits::default(),
             max_route_decisions: 4_096,
             ticks: Ticks::default(),
+            covered: Covered::default(),
         }
     }
 }
@@ -190,6 +194,7 @@ struct Inner {
     /// Those who follow `/v1/stream`.
     listeners: Listeners,
     ticks: Ticks,
+    covered: Covered,
 }
 
 /// Places for requests of one sort.
@@ -263,6 +268,7 @@ impl Console {
             sessions: Sessions::new(),
             listeners: Listeners::default(),
             ticks: settings.ticks,
+            covered: settings.covered.clone(),
         });
         Ok(Self { listener, address, settings, shared })
     }

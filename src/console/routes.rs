@@ -100,7 +100,7 @@ pub enum Content {
 
 /// Every route there is: those of programs, and those of the console's pages.
 pub static ROUTES: LazyLock<Vec<&'static Route>> =
-    LazyLock::new(|| FOR_PROGRAMS.iter().chain(pages::PAGES).collect());
+    LazyLock::new(|| FOR_PROGRAMS.iter().chain(super::allowances::ROUTES).chain(pages::PAGES).collect());
 
 static FOR_PROGRAMS: &[Route] = &[
     Route {

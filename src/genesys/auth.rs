@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Settings;
+use super::credentials::{Credentials, OauthClient};
 use super::retry_after::retry_after;
 use super::transport::{RawReply, Silence, Transport};
 use crate::backoff::Backoff;
@@ -29,6 +30,8 @@ pub(super) struct Token {
     pub generation: u64,
     expires_at: Instant,
     renew_at: Instant,
+    /// Of the credentials that it was given for.
+    revision: u64,
 }
 
 /// Why there is no token.
@@ -76,8 +79,7 @@ impl Tokens {
         let endpoint = Endpoint {
             transport,
             url,
-            client_id: settings.client_id.clone(),
-            client_secret: settings.client_secret.clone(),
+            credentials: settings.credentials.clone(),
             margin: settings.token_margin,
             retry_after_limit: settings.retry_after_limit,
             form_first: false,
@@ -140,14 +142,18 @@ async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
     let mut generation = 0;
     let mut pauses = Backoff::new(PAUSES);
     loop {
-        let due = shared.state.borrow().token.as_ref().map(|token| token.renew_at);
+        let revision = endpoint.credentials.revision();
+        let is_of_these = |token: &&Token| token.revision == revision;
+        let due = shared.state.borrow().token.as_ref().filter(is_of_these).map(|token| token.renew_at);
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             tokio::select! {
                 () = sleep_until(due) => {}
                 () = shared.wanted.notified() => {}
+                () = endpoint.credentials.changed_since(revision) => {}
             }
             continue;
         }
+        endpoint.credentials.look().await;
         let started = Instant::now();
         match endpoint.fetch(generation + 1).await {
             Ok(token) => {
@@ -165,15 +171,23 @@ async fn keep(shared: Arc<Shared>, mut endpoint: Endpoint, health: Part) {
             Err(Failed { error, wait }) => {
                 metrics::GENESYS_TOKENS.counter(&["failed"]).increment(1);
                 tracing::warn!(reason = error.reason(), "no new access token");
-                let usable = |token: &Token| Instant::now() < token.expires_at;
-                if !shared.state.borrow().token.as_ref().is_some_and(usable) {
-                    health.not_ready(error.reason());
+                // The former token serves while it lives.
+                match shared.state.borrow().token.as_ref().map(|token| token.expires_at) {
+                    Some(end) if Instant::now() < end => health.impaired(error.reason()),
+                    _ => health.not_ready(error.reason()),
                 }
                 shared.state.send_modify(|state| {
                     state.attempts += 1;
                     state.failure = Some(error);
                 });
-                sleep(wait.unwrap_or_else(|| pauses.pause())).await;
+                let revision = endpoint.credentials.revision();
+                tokio::select! {
+                    () = sleep(wait.unwrap_or_else(|| pauses.pause())) => {}
+                    // Others may be better, but nobody is flooded.
+                    () = endpoint.credentials.changed_since(revision), if wait.is_none() => {
+                        sleep_until(started + LEAST_INTERVAL).await;
+                    }
+                }
             }
         }
     }
@@ -189,8 +203,7 @@ fn renewal_after(life: Duration, margin: Duration) -> Duration {
 struct Endpoint {
     transport: Transport,
     url: Url,
-    client_id: String,
-    client_secret: SecretString,
+    credentials: Credentials,
     margin: Duration,
     retry_after_limit: Duration,
     /// The form was accepted where Basic was not: begin with it.
@@ -210,29 +223,27 @@ const LIFE_LIMIT_SECONDS: f64 = 48.0 * 3600.0;
 impl Endpoint {
     async fn fetch(&mut self, generation: u64) -> Result<Token, Failed> {
         let asked_at = Instant::now();
-        let mut reply = self.ask(self.form_first).await?;
+        let (client, revision) = self.credentials.in_force();
+        let mut reply = self.ask(&client, self.form_first).await?;
         if matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
-            let other = self.ask(!self.form_first).await?;
+            let other = self.ask(&client, !self.form_first).await?;
             if other.status == StatusCode::OK {
                 self.form_first = !self.form_first;
                 reply = other;
             }
         }
-        self.read(&reply, asked_at, generation)
+        let token = self.read(&reply, asked_at, generation)?;
+        Ok(Token { revision, ..token })
     }
 
-    async fn ask(&self, in_form: bool) -> Result<RawReply, Failed> {
+    async fn ask(&self, client: &OauthClient, in_form: bool) -> Result<RawReply, Failed> {
         let http = self.transport.http().post(self.url.clone());
-        let secret = self.client_secret.expose_secret();
+        let (id, secret) = (&client.id, client.secret.expose_secret());
         let request = if in_form {
-            http.form(&[
-                ("grant_type", "client_credentials"),
-                ("client_id", &self.client_id),
-                ("client_secret", secret),
-            ])
+            http.form(&[("grant_type", "client_credentials"), ("client_id", id), ("client_secret", secret)])
         } else {
             // RFC 6749 §2.3.1 wants both form-encoded inside of Basic.
-            http.basic_auth(form_encoded(&self.client_id), Some(form_encoded(secret)))
+            http.basic_auth(form_encoded(id), Some(form_encoded(secret)))
                 .form(&[("grant_type", "client_credentials")])
         };
         let unavailable = |problem: String| Failed {
@@ -285,6 +296,7 @@ impl Endpoint {
             generation,
             expires_at: asked_at + life,
             renew_at: asked_at + renewal_after(life, self.margin),
+            revision: 0,
         })
     }
 }

@@ -8,28 +8,7 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::BoxFuture;
-
-/// Who goes first when the budget is short. Later ones go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    Read,
-    /// A change of a dial rate, by its size in hundredths of a line per agent: bigger ones first.
-    DialChange {
-        size_hundredths: u32,
-    },
-    Rollback,
-}
-
-impl Priority {
-    /// For metric labels.
-    pub fn name(self) -> &'static str {
-        match self {
-            Priority::Read => "read",
-            Priority::DialChange { .. } => "dial_change",
-            Priority::Rollback => "rollback",
-        }
-    }
-}
+use super::priority::Priority;
 
 /// A token bucket under which no window sees more calls than allowed.
 ///
@@ -76,8 +55,10 @@ impl BucketShape {
             Priority::Rollback => 0.0,
             Priority::DialChange { .. } if self.capacity >= 5.0 => 1.0,
             Priority::DialChange { .. } => 0.0,
-            Priority::Read if self.capacity >= 2.0 => (self.capacity / 5.0).floor().max(1.0),
-            Priority::Read => 0.0,
+            Priority::Read | Priority::Poll { .. } if self.capacity >= 2.0 => {
+                (self.capacity / 5.0).floor().max(1.0)
+            }
+            Priority::Read | Priority::Poll { .. } => 0.0,
         };
         1.0 + kept
     }
@@ -284,26 +265,6 @@ mod tests {
 
     fn shape(requests: u32) -> BucketShape {
         BucketShape::new(requests, MINUTE)
-    }
-
-    #[test]
-    fn priorities_are_rollbacks_then_dial_changes_by_size_then_reads() {
-        let mut order = [
-            Priority::DialChange { size_hundredths: 5 },
-            Priority::Rollback,
-            Priority::Read,
-            Priority::DialChange { size_hundredths: 250 },
-        ];
-        order.sort_by(|a, b| b.cmp(a));
-        assert_eq!(
-            order,
-            [
-                Priority::Rollback,
-                Priority::DialChange { size_hundredths: 250 },
-                Priority::DialChange { size_hundredths: 5 },
-                Priority::Read,
-            ]
-        );
     }
 
     #[test]

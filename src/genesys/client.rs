@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Method, Request, StatusCode, Url};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -13,14 +13,18 @@ use uuid::Uuid;
 use super::Settings;
 use super::auth::{AuthError, Token, Tokens, authorize};
 use super::breaker::Verdict;
-use super::budget::{BucketShape, Permit, PermitStore, Priority, UNTOLD_WAIT};
+use super::budget::{BucketShape, Permit, PermitStore, UNTOLD_WAIT};
+use super::credentials::Credentials;
 use super::dialect::Spoken;
 use super::endpoints::{Endpoints, Subject};
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
+use super::pace::Pace;
 use super::platform;
+use super::priority::Priority;
 use super::reply::{bounded_header, excerpt, judge_status, limits, throttled_family};
 use super::retry_after::retry_after;
 use super::transport::{BodyProblem, RawReply, Silence, Transport};
+use super::url::{checked_url, parse_url};
 use super::waiting::{Budget, NoPermit};
 use crate::health::Health;
 use crate::metrics;
@@ -74,7 +78,8 @@ pub(super) struct Inner {
     transport: Transport,
     tokens: Tokens,
     budget: Budget,
-    client_secret: SecretString,
+    credentials: Credentials,
+    pace: Pace,
     retry_after_limit: Duration,
 }
 
@@ -129,13 +134,19 @@ impl Client {
             queue_availability: Endpoints::new("queue_availability", false, settings, health),
             routing: Endpoints::new("routing", false, settings, health),
             organization: Endpoints::new("organization", false, settings, health),
-            spoken: Spoken::new(&settings.dialect, &settings.client_id),
+            spoken: Spoken::new(&settings.dialect, &settings.credentials),
             base_url,
             transport,
-            client_secret: settings.client_secret.clone(),
+            credentials: settings.credentials.clone(),
+            pace: settings.pace.clone(),
             retry_after_limit: settings.retry_after_limit,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// How many times as far apart as configured polls are to come.
+    pub fn poll_stretch(&self) -> f64 {
+        self.inner.pace.stretch()
     }
 
     /// Whether the platform gives out a token: for `trunkline check`.
@@ -409,7 +420,8 @@ impl Inner {
     /// The reply for the record: cut, and without anything secret.
     fn record(&self, reply: &RawReply, token: &Token) -> ReceivedResponse {
         let body = reply.body.as_ref().ok().filter(|body| !body.is_empty());
-        let secrets = [token.text.expose_secret(), self.client_secret.expose_secret()];
+        let client_secret = self.credentials.secret();
+        let secrets = [token.text.expose_secret(), client_secret.expose_secret()];
         ReceivedResponse {
             status: Some(reply.status.as_u16()),
             body: body.map(|body| excerpt(body, &secrets)),
@@ -454,40 +466,4 @@ impl Scope {
 
 pub(super) fn read_request(path: String) -> SentRequest {
     SentRequest { method: "GET".to_owned(), path, if_match: None, body: serde_json::Value::Null }
-}
-
-fn parse_url(name: &'static str, value: &str) -> Result<Url, ClientError> {
-    let refuse = |problem: String| ClientError::Url { name, value: value.to_owned(), problem };
-    let url = Url::parse(value).map_err(|error| refuse(error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(refuse("it must begin with https:// or http:// and name a host".to_owned()));
-    }
-    if url.query().is_some()
-        || url.fragment().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
-        return Err(refuse("it must have no credentials, query or fragment".to_owned()));
-    }
-    Ok(url)
-}
-
-/// The URL without a slash at its end, ready for paths to be put behind it.
-fn checked_url(name: &'static str, value: &str) -> Result<String, ClientError> {
-    parse_url(name, value)?;
-    Ok(value.trim_end_matches('/').to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_checked_before_anything_is_called() {
-        assert_eq!(checked_url("genesys.base_url", "http://h:1/a/").unwrap(), "http://h:1/a");
-        for value in ["", "h", "ftp://h", "http://user:secret@h", "http://h?x=1", "http://h#x", "file:///etc"]
-        {
-            assert!(checked_url("genesys.base_url", value).is_err(), "{value}");
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::credentials::Credentials;
 use super::flows::ErrorMeasure;
 use super::platform::Platform;
 
@@ -90,12 +91,12 @@ pub(super) enum Spoken {
 }
 
 impl Spoken {
-    /// `client_id` is our own.
-    pub(super) fn new(dialect: &Dialect, client_id: &str) -> Self {
+    /// `credentials` are our own.
+    pub(super) fn new(dialect: &Dialect, credentials: &Credentials) -> Self {
         match dialect {
             Dialect::Seed => Spoken::Seed,
             Dialect::Platform(settings) => {
-                Spoken::Platform(Box::new(Platform::new(settings.clone(), client_id)))
+                Spoken::Platform(Box::new(Platform::new(settings.clone(), credentials.clone())))
             }
         }
     }

@@ -13,14 +13,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 mod auth;
 mod breaker;
 mod breakers;
 mod budget;
 mod campaigns;
 mod client;
+mod credentials;
 mod details;
 mod dialect;
 mod endpoints;
@@ -28,8 +27,10 @@ mod error;
 mod event_lag;
 mod flows;
 mod organization;
+mod pace;
 mod path;
 mod platform;
+mod priority;
 mod queues;
 mod reply;
 mod retry_after;
@@ -37,21 +38,25 @@ mod routing;
 mod seed;
 mod together;
 mod transport;
+mod url;
 mod waiting;
 mod writers;
 
 pub use budget::{
-    BucketShape, InProcessPermits, Limits, PROBE_LIFE, PROBE_NAP, Permit, PermitStore, Priority, StoreError,
-    Take, untold_wait,
+    BucketShape, InProcessPermits, Limits, PROBE_LIFE, PROBE_NAP, Permit, PermitStore, StoreError, Take,
+    untold_wait,
 };
 pub use campaigns::{Campaign, CampaignStatistics, Definition};
 pub use client::{Client, Reply, Scope};
+pub use credentials::{Credentials, OauthClient, Reread};
 pub use details::DetailsQuery;
 pub use dialect::{CampaignChange, Dialect, Pacing, PlatformSettings};
 pub use error::{CallError, CallErrorKind, ClientError};
 pub use event_lag::{EventLagAnswer, EventLagQuery, EventLagRow};
 pub use flows::{ErrorMeasure, Flow, Measured, Operation, PlatformVersion};
-pub use organization::{CampaignRule, OutboundSettings};
+pub use organization::{CallsMade, CampaignRule, OutboundSettings};
+pub use pace::Pace;
+pub use priority::Priority;
 pub use queues::Available;
 pub use retry_after::retry_after;
 pub use writers::Changed;
@@ -68,12 +73,13 @@ pub struct Settings {
     /// Where tokens are given out; `None` asks the API's own host.
     pub login_url: Option<String>,
     /// The OAuth client. All instances that share it share one budget.
-    pub client_id: String,
-    pub client_secret: SecretString,
+    pub credentials: Credentials,
     /// Calls in any `budget_window`, over all instances. At least 1.
     pub requests_per_minute: u32,
     /// What "a minute" is for the budget: 60 s, less where time runs faster.
     pub budget_window: Duration,
+    /// How far apart polls come.
+    pub pace: Pace,
     /// Time to open a connection, TLS included.
     pub connect_timeout: Duration,
     /// Time between two reads of a reply.
@@ -99,10 +105,10 @@ impl Default for Settings {
             dialect: Dialect::default(),
             base_url: String::new(),
             login_url: None,
-            client_id: String::new(),
-            client_secret: SecretString::default(),
+            credentials: Credentials::default(),
             requests_per_minute: 300,
             budget_window: Duration::from_secs(60),
+            pace: Pace::default(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_secs(20),

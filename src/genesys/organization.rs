@@ -17,6 +17,15 @@ pub struct OutboundSettings {
     pub abandon_denominator: Option<String>,
 }
 
+/// Calls that the platform has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallsMade {
+    /// Of our OAuth client.
+    pub own: u64,
+    /// Of all other clients of the organisation.
+    pub others: u64,
+}
+
 /// A rule by which the platform changes campaigns by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CampaignRule {
@@ -51,7 +60,7 @@ impl Client {
     }
 
     /// Calls of the whole organisation in this month (UTC), as the platform counts them.
-    pub async fn calls_this_month(&self, scope: &Scope) -> Result<Option<u64>, CallError> {
+    pub async fn calls_this_month(&self, scope: &Scope) -> Result<Option<CallsMade>, CallError> {
         match &self.inner.spoken {
             Spoken::Seed => Ok(None),
             Spoken::Platform(platform) => platform.calls_this_month(&self.inner, scope).await.map(Some),

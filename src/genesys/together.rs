@@ -121,7 +121,7 @@ mod tests {
 
     use tokio_util::sync::CancellationToken;
 
-    use super::super::budget::Priority;
+    use super::super::priority::Priority;
     use super::*;
 
     const FRESH: Duration = Duration::from_secs(5);

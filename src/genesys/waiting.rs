@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::BoxFuture;
-use super::budget::{BucketShape, Limits, Permit, PermitStore, Priority, StoreError, Take, UNTOLD_WAIT};
+use super::budget::{BucketShape, Limits, Permit, PermitStore, StoreError, Take, UNTOLD_WAIT};
+use super::priority::Priority;
 use crate::health::Part;
 
 /// Calls that may wait for a permit at once; more are turned away.

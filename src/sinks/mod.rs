@@ -13,6 +13,7 @@
 pub mod actuation;
 pub mod actuator;
 pub mod alerts;
+pub mod allowances;
 pub mod analytics;
 pub mod audit;
 mod committed;

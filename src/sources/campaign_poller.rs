@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::ownership::{Member, Owned, PollerError};
-use super::watch::{Missed, Poller, Watch, observed_after, reading};
+use super::watch::{Missed, Poller, Watch, observed_after};
 use crate::genesys::{Campaign, CampaignStatistics, Client};
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -61,6 +61,10 @@ impl Default for Settings {
     }
 }
 
+/// Slowed polls come at most so many times as far apart: statistics that are two intervals old
+/// are late.
+const LONGEST_STRETCH: f64 = 1.5;
+
 /// Observes this instance's share of the campaigns until `shutdown`.
 ///
 /// # Errors
@@ -74,8 +78,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
     let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::CAMPAIGN_STATS, health, shutdown };
-    let poller =
-        Poller { member, client, nouns: ("campaign", "campaigns"), concurrency: settings.concurrency };
+    let poller = Poller {
+        member,
+        client,
+        nouns: ("campaign", "campaigns"),
+        concurrency: settings.concurrency,
+        longest_stretch: LONGEST_STRETCH,
+    };
     poller.run(|watch| Observer { settings, watch }, Observer::watch_all).await
 }
 
@@ -117,7 +126,7 @@ impl Observer {
         let Watch { client, clock, .. } = &self.watch;
         let ((campaign, campaign_at), (statistics, statistics_at)) = {
             let _slot = self.watch.slot(stop).await?;
-            let scope = reading(self.settings.interval, stop);
+            let scope = self.watch.polling(self.settings.interval, stop);
             let campaign = async { client.campaign_lately(id, &scope).await.map(|read| (read, clock())) };
             let statistics =
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };

@@ -57,6 +57,10 @@ const RETRY_SHARE: u32 = 10;
 /// Versions told of one flow: the newest.
 const VERSIONS_TOLD: usize = 200;
 
+/// Slowed looks at versions come at most so many times as far apart; measures are never slowed:
+/// each tells of a minute of its own.
+const LONGEST_STRETCH: f64 = 5.0;
+
 /// Observes this instance's share of the flows until `shutdown`.
 ///
 /// # Errors
@@ -70,7 +74,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
     let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::FLOW_VERSIONS, health, shutdown };
-    let poller = Poller { member, client, nouns: ("flow", "flows"), concurrency: settings.concurrency };
+    let poller = Poller {
+        member,
+        client,
+        nouns: ("flow", "flows"),
+        concurrency: settings.concurrency,
+        longest_stretch: LONGEST_STRETCH,
+    };
     poller.run(|watch| Observer { settings, watch }, Observer::watch_all).await
 }
 
@@ -118,7 +128,7 @@ impl Observer {
         let (versions, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
-            let scope = reading(self.settings.interval, stop);
+            let scope = self.watch.polling(self.settings.interval, stop);
             (self.watch.client.flow(flow, &scope).await?.versions, observed_at)
         };
         let fact = timeline(flow, observed_at, &versions);

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::ownership::{Member, Owned, PollerError};
-use super::watch::{Missed, Poller, Watch, observed_after, reading};
+use super::watch::{Missed, Poller, Watch, observed_after};
 use crate::genesys::Client;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub organization_id: Option<String>,
     /// Observations under way at once in this instance, at least 1.
     pub concurrency: usize,
+    /// Where the month's allowance of calls does not last: at most so many times as far apart.
+    pub longest_stretch: f64,
 }
 
 /// Observes this instance's share of the queues until `shutdown`.
@@ -59,7 +61,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), PollerError> {
     let member = Member { kafka: &kafka, role: &ROLE, topic: &topics::QUEUE_AVAILABILITY, health, shutdown };
-    let poller = Poller { member, client, nouns: ("queue", "queues"), concurrency: settings.concurrency };
+    let poller = Poller {
+        member,
+        client,
+        nouns: ("queue", "queues"),
+        concurrency: settings.concurrency,
+        longest_stretch: settings.longest_stretch,
+    };
     poller.run(|watch| Observer { settings, watch }, Observer::watch_all).await
 }
 
@@ -97,7 +105,7 @@ impl Observer {
         let (available, observed_at) = {
             let _slot = self.watch.slot(stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
-            let scope = reading(self.settings.interval, stop);
+            let scope = self.watch.polling(self.settings.interval, stop);
             (self.watch.client.queue_availability(queue, &scope).await?, observed_at)
         };
         let fact = QueueAvailability {

@@ -77,6 +77,9 @@ pub(super) struct Poller<'a> {
     pub nouns: (&'static str, &'static str),
     /// Observations under way at once, at least 1.
     pub concurrency: usize,
+    /// Where the month's allowance of calls does not last, observations come up to so many times as
+    /// far apart as configured.
+    pub longest_stretch: f64,
 }
 
 impl Poller<'_> {
@@ -94,7 +97,7 @@ impl Poller<'_> {
         O: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { member, client, nouns: (one, many), concurrency } = self;
+        let Self { member, client, nouns: (one, many), concurrency, longest_stretch } = self;
         let producer = FactProducer::new(member.kafka, member.role)?;
         let watch = Watch {
             client,
@@ -102,6 +105,7 @@ impl Poller<'_> {
             clock: clock::now,
             slots: Semaphore::new(concurrency.max(1)),
             readiness: Readiness::new(one, many, member.health.part(member.role.name)),
+            longest_stretch,
         };
         member.run(producer, Arc::new(observer(watch)), work).await
     }
@@ -115,9 +119,22 @@ pub(super) struct Watch {
     /// Observations under way.
     slots: Semaphore,
     readiness: Readiness,
+    longest_stretch: f64,
 }
 
 impl Watch {
+    /// How many times as far apart as configured observations come now.
+    fn stretch(&self) -> f64 {
+        self.client.poll_stretch().min(self.longest_stretch).max(1.0)
+    }
+
+    /// For what is read every interval.
+    pub(super) fn polling(&self, interval: Duration, stop: &CancellationToken) -> Scope {
+        // From 100 to a few thousand.
+        let stretch_hundredths = (self.stretch() * 100.0).round() as u32;
+        Scope { priority: Priority::Poll { stretch_hundredths }, ..reading(interval, stop) }
+    }
+
     /// Observes one thing at once and then every `interval`, until stopped. `observe` is given
     /// when it was last seen, and answers when it was this time; `count` the ending's name.
     pub(super) async fn every<F>(
@@ -130,13 +147,13 @@ impl Watch {
     ) where
         F: Future<Output = Result<Timestamp, Missed>>,
     {
-        let schedule = Schedule::new(key, interval);
         let mut last = Timestamp::MIN;
         // Also when it is aborted: another instance watches it then.
         let _open = self.readiness.until_dropped(key);
         loop {
             let observed = observe(last).await;
-            let mut wait = schedule.wait((self.clock)());
+            let interval = interval.mul_f64(self.stretch());
+            let mut wait = Schedule::new(key, interval).wait((self.clock)());
             match self.tell(key, observed.as_ref().err(), &count) {
                 Ended::Stopped => break,
                 Ended::Refused => wait = wait.saturating_add(interval.saturating_mul(REFUSED_FACTOR - 1)),

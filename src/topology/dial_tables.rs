@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::allowances::UsedUp;
 use crate::health::Health;
 use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
@@ -22,6 +23,7 @@ pub struct DialTables {
     settings: GlobalTable<Setting<'static>>,
     lag: GlobalTable<LagEvaluation>,
     groups: [String; 2],
+    used_up: UsedUp,
 }
 
 impl DialTables {
@@ -32,7 +34,14 @@ impl DialTables {
             settings: GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part("settings"), shutdown),
             lag: GlobalTable::open(kafka, &topics::LAG_STATUS, ENTRIES_LIMIT, part("lag"), shutdown),
             groups: [&windowing::DECLARATION, &dialing::DECLARATION].map(|stage| kafka.group(stage.name)),
+            used_up: UsedUp::default(),
         }
+    }
+
+    /// Whose call attempts of the month are used up.
+    #[must_use]
+    pub fn heeding(self, used_up: UsedUp) -> Self {
+        Self { used_up, ..self }
     }
 
     /// Waits until both are read. `false` when the shutdown came first.
@@ -51,6 +60,10 @@ impl Lookup for DialTables {
     fn lagging(&self, at: Timestamp) -> Vec<String> {
         let lag = self.groups.iter().filter_map(|group| self.lag.get(group));
         lag.filter(|lag| is_in_error(lag, at)).map(|lag| lag.consumer_group.clone()).collect()
+    }
+
+    fn attempts_used_up(&self, campaign_id: &str) -> bool {
+        self.used_up.has(campaign_id)
     }
 }
 

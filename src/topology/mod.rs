@@ -1,6 +1,8 @@
 //! How the rooms are put together.
 
+mod allowances;
 mod count_table;
+mod credentials;
 pub mod dial_tables;
 mod instance;
 mod intake;

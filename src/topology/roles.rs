@@ -2,7 +2,7 @@
 
 use super::start::Starting;
 use crate::role::Role;
-use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift, lag_status, outbox};
+use crate::sinks::{actuator, alerts, allowances, analytics, audit, compliance, drift, lag_status, outbox};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::{
     campaign_counting, dialing, flow_counting, flow_measuring, flow_summing, lag, rollback, windowing,
@@ -34,6 +34,7 @@ pub(super) const WIRED: &[(&Role, Start)] = &[
     (&drift::ROLE, |starting| starting.drift()),
     (&analytics::ROLE, |starting| starting.enrichment()),
     (&compliance::ROLE, |starting| starting.compliance()),
+    (&allowances::ROLE, |starting| starting.allowances()),
     (&alerts::ROLE, |starting| starting.alerts()),
     (&outbox::ROLE, |starting| starting.outbox()),
     (&queue_poller::ROLE, |starting| starting.queue_poller()),

@@ -21,6 +21,7 @@ use crate::stages::lag::rules::Thresholds;
 use crate::stages::rollback::Sources;
 use crate::stages::rollback::rule::{Policy, Rule, WithoutBaseline};
 
+use super::credentials;
 use super::instance::Instance;
 use super::roles::roles;
 use crate::role::Kind;
@@ -98,8 +99,7 @@ pub fn genesys(config: &Config) -> genesys::Settings {
         dialect: dialect(config),
         base_url: config.genesys.base_url.clone(),
         login_url: config.genesys.login_url.clone(),
-        client_id: config.genesys.client_id.clone(),
-        client_secret: config.genesys.client_secret.clone(),
+        credentials: credentials::of(config),
         requests_per_minute: config.genesys.requests_per_minute,
         budget_window: config.genesys.budget_window,
         breaker_pause: at_pace(config, defaults.breaker_pause),
@@ -251,7 +251,7 @@ pub fn analytics_poller(config: &Config) -> Option<analytics_poller::Settings> {
 
 /// # Errors
 /// When a key's role or digest cannot be read, which a checked configuration rules out.
-pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
+pub fn console(config: &Config, credentials: genesys::Credentials) -> Result<console::Settings, ApiKeyError> {
     let api_keys = config
         .http
         .api_keys
@@ -267,7 +267,12 @@ pub fn console(config: &Config) -> Result<console::Settings, ApiKeyError> {
     };
     let ticks = console::Ticks { dial: config.dial.interval, lag: config.lag.interval };
     let listen = config.http.listen;
-    Ok(console::Settings { listen, api_keys, events, ticks, ..console::Settings::default() })
+    let covered = console::Covered {
+        calls: config.genesys.calls(),
+        attempts: config.compliance.attempts(),
+        client: Some(credentials),
+    };
+    Ok(console::Settings { listen, api_keys, events, ticks, covered, ..console::Settings::default() })
 }
 
 pub fn ingest(config: &Config) -> events::Settings {
@@ -349,6 +354,10 @@ pub fn queue_poller(config: &Config) -> queue_poller::Settings {
         interval: config.route.availability_interval,
         organization_id: config.genesys.organization_id.clone(),
         concurrency: 8,
+        // What is older than the limit is ignored.
+        longest_stretch: config.route.availability_limit.as_secs_f64()
+            / config.route.availability_interval.as_secs_f64()
+            / 2.0,
     }
 }
 

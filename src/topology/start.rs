@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::allowances::{Follower, UsedUp};
 use super::instance::Instance;
 use super::pauses;
 use super::roles::{WIRED, roles};
@@ -18,7 +19,7 @@ use super::settings;
 use super::shared_budget::SharedBudget;
 use crate::config::Config;
 use crate::console::{self, Metrics};
-use crate::genesys::Client;
+use crate::genesys::{self, Client};
 use crate::health::Health;
 use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
@@ -126,9 +127,13 @@ pub fn start(
     let stop = shutdown.child_token();
     let database = Database::connect(&settings::postgres(config))?;
     let health = Health::default();
+    let platform = settings::genesys(config);
+    let follower = Follower::new(config, &platform, database.clone());
     let mut starting = Starting {
         config,
         kafka: settings::kafka(config, instance),
+        platform,
+        used_up: follower.used_up.clone(),
         client: None,
         edge: None,
         routed: None,
@@ -145,6 +150,7 @@ pub fn start(
         metrics,
     };
     starting.watch_database();
+    starting.follow_allowances(follower);
     for (role, start) in WIRED.iter().filter(|(role, _)| names.contains(&role.name)) {
         start(&mut starting).with_context(|| format!("role {} cannot start", role.name))?;
     }
@@ -156,6 +162,10 @@ pub(super) struct Starting<'c> {
     pub config: &'c Config,
     pub kafka: KafkaSettings,
     database: Database,
+    /// Whom they call as whom.
+    pub platform: genesys::Settings,
+    /// Campaigns without call attempts left in this month.
+    pub used_up: UsedUp,
     /// One for all roles that call the platform.
     client: Option<Client>,
     /// Takes events in behind the console's route.
@@ -199,13 +209,20 @@ impl Starting<'_> {
         });
     }
 
+    fn follow_allowances(&mut self, follower: Follower) {
+        let stop = self.running.stop.clone();
+        self.running.tasks.spawn(async move {
+            follower.follow(stop).await;
+            ("allowances followed", Ok(()))
+        });
+    }
+
     pub(super) fn client(&mut self) -> anyhow::Result<Client> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let genesys = settings::genesys(self.config);
-        let permits = Arc::new(SharedBudget::new(self.database.clone(), &genesys));
-        let client = Client::new(&genesys, permits, &self.health)?;
+        let permits = Arc::new(SharedBudget::new(self.database.clone(), &self.platform));
+        let client = Client::new(&self.platform, permits, &self.health)?;
         self.client = Some(client.clone());
         Ok(client)
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::allowances as of_month;
 use super::count_table::CountTable;
 use super::dial_tables::DialTables;
 use super::routed::Routed;
@@ -18,7 +19,7 @@ use crate::role::Role;
 use crate::routing;
 use crate::runtime::run_stage;
 use crate::sinks::rollback::{self as rollback_actuator, FlowVersionChange, RollbackActuator};
-use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift, lag_status, outbox};
+use crate::sinks::{actuator, alerts, allowances, analytics, audit, compliance, drift, lag_status, outbox};
 use crate::sources::events::{self, Edge};
 use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller, queue_poller};
 use crate::stages::campaign_counting::CampaignCounting;
@@ -98,6 +99,7 @@ impl Starting<'_> {
         }
         let Shared { kafka, health, stop, .. } = self.shared();
         let tables = DialTables::open(&kafka, &health, &stop);
+        let tables = tables.heeding(self.used_up.clone());
         let stage = Dialing::new(mode, self.config.dial.interval, rules, Arc::new(tables.clone()));
         let settings = settings::stage(self.config);
         // Without knowing what is set nothing is decided.
@@ -221,6 +223,15 @@ impl Starting<'_> {
         self.task(&audit::ROLE, async move { audit::run(settings, &kafka, database, &health, stop).await })
     }
 
+    pub(super) fn allowances(&mut self) -> Started {
+        let client = self.client()?;
+        let settings = of_month::settings(self.config, self.platform.credentials.clone());
+        let Shared { kafka, database, health, stop } = self.shared();
+        self.task(&allowances::ROLE, async move {
+            allowances::run(settings, &kafka, database, client, &health, stop).await
+        })
+    }
+
     pub(super) fn alerts(&mut self) -> Started {
         let Shared { kafka, database, health, stop } = self.shared();
         let settings = settings::alerts(self.config);
@@ -244,7 +255,7 @@ impl Starting<'_> {
     }
 
     pub(super) fn console(&mut self) -> Started {
-        let settings = settings::console(self.config)?;
+        let settings = settings::console(self.config, self.platform.credentials.clone())?;
         let Shared { database, health, stop, .. } = self.shared();
         let intake = self.edge.clone().map(|edge| edge as Arc<dyn EventIntake>);
         let console = Console::bind(settings, database, health, self.metrics.clone(), intake)?;

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{
-    BucketShape, CallError, Campaign, Client, InProcessPermits, Reply, Scope, Settings as GenesysSettings,
+    BucketShape, CallError, Campaign, Client, Credentials, InProcessPermits, Reply, Scope,
+    Settings as GenesysSettings,
 };
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
@@ -148,8 +149,7 @@ impl Stand {
         let health = Health::default();
         let settings = GenesysSettings {
             base_url: self.simulator.api_url(),
-            client_id: DEMO_CLIENT_ID.to_owned(),
-            client_secret: DEMO_CLIENT_SECRET.into(),
+            credentials: Credentials::fixed(DEMO_CLIENT_ID, DEMO_CLIENT_SECRET),
             requests_per_minute: 60_000,
             breaker_pause: Duration::from_millis(500),
             total_timeout: Duration::from_secs(5),

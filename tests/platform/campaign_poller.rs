@@ -122,7 +122,10 @@ async fn every_campaign_is_observed_by_exactly_one_instance_and_taken_over() {
     })
     .await;
 
-    let settings = genesys::Settings { client_id: "second".into(), ..organization.client_settings() };
+    let settings = genesys::Settings {
+        credentials: genesys::Credentials::fixed("second", simulator::DEMO_CLIENT_SECRET),
+        ..organization.client_settings()
+    };
     let second = Instance::start(&KafkaSettings { instance: "two".into(), ..kafka.clone() }, &settings);
     // Rebalanced once a second of the log shows every campaign with one client, and both clients.
     until("shares for both", async || {

@@ -9,6 +9,7 @@ mod actuator;
 mod actuator_faults;
 mod actuator_stand;
 mod alerts;
+mod allowances;
 mod analytics_poller;
 mod campaign_poller;
 mod client;

@@ -12,7 +12,7 @@ use simulator::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::clock;
-use trunkline::genesys::{BucketShape, Client, InProcessPermits, Settings as GenesysSettings};
+use trunkline::genesys::{BucketShape, Client, Credentials, InProcessPermits, Settings as GenesysSettings};
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
@@ -107,8 +107,7 @@ impl Stand {
     pub(crate) fn client(&self) -> Client {
         let platform = GenesysSettings {
             base_url: self.simulator.api_url(),
-            client_id: DEMO_CLIENT_ID.to_owned(),
-            client_secret: DEMO_CLIENT_SECRET.into(),
+            credentials: Credentials::fixed(DEMO_CLIENT_ID, DEMO_CLIENT_SECRET),
             requests_per_minute: 60_000,
             breaker_pause: Duration::from_millis(500),
             total_timeout: Duration::from_secs(5),

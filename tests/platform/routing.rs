@@ -42,6 +42,7 @@ async fn availability_is_observed_as_a_fraction() {
     let (health, shutdown) = (Health::default(), CancellationToken::new());
     let running = tokio::spawn({
         let settings = queue_poller::Settings {
+            longest_stretch: 1.0,
             queues: vec![STAFFED.into(), EMPTY.into()],
             interval: Duration::from_millis(200),
             organization_id: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use trunkline::genesys::{BucketShape, Limits, PermitStore, Priority, Settings, Take};
+use trunkline::genesys::{BucketShape, Credentials, Limits, PermitStore, Priority, Settings, Take};
 use trunkline::postgres::Database;
 use trunkline::topology::SharedBudget;
 
@@ -12,7 +12,7 @@ use crate::support::postgres::TestDatabase;
 
 fn settings(requests: u32, window: Duration) -> Settings {
     Settings {
-        client_id: "one-client".into(),
+        credentials: Credentials::fixed("one-client", ""),
         requests_per_minute: requests,
         budget_window: window,
         ..Settings::default()
@@ -180,7 +180,7 @@ async fn other_oauth_clients_have_budgets_of_their_own() {
     let database = Database::connect(&own.settings()).expect("a good URL");
     let stranger = SharedBudget::new(
         database,
-        &Settings { client_id: "another".into(), ..settings(1, Duration::from_secs(60)) },
+        &Settings { credentials: Credentials::fixed("another", ""), ..settings(1, Duration::from_secs(60)) },
     );
     for budget in [&one, &stranger] {
         assert!(matches!(budget.take(Priority::Read).await.unwrap(), Take::Granted(_)));

@@ -1,5 +1,8 @@
-//! Tokens: fetched once for all, renewed before their end, replaced when refused.
+//! Tokens: fetched once for all, renewed before their end, replaced when refused or when the
+//! OAuth client's secret was changed.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -7,12 +10,13 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::post;
 use serde_json::json;
-use simulator::{Settings, StaleReply};
+use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Settings, StaleReply};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline::genesys::{self, CallErrorKind as Kind};
+use trunkline::genesys::{self, CallErrorKind as Kind, Credentials, OauthClient, Reread};
+use trunkline::health::Health;
 
-use crate::support::simulated::{CAMPAIGN, Organization, client, scope, settings};
+use crate::support::simulated::{CAMPAIGN, Organization, client, client_with, scope, settings};
 use crate::support::until;
 
 const TOKEN: &str = "/oauth/token";
@@ -95,7 +99,10 @@ async fn a_token_that_ends_while_a_write_is_on_its_way_costs_no_second_effect() 
 async fn refused_credentials_are_named_and_never_shown() {
     let organization = Organization::start(settings()).await;
     let secret = "canary-secret-7d1f";
-    let settings = genesys::Settings { client_secret: secret.into(), ..organization.client_settings() };
+    let settings = genesys::Settings {
+        credentials: Credentials::fixed(DEMO_CLIENT_ID, secret),
+        ..organization.client_settings()
+    };
     let client = client(&settings);
     let error = client.campaign(CAMPAIGN, &scope()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unauthorized);
@@ -171,10 +178,79 @@ async fn an_endpoint_that_refuses_basic_is_asked_by_form() {
     let serving = tokio::spawn(async move { axum::serve(listener, app).await });
     let settings = genesys::Settings {
         base_url,
-        client_id: "an id".into(),
-        client_secret: "s%cret&".into(),
+        credentials: Credentials::fixed("an id", "s%cret&"),
         ..genesys::Settings::default()
     };
     client(&settings).authenticate(&scope()).await.expect("a token by form");
     serving.abort();
+}
+
+/// The OAuth client of the simulated organisation, its secret in a file.
+fn credentials_in(file: &Path) -> Credentials {
+    let file = file.to_owned();
+    let reread: Reread = Arc::new(move || {
+        let secret = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        Ok(OauthClient { id: DEMO_CLIENT_ID.to_owned(), secret: secret.into() })
+    });
+    let given = OauthClient { id: DEMO_CLIENT_ID.to_owned(), secret: DEMO_CLIENT_SECRET.into() };
+    Credentials::reread(given, reread).looked_at_every(Duration::from_millis(20))
+}
+
+async fn rotate(organization: &Organization, secret: &str, revoke: bool) {
+    let path = format!("/clients/{DEMO_CLIENT_ID}");
+    let body = json!({ "secret": secret, "revokeTokens": revoke });
+    organization.control(reqwest::Method::PUT, &path, Some(body)).await;
+}
+
+#[tokio::test]
+async fn a_new_secret_in_its_file_is_used_when_the_old_token_is_refused() {
+    let organization = Organization::start(settings()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, DEMO_CLIENT_SECRET).unwrap();
+    let mut settings = organization.client_settings();
+    // Looked at only when a token is asked for.
+    settings.credentials = credentials_in(&file).looked_at_every(Duration::from_secs(3_600));
+    let client = client(&settings);
+    client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    rotate(&organization, "second-secret", true).await;
+    std::fs::write(&file, "second-secret").unwrap();
+    client.campaign(CAMPAIGN, &scope()).await.expect("made once more with a token for the new secret");
+    let granted: Vec<_> =
+        organization.requests_of("POST", TOKEN).await.iter().map(|entry| entry["status"].clone()).collect();
+    assert_eq!(granted, [200, 200], "the old secret was not tried again");
+}
+
+#[tokio::test]
+async fn the_old_token_serves_until_a_changed_secret_is_good() {
+    let organization = Organization::start(settings()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, DEMO_CLIENT_SECRET).unwrap();
+    let settings = genesys::Settings { credentials: credentials_in(&file), ..organization.client_settings() };
+    let health = Health::default();
+    let shape = genesys::BucketShape::new(settings.requests_per_minute, settings.budget_window);
+    let client = client_with(&settings, Arc::new(genesys::InProcessPermits::new(shape)), &health);
+    client.campaign(CAMPAIGN, &scope()).await.unwrap();
+
+    let canary = "canary-secret-51c9";
+    std::fs::write(&file, canary).unwrap();
+    let told = until("the refusal to be told", async || {
+        health.impairments().into_iter().find(|(part, _)| part == "genesys.token")
+    })
+    .await;
+    assert!(told.1.contains("genesys.client_secret") && !told.1.contains(canary), "{told:?}");
+    assert!(health.reasons().is_empty(), "it works on: {:?}", health.reasons());
+    client.campaign(CAMPAIGN, &scope()).await.expect("with the token it has");
+
+    rotate(&organization, "third-secret", false).await;
+    std::fs::remove_file(&file).unwrap();
+    client.campaign(CAMPAIGN, &scope()).await.expect("with the token it has");
+    std::fs::write(&file, "third-secret").unwrap();
+    until("the new secret", async || health.impairments().is_empty().then_some(())).await;
+    organization.expire_tokens().await;
+    client.campaign(CAMPAIGN, &scope()).await.expect("with a token for the new secret");
+    let refused = organization.requests_of("POST", TOKEN).await;
+    let refused = refused.iter().filter(|entry| entry["status"] == 401).count();
+    assert!((2..=20).contains(&refused), "{refused}: tried, and not without pause");
 }

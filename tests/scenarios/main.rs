@@ -6,6 +6,7 @@ mod support;
 
 mod campaign_counting;
 mod clocks;
+mod dial_allowance;
 mod dial_loop;
 mod dial_pacing;
 mod driver;

@@ -9,7 +9,9 @@ use simulator::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline::genesys::{self, BucketShape, Client, InProcessPermits, PermitStore, Priority, Scope};
+use trunkline::genesys::{
+    self, BucketShape, Client, Credentials, InProcessPermits, PermitStore, Priority, Scope,
+};
 use trunkline::health::Health;
 
 /// A campaign whose people answer every other call.
@@ -50,8 +52,7 @@ impl Organization {
     pub(crate) fn client_settings(&self) -> genesys::Settings {
         genesys::Settings {
             base_url: self.running.api_url(),
-            client_id: DEMO_CLIENT_ID.into(),
-            client_secret: DEMO_CLIENT_SECRET.into(),
+            credentials: Credentials::fixed(DEMO_CLIENT_ID, DEMO_CLIENT_SECRET),
             requests_per_minute: 100_000,
             connect_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_secs(1),

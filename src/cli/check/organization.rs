@@ -4,9 +4,11 @@ use super::{Finding, scope};
 use crate::clock;
 use crate::config::{Config, Dialect};
 use crate::genesys::{
-    CallError, CallErrorKind, Campaign, CampaignRule, Changed, Client, DetailsQuery, OutboundSettings,
+    CallError, CallErrorKind, CallsMade, Campaign, CampaignRule, Changed, Client, DetailsQuery,
+    OutboundSettings,
 };
 use crate::model::Timestamp;
+use crate::model::allowance::{Counted, Standing, Terms};
 use crate::topology::settings;
 
 /// A conversation that nobody has: whether details may be read shows all the same.
@@ -23,7 +25,7 @@ pub(super) async fn findings(client: &Client, config: &Config) -> Vec<Finding> {
         dial(client, config),
         rollback(client, config),
         enrichment(client, config),
-        allowances(client)
+        allowances(client, config)
     );
     let mut findings = vec![Finding::note(
         "dialect platform",
@@ -184,22 +186,37 @@ async fn enrichment(client: &Client, config: &Config) -> Vec<Finding> {
     vec![needs("enrichment: details of conversations", "analytics:conversationDetail:view", &details)]
 }
 
-async fn allowances(client: &Client) -> Vec<Finding> {
+async fn allowances(client: &Client, config: &Config) -> Vec<Finding> {
     let what = "allowance: API calls of this month";
     vec![match client.calls_this_month(&scope()).await {
-        Ok(Some(calls)) => Finding::note(
-            what,
-            format!(
-                "{calls} calls by all clients of the organisation so far; {CALLS_PER_USER} and more are included for \
-                 each named user and month, by edition, and those beyond are billed"
-            ),
-        ),
+        Ok(Some(made)) => Finding::note(what, calls_left(made, config.genesys.calls(), clock::now())),
         Ok(None) => Finding::good(what),
         Err(error) => Finding::note(
             what,
             format!("cannot be read ({error}); usage:organization:view or oauth:client:view shows it"),
         ),
     }]
+}
+
+/// What is left of the month's calls, were they to go on as in the month so far.
+fn calls_left(made: CallsMade, terms: Terms, at: Timestamp) -> String {
+    let month_to_date = made.own.saturating_add(made.others);
+    let elapsed_seconds = (at.millis_since(at.month()) as f64 / 1_000.0).max(3_600.0);
+    let counted = Counted { month_to_date, per_second: month_to_date as f64 / elapsed_seconds };
+    let standing = Standing::new(terms, counted, at);
+    let so_far = format!(
+        "{month_to_date} calls by all clients of the organisation so far, {} of them ours; about {} by the month's end",
+        made.own, standing.forecast
+    );
+    match standing.allowance.zip(standing.left) {
+        Some((allowance, left)) => {
+            format!("{so_far}; {left} of {allowance} are left (genesys.calls_per_month)")
+        }
+        None => format!(
+            "{so_far}; {CALLS_PER_USER} and more are included for each named user and month, by edition, and those \
+             beyond are billed: say how many in genesys.calls_per_month"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -223,6 +240,19 @@ mod tests {
         assert!(text(&abandon_rate(&outbound("ALL_CALLS"))).contains("20 % of the live answers"));
         let comparable = abandon_rate(&outbound("CALLS_THAT_REACHED_QUEUE"));
         assert!(text(&comparable).contains("comparable") && comparable.problem.is_none());
+    }
+
+    #[test]
+    fn what_is_left_of_the_months_calls_is_told() {
+        let at = "2026-06-16T00:00:00.000Z".parse().unwrap();
+        let made = CallsMade { own: 600, others: 400 };
+        let left = |per_month| calls_left(made, Terms { per_month, price: None }, at);
+        assert!(
+            left(Some(1_500))
+                .contains("1000 calls by all clients of the organisation so far, 600 of them ours")
+        );
+        assert!(left(Some(1_500)).contains("about 2000 by the month's end; 500 of 1500 are left"));
+        assert!(left(None).contains("genesys.calls_per_month"));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use super::chart::{Chart, Event, Limit, Series, Unit, spark};
 use super::parts::{address, age, figure, is_stale, key, short, status, to_decision};
+use super::platform::allowance;
 use super::shell::Shell;
-use super::words::{self, number_of, percent, percent_of, rate_of};
+use super::words::{self, number, number_of, percent, percent_of, rate_of};
 use crate::console::Shared;
+use crate::console::allowances::Month;
 use crate::console::problem::Problem;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
@@ -39,6 +41,7 @@ async fn all(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem
     let keys: Vec<String> = campaigns.iter().map(|line| line.key.clone()).collect();
     let series = shared.database.series_of_keys(Loop::Dial.name(), &keys, SMALL).await?;
     let tick = shell.tick_of(Loop::Dial);
+    let month = Month::read(&shared.covered, &shared.database).await?;
     let main = html! {
         h1 { "Campaigns" }
         @if campaigns.is_empty() {
@@ -61,8 +64,41 @@ async fn all(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem
                 }
             }
         }
+        (attempts(&month))
     };
     Ok(("Campaigns".to_owned(), main))
+}
+
+/// Campaigns whose attempts are shown.
+const MOST_SHOWN: usize = 100;
+
+fn attempts(month: &Month) -> Markup {
+    let units = |units: Option<u64>| units.map_or_else(|| "–".to_owned(), |units| number(units as f64));
+    html! {
+        h2 { "Call attempts of this month" }
+        (allowance("Attempts of all campaigns", &month.call_attempts))
+        @if !month.campaigns.is_empty() {
+            div.scroll tabindex="0" role="region" aria-label="Call attempts" {
+                table {
+                    thead { tr {
+                        th scope="col" { "Campaign" } th.number scope="col" { "This month" } th.number scope="col" { "By its end" }
+                        th.number scope="col" { "Allowance" } th.number scope="col" { "Left" }
+                    } }
+                    tbody {
+                        @for campaign in month.campaigns.iter().take(MOST_SHOWN) {
+                            @let standing = &campaign.standing;
+                            tr {
+                                th scope="row" { a href=(address("/campaigns", &[("id", &campaign.campaign_id)])) title=(campaign.campaign_id) { (short(&campaign.campaign_id)) } }
+                                td.number { (units(Some(standing.month_to_date))) } td.number { (units(Some(standing.forecast))) }
+                                td.number { (units(standing.allowance)) }
+                                td.number { (units(standing.left)) @if standing.is_used_up() { " " span.badge.bad { "used up" } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn row(line: &DecisionLine, own: &[&DecisionLine], tick: Duration) -> Markup {

@@ -6,12 +6,15 @@ use maud::{Markup, html};
 use super::parts::age;
 use super::words::{number, spaced};
 use crate::console::Shared;
+use crate::console::allowances::Month;
 use crate::console::problem::Problem;
 use crate::metrics;
+use crate::model::allowance::{Standing, Warning};
 use crate::postgres::console::BudgetLine;
 
 pub(super) async fn view(shared: &Shared) -> Result<(String, Markup), Problem> {
     let budgets = shared.database.budgets().await?;
+    let month = Month::read(&shared.covered, &shared.database).await?;
     let page = shared.metrics.render();
     let breakers = samples(&page, metrics::GENESYS_BREAKER_OPEN.name);
     let calls = samples(&page, metrics::GENESYS_CALLS.name);
@@ -19,6 +22,11 @@ pub(super) async fn view(shared: &Shared) -> Result<(String, Markup), Problem> {
         h1 { "Platform" }
         h2 { "Budget of calls" }
         (budget(&budgets))
+        h2 { "Calls of this month" }
+        (allowance("Calls of the organisation", &month.api_calls.standing))
+        @if month.api_calls.poll_stretch > 1.0 {
+            p { span.badge.bad { "polls come up to " (number(month.api_calls.poll_stretch)) " times as far apart" } " so that the month's calls last." }
+        }
         h2 { "Breakers of this instance" }
         @if breakers.is_empty() {
             p.empty { "This instance has not called the platform." }
@@ -50,6 +58,30 @@ fn budget(budgets: &[BudgetLine]) -> Markup {
                         div { dt { "429 replies in a row" } dd { (line.refusals) } }
                     }
                 } }
+            }
+        }
+    }
+}
+
+/// How a month's allowance stands.
+pub(super) fn allowance(of: &str, standing: &Standing) -> Markup {
+    let units = |units: Option<u64>| units.map_or_else(|| "–".to_owned(), |units| number(units as f64));
+    let cost = |cost: Option<f64>| cost.map_or_else(|| "–".to_owned(), |cost| format!("{cost:.2}"));
+    html! {
+        article.card.trouble[standing.warning().is_some()] {
+            div.top { h3 { (of) }
+                @match standing.warning() {
+                    Some(Warning::UsedUp) => span.badge.bad { "allowance used up" },
+                    Some(Warning::NearlyUsed) => span.badge.bad { "allowance nearly used up" },
+                    None => {},
+                }
+            }
+            dl.facts {
+                div { dt { "This month" } dd { (units(Some(standing.month_to_date))) } }
+                div { dt { "By its end" } dd { (units(Some(standing.forecast))) } }
+                div { dt { "Allowance" } dd { (units(standing.allowance)) } }
+                div { dt { "Left" } dd { (units(standing.left)) } }
+                div { dt { "Cost beyond, by its end" } dd { (cost(standing.forecast_cost)) } }
             }
         }
     }

@@ -86,6 +86,7 @@ pub(super) fn why(reason: &str) -> String {
         "counts_unknown" => "the platform does not tell what the rate does",
         "lag_error" => "the statistics' way here is behind",
         "other_writer" => "somebody else has set the rate",
+        "attempts_used_up" => "the campaign has made all the call attempts it may make in this month",
         "no_data" => "no call was placed, so there is nothing to judge by",
         "nothing_known" => "nothing is known about it yet",
         "statistics_late" => "its statistics say nothing new",

@@ -27,8 +27,8 @@ pub(super) fn request(what: Changed, id: &str, from: Timestamp, until: Timestamp
     }
 }
 
-/// The last who changed it and is not `own_client`. The error says what makes no sense.
-pub(super) fn read(own_client: &str, body: &[u8]) -> Result<Option<String>, String> {
+/// The last who changed it and is no OAuth client that `is_ours`. The error says what makes no sense.
+pub(super) fn read(is_ours: impl Fn(&str) -> bool, body: &[u8]) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]
@@ -42,8 +42,8 @@ pub(super) fn read(own_client: &str, body: &[u8]) -> Result<Option<String>, Stri
         event_date: Option<Timestamp>,
     }
     let reply: Reply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let is_ours = |change: &Change| change.client.as_ref().is_some_and(|client| client.is(own_client));
-    let others = reply.entities.into_iter().filter(|change| !is_ours(change));
+    let by_us = |change: &Change| change.client.as_ref().is_some_and(|client| client.is(&is_ours));
+    let others = reply.entities.into_iter().filter(|change| !by_us(change));
     let last = others.max_by_key(|change| change.event_date);
     Ok(last.and_then(|change| match (change.user, change.client) {
         (Some(user), _) => Some(actor("user", user)),
@@ -56,21 +56,25 @@ pub(super) fn read(own_client: &str, body: &[u8]) -> Result<Option<String>, Stri
 mod tests {
     use super::*;
 
+    fn ours(client: &str) -> bool {
+        client == "ours"
+    }
+
     #[test]
     fn the_last_who_is_not_us_is_named() {
         let body = br#"{"entities":[
             {"user":{"id":"u1","name":"Early"},"eventDate":"2026-01-02T03:00:00.000Z"},
             {"user":{"id":"u2","name":"Late"},"eventDate":"2026-01-02T03:05:00.000Z","action":"Update"},
             {"client":{"id":"ours"},"eventDate":"2026-01-02T03:06:00.000Z"}]}"#;
-        assert_eq!(read("ours", body).unwrap().as_deref(), Some("Late (user u2)"));
+        assert_eq!(read(ours, body).unwrap().as_deref(), Some("Late (user u2)"));
         let client = br#"{"entities":[{"client":{"id":"other"}},{"client":{"id":"ours"}}]}"#;
-        assert_eq!(read("ours", client).unwrap().as_deref(), Some("OAuth client other"));
+        assert_eq!(read(ours, client).unwrap().as_deref(), Some("OAuth client other"));
         for nobody in
             [r#"{"entities":[]}"#, "{}", r#"{"entities":[{"client":{"id":"ours"}}]}"#, r#"{"entities":[{}]}"#]
         {
-            assert_eq!(read("ours", nobody.as_bytes()), Ok(None), "{nobody}");
+            assert_eq!(read(ours, nobody.as_bytes()), Ok(None), "{nobody}");
         }
-        assert!(read("ours", b"<html>").is_err());
+        assert!(read(ours, b"<html>").is_err());
     }
 
     #[test]

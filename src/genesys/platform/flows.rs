@@ -85,14 +85,14 @@ pub(crate) struct WireActor {
 }
 
 impl WireActor {
-    pub(crate) fn is(&self, id: &str) -> bool {
-        self.id.as_deref() == Some(id)
+    pub(crate) fn is(&self, one: impl FnOnce(&str) -> bool) -> bool {
+        self.id.as_deref().is_some_and(one)
     }
 }
 
-/// Reads a flow. A lock of the OAuth client `own_client` itself is none. The error says what
+/// Reads a flow. A lock of an OAuth client that `is_ours` is none. The error says what
 /// makes no sense.
-pub(crate) fn read_flow(id: &str, own_client: &str, body: &[u8]) -> Result<Told, String> {
+pub(crate) fn read_flow(id: &str, is_ours: impl Fn(&str) -> bool, body: &[u8]) -> Result<Told, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -108,7 +108,7 @@ pub(crate) fn read_flow(id: &str, own_client: &str, body: &[u8]) -> Result<Told,
     if let Some(other) = wire.id.filter(|told| told != id) {
         return Err(format!("it is about flow {:?}", bounded(&other, 64)));
     }
-    let client = wire.locked_client.filter(|client| !client.is(own_client));
+    let client = wire.locked_client.filter(|client| !client.is(&is_ours));
     let user = wire.locked_user.map(|user| actor("user", user));
     Ok(Told {
         published: wire.published_version.and_then(|version| version.id).filter(|_| !wire.deleted),
@@ -237,7 +237,7 @@ mod tests {
     const VERSIONS: &[u8] = include_bytes!("fixtures/flow_versions.json");
 
     fn told(body: &[u8]) -> Told {
-        read_flow(FLOW, "our-client", body).unwrap()
+        read_flow(FLOW, |client| client == "our-client", body).unwrap()
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         let client = |id: &str| format!(r#"{{"id":"{FLOW}","lockedClient":{{"id":"{id}"}}}}"#);
         assert_eq!(told(client("other").as_bytes()).locked_by.as_deref(), Some("OAuth client other"));
         assert_eq!(told(client("our-client").as_bytes()).locked_by, None);
-        assert!(read_flow("another", "our-client", client("x").as_bytes()).is_err());
+        assert!(read_flow("another", |_| false, client("x").as_bytes()).is_err());
     }
 
     #[test]

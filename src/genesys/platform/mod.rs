@@ -20,14 +20,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::budget::Priority;
 use super::campaigns::{Campaign, CampaignStatistics};
 use super::client::{Inner, Scope, read_request};
+use super::credentials::Credentials;
 use super::details::malformed;
 use super::dialect::PlatformSettings;
 use super::error::{CallError, CallErrorKind as Kind};
 use super::flows::Flow;
-use super::organization::{CampaignRule, OutboundSettings};
+use super::organization::{CallsMade, CampaignRule, OutboundSettings};
+use super::priority::Priority;
 use super::queues::Available;
 use super::together::Together;
 use super::transport::RawReply;
@@ -47,7 +48,7 @@ const AUDIT_SPAN: Duration = Duration::from_secs(4 * 3_600);
 pub(super) struct Platform {
     pub settings: PlatformSettings,
     /// Our own OAuth client.
-    client_id: String,
+    credentials: Credentials,
     /// What holds for all campaigns, and when it was read.
     outbound: tokio::sync::Mutex<Option<(Instant, OutboundSettings)>>,
     idle: Together<Idle>,
@@ -66,10 +67,10 @@ struct Known {
 }
 
 impl Platform {
-    pub(super) fn new(settings: PlatformSettings, client_id: &str) -> Self {
+    pub(super) fn new(settings: PlatformSettings, credentials: Credentials) -> Self {
         let fresh = settings.shared_for;
         Self {
-            client_id: client_id.to_owned(),
+            credentials,
             outbound: tokio::sync::Mutex::new(None),
             idle: Together::new(fresh),
             counters: Together::new(fresh),
@@ -247,7 +248,8 @@ impl Platform {
     pub(super) async fn flow(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<Flow, CallError> {
         let endpoints = &inner.flow_versions;
         let request = read_request(flows::flow_path(id));
-        let read = |_: &RawReply, body: &[u8]| flows::read_flow(id, &self.client_id, body);
+        let read =
+            |_: &RawReply, body: &[u8]| flows::read_flow(id, |client| self.credentials.is_ours(client), body);
         let told = inner.read(endpoints, id, &request, scope, read).await?;
         let mut versions = Vec::new();
         for page in 1.. {
@@ -277,7 +279,7 @@ impl Platform {
         let scope = Scope { priority: Priority::Read, deadline, ..scope.clone() };
         let now = clock::now();
         let request = audits::request(what, id, now.minus(AUDIT_SPAN), now);
-        let read = |_: &RawReply, body: &[u8]| audits::read(&self.client_id, body);
+        let read = |_: &RawReply, body: &[u8]| audits::read(|client| self.credentials.is_ours(client), body);
         inner.read(&inner.organization, "audit", &request, &scope, read).await
     }
 
@@ -299,14 +301,20 @@ impl Platform {
         Ok(rules)
     }
 
-    pub(super) async fn calls_this_month(&self, inner: &Inner, scope: &Scope) -> Result<u64, CallError> {
+    pub(super) async fn calls_this_month(
+        &self,
+        inner: &Inner,
+        scope: &Scope,
+    ) -> Result<CallsMade, CallError> {
         let now = clock::now();
         let request = usage::request(now.month(), now);
         let read = |_: &RawReply, body: &[u8]| usage::read_begun(body);
         let execution = inner.read(&inner.organization, "usage", &request, scope, read).await?;
         let request = read_request(usage::results_path(&execution));
         loop {
-            let read = |_: &RawReply, body: &[u8]| usage::read_results(body);
+            let read = |_: &RawReply, body: &[u8]| {
+                usage::read_results(|client| self.credentials.is_ours(client), body)
+            };
             if let Some(calls) = inner.read(&inner.organization, "usage", &request, scope, read).await? {
                 return Ok(calls);
             }

@@ -12,6 +12,8 @@ pub const LIMITS_CONTRADICT: &str = "limits_contradict";
 pub const OTHER_WRITER: &str = "other_writer";
 /// The statistics are older than two ticks.
 pub const STATISTICS_LATE: &str = "statistics_late";
+/// The campaign has made all the call attempts it may make in this month.
+pub const ATTEMPTS_USED_UP: &str = "attempts_used_up";
 /// Holds that name what is behind with the statistics begin so.
 pub const LAG_ERROR: &str = "lag_error";
 const CHANGE_BELOW_HUNDREDTH: &str = "change_below_hundredth";
@@ -74,6 +76,8 @@ pub struct Around {
     pub is_lagging: bool,
     /// Somebody else has set the rate: it stays for this tick, unless too much was abandoned.
     pub other_writer: bool,
+    /// The campaign has made all the attempts it may make in this month: the least rate is asked for.
+    pub attempts_used_up: bool,
 }
 
 /// Why there is no answer of the rule.
@@ -115,6 +119,7 @@ pub fn judge(answered: Answered, dial_rate: f64, limits: Limits, around: Around)
     let stays = around.other_writer && !braked && around.evidence != Some(Lacking::AnyNews);
     match stays {
         true => chain.ask(Limit::Hold, dial_rate),
+        false if around.attempts_used_up => chain.at_most(Limit::Hold, least),
         false => chain.at_most(Limit::Hold, may_rise(around.is_lagging)),
     }
     let whole = hundredths(chain.value());
@@ -122,6 +127,7 @@ pub fn judge(answered: Answered, dial_rate: f64, limits: Limits, around: Around)
     chain.ask(Limit::Rounding, if is_change { whole / 100.0 } else { dial_rate });
     let reason = match chain.bound {
         _ if stays => OTHER_WRITER,
+        Some(Limit::Hold) if around.attempts_used_up => ATTEMPTS_USED_UP,
         Some(Limit::Hold) => LAG_ERROR,
         _ if around.evidence.is_some() => reason,
         Some(Limit::Staleness) => STATISTICS_LATE,
@@ -166,6 +172,9 @@ mod tests {
         let lagging = Around { is_lagging: true, ..usual };
         assert_eq!(judged(2.0, 1.0, lagging), (1.0, Some(Limit::Hold), LAG_ERROR));
         assert_eq!(judged(0.7, 1.0, lagging), (0.7, None, "rule"));
+        let used_up = Around { attempts_used_up: true, is_lagging: true, ..usual };
+        assert_eq!(judged(2.0, 1.0, used_up), (0.5, Some(Limit::Hold), ATTEMPTS_USED_UP));
+        assert_eq!(judged(2.0, 0.5, used_up), (0.5, Some(Limit::Hold), ATTEMPTS_USED_UP), "and stays there");
         let contested = Around { other_writer: true, ..usual };
         assert_eq!(judged(0.7, 1.0, contested), (1.0, Some(Limit::Hold), OTHER_WRITER));
     }
@@ -184,7 +193,7 @@ mod tests {
     fn a_brake_gives_way_to_nobody() {
         let mut chain = Chain::new(4.0);
         chain.at_most(Limit::Brake, 0.5);
-        let around = Around { other_writer: true, is_late: true, is_lagging: true, evidence: None };
+        let around = Around { other_writer: true, is_late: true, is_lagging: true, ..Around::default() };
         let judged = judge(Answered { chain, reason: "over" }, 2.0, LIMITS, around);
         assert_eq!(
             (judged.chain.value(), judged.chain.bound, judged.reason),

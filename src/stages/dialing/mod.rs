@@ -3,6 +3,7 @@
 pub mod evidence;
 pub mod judgement;
 mod last_known;
+mod lookup;
 pub mod pacing;
 pub mod proportional;
 pub mod rules;
@@ -18,12 +19,14 @@ use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, DialAnswer, OWN_RATES, ShadowAnswer};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::dial_rate::Limits;
-use crate::model::settings::{DialPolicy, DialSettings};
+use crate::model::settings::DialPolicy;
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
 use crate::topics;
 
 use judgement::{Answered, Around, Judgement, Lacking, judge};
+pub use lookup::{InForce, Lookup};
+
 use last_known::LastKnown;
 use rules::Rules;
 
@@ -51,34 +54,6 @@ const TICKS_TO_SILENCE: u32 = 2;
 
 /// Windows in a row without counts after which they are not to be expected.
 const WINDOWS_WITHOUT_COUNTS: u8 = 2;
-
-/// What the stage looks up beside its records. What it used is recorded in the decision.
-pub trait Lookup: Send + Sync + 'static {
-    /// What was set at run time for a campaign, and the newest revision that is about it.
-    fn settings(&self, campaign_id: &str) -> InForce;
-
-    /// Consumer groups on the statistics' way to here whose lag is in error, at most 4.
-    fn lagging(&self, at: Timestamp) -> Vec<String>;
-}
-
-/// What was set at run time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct InForce {
-    /// 0: nothing was ever set.
-    pub revision: u64,
-    pub settings: DialSettings,
-}
-
-/// Nothing is set and nothing is behind.
-impl Lookup for () {
-    fn settings(&self, _: &str) -> InForce {
-        InForce::default()
-    }
-
-    fn lagging(&self, _: Timestamp) -> Vec<String> {
-        Vec::new()
-    }
-}
 
 /// See [`DECLARATION`].
 pub struct Dialing {
@@ -169,12 +144,20 @@ impl Dialing {
     fn around(&self, state: &State, window: &CampaignWindow<'_>, at: Timestamp) -> (Around, Vec<String>) {
         let is_late = at > window.observed_at.plus(self.life);
         let other_writer = state.is_foreign(self.mode, window.dial_rate);
+        let attempts_used_up = self.lookup.attempts_used_up(&window.campaign_id);
         let lagging = self.lookup.lagging(at);
         let is_lagging = !lagging.is_empty();
-        let holds = [(is_late, judgement::STATISTICS_LATE), (other_writer, judgement::OTHER_WRITER)];
+        let holds = [
+            (is_late, judgement::STATISTICS_LATE),
+            (other_writer, judgement::OTHER_WRITER),
+            (attempts_used_up, judgement::ATTEMPTS_USED_UP),
+        ];
         let holds = holds.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name.to_owned());
         let lagging = lagging.into_iter().map(|group| format!("{}:{group}", judgement::LAG_ERROR));
-        (Around { evidence: None, is_late, is_lagging, other_writer }, holds.chain(lagging).collect())
+        (
+            Around { evidence: None, is_late, is_lagging, other_writer, attempts_used_up },
+            holds.chain(lagging).collect(),
+        )
     }
 }
 

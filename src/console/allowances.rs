@@ -1,0 +1,116 @@
+//! How this month's allowances stand, over HTTP.
+
+use axum::Json;
+use axum::extract::State;
+use axum::routing::on;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Shared;
+use super::access::{Access, Role};
+use super::problem::Problem;
+use super::routes::{Answer, Content, Method, Route};
+use crate::clock;
+use crate::genesys::Credentials;
+use crate::model::Timestamp;
+use crate::model::allowance::{Allowances, Counted, Standing, Terms, poll_stretch};
+use crate::postgres::{Database, Error};
+
+/// Campaigns told of.
+const MOST_CAMPAIGNS: i64 = 1_000;
+
+/// What is covered in a month.
+#[derive(Clone, Debug, Default)]
+pub struct Covered {
+    pub calls: Terms,
+    pub attempts: Allowances,
+    /// Whose calls are counted.
+    pub client: Option<Credentials>,
+}
+
+/// This month, UTC.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Month {
+    /// When it began.
+    pub month: Timestamp,
+    pub api_calls: ApiCalls,
+    /// Of all campaigns.
+    pub call_attempts: Standing,
+    /// Those with most attempts first, 1000 of them.
+    pub campaigns: Vec<CampaignAttempts>,
+}
+
+/// Calls of the platform by the whole organisation.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ApiCalls {
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// How many times as far apart as configured polls come at most, so that they last.
+    pub poll_stretch: f64,
+    /// Of when the platform's own count is in them; null where it was never told, and ours is all.
+    pub reconciled_at: Option<Timestamp>,
+    /// Calls of ours that the platform had counted then and we had not.
+    pub drift: i64,
+}
+
+/// One campaign's attempts.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CampaignAttempts {
+    pub campaign_id: String,
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+impl Month {
+    pub(super) async fn read(covered: &Covered, database: &Database) -> Result<Self, Error> {
+        let now = clock::now();
+        let calls = match &covered.client {
+            Some(client) => database.calls_of_month(&client.id()).await?,
+            None => Default::default(),
+        };
+        let poll_stretch = poll_stretch(covered.calls.per_month, calls.month_to_date, calls.demand(), now);
+        let mut all = Counted::default();
+        let mut campaigns = Vec::new();
+        for campaign in database.attempts_of_month(MOST_CAMPAIGNS).await? {
+            let counted = campaign.counted();
+            all.month_to_date += counted.month_to_date;
+            all.per_second += counted.per_second;
+            let standing = Standing::new(covered.attempts.of_campaign(&campaign.campaign_id), counted, now);
+            campaigns.push(CampaignAttempts { campaign_id: campaign.campaign_id, standing });
+        }
+        Ok(Self {
+            month: now.month(),
+            api_calls: ApiCalls {
+                standing: Standing::new(covered.calls, calls.counted(poll_stretch), now),
+                poll_stretch,
+                reconciled_at: calls.reconciled_at,
+                drift: calls.drift,
+            },
+            call_attempts: Standing::new(covered.attempts.all, all, now),
+            campaigns,
+        })
+    }
+}
+
+pub(super) static ROUTES: &[Route] = &[Route {
+    method: Method::Get,
+    path: "/v1/allowances",
+    summary: "How this month's allowances of calls and call attempts stand",
+    access: Access::Needs(Role::Read),
+    parameters: &[],
+    body: None,
+    answers: &[Answer {
+        status: 200,
+        description: "This month",
+        content: Content::Json(|generator| generator.subschema_for::<Month>()),
+    }],
+    handler: |method| on(method, show),
+}];
+
+async fn show(State(shared): State<Shared>) -> Result<Json<Month>, Problem> {
+    let _turn = shared.ledger_reads.acquire().await;
+    Ok(Json(Month::read(&shared.covered, &shared.database).await?))
+}
