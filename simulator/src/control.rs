@@ -34,7 +34,7 @@
 //! | `PUT /simulator/flows/{id}/deleted` `true` or `false` | whether the flow is deleted |
 //! | `GET /simulator/queues` | queues and who is available |
 //! | `PUT /simulator/queues/{id}` `{availabilityPercentage}` | sets it, 0–100; null lets it change by itself again |
-//! | `POST /simulator/decisions` `{to: [address], key?, configurationIds, ratePerSecond, repeatShare, concurrency, timeoutMs, limit?}` | starts asking a decision service; forgets the answers of the last load |
+//! | `POST /simulator/decisions` `{to: [address], key?, configurationIds, ratePerSecond, repeatShare, concurrency, timeoutMs, limit?, dispatch?, defaultFlowId?}` | starts asking a decision service; forgets the answers of the last load. With `dispatch` each interaction then goes through the flow that the answer names, or through the default one |
 //! | `GET\|DELETE /simulator/decisions` | where the load stands: counts by source and destination, latencies; stops it |
 //! | `GET /simulator/decisions/answers?since=&limit=` | every answer: `{answer, conversationId, configurationId, address, repeat, sentAt, lateMs, latencyMs, destinationId, source, sequence, revision}` or `problem` |
 //! | `GET /simulator/consumer-groups` | the groups event analytics tell about |

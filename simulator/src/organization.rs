@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::Settings;
 use crate::budget::{Allowance, Budgets};
@@ -179,6 +180,15 @@ impl Organization {
             if due {
                 self.let_rival_write(moment);
             }
+        }
+    }
+
+    /// A dispatcher sends a conversation through a flow; where there is none of this id it leaves.
+    pub(crate) fn dispatch(&mut self, flow_id: &str, conversation_id: Uuid) {
+        if let Ok(flow) = self.flows.get(flow_id)
+            && !flow.deleted
+        {
+            self.traffic.dispatch(flow, conversation_id, self.world.now());
         }
     }
 

@@ -25,6 +25,12 @@ pub(crate) async fn work(
         }
         let (sent, sent_at) = (Instant::now(), wall_clock());
         let outcome = ask(&shared, &settings, &question).await;
+        if settings.dispatch && !question.repeat {
+            let answered = outcome.as_ref().ok().map(|decided| decided.destination_id.as_str());
+            if let Some(flow_id) = answered.or(settings.default_flow_id.as_deref()) {
+                shared.with(|organization, _| organization.dispatch(flow_id, question.conversation_id));
+            }
+        }
         shared.decisions().record(Answer {
             late: sent.saturating_duration_since(due),
             latency: sent.elapsed(),

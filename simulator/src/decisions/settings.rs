@@ -23,6 +23,10 @@ pub(crate) struct DecisionSettings {
     pub timeout_ms: u64,
     /// Ends after so many questions. None: when it is stopped.
     pub limit: Option<u64>,
+    /// A dispatcher: each interaction then goes through the flow that the answer names.
+    pub dispatch: bool,
+    /// Where a dispatcher sends those without an answer; they leave where it is none.
+    pub default_flow_id: Option<String>,
 }
 
 impl Default for DecisionSettings {
@@ -36,6 +40,8 @@ impl Default for DecisionSettings {
             concurrency: 64,
             timeout_ms: 1_000,
             limit: None,
+            dispatch: false,
+            default_flow_id: None,
         }
     }
 }

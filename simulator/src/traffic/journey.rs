@@ -144,9 +144,14 @@ impl<'a> Course<'a> {
 }
 
 /// Somebody enters a flow.
-pub(super) fn through_flow(flow: &Flow, at_ms: u64, chance: &mut Chance) -> (Journey, Vec<Step>) {
+pub(super) fn through_flow(
+    flow: &Flow,
+    conversation_id: Uuid,
+    at_ms: u64,
+    chance: &mut Chance,
+) -> (Journey, Vec<Step>) {
     let (habits, version) = (&flow.habits, flow.active());
-    let mut journey = new_journey(chance);
+    let mut journey = new_journey(conversation_id, chance);
     let failed = chance.happens(version.error_rate);
     let hung_up = !failed && chance.happens(habits.abandon_rate);
     let handed_over = !failed && !hung_up && flow.queue_id.is_some() && chance.happens(habits.transfer_rate);
@@ -206,7 +211,8 @@ pub(super) fn of_campaign(
     begin_ms: u64,
     chance: &mut Chance,
 ) -> (Journey, Vec<Step>) {
-    let mut journey = new_journey(chance);
+    let conversation_id = chance.uuid();
+    let mut journey = new_journey(conversation_id, chance);
     journey.campaign_id = Some(campaign_id.into());
     let mut course = Course::new(begin_ms + course_offset_ms(chance), chance);
     course.happens(EventKind::CustomerStart);
@@ -229,9 +235,9 @@ fn course_offset_ms(chance: &mut Chance) -> u64 {
     chance.between(0, 999)
 }
 
-fn new_journey(chance: &mut Chance) -> Journey {
+fn new_journey(conversation_id: Uuid, chance: &mut Chance) -> Journey {
     Journey {
-        conversation_id: chance.uuid(),
+        conversation_id,
         participant_id: chance.uuid(),
         session_id: chance.uuid(),
         ani: format!("tel:+1317555{:04}", chance.between(0, 9_999)),

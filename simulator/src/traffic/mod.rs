@@ -72,6 +72,7 @@ pub(crate) struct Traffic {
     seed: u64,
     arrivals: BTreeMap<Arc<str>, Arrivals>,
     callers: BTreeMap<String, Chance>,
+    dispatched: BTreeMap<Arc<str>, Chance>,
     planned: BinaryHeap<Reverse<Planned>>,
     sequence: u64,
 }
@@ -82,6 +83,7 @@ impl Traffic {
             seed,
             arrivals: BTreeMap::new(),
             callers: BTreeMap::new(),
+            dispatched: BTreeMap::new(),
             planned: BinaryHeap::new(),
             sequence: 0,
         }
@@ -109,10 +111,21 @@ impl Traffic {
         }
         let mut begun = Vec::new();
         while arrivals.next_ms < end_ms {
-            begun.push(journey::through_flow(flow, arrivals.next_ms as u64, &mut arrivals.chance));
+            let conversation_id = arrivals.chance.uuid();
+            let at_ms = arrivals.next_ms as u64;
+            begun.push(journey::through_flow(flow, conversation_id, at_ms, &mut arrivals.chance));
             arrivals.next_ms += arrivals.chance.exponential(1.0 / per_ms);
         }
         begun.into_iter().for_each(|(journey, steps)| self.plan(journey, steps));
+    }
+
+    /// A conversation that a dispatcher sends through a flow in second `now`.
+    pub(crate) fn dispatch(&mut self, flow: &Flow, conversation_id: Uuid, now: u64) {
+        let seed = self.seed;
+        let chance = self.dispatched.entry(flow.id.clone());
+        let chance = chance.or_insert_with(|| Chance::new(seed, &format!("dispatched {}", flow.id)));
+        let (journey, steps) = journey::through_flow(flow, conversation_id, now * 1_000, chance);
+        self.plan(journey, steps);
     }
 
     /// A call of a campaign that was answered in the second that ends at `now`.

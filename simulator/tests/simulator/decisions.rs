@@ -12,6 +12,7 @@ use axum::routing::post;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::flows::{flow, measures};
 use crate::tenant::{Tenant, settings};
 
 /// What came to the service: configuration, conversation, authorization.
@@ -106,6 +107,48 @@ async fn every_question_is_asked_and_every_answer_recorded() {
     assert_eq!((&answered["revision"], answered["sequence"].is_u64()), (&json!(3), true));
     let second = tenant.control(Method::GET, "/decisions/answers?since=590&limit=5", Value::Null).await;
     assert_eq!((second["items"].as_array().unwrap().len(), &second["next"]), (5, &json!(595)));
+}
+
+#[tokio::test]
+async fn a_dispatcher_sends_each_conversation_through_the_flow_it_is_answered() {
+    let scenario = simulator::Scenario::default();
+    let tenant = Tenant::start(simulator::Settings { scenario, ..settings() }).await;
+    let flows = ["Main menu", "Billing"].map(flow);
+    let quiet = json!({"interactionsPerMinute": 0.0, "abandonRate": 0.0});
+    for flow in &flows {
+        tenant.control(Method::PUT, &format!("/flows/{flow}"), quiet.clone()).await;
+    }
+    // The second one's version in force is bad.
+    tenant.control(Method::POST, &format!("/flows/{}/publish", flows[1]), json!({"errorRate": 0.5})).await;
+    let (asked, given) = (Asked::default(), flows.clone());
+    let decide =
+        move |State(asked): State<Asked>, Path(configuration): Path<String>, body: axum::Json<Value>| {
+            let number = {
+                let mut asked = asked.lock().unwrap();
+                let conversation = body["conversationId"].as_str().unwrap().to_owned();
+                asked.push((configuration, conversation, None));
+                asked.len()
+            };
+            let destination = given[number % 2].clone();
+            async move { axum::Json(json!({"destinationId": destination, "source": "exact"})) }
+        };
+    let router = Router::new().route("/v1/routes/{configuration}/decisions", post(decide)).with_state(asked);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let load = json!({
+        "to": [url], "configurationIds": ["menu"], "ratePerSecond": 2_000, "repeatShare": 0.0,
+        "timeoutMs": 30_000, "limit": 400, "dispatch": true, "defaultFlowId": flows[0],
+    });
+    tenant.control(Method::POST, "/decisions", load).await;
+    until(&tenant, |standing| standing["answered"] == 400).await;
+    tenant.control(Method::POST, "/clock/advance?seconds=900", Value::Null).await;
+    let [(good, few), (bad, many)] = [
+        measures(&tenant, json!({"type": "flow", "id": flows[0]})).await,
+        measures(&tenant, json!({"type": "flow", "id": flows[1]})).await,
+    ];
+    assert_eq!((good, bad), (200, 200), "each goes through one flow, once");
+    assert!(few <= 20 && (60..140).contains(&many), "{few} and {many} errors");
 }
 
 #[tokio::test]

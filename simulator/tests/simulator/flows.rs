@@ -14,7 +14,7 @@ async fn organization() -> Tenant {
 }
 
 /// Id of a flow of the built-in scenario.
-fn flow(name: &str) -> String {
+pub(crate) fn flow(name: &str) -> String {
     Scenario::default().flows.into_iter().find(|flow| flow.name == name).unwrap().id
 }
 
@@ -45,7 +45,7 @@ async fn advance(tenant: &Tenant, seconds: u64) {
 }
 
 /// Interactions and errors of the last hour.
-async fn measures(tenant: &Tenant, entity: Value) -> (u64, u64) {
+pub(crate) async fn measures(tenant: &Tenant, entity: Value) -> (u64, u64) {
     let now = jiff::Timestamp::now().as_millisecond();
     let question = json!({
         "interval": {"start": now - 3_600_000, "end": now + 60_000},
