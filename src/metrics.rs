@@ -157,6 +157,12 @@ metrics_table! {
         "Activations of flow versions tried on the platform, by how the call ended.";
     ROLLBACK_READ_BACKS = "trunkline_rollback_read_backs_total", Kind::Counter, ["result"],
         "Activations by what the flow, read back, says: applied, not_applied, overwritten.";
+    PROMOTION_OUTCOMES = "trunkline_promotion_outcomes_total", Kind::Counter, ["status"],
+        "Outcomes of promotions published, by status; dead_letter where a decision could not be read.";
+    PROMOTION_ATTEMPTS = "trunkline_promotion_attempts_total", Kind::Counter, ["result"],
+        "Publications of promoted flows tried on the platform, by how the call ended.";
+    PROMOTION_READ_BACKS = "trunkline_promotion_read_backs_total", Kind::Counter, ["result"],
+        "Publications of promoted flows by what the flow, read back, says: applied, not_applied, overwritten.";
     ALERTS_RAISED = "trunkline_alerts_raised_total", Kind::Counter, ["incident_type"],
         "Alerts taken in, by incident type, told again or not.";
     ALERT_DELIVERIES = "trunkline_alert_deliveries_total", Kind::Counter, ["receiver", "result"],

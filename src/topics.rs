@@ -10,6 +10,7 @@ use crate::model::campaign::{CampaignStats, CampaignWindow, DialAnswer};
 use crate::model::compliance::ComplianceWarning;
 use crate::model::conversation::ConversationEvent;
 use crate::model::decision::Decision;
+use crate::model::delivery::{DeliveryInputs, DeliveryParameters};
 use crate::model::enriched::EnrichedConversation;
 use crate::model::flow::{FlowHealth, FlowMinute, FlowVersions};
 use crate::model::lag::{LagEvaluation, LagInputs, LagParameters, LagSample};
@@ -79,6 +80,8 @@ pub type DialDecision<'a, C> = Decision<'a, CampaignWindow<'a>, DialAnswer, C>;
 pub type LagDecision<'a, C> = Decision<'a, LagInputs, LagParameters, C>;
 /// A rollback decision as it stands on its topic.
 pub type RollbackDecision<'a, C> = Decision<'a, RollbackInputs, RollbackParameters, C>;
+/// A decision about a canary as it stands on its topic.
+pub type DeliveryDecision<'a, C> = Decision<'a, DeliveryInputs, DeliveryParameters, C>;
 /// A routing decision as it stands on its topic.
 pub type RouteDecision<'a, C> = Decision<'a, RouteInputs<'a>, RouteParameters<'a>, C>;
 
@@ -217,6 +220,33 @@ pub static ROUTING_DECISIONS: Topic = Topic {
     max_message_bytes: 64 * KIB,
 };
 
+pub static CANARY_FACTS: Topic = Topic {
+    name: "trunkline.canary-facts.v1",
+    key: "configurationId",
+    description: "minutes of the flows of canaries, and what people order, between canary-minutes and delivery",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Internal,
+    max_message_bytes: 16 * KIB,
+};
+
+pub static DELIVERY_DECISIONS: Topic = Topic {
+    name: "trunkline.delivery-decisions.v1",
+    key: "configurationId",
+    description: "what share a canary is to have, whether it is aborted or published, and why",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Json(|| schemars::schema_for!(DeliveryDecision<Vec<String>>)),
+    max_message_bytes: 64 * KIB,
+};
+
+pub static PROMOTIONS: Topic = Topic {
+    name: "trunkline.promotions.v1",
+    key: "flowId",
+    description: "flows that a canary has proven and people have promoted, to be published",
+    cleanup: Cleanup::Delete { retention: DAY.saturating_mul(30) },
+    values: Values::Internal,
+    max_message_bytes: 64 * KIB,
+};
+
 pub static OUTCOMES: Topic = Topic {
     name: "trunkline.outcomes.v1",
     key: "key of the decision",
@@ -317,6 +347,24 @@ pub static ROLLBACK_CHANGELOG: Topic = Topic {
     max_message_bytes: 64 * KIB,
 };
 
+pub static CANARY_MINUTES_CHANGELOG: Topic = Topic {
+    name: "trunkline.canary-minutes-changelog.v1",
+    key: "flowId",
+    description: "state of the canary-minutes stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 16 * KIB,
+};
+
+pub static DELIVERY_CHANGELOG: Topic = Topic {
+    name: "trunkline.delivery-changelog.v1",
+    key: "configurationId",
+    description: "state of the delivery stage",
+    cleanup: Cleanup::Compact,
+    values: Values::Internal,
+    max_message_bytes: 256 * KIB,
+};
+
 pub static OUTBOX_PROGRESS: Topic = Topic {
     name: "trunkline.outbox-progress.v1",
     key: "identity of the outbox",
@@ -381,6 +429,9 @@ pub static ALL: &[&Topic] = &[
     &CONVERSATIONS,
     &COMPLIANCE_WARNINGS,
     &ROLLBACK_DECISIONS,
+    &CANARY_FACTS,
+    &DELIVERY_DECISIONS,
+    &PROMOTIONS,
     &OUTCOMES,
     &ROLLBACK_REFUSALS,
     &SETTINGS,
@@ -394,6 +445,8 @@ pub static ALL: &[&Topic] = &[
     &FLOW_MEASURING_CHANGELOG,
     &LAG_CHANGELOG,
     &ROLLBACK_CHANGELOG,
+    &CANARY_MINUTES_CHANGELOG,
+    &DELIVERY_CHANGELOG,
     &OUTBOX_PROGRESS,
 ];
 

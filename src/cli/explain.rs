@@ -60,6 +60,9 @@ pub fn render(entry: &LedgerEntry, known: &Known, colour: bool) -> String {
     let about = known.called(&entry.key);
     page.line("about", &format!("{} of {about}, number {}", entry.r#loop, entry.sequence));
     page.line("decided", &decided(entry));
+    if let Some(said) = super::canary::sentence(entry) {
+        page.line("that is", &said);
+    }
     page.line("why", &entry.reason);
     let expiry = format!("facts of {}, not to be applied after {}", entry.event_time, entry.expires_at);
     page.line("when", &format!("{}, on {expiry}", entry.decided_at));
@@ -108,6 +111,8 @@ fn without_outcome(entry: &LedgerEntry, now: Timestamp) -> String {
         "route" => return "none: a routing decision is carried out by being given".to_owned(),
         "lag" => return "none: people are told, nothing is changed".to_owned(),
         "rollback" => "rollback-actuator",
+        "delivery" if entry.action == "promote" => "promotion-actuator",
+        "delivery" => "canary-shares",
         _ => "actuator",
     };
     if now > entry.expires_at {
@@ -241,7 +246,9 @@ fn decided(entry: &LedgerEntry) -> String {
 
 /// `2 → 1.7 lines per idle agent`, or `version 12 → 11`.
 fn change(parameters: &Value) -> Option<String> {
-    if let Some(version) = parameters.get("version") {
+    if let Some(version) = parameters.get("version")
+        && parameters.get("canaryId").is_none()
+    {
         return Some(format!("version {} → {}", text_of(parameters, "previousVersion"), texts(version)));
     }
     let rate = |field| parameters.get(field)?.as_f64();
@@ -262,12 +269,12 @@ fn chain(chain: &Value) -> Option<String> {
     Some(text)
 }
 
-fn text_of(value: &Value, field: &str) -> String {
+pub(super) fn text_of(value: &Value, field: &str) -> String {
     value.get(field).map(texts).unwrap_or_default()
 }
 
 /// Texts as they are, lists with spaces, everything else as JSON.
-fn texts(value: &Value) -> String {
+pub(super) fn texts(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod asyncapi;
+mod canary;
 mod check;
 mod compliance;
 mod database;
@@ -82,6 +83,8 @@ enum Command {
     Settings(settings::Arguments),
     /// Routing configurations: drafts, what is in force, what was
     Routes(routes::Arguments),
+    /// Tries a flow out beside the one in force, by exact shares; takes it away, or publishes it
+    Canary(canary::Arguments),
     /// Prints shell completions
     Completions {
         /// The shell they are for
@@ -143,6 +146,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compliance(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Lag(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Routes(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Canary(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::DeadLetters(arguments) => on_runtime("warn", |_| arguments.run()),
     }

@@ -291,6 +291,12 @@ keys! {
             "`allow` lets receivers be on this machine or in private networks, and speak plain http.";
     }
 
+    /// Canaries of flows.
+    delivery: Delivery {
+        mode: Option<Mode> = MODE, Some("shadow"),
+            "Canaries of flows: `shadow` decides and records, `live` also gives the candidate its share, `off` does nothing. Their minutes are counted as those of the rollback loop are.";
+    }
+
     /// How weighted distribution answers.
     route: Route {
         mode: Option<Mode> = MODE, Some("shadow"),

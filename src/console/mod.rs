@@ -3,6 +3,7 @@
 mod access;
 mod allowances;
 mod body;
+mod canaries;
 mod decisions;
 mod events;
 mod lag;

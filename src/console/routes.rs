@@ -8,7 +8,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{Schema, SchemaGenerator};
 
 use super::access::{Access, Role};
-use super::{Shared, decisions, events, lag, openapi, pages, pause, routing, settings, status, stream};
+use super::{
+    Shared, canaries, decisions, events, lag, openapi, pages, pause, routing, settings, status, stream,
+};
 
 /// Methods that routes take. HEAD is answered wherever GET is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,6 +325,46 @@ static FOR_PROGRAMS: &[Route] = &[
         body: None,
         answers: pause::RESUME_ANSWERS,
         handler: |method| on(method, pause::resume),
+    },
+    Route {
+        method: Method::Get,
+        path: "/v1/canaries",
+        summary: "Canaries of flows, newest first",
+        access: Access::Needs(Role::Read),
+        parameters: &[],
+        body: None,
+        answers: canaries::LIST_ANSWERS,
+        handler: |method| on(method, canaries::list),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/canaries",
+        summary: "Tries a flow out: conversations go to it by rising exact shares",
+        access: Access::Needs(Role::Operate),
+        parameters: &[],
+        body: Some(canaries::START_BODY),
+        answers: canaries::ANSWERS,
+        handler: |method| on(method, canaries::start),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/canaries/{id}/abort",
+        summary: "Takes a candidate away: it gets nothing from the very next decision on",
+        access: Access::Needs(Role::Operate),
+        parameters: canaries::PARAMETERS,
+        body: Some(canaries::ABORT_BODY),
+        answers: canaries::ANSWERS,
+        handler: |method| on(method, canaries::abort),
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/canaries/{id}/promote",
+        summary: "Publishes what has proven itself",
+        access: Access::Needs(Role::Operate),
+        parameters: canaries::PARAMETERS,
+        body: Some(canaries::PROMOTE_BODY),
+        answers: canaries::ANSWERS,
+        handler: |method| on(method, canaries::promote),
     },
     Route {
         method: Method::Get,

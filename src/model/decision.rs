@@ -18,10 +18,11 @@ pub enum Loop {
     Rollback,
     Lag,
     Route,
+    Delivery,
 }
 
 impl Loop {
-    pub const ALL: [Loop; 4] = [Loop::Dial, Loop::Rollback, Loop::Lag, Loop::Route];
+    pub const ALL: [Loop; 5] = [Loop::Dial, Loop::Rollback, Loop::Lag, Loop::Route, Loop::Delivery];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -29,6 +30,7 @@ impl Loop {
             Loop::Rollback => "rollback",
             Loop::Lag => "lag",
             Loop::Route => "route",
+            Loop::Delivery => "delivery",
         }
     }
 }
@@ -62,6 +64,12 @@ pub enum Action {
     Investigate,
     /// Send the conversation to the destination in `parameters`.
     Route,
+    /// Give the candidate the share in `parameters`.
+    SetShare,
+    /// Take the candidate away.
+    Abort,
+    /// Publish what has proven itself.
+    Promote,
     /// Change nothing.
     Hold,
 }
@@ -76,6 +84,9 @@ impl Action {
             Action::Restart => "restart",
             Action::Investigate => "investigate",
             Action::Route => "route",
+            Action::SetShare => "set_share",
+            Action::Abort => "abort",
+            Action::Promote => "promote",
             Action::Hold => "hold",
         }
     }

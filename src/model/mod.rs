@@ -12,6 +12,7 @@ pub mod chain;
 pub mod compliance;
 pub mod conversation;
 pub mod decision;
+pub mod delivery;
 pub mod dial_rate;
 pub mod enriched;
 pub mod excerpt;

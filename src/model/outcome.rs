@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Timestamp;
 use super::campaign::DialParameters;
 use super::decision::{Decision, DecisionId, Loop};
+use super::delivery::Publication;
 use super::rollback::VersionChange;
 
 /// How a decision ended. Every decision ends in exactly one of these; a rollback that
@@ -119,6 +120,7 @@ impl Outcome {
 pub enum Effect {
     DialRate(DialParameters),
     FlowVersion(VersionChange),
+    Published(Publication),
 }
 
 impl Effect {
@@ -126,7 +128,7 @@ impl Effect {
     pub fn dial_rate(&self) -> Option<DialParameters> {
         match self {
             Effect::DialRate(change) => Some(*change),
-            Effect::FlowVersion(_) => None,
+            Effect::FlowVersion(_) | Effect::Published(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod alerts;
 pub mod allowances;
 pub mod budget;
+pub mod canaries;
 pub mod compliance;
 pub mod console;
 pub mod dead_letters;

@@ -33,6 +33,17 @@ pub enum SettingError {
     Database(#[from] Error),
 }
 
+fn check_names(scope: &str, who: &str) -> Result<(), SettingError> {
+    let is_wrong =
+        |text: &str| text.is_empty() || text.len() > NAME_LIMIT || text.chars().any(char::is_control);
+    match [("scope", scope), ("who", who)].into_iter().find(|(_, text)| is_wrong(text)) {
+        None => Ok(()),
+        Some((name, _)) => Err(SettingError::Refused(format!(
+            "{name} must be 1 to {NAME_LIMIT} bytes without control characters"
+        ))),
+    }
+}
+
 fn setting(row: &PgRow) -> Result<Setting<'static>, sqlx::Error> {
     let Json(value): Json<Value> = row.try_get("value")?;
     Ok(Setting {
@@ -60,14 +71,25 @@ impl Database {
         who: &str,
         change: impl FnOnce(Timestamp, Option<&Setting<'static>>) -> Result<Value, String>,
     ) -> Result<Setting<'static>, SettingError> {
-        for (name, text) in [("scope", scope), ("who", who)] {
-            if text.is_empty() || text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
-                let allowed = format!("{name} must be 1 to {NAME_LIMIT} bytes without control characters");
-                return Err(SettingError::Refused(allowed));
-            }
-        }
         let explain = |error| SettingError::Database(self.explain(error));
         let mut transaction = self.pool().begin().await.map_err(explain)?;
+        let change = |_, when, before: Option<&Setting<'static>>| change(when, before);
+        let setting = self.change_setting_within(&mut transaction, scope, who, change).await?;
+        transaction.commit().await.map_err(explain)?;
+        Ok(setting)
+    }
+
+    /// As [`change_setting`](Self::change_setting), in the caller's transaction; `change` gets the
+    /// new revision before all else.
+    pub(super) async fn change_setting_within(
+        &self,
+        transaction: &mut sqlx::PgConnection,
+        scope: &str,
+        who: &str,
+        change: impl FnOnce(u64, Timestamp, Option<&Setting<'static>>) -> Result<Value, String>,
+    ) -> Result<Setting<'static>, SettingError> {
+        check_names(scope, who)?;
+        let explain = |error| SettingError::Database(self.explain(error));
         sqlx::query(ONE_AT_A_TIME).execute(&mut *transaction).await.map_err(explain)?;
         let row = sqlx::query(
             "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
@@ -88,11 +110,12 @@ impl Database {
             .and_then(|row| row.as_ref().map(setting).transpose())
             .map_err(explain)?;
         let in_force = before.as_ref().filter(|setting| !setting.value.is_null());
-        let value = change(when, in_force).map_err(SettingError::Refused)?;
+        let revision = u64::try_from(next).unwrap_or(0);
+        let value = change(revision, when, in_force).map_err(SettingError::Refused)?;
         let setting = Setting {
             scope: Cow::Owned(scope.to_owned()),
             value,
-            revision: u64::try_from(next).unwrap_or(0),
+            revision,
             who: Cow::Owned(who.to_owned()),
             when,
         };
@@ -117,8 +140,7 @@ impl Database {
         .await
         .map_err(explain)?;
         let message = Message::new(TOPIC, scope.as_bytes(), &bytes);
-        outbox::append(&mut transaction, &message).await.map_err(explain)?;
-        transaction.commit().await.map_err(explain)?;
+        outbox::append(transaction, &message).await.map_err(explain)?;
         Ok(setting)
     }
 

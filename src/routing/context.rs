@@ -17,6 +17,7 @@ use super::weights::{Plan, Unusable};
 use super::worker::looks;
 use crate::health::Part;
 use crate::metrics;
+use crate::model::delivery::CanaryOverlay;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteSource};
 use crate::postgres::routing::RouteCounters;
 
@@ -127,11 +128,19 @@ impl Context {
     }
 
     /// What to decide by: the configuration with the weights set at run time, and their revision.
+    /// A canary stands over both.
     ///
     /// # Errors
     /// When the configuration itself cannot be used. Weights set at run time that cannot be
     /// used leave those of the configuration in force.
-    pub(super) fn plan(&self, definition: &RouteConfiguration) -> Result<(Plan, i64), Unusable> {
+    pub(super) fn plan(
+        &self,
+        definition: &RouteConfiguration,
+        canary: Option<&CanaryOverlay>,
+    ) -> Result<(Plan, i64), Unusable> {
+        if let Some(canary) = canary {
+            return Ok((Plan::under(canary, definition)?, canary.revision));
+        }
         let plan = Plan::of(definition)?;
         let Some((revision, weights)) = self.view.weights(&definition.id) else {
             return Ok((plan, 0));

@@ -125,6 +125,7 @@ mod tests {
             fallback: RouteFallback::Local,
             enabled: true,
             all_zero: false,
+            candidate: None,
         }
     }
 

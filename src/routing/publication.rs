@@ -25,6 +25,8 @@ pub enum PublishError {
     Unknown(String),
     #[error("there are as many configurations as there can be; none more is put in force")]
     TooMany,
+    #[error("canary {0} has this configuration; abort it, or wait for its end, then publish")]
+    UnderCanary(String),
     #[error("routing is {0}; nothing is published until `trunkline resume`")]
     Paused(String),
     #[error("the draft cannot be used: {0}")]
@@ -84,6 +86,7 @@ impl Publisher {
             Published::NoDraft(revision, definition) => (revision, definition),
             Published::Unknown => return Err(PublishError::Unknown(id.to_owned())),
             Published::TooMany => return Err(PublishError::TooMany),
+            Published::UnderCanary(canary) => return Err(PublishError::UnderCanary(canary)),
         };
         let (platform, reason) = self.ask_platform(revision, &definition).await;
         if let Some(reason) = &reason {

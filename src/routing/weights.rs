@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::rule::MAX_UNIT;
+use crate::model::delivery::CanaryOverlay;
 use crate::model::routing::{RouteConfiguration, RouteFallback, RouteStatus};
 
 /// Groups one configuration has at most.
@@ -27,6 +28,8 @@ pub struct Plan {
     pub enabled: bool,
     /// Every weight was 0, so all are equal: worth an alarm.
     pub all_zero: bool,
+    /// The flow that a canary tries out: it gets nothing that was not asked of the counters.
+    pub candidate: Option<Arc<str>>,
 }
 
 /// One group of a [`Plan`].
@@ -75,7 +78,44 @@ impl Plan {
             fallback: configuration.fallback,
             enabled: configuration.status == RouteStatus::Enabled,
             all_zero,
+            candidate: None,
         })
+    }
+
+    /// What stands over the configuration while a canary has it: both flows alone, by exact shares.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn under(canary: &CanaryOverlay, configuration: &RouteConfiguration) -> Result<Self, Unusable> {
+        let parts = canary.candidate_parts.min(CanaryOverlay::PARTS);
+        let named = |id: &str| configuration.rules.iter().find(|rule| rule.destination.id == id);
+        let rule = |id: &str, parts: u32| {
+            let mut rule = named(id).or(configuration.rules.first())?.clone();
+            id.clone_into(&mut rule.id);
+            id.clone_into(&mut rule.destination.id);
+            (rule.weight, rule.drain) = (f64::from(parts), parts == 0);
+            Some(rule)
+        };
+        let control = rule(&canary.control_id, CanaryOverlay::PARTS - parts);
+        let default = control.as_ref().map(|control| control.destination.clone());
+        let rules = control.into_iter().chain(rule(&canary.candidate_id, parts)).collect();
+        let both = RouteConfiguration { rules, default_destination: default, ..configuration.clone() };
+        Ok(Self { candidate: Some(canary.candidate_id.as_str().into()), ..Self::of(&both)? })
+    }
+
+    /// Weights for what is decided without the counters: nobody can tell there whether the
+    /// candidate has been taken away.
+    pub fn without_candidate(&self, mut weights: Vec<i64>) -> Vec<i64> {
+        if let Some(candidate) = self.candidate.as_deref().and_then(|id| self.index(id)) {
+            weights[candidate] = 0;
+            if self.enabled && weights.iter().all(|&weight| weight == 0) {
+                weights
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(index, weight)| *weight = i64::from(index != candidate));
+            }
+        }
+        weights
     }
 
     /// Where the group of this destination stands.

@@ -3,6 +3,7 @@
 mod allowances;
 mod count_table;
 mod credentials;
+mod canary_tables;
 pub mod dial_tables;
 mod instance;
 mod intake;

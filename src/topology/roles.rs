@@ -2,10 +2,13 @@
 
 use super::start::Starting;
 use crate::role::Role;
-use crate::sinks::{actuator, alerts, allowances, analytics, audit, compliance, drift, lag_status, outbox};
+use crate::sinks::{
+    actuator, alerts, allowances, analytics, audit, canary_shares, compliance, drift, lag_status, outbox, promotion,
+};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::{
-    campaign_counting, dialing, flow_counting, flow_measuring, flow_summing, lag, rollback, windowing,
+    campaign_counting, canary_minutes, delivery, dialing, flow_counting, flow_measuring, flow_summing, lag,
+    rollback, windowing,
 };
 use crate::{console, routing, sinks};
 
@@ -28,6 +31,10 @@ pub(super) const WIRED: &[(&Role, Start)] = &[
     (&flow_poller::ROLE, |starting| starting.flow_poller()),
     (&rollback::ROLE, |starting| starting.rollback()),
     (&sinks::rollback::ROLE, |starting| starting.rollback_actuator()),
+    (&canary_minutes::ROLE, |starting| starting.canary_minutes()),
+    (&delivery::ROLE, |starting| starting.delivery()),
+    (&canary_shares::ROLE, |starting| starting.canary_shares()),
+    (&promotion::ROLE, |starting| starting.promotion()),
     (&actuator::ROLE, |starting| starting.actuator()),
     (&audit::ROLE, |starting| starting.audit()),
     (&lag_status::ROLE, |starting| starting.lag_status()),

@@ -42,6 +42,8 @@ impl RouteDecisions for Routed {
                 PublishError::Unknown(_) => NotPublished::Unknown(error.to_string()),
                 PublishError::Unusable(_) => NotPublished::Unusable(error.to_string()),
                 PublishError::Paused(_) => NotPublished::Paused(error.to_string()),
+                // As a pause it passes.
+                PublishError::UnderCanary(_) => NotPublished::Paused(error.to_string()),
                 PublishError::TooMany => NotPublished::TooMany(error.to_string()),
                 PublishError::Database(error) => NotPublished::Database(error),
             })

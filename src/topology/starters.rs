@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::allowances as of_month;
 use super::count_table::CountTable;
+use super::canary_tables::CanaryTables;
 use super::dial_tables::DialTables;
 use super::routed::Routed;
 use super::side_tables::SideTables;
@@ -18,11 +19,16 @@ use crate::postgres::routing::RouteCounters;
 use crate::role::Role;
 use crate::routing;
 use crate::runtime::run_stage;
+use crate::sinks::promotion::{self, FlowPublication, PromotionActuator};
 use crate::sinks::rollback::{self as rollback_actuator, FlowVersionChange, RollbackActuator};
-use crate::sinks::{actuator, alerts, allowances, analytics, audit, compliance, drift, lag_status, outbox};
+use crate::sinks::{
+    actuator, alerts, allowances, analytics, audit, canary_shares, compliance, drift, lag_status, outbox,
+};
 use crate::sources::events::{self, Edge};
 use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller, queue_poller};
 use crate::stages::campaign_counting::CampaignCounting;
+use crate::stages::canary_minutes::CanaryMinutes;
+use crate::stages::delivery::Delivery;
 use crate::stages::dialing::Dialing;
 use crate::stages::flow_counting::FlowCounting;
 use crate::stages::flow_measuring::FlowMeasuring;
@@ -30,7 +36,7 @@ use crate::stages::flow_summing::FlowSumming;
 use crate::stages::lag::Lag;
 use crate::stages::rollback::Rollback;
 use crate::stages::windowing::Windowing;
-use crate::stages::{campaign_counting, dialing, lag, rollback, windowing};
+use crate::stages::{campaign_counting, canary_minutes, delivery, dialing, lag, rollback, windowing};
 use crate::topics;
 
 /// Queues and settings an instance keeps in memory for routing, at most.
@@ -50,6 +56,7 @@ fn left_out(role: &Role, why: &str) -> Started {
 const DIAL_OFF: &str = "dial.mode is off";
 const ROLLBACK_OFF: &str = "rollback.mode is off";
 const LAG_OFF: &str = "lag.mode is off";
+const DELIVERY_OFF: &str = "delivery.mode is off";
 
 /// Dial.
 impl Starting<'_> {
@@ -176,6 +183,66 @@ impl Starting<'_> {
         let actuator = RollbackActuator::new(kafka, Default::default(), change, database);
         let actuator = actuator.heeding(self.pauses());
         self.task(&rollback_actuator::ROLE, async move { actuator.run(&health, stop).await })
+    }
+}
+
+/// Delivery.
+impl Starting<'_> {
+    pub(super) fn canary_minutes(&mut self) -> Started {
+        let role = &canary_minutes::ROLE;
+        if self.config.delivery.mode.is_none() {
+            return left_out(role, DELIVERY_OFF);
+        }
+        let Shared { kafka, health, stop, .. } = self.shared();
+        let tables = CanaryTables::open(role.name, &kafka, &health, &stop);
+        let sources = settings::rollback_sources(self.config);
+        let stage = CanaryMinutes::new(sources.usual, sources.polled, Arc::new(tables.clone()));
+        let settings = settings::stage(self.config);
+        // Without knowing which flows are tried out their minutes would be passed over.
+        self.task(role, async move {
+            if tables.caught_up().await {
+                run_stage(stage, &kafka, &settings, health.part(role.name), stop).stopped().await;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+    }
+
+    pub(super) fn delivery(&mut self) -> Started {
+        let role = &delivery::ROLE;
+        let Some(mode) = self.config.delivery.mode else { return left_out(role, DELIVERY_OFF) };
+        let Shared { kafka, health, stop, .. } = self.shared();
+        let tables = CanaryTables::open(role.name, &kafka, &health, &stop);
+        let stage = Delivery::new(mode, self.config.events.window, Arc::new(tables.clone()));
+        let settings = settings::stage(self.config);
+        // Without knowing what holds it nothing is decided.
+        self.task(role, async move {
+            if tables.caught_up().await {
+                run_stage(stage, &kafka, &settings, health.part(role.name), stop).stopped().await;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+    }
+
+    pub(super) fn canary_shares(&mut self) -> Started {
+        if self.config.delivery.mode.is_none() {
+            return left_out(&canary_shares::ROLE, DELIVERY_OFF);
+        }
+        let Shared { kafka, database, health, stop } = self.shared();
+        self.task(
+            &canary_shares::ROLE,
+            async move { canary_shares::run(&kafka, database, &health, stop).await },
+        )
+    }
+
+    pub(super) fn promotion(&mut self) -> Started {
+        if self.config.delivery.mode.is_none() {
+            return left_out(&promotion::ROLE, DELIVERY_OFF);
+        }
+        let change = FlowPublication(self.client()?);
+        let Shared { kafka, database, health, stop } = self.shared();
+        let actuator = PromotionActuator::new(kafka, Default::default(), change, database);
+        let actuator = actuator.heeding(self.pauses());
+        self.task(&promotion::ROLE, async move { actuator.run(&health, stop).await })
     }
 }
 

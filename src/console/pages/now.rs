@@ -35,6 +35,7 @@ fn purpose(of: Loop) -> (&'static str, &'static str) {
         Loop::Rollback => ("takes bad flow versions back", "/flows"),
         Loop::Lag => ("watches consumer groups", "/lag"),
         Loop::Route => ("shares conversations out to groups", "/routes"),
+        Loop::Delivery => ("tries flows out by exact shares", "/ledger?loop=delivery"),
     }
 }
 
@@ -58,7 +59,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     }
     let shares = shared.database.route_shares(100).await?;
     let mut newest = Vec::new();
-    for of in [Loop::Dial, Loop::Rollback, Loop::Lag] {
+    for of in [Loop::Dial, Loop::Rollback, Loop::Lag, Loop::Delivery] {
         newest.extend(shared.database.newest_decisions(of.name(), NEWEST).await?);
     }
     newest.sort_by_key(|decision| std::cmp::Reverse((decision.decided_at, decision.decision_id)));

@@ -64,7 +64,7 @@ impl Shell {
         match of {
             Loop::Dial => self.ticks.dial,
             Loop::Lag => self.ticks.lag,
-            Loop::Rollback | Loop::Route => Duration::ZERO,
+            Loop::Rollback | Loop::Route | Loop::Delivery => Duration::ZERO,
         }
     }
 

@@ -115,6 +115,17 @@ pub(super) fn why(reason: &str) -> String {
         "share" => "it was this group's turn by its share",
         "nobody_available" => "nobody was available in any group",
         "ok" => "it is well",
+        "baseline_known" => "it is known how the flow in force does alone",
+        "baseline_missing" => "it is not known yet how the flow in force does alone",
+        "step_proven" => "it was no worse at the step before",
+        "proven" => "it was no worse at any step",
+        "candidate_worse" => "it fails more than the flow in force",
+        "ordered" => "people have ordered it",
+        "minutes_missing" => "this step has not lasted long enough",
+        "interactions_missing" => "it has had too few interactions at this step",
+        "certainty_missing" => "it is not certain enough that it is no worse",
+        "no_minutes" => "no minutes of both flows come",
+        "in_force_for_the_next_decision" => "it is in force for the next conversation",
         _ => return if rest.is_empty() { spaced(code) } else { format!("{}: {rest}", spaced(code)) },
     };
     if rest.is_empty() { said.to_owned() } else { format!("{said} ({rest})") }
@@ -169,7 +180,21 @@ pub(super) fn decided(line: &DecisionLine) -> String {
             let to = parameters["destinationId"].as_str().unwrap_or("?");
             format!("Send the conversation to {} by configuration {of}", short(to))
         }
+        (name, action) if name == Loop::Delivery.name() => canary(&of, action, parameters),
         (name, action) => format!("{}: {} for {of}", spaced(name), spaced(action)),
+    }
+}
+
+/// What was decided about the canary of a routing configuration.
+fn canary(of: &str, action: &str, parameters: &Value) -> String {
+    let text = |name: &str| short(parameters[name].as_str().unwrap_or("?"));
+    let (candidate, control) = (text("candidateId"), text("controlId"));
+    let share = percent_of(&parameters["share"]);
+    match action {
+        "set_share" => format!("Give flow {candidate} {share} of {of} beside flow {control}"),
+        "abort" => format!("Take flow {candidate} away from {of}: flow {control} gets everything"),
+        "promote" => format!("Publish flow {control} as flow {candidate} has proven it"),
+        _ => format!("Leave flow {candidate} at {share} of {of}"),
     }
 }
 
@@ -246,8 +271,18 @@ mod tests {
         );
         let held = line("dial", "hold", "no_data", json!({}));
         assert!(sentence(&held).starts_with("Leave campaign support as it is, because no call was placed"));
-        let unheard = line("delivery", "next_step", "brand_new", json!([]));
-        assert_eq!(decided(&unheard), "delivery: next step for support");
+        let step = json!({"candidateId": "menu-2", "controlId": "menu", "share": 0.05});
+        assert_eq!(
+            sentence(&line("delivery", "set_share", "step_proven", step.clone())),
+            "Give flow menu-2 5.0 % of support beside flow menu, because it was no worse at the step before. What came \
+             of it is not recorded yet."
+        );
+        assert_eq!(
+            decided(&line("delivery", "abort", "candidate_worse", step)),
+            "Take flow menu-2 away from support: flow menu gets everything"
+        );
+        let unheard = line("experiment", "next_step", "brand_new", json!([]));
+        assert_eq!(decided(&unheard), "experiment: next step for support");
     }
 
     #[test]

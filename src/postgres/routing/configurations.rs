@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::types::Json;
 
-use super::super::{Database, Error};
+use super::super::{Database, Error, canaries};
 use super::{InForce, counter};
 use crate::model::Timestamp;
 use crate::model::routing::RouteConfiguration;
@@ -29,6 +29,8 @@ pub enum Published {
     Unknown,
     /// There are [`MAX_CONFIGURATIONS`] already.
     TooMany,
+    /// This canary has it: its rules are not to be changed until that is over.
+    UnderCanary(String),
 }
 
 /// One revision of the history.
@@ -125,11 +127,17 @@ impl Database {
                 None => Published::Unknown,
             });
         };
+        // What is over stands no longer above the rules that are written now.
+        const LOCK: &str = "SELECT FROM trunkline.route_counters WHERE configuration_id = $1 FOR UPDATE";
+        sqlx::query(LOCK).bind(id).execute(&mut *transaction).await?;
+        if let Some(canary) = canaries::under_way(&mut transaction, id).await? {
+            return Ok(Published::UnderCanary(canary));
+        }
         // Raising `turn` is what makes every instance look again before its next block.
         const RAISE: &str =
             "INSERT INTO trunkline.route_counters AS c (configuration_id, revision) VALUES ($1, 1)
-            ON CONFLICT (configuration_id) DO UPDATE SET revision = c.revision + 1, turn = c.turn + 1
-            RETURNING configuration, revision, turn, decisions, groups, unit";
+            ON CONFLICT (configuration_id) DO UPDATE SET revision = c.revision + 1, turn = c.turn + 1, canary = NULL
+            RETURNING configuration, revision, turn, decisions, groups, unit, canary";
         let counter = counter(&sqlx::query(RAISE).bind(id).fetch_one(&mut *transaction).await?)?;
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM trunkline.route_counters")
             .fetch_one(&mut *transaction)

@@ -17,6 +17,7 @@ use sqlx::{Executor, Postgres, Row as _, Transaction};
 
 use super::{Database, Error, Settings};
 use crate::model::Timestamp;
+use crate::model::delivery::CanaryOverlay;
 use crate::model::routing::{RouteConfiguration, RouteReason, RouteSource};
 
 pub use configurations::{Published, RevisionEntry, Saved};
@@ -42,6 +43,8 @@ pub struct Counter {
     pub turn: i64,
     pub decisions: i64,
     pub counts: Counts,
+    /// What stands over the configuration's rules.
+    pub canary: Option<CanaryOverlay>,
 }
 
 /// A counter with the configuration in force.
@@ -179,7 +182,7 @@ impl RouteCounters {
     ) -> Result<Option<LockedTurn>, Error> {
         let explain = |error| self.database.explain(error);
         let mut transaction = self.database.pool().begin().await.map_err(explain)?;
-        const LOCK: &str = "SELECT configuration, revision, turn, decisions, groups, unit
+        const LOCK: &str = "SELECT configuration, revision, turn, decisions, groups, unit, canary
             FROM trunkline.route_counters WHERE configuration_id = $1 FOR UPDATE";
         let row = sqlx::query(LOCK).bind(configuration_id).fetch_optional(&mut *transaction).await;
         let Some(row) = row.map_err(explain)? else {
@@ -225,7 +228,7 @@ impl RouteCounters {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn in_force(&self, configuration_id: &str) -> Result<Option<InForce>, Error> {
-        const ONE: &str = "SELECT c.configuration, c.revision, c.turn, c.decisions, c.groups, c.unit,
+        const ONE: &str = "SELECT c.configuration, c.revision, c.turn, c.decisions, c.groups, c.unit, c.canary,
                 r.definition
             FROM trunkline.route_counters c JOIN trunkline.route_revisions r USING (configuration_id, revision)
             WHERE c.configuration_id = $1";
@@ -316,12 +319,14 @@ async fn known<'c>(
 
 fn counter(row: &PgRow) -> Result<Counter, sqlx::Error> {
     let Json(groups) = row.try_get("groups")?;
+    let canary: Option<Json<CanaryOverlay>> = row.try_get("canary")?;
     Ok(Counter {
         configuration: row.try_get("configuration")?,
         revision: row.try_get("revision")?,
         turn: row.try_get("turn")?,
         decisions: row.try_get("decisions")?,
         counts: Counts { unit: row.try_get("unit")?, groups },
+        canary: canary.map(|Json(canary)| canary),
     })
 }
 

@@ -51,7 +51,7 @@ impl Worker {
 
     fn decide_here(&mut self, conversation_id: Arc<str>) -> NewAnswer {
         let source = if self.breaker.is_open() { RouteSource::Fallback } else { RouteSource::Cached };
-        let weights = self.weights();
+        let weights = self.plan.without_candidate(self.weights());
         self.local.set_weights(&weights);
         let by_default = source == RouteSource::Fallback && self.plan.fallback == RouteFallback::Default;
         let (destination_id, reason) = if by_default {

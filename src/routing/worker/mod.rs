@@ -134,7 +134,7 @@ impl Worker {
     pub(super) fn new(context: Arc<Context>, in_force: InForce) -> Result<Self, super::weights::Unusable> {
         let InForce { counter, definition } = in_force;
         let id: Arc<str> = definition.id.as_str().into();
-        let (plan, settings_revision) = context.plan(&definition)?;
+        let (plan, settings_revision) = context.plan(&definition, counter.canary.as_ref())?;
         let journal = context.journal(&id);
         let now = Instant::now();
         let mut worker = Self {

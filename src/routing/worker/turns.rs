@@ -204,11 +204,12 @@ impl Worker {
         if self.contended {
             self.others_at = Instant::now();
         }
+        let other_canary = locked.counter.canary != self.counter.canary;
         self.counter = locked.counter.clone();
         if let Some(definition) = locked.definition.clone() {
             self.definition = definition;
         }
-        if self.look_again || locked.definition.is_some() {
+        if self.look_again || other_canary || locked.definition.is_some() {
             self.look_again = false;
             self.plan_again();
         }
@@ -233,7 +234,12 @@ impl Worker {
         // Answered without the counters since this turn was asked for, they are in `given`.
         fresh.retain(|id| self.callers.contains_key(id));
         let weights = self.one_weighing(&mut given, &mut fresh);
-        given.extend(fresh.iter().filter_map(|id| self.maybe_recorded.remove(id)));
+        // Under the lock it shows that these were not recorded, and nobody was told of them: who was
+        // to get one and can get nothing any more does not.
+        let still_gets = |answer: &NewAnswer| {
+            self.plan.index(&answer.destination_id).is_none_or(|index| weights[index] > 0)
+        };
+        given.extend(fresh.iter().filter_map(|id| self.maybe_recorded.remove(id)).filter(still_gets));
         let decided: HashSet<&str> = given.iter().map(|answer| &*answer.conversation_id).collect();
         fresh.retain(|id| !decided.contains(&**id));
         let answered = |id: &str| decided.contains(id) || fresh.iter().any(|fresh| **fresh == *id);
@@ -269,7 +275,7 @@ impl Worker {
     }
 
     fn plan_again(&mut self) {
-        match self.context.plan(&self.definition) {
+        match self.context.plan(&self.definition, self.counter.canary.as_ref()) {
             Ok((plan, settings_revision)) => {
                 self.context.alarm(&self.id, "all_weights_zero", plan.all_zero);
                 if !plan.has_groups_of(&self.plan) {

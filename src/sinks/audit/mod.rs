@@ -36,6 +36,7 @@ pub static ROLE: Role = Role {
         &topics::ROLLBACK_DECISIONS,
         &topics::LAG_EVALUATIONS,
         &topics::ROUTING_DECISIONS,
+        &topics::DELIVERY_DECISIONS,
         &topics::OUTCOMES,
         &topics::DEAD_LETTERS,
         &topics::SETTINGS,

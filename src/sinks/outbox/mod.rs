@@ -33,6 +33,9 @@ pub static ROLE: Role = Role {
     reads: &[],
     writes: &[
         &topics::SETTINGS,
+        &topics::CANARY_FACTS,
+        &topics::PROMOTIONS,
+        &topics::OUTCOMES,
         &topics::CONVERSATIONS,
         &topics::COMPLIANCE_WARNINGS,
         &topics::ROUTING_DECISIONS,

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{Counts, Evidence};
+pub use crate::model::delivery::Missing;
 
 /// Shares of the candidate, one after the other, 0–1.
 pub const STEPS: [f64; 5] = [0.01, 0.05, 0.20, 0.50, 1.0];
@@ -53,19 +54,6 @@ impl Plan {
         let last = self.steps.len().saturating_sub(2);
         self.steps.iter().position(enough).unwrap_or(last).min(last)
     }
-}
-
-/// What is missing before the next step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Missing {
-    /// So many minutes of this step.
-    Minutes(u32),
-    /// So many interactions of the candidate.
-    Interactions(u64),
-    /// Certainty: the candidate's rate may be `excess` above the control's (its upper 95 % bound),
-    /// and may be `allowed`.
-    Certainty { excess: f64, allowed: f64 },
 }
 
 /// What a minute led to.
@@ -135,6 +123,24 @@ impl Canary {
                 Verdict::Advance(self.step)
             }
         }
+    }
+
+    /// A minute that says nothing about this step, such as one that began before it: it is evidence
+    /// against the candidate, and nothing more. Answers whether that is enough to abort.
+    pub fn weigh(&mut self, plan: &Plan, control: Counts, candidate: Counts) -> bool {
+        self.evidence.feed(self.past, control, candidate);
+        self.past.add(control);
+        self.evidence() >= plan.abort_at
+    }
+
+    /// Minutes and both flows at this step so far.
+    pub fn at_step(&self) -> (u32, Counts, Counts) {
+        (self.minutes, self.control, self.candidate)
+    }
+
+    /// The control so far, before and beside the candidate.
+    pub fn past(&self) -> Counts {
+        self.past
     }
 
     /// The evidence goes on over all steps.

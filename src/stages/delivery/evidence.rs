@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::model::delivery::Counts;
+
 /// Alternatives, as multiples of the control's rate, and their greatest value.
 const ALTERNATIVES: [f64; 4] = [1.6, 3.0, 5.0, 8.0];
 const GREATEST_RATE: f64 = 0.95;
@@ -15,13 +17,6 @@ const GREATEST_RATE: f64 = 0.95;
 const MARGIN: f64 = 1.25;
 /// Logarithms stop growing here: far over every limit, and still a number.
 const GREATEST_LOGARITHM: f64 = 34.0;
-
-/// Interactions of one flow, `errors` of them errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    pub total: u64,
-    pub errors: u64,
-}
 
 impl Counts {
     pub fn add(&mut self, other: Counts) {
