@@ -6,7 +6,6 @@
 mod support;
 
 mod absence;
-mod canary;
 mod closed_loop;
 mod compliance;
 #[cfg(feature = "failpoints")]

@@ -138,6 +138,8 @@ impl Run {
         }
         if !around.windows.is_empty() {
             self.awaited.remove(&minute);
+            // It is no evidence, and no silence either.
+            self.heard = at;
             return Ok(self.say(
                 "maintenance_window",
                 Limit::Hold,
