@@ -3,9 +3,13 @@
 
 use std::sync::Arc;
 
+<<<<<<< HEAD
 use super::allowances as of_month;
 use super::count_table::CountTable;
+=======
+>>>>>>> d5a73e7 (Note the ceilings of what came together)
 use super::canary_tables::CanaryTables;
+use super::count_table::CountTable;
 use super::dial_tables::DialTables;
 use super::routed::Routed;
 use super::side_tables::SideTables;

@@ -6,8 +6,8 @@ mod support;
 
 mod campaign_counting;
 mod clocks;
-mod dial_allowance;
 mod delivery_loop;
+mod dial_allowance;
 mod dial_loop;
 mod dial_pacing;
 mod driver;
