@@ -1,13 +1,9 @@
 //! How the rooms are put together.
 
-<<<<<<< HEAD
 mod allowances;
-mod count_table;
-mod credentials;
-=======
->>>>>>> d5a73e7 (Note the ceilings of what came together)
 mod canary_tables;
 mod count_table;
+mod credentials;
 pub mod dial_tables;
 mod instance;
 mod intake;

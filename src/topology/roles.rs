@@ -3,7 +3,8 @@
 use super::start::Starting;
 use crate::role::Role;
 use crate::sinks::{
-    actuator, alerts, allowances, analytics, audit, canary_shares, compliance, drift, lag_status, outbox, promotion,
+    actuator, alerts, allowances, analytics, audit, canary_shares, compliance, drift, lag_status, outbox,
+    promotion,
 };
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::{

@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-<<<<<<< HEAD
 use super::allowances as of_month;
-use super::count_table::CountTable;
-=======
->>>>>>> d5a73e7 (Note the ceilings of what came together)
 use super::canary_tables::CanaryTables;
 use super::count_table::CountTable;
 use super::dial_tables::DialTables;
