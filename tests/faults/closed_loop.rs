@@ -94,7 +94,12 @@ fn in_memory(scenario: &CampaignScenario, seed: u64, from: u64, to: u64) -> Shar
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_loop_does_what_the_rule_does_in_memory() {
     let half_hours = rounds(1, 16) as u64;
-    let deployment = Deployment::paced(Scenario::of_campaigns(vec![campaign()]), SPEED).await;
+    let organisation = simulator::Settings {
+        speed: SPEED,
+        scenario: Scenario::of_campaigns(vec![campaign()]),
+        ..simulator::Settings::default()
+    };
+    let deployment = Deployment::paced(organisation).await;
     let now = || deployment.simulator.overview();
     let stages = ["--stages", "campaign-poller,windowing,dialing,actuator,audit"];
     let mut instance = deployment.instance_with("a", &stages, &[]);

@@ -22,6 +22,16 @@ const TAKEN_OVER: Duration = Duration::from_secs(90);
 /// Every instance ends within this when it is asked to.
 pub(crate) const ENDED: Duration = Duration::from_secs(10);
 
+/// Somebody else changes its campaigns now and then.
+fn restless(scenario: Scenario) -> simulator::Settings {
+    simulator::Settings {
+        speed: SPEED,
+        scenario,
+        rival_every_seconds: Some(60),
+        ..simulator::Settings::default()
+    }
+}
+
 pub(crate) struct Deployment {
     pub simulator: Running,
     pub scene: Scene,
@@ -39,15 +49,15 @@ impl Deployment {
     pub(crate) async fn of(scenario: Scenario) -> Self {
         let brokers =
             std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set: run `make test`");
-        Self::prepare_with(brokers, TestDatabase::create().await, scenario, SPEED, Some(60)).await
+        Self::prepare_with(brokers, TestDatabase::create().await, restless(scenario)).await
     }
 
-    /// An organisation at a speed of its own that nobody else changes, dialled at its pace: the program
-    /// knows how fast its time goes.
-    pub(crate) async fn paced(scenario: Scenario, speed: f64) -> Self {
+    /// An organisation at a speed of its own, dialled at its pace: the program knows how fast its time
+    /// goes.
+    pub(crate) async fn paced(organisation: simulator::Settings) -> Self {
         let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
-        let mut deployment =
-            Self::prepare_with(brokers, TestDatabase::create().await, scenario, speed, None).await;
+        let speed = organisation.speed;
+        let mut deployment = Self::prepare_with(brokers, TestDatabase::create().await, organisation).await;
         let milliseconds = |seconds: f64| format!("{}ms", (seconds / speed * 1_000.0) as u64);
         for (name, value) in
             [("DIAL__INTERVAL", milliseconds(30.0)), ("GENESYS__BUDGET_WINDOW", milliseconds(60.0))]
@@ -60,26 +70,21 @@ impl Deployment {
     }
 
     pub(crate) async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
-        Self::prepare_with(brokers, database, Scenario::default(), SPEED, Some(60)).await
+        Self::prepare_with(brokers, database, restless(Scenario::default())).await
     }
 
     async fn prepare_with(
         brokers: String,
         database: TestDatabase,
-        scenario: Scenario,
-        speed: f64,
-        rival_every_seconds: Option<u64>,
+        organisation: simulator::Settings,
     ) -> Self {
         // Another test of this process may have done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
         let simulator = Simulator::start(simulator::Settings {
             listen: ([127, 0, 0, 1], 0).into(),
-            speed,
-            scenario,
             requests_per_window: 100_000,
-            rival_every_seconds,
-            ..simulator::Settings::default()
+            ..organisation
         })
         .await
         .expect("the simulator starts");

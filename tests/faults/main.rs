@@ -11,6 +11,7 @@ mod compliance;
 #[cfg(feature = "failpoints")]
 mod crash_points;
 mod deployment;
+mod dial_settings;
 mod enrichment;
 mod events;
 mod kills;
