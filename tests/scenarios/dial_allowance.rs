@@ -36,7 +36,7 @@ impl Lookup for UsedUp {
 fn a_campaign_without_attempts_left_dials_at_its_least_rate_until_there_are_some_again() {
     let mut driver = Driver::new(1, 3);
     driver.set_time("2026-01-02T08:00:00.000Z".parse().unwrap());
-    driver.add(Windowing);
+    driver.add(Windowing::new(Arc::new(())));
     let used_up = Arc::new(UsedUp::default());
     driver.add(Dialing::new(Mode::Live, TICK, Rules::default(), used_up.clone()));
     let (mut rate, mut polls) = (1.5, 0_u64);
