@@ -4,6 +4,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What those may know that deal with everything outside.
+const OUTSIDE: &[&str] = &[
+    "model",
+    "backoff",
+    "clock",
+    "topics",
+    "role",
+    "kafka",
+    "runtime",
+    "genesys",
+    "postgres",
+    "metrics",
+    "health",
+    "telemetry",
+];
+
 /// A room and the rooms it may know.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
@@ -40,40 +56,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    (
-        "sinks",
-        &[
-            "model",
-            "backoff",
-            "clock",
-            "topics",
-            "role",
-            "kafka",
-            "runtime",
-            "genesys",
-            "postgres",
-            "metrics",
-            "health",
-            "telemetry",
-        ],
-    ),
-    (
-        "routing",
-        &[
-            "model",
-            "backoff",
-            "clock",
-            "topics",
-            "role",
-            "kafka",
-            "runtime",
-            "genesys",
-            "postgres",
-            "metrics",
-            "health",
-            "telemetry",
-        ],
-    ),
+    ("sinks", OUTSIDE),
+    ("routing", OUTSIDE),
     ("console", &["model", "clock", "topics", "role", "postgres", "metrics", "health"]),
     (
         "topology",
