@@ -173,6 +173,7 @@ impl Target {
         let server = self.server.clone();
         match &error {
             sqlx::Error::Configuration(reason) => Error::BadUrl { reason: reason.to_string() },
+            sqlx::Error::Io(reason) if is_of_tls(reason) => Error::Tls { server, reason: reason.to_string() },
             sqlx::Error::Io(reason) => Error::Unreachable { server, reason: describe(reason) },
             sqlx::Error::Tls(reason) => Error::Tls { server, reason: reason.to_string() },
             sqlx::Error::PoolTimedOut => self.why_none(),
@@ -196,6 +197,11 @@ impl Target {
             _ => Error::Query { server, source: error },
         }
     }
+}
+
+/// A certificate that is not taken ends a connection as an error of its socket.
+fn is_of_tls(reason: &io::Error) -> bool {
+    reason.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn describe(reason: &io::Error) -> String {
