@@ -61,8 +61,7 @@ impl Supervisor {
         let mut told = String::new();
         loop {
             let status = status(&health);
-            if status != told {
-                self.tell(&format!("STATUS={status}"));
+            if status != told && self.tell(&format!("STATUS={status}")) {
                 told = status;
             }
             self.tell("WATCHDOG=1");
@@ -74,10 +73,9 @@ impl Supervisor {
         self.tell("STOPPING=1");
     }
 
-    fn tell(&self, lines: &str) {
-        if let Err(error) = self.socket.send_to_addr(lines.as_bytes(), &self.address) {
-            tracing::debug!(%error, "the service manager was not told {lines}");
-        }
+    fn tell(&self, lines: &str) -> bool {
+        let sent = self.socket.send_to_addr(lines.as_bytes(), &self.address);
+        sent.inspect_err(|error| tracing::debug!(%error, "the service manager was not told {lines}")).is_ok()
     }
 }
 
@@ -122,7 +120,7 @@ mod tests {
         let kafka = health.part("kafka");
         kafka.not_ready("no answer\nfrom 127.0.0.1:9092");
         let shutdown = CancellationToken::new();
-        let supervisor = Supervisor::at(path.as_os_str(), Some(Duration::from_millis(30))).expect("a socket");
+        let supervisor = Supervisor::at(path.as_os_str(), Some(Duration::from_secs(3))).expect("a socket");
         let told = tokio::spawn(supervisor.keep_told(health, shutdown.clone()));
         assert_eq!(next(&manager), "READY=1");
         assert_eq!(next(&manager), "STATUS=waiting: kafka: no answer from 127.0.0.1:9092");
@@ -146,7 +144,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let manager = UnixDatagram::bind_addr(&address).expect("binds");
         manager.set_read_timeout(Some(Duration::from_secs(30))).expect("waits");
-        Supervisor::at(OsStr::new(&format!("@{name}")), None).expect("a socket").tell("READY=1");
+        assert!(Supervisor::at(OsStr::new(&format!("@{name}")), None).expect("a socket").tell("READY=1"));
         assert_eq!(next(&manager), "READY=1");
         let ours = std::process::id().to_string();
         assert_eq!(watchdog(Some("30000000"), Some(&ours)), Some(Duration::from_secs(30)));

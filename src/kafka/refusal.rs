@@ -129,8 +129,8 @@ fn look_at_certificates(brokers: &str, authority: &str) -> Option<Refusal> {
 fn verify(config: &Arc<ClientConfig>, host: &str, port: u16) -> Option<CertificateError> {
     let name = ServerName::try_from(host.to_owned()).ok()?;
     let mut connection = ClientConnection::new(Arc::clone(config), name).ok()?;
-    let address = (host, port).to_socket_addrs().ok()?.next()?;
-    let mut stream = TcpStream::connect_timeout(&address, HANDSHAKE).ok()?;
+    let mut addresses = (host, port).to_socket_addrs().ok()?;
+    let mut stream = addresses.find_map(|address| TcpStream::connect_timeout(&address, HANDSHAKE).ok())?;
     stream.set_read_timeout(Some(HANDSHAKE)).ok()?;
     stream.set_write_timeout(Some(HANDSHAKE)).ok()?;
     let failed = connection.complete_io(&mut stream).err()?;

@@ -113,8 +113,7 @@ fn what_is_not_declared_is_found() {
     {
         assert!(metric_of(wrong).is_none(), "{wrong}");
     }
-    let expression =
-        r#"sum by (stage, le) (rate(trunkline_x_total{result!="no, {by} (me)", stage=~"a|b"}[5m]))"#;
+    let expression = r#"sum by (stage, le) (rate(trunkline_x_total{result!="no, (me)", stage=~"a|b"}[5m]))"#;
     assert_eq!(labels(expression), ["le", "result", "stage"].into());
     let named = names(r#"rate(trunkline_x_total{result="trunkline_y"}[5m])"#);
     assert_eq!(
