@@ -7,6 +7,7 @@
 
 mod outputs;
 mod partition;
+mod silence;
 pub mod versioned;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::topics::{self, Topic};
 
 pub use outputs::{Destination, Output, Outputs};
 pub use partition::{Change, Moment, PartitionStage, PartitionState, UnreadableState, latest_possible};
+pub use silence::Silence;
 
 /// A step from one topic to others with state per key.
 ///

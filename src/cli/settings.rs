@@ -4,10 +4,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::ConfigFile;
-use crate::model::settings::check;
+use crate::model::settings::{ROUTE, RouteWeights, check};
+use crate::routing::check_weights;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -59,8 +61,13 @@ impl Arguments {
             What::Set { scope, value, config } => {
                 let value: Value = serde_json::from_str(&value).context("the value is not JSON")?;
                 check(&scope, &value).map_err(anyhow::Error::msg)?;
-                let changed =
-                    config.database().await?.change_setting(&scope, &super::who(), |_, _| Ok(value)).await?;
+                let database = config.database().await?;
+                if let Some(id) = scope.strip_prefix(ROUTE)
+                    && let Ok(RouteWeights { weights }) = RouteWeights::deserialize(&value)
+                {
+                    check_weights(&database, id, &weights).await?;
+                }
+                let changed = database.change_setting(&scope, &super::who(), |_, _| Ok(value)).await?;
                 writeln!(out, "revision {}", changed.revision)?;
                 if changed.value.get("policy").is_some_and(|policy| policy == "proportional") {
                     eprintln!(

@@ -1,5 +1,8 @@
 //! Configurations, right and wrong, as they are read.
 
+#[path = "load_tests/secrets.rs"]
+mod secrets;
+
 use std::io::Write;
 
 use super::*;

@@ -22,6 +22,7 @@ use secrecy::SecretString;
 pub use campaign::CampaignEntry;
 pub use choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, WithoutBaseline};
 pub use keys::{Compliance, Config, Genesys, KEYS, Key, environment_name};
+pub use kind::Kind;
 pub use load::{Needs, Source, load};
 pub use rotation::CredentialFiles;
 pub use webhook::Webhook;

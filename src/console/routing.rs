@@ -1,5 +1,6 @@
 //! Weighted distribution over HTTP: decisions, and the configurations behind them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use super::{Inner, Shared};
 use crate::model::Timestamp;
 use crate::model::object;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RoutePublication, RouteRefusal};
+use crate::model::settings::RouteWeights;
+use crate::postgres::Database;
 use crate::postgres::routing::Saved;
 
 /// Revisions the history shows.
@@ -43,6 +46,14 @@ pub trait RouteDecisions: Send + Sync + 'static {
     /// # Errors
     /// One sentence per finding.
     fn check(&self, configuration: &RouteConfiguration) -> Result<(), Vec<String>>;
+
+    /// Whether the configuration can be decided by with these weights of destinations.
+    fn check_weights<'a>(
+        &'a self,
+        database: &'a Database,
+        id: &'a str,
+        weights: &'a BTreeMap<String, f64>,
+    ) -> Routing<'a, Result<(), NotPublished>>;
 
     /// Puts the draft in force.
     fn publish<'a>(
@@ -260,6 +271,20 @@ pub(super) async fn history(
         configuration: entry.definition,
     };
     Ok(Json(History { items: entries.into_iter().map(revision).collect(), next: None }))
+}
+
+/// Refuses weights for run time that the configuration cannot be decided by. An instance
+/// without the service lets them be: those with it leave the configuration's own in force.
+pub(super) async fn check_weights(
+    shared: &Inner,
+    configuration_id: &str,
+    value: &serde_json::Value,
+) -> Result<(), Problem> {
+    let (Some(service), Ok(RouteWeights { weights })) = (&shared.routing, RouteWeights::deserialize(value))
+    else {
+        return Ok(());
+    };
+    service.check_weights(&shared.database, configuration_id, &weights).await.map_err(Problem::from)
 }
 
 fn service(shared: &Inner) -> Result<&Arc<dyn RouteDecisions>, Problem> {

@@ -11,13 +11,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Shared;
 use super::access::Caller;
 use super::problem::{Kind, Problem};
 use super::routes::{Answer, Content, Parameter, Place, RequestBody};
+use super::{Shared, routing};
 use crate::model::Timestamp;
 use crate::model::object;
-use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting, check};
+use crate::model::settings::{MAINTENANCE, MaintenanceWindow, ROUTE, Setting, check};
 use crate::postgres::settings::SettingError;
 
 pub(super) const SCOPE_PARAMETERS: &[Parameter] = &[Parameter {
@@ -156,6 +156,9 @@ pub(super) async fn put(
 ) -> Result<Json<Setting<'static>>, Problem> {
     let value: Value = read(&headers, &body)?;
     check(&scope, &value).map_err(|reason| Problem::new(Kind::BadBody, reason, "see /openapi.json"))?;
+    if let (Some(id), false) = (scope.strip_prefix(ROUTE), value.is_null()) {
+        routing::check_weights(&shared, id, &value).await?;
+    }
     Ok(Json(shared.database.change_setting(&scope, &caller.name, |_, _| Ok(value)).await?))
 }
 

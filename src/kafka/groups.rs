@@ -4,6 +4,7 @@
 //! Everything here blocks, for the timeout given at most, and changes nothing.
 
 mod native;
+mod types;
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -158,6 +159,28 @@ impl Groups {
     pub fn of_other_kinds(&self, timeout: Duration) -> Result<Vec<(String, String)>, GroupsError> {
         let all = native::all_groups(self.client.inner(), timeout).map_err(problem("groups of all kinds"))?;
         Ok(all.into_iter().filter(|(_, protocol)| protocol != "consumer").collect())
+    }
+
+    /// Types of all groups in the brokers' words, by name. Blocks for `timeout` at most.
+    ///
+    /// # Errors
+    /// When some broker does not answer, does not know types (before 3.8), or is reached by TLS
+    /// or SASL.
+    pub fn types(&self, timeout: Duration) -> Result<HashMap<String, String>, GroupsError> {
+        const WHAT: &str = "types of groups";
+        let protocol = self.config.get("security.protocol").unwrap_or("plaintext");
+        if !protocol.eq_ignore_ascii_case("plaintext") {
+            return Err(problem(WHAT)(format!("not asked for over {protocol}")));
+        }
+        let deadline = Instant::now() + timeout;
+        let metadata = self.client.inner().fetch_metadata(None, timeout);
+        let metadata = metadata.map_err(|error| problem(WHAT)(error.to_string()))?;
+        let mut types = HashMap::new();
+        for broker in metadata.brokers() {
+            let port = u16::try_from(broker.port()).map_err(|_| problem(WHAT)("no port".to_owned()))?;
+            types.extend(types::of_broker(broker.host(), port, deadline).map_err(problem(WHAT))?);
+        }
+        Ok(types)
     }
 
     /// Edges of partitions, and identities of `topics`, or why one cannot be told.

@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use tokio::sync::Notify;
 
 use super::settings::KafkaSettings;
+use super::transaction::is_refusal;
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -73,6 +74,13 @@ pub enum NotDelivered {
     QueueFull,
     #[error("the brokers ({brokers}) did not take all records: {source}")]
     Refused { brokers: String, source: KafkaError },
+}
+
+impl NotDelivered {
+    /// A record is refused for what it is, and will be again.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if is_refusal(source))
+    }
 }
 
 impl IdempotentProducer {

@@ -35,7 +35,7 @@ const FIRST_LOOK: i64 = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum SeriesError {
     #[error(transparent)]
-    Transaction(#[from] TransactionError),
+    Transaction(TransactionError),
     #[error("{what}: {cause}")]
     Kafka { what: &'static str, cause: KafkaError },
     #[error("topic {0} does not exist; run: trunkline topics apply")]
@@ -44,11 +44,23 @@ pub enum SeriesError {
     NoMark { topic: String, last: String },
     #[error("the mark on {topic} at offset {offset} cannot be read: {cause}")]
     BadMark { topic: String, offset: i64, cause: serde_json::Error },
+    /// Nothing was published: a record is refused for what it is.
+    #[error("the brokers refuse a record: {0}")]
+    Refused(String),
     /// Somebody else has published in between.
     #[error("the mark is {found}, not {expected}: somebody else has published")]
     Moved { expected: i64, found: i64 },
     #[error("shutting down")]
     Shutdown,
+}
+
+impl From<TransactionError> for SeriesError {
+    fn from(error: TransactionError) -> Self {
+        match error.is_refusal() {
+            true => Self::Refused(error.cause.to_string()),
+            false => Self::Transaction(error),
+        }
+    }
 }
 
 /// What stands on the topic of marks, under the series' name as key.

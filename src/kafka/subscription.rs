@@ -164,9 +164,9 @@ pub enum PublishError {
     /// Another member has the partitions; it begins at the last committed offsets.
     #[error("the partitions went to another member: {0}")]
     Gone(String),
-    /// No retry helps: this record must be made smaller.
-    #[error("a record of {bytes} bytes for {topic} is over the topic's limit of {limit} bytes")]
-    TooLarge { topic: &'static str, bytes: usize, limit: usize },
+    /// No retry helps: one of the records is refused for what it is.
+    #[error("a record is refused: {0}")]
+    Refused(String),
     /// The subscription has ended. What was under way may have been published: the
     /// group's committed offsets tell.
     #[error("the subscription has ended")]
@@ -264,9 +264,7 @@ impl Subscription {
     /// # Errors
     /// When the brokers do not tell within 2 s, in a form for people.
     pub async fn topic_ids(&self) -> Result<TopicIds, String> {
-        let (reply, answer) = oneshot::channel();
-        self.handle.shared.command(Command::TopicIds { reply });
-        answer.await.unwrap_or_else(|_| Err("the subscription has ended".to_owned()))
+        self.handle.topic_ids().await
     }
 
     /// Leaves the group and waits for it, 2 s at most: others take over at once
@@ -286,6 +284,13 @@ impl Drop for Subscription {
 }
 
 impl SubscriptionHandle {
+    /// See [`Subscription::topic_ids`].
+    pub(crate) async fn topic_ids(&self) -> Result<TopicIds, String> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::TopicIds { reply });
+        answer.await.unwrap_or_else(|_| Err("the subscription has ended".to_owned()))
+    }
+
     /// Delivery of these assigned partitions begins there. Partitions that are no
     /// longer ours are passed over.
     pub async fn start(&self, positions: Vec<(TopicPartition, Start)>) {
@@ -328,11 +333,9 @@ impl SubscriptionHandle {
         records.iter().for_each(|record| self.role.assert_sends(record.topic));
         if let Some(record) = records.iter().find(|record| record.size() > record.topic.max_message_bytes) {
             // Refused by the broker it would cost the whole transaction, twice.
-            return Err(PublishError::TooLarge {
-                topic: record.topic.name,
-                bytes: record.size(),
-                limit: record.topic.max_message_bytes,
-            });
+            let (bytes, limit) = (record.size(), record.topic.max_message_bytes);
+            let refused = format!("{bytes} bytes for {}, the limit is {limit}", record.topic.name);
+            return Err(PublishError::Refused(refused));
         }
         let (reply, answer) = oneshot::channel();
         let offsets = self

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::native;
 use super::settings::KafkaSettings;
 
+pub(crate) use verdict::is_refusal;
 pub use verdict::{TransactionError, Verdict};
 
 use patience::{Patience, SLICE, drain, serve};
@@ -275,7 +276,7 @@ impl Transaction<'_> {
                     serve(client, TURN);
                     record = back;
                 }
-                Err((cause, _)) => return Err(TransactionError::new("produce", cause)),
+                Err((cause, _)) => return Err(self.blame(TransactionError::new("produce", cause))),
             }
         }
         fail::fail_point!("transaction-after-produce", |_| std::process::abort());
@@ -315,9 +316,24 @@ impl Transaction<'_> {
         let client = self.producer.client();
         let patience = Patience::new(self.producer.timeout, &self.producer.shutdown);
         patience
-            .retry("send_offsets", client, || client.send_offsets_to_transaction(offsets, group, SLICE))?;
+            .retry("send_offsets", client, || client.send_offsets_to_transaction(offsets, group, SLICE))
+            .map_err(|error| self.blame(error))?;
         fail::fail_point!("transaction-after-send-offsets", |_| std::process::abort());
         Ok(())
+    }
+
+    /// After a failed delivery every step fails: the delivery's own error says why.
+    fn blame(&self, error: TransactionError) -> TransactionError {
+        let client = self.producer.client();
+        drain(client);
+        match client.context().take_delivery_error() {
+            Some(code) => TransactionError {
+                verdict: Verdict::Abortable,
+                step: error.step,
+                cause: KafkaError::MessageProduction(code),
+            },
+            None => error,
+        }
     }
 
     /// Commits. A commit whose reply does not come is tried again as a commit, never

@@ -44,6 +44,9 @@ pub enum GroupType {
     Streams,
     /// Of a kind that nothing here can judge.
     Other,
+    /// A share group, or a streams group that has not committed yet: over TLS or SASL they are
+    /// not told apart.
+    Unknown,
 }
 
 impl GroupType {
@@ -54,6 +57,7 @@ impl GroupType {
             GroupType::Share => "share",
             GroupType::Streams => "streams",
             GroupType::Other => "other",
+            GroupType::Unknown => "unknown",
         }
     }
 }

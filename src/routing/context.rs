@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::journal::Journal;
-use super::weights::{Plan, Unusable};
+use super::weights::{Plan, Unusable, with_weights};
 use super::worker::looks;
 use crate::health::Part;
 use crate::metrics;
@@ -145,13 +145,7 @@ impl Context {
         let Some((revision, weights)) = self.view.weights(&definition.id) else {
             return Ok((plan, 0));
         };
-        let mut changed = definition.clone();
-        for rule in &mut changed.rules {
-            if let Some(&weight) = weights.get(&rule.destination.id) {
-                rule.weight = weight;
-            }
-        }
-        match Plan::of(&changed) {
+        match Plan::of(&with_weights(definition, &weights)) {
             Ok(plan) => Ok((plan, revision)),
             Err(problem) => {
                 tracing::warn!(configuration = definition.id, %problem, revision, "weights set at run time are not used");

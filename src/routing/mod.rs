@@ -29,6 +29,6 @@ pub mod weights;
 mod worker;
 
 pub use context::{Settings, Unchanging, View};
-pub use publication::{PublishError, Publisher};
+pub use publication::{PublishError, Publisher, WeightsRefused, check_weights};
 pub use service::{ROLE, Service, check};
 pub use view::Topics;

@@ -1,5 +1,6 @@
 //! Puts a draft in force, here and, where configured, on the platform.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::service::Service;
-use super::weights::{Plan, Unusable};
+use super::weights::{Plan, Unusable, with_weights};
 use crate::genesys::{Client, Priority, Scope};
 use crate::model::decision::{Loop, Mode};
 use crate::model::outcome::SentRequest;
@@ -33,6 +34,32 @@ pub enum PublishError {
     Unusable(Unusable),
     #[error(transparent)]
     Database(#[from] Error),
+}
+
+/// Why weights cannot be set at run time.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsRefused {
+    #[error("the configuration cannot be decided by with these weights: {0}")]
+    Unusable(Unusable),
+    #[error(transparent)]
+    Database(#[from] Error),
+}
+
+/// Whether a configuration can be decided by with weights that are to be set at run time: the
+/// one in force, else its draft. One that is not known takes any: they wait for it.
+///
+/// # Errors
+/// See [`WeightsRefused`].
+pub async fn check_weights(
+    database: &Database,
+    configuration_id: &str,
+    weights: &BTreeMap<String, f64>,
+) -> Result<(), WeightsRefused> {
+    let saved = database.route(configuration_id).await?;
+    let known = saved.in_force.map(|(_, definition)| definition).or(saved.draft);
+    known.map_or(Ok(()), |known| {
+        Plan::of(&with_weights(&known, weights)).map(drop).map_err(WeightsRefused::Unusable)
+    })
 }
 
 /// Publishes. Clones share everything.

@@ -1,5 +1,6 @@
 //! From a configuration as people write it to whole weights, none of them rounded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rule::MAX_UNIT;
@@ -142,6 +143,20 @@ impl Plan {
         };
         self.groups.iter().map(weight).collect()
     }
+}
+
+/// The configuration with these weights, by destination, in the place of its own.
+pub fn with_weights(
+    configuration: &RouteConfiguration,
+    weights: &BTreeMap<String, f64>,
+) -> RouteConfiguration {
+    let mut changed = configuration.clone();
+    for rule in &mut changed.rules {
+        if let Some(&weight) = weights.get(&rule.destination.id) {
+            rule.weight = weight;
+        }
+    }
+    changed
 }
 
 /// The smallest whole numbers in the same proportions, each raised to 1 % of all; all 1 where

@@ -42,12 +42,21 @@ pub(super) enum BatchError {
         partition: i32,
         offset: i64,
     },
+    /// The brokers refuse a record of it for what it is; how many were read, the first of them where.
+    Refused {
+        why: String,
+        records: usize,
+        first: Option<(i32, i64)>,
+    },
     Fault(Fault),
 }
 
 impl From<TransactionError> for BatchError {
     fn from(error: TransactionError) -> Self {
-        BatchError::Again(error.to_string(), error.verdict)
+        match error.is_refusal() {
+            true => BatchError::Refused { why: error.cause.to_string(), records: 0, first: None },
+            false => BatchError::Again(error.to_string(), error.verdict),
+        }
     }
 }
 
@@ -70,6 +79,8 @@ pub(super) struct Batch<'w, S: PartitionStage> {
     pub task: &'w mut Task<S>,
     pub routes: &'w Routes,
     pub settings: &'w StageSettings,
+    /// Nothing but one record, so that a refusal is about it.
+    pub alone: bool,
     pub shutdown: &'w CancellationToken,
     pub input: &'w str,
 }
@@ -91,19 +102,33 @@ impl<S: PartitionStage> Batch<'_, S> {
         producer: &mut Producer,
         first: BorrowedMessage<'_>,
     ) -> Result<Committed, BatchError> {
+        let (at, mut records) = ((first.partition(), first.offset()), 0);
+        self.read(producer, first, &mut records).map_err(|error| match error {
+            BatchError::Refused { why, .. } => BatchError::Refused { why, records, first: Some(at) },
+            other => other,
+        })
+    }
+
+    /// Counts the `records` it has read.
+    fn read(
+        &mut self,
+        producer: &mut Producer,
+        first: BorrowedMessage<'_>,
+        records: &mut usize,
+    ) -> Result<Committed, BatchError> {
         let started = Instant::now();
         let at = clock::now();
         let mut transaction = producer.begin()?;
         let mut merged = self.merged();
+        *records = 1;
         self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first, &mut merged))?;
         drop(first);
-        let mut records = 1;
         let mut drained = false;
         let consumer_error = loop {
-            if records >= self.settings.batch_records || self.consumer.context().is_pending() {
+            if self.alone || *records >= self.settings.batch_records || self.consumer.context().is_pending() {
                 break None;
             }
-            if records % RECORDS_PER_LOOK == 0
+            if *records % RECORDS_PER_LOOK == 0
                 && (started.elapsed() >= self.settings.batch_time || self.shutdown.is_cancelled())
             {
                 break None;
@@ -112,7 +137,7 @@ impl<S: PartitionStage> Batch<'_, S> {
             // Nothing more at once: commit, for the sake of latency. Unless the batch is
             // large: then we are behind, and only the fetcher is. (A sleep, because a short
             // timeout of `poll` spins.)
-            if next.is_none() && records >= BUSY_BATCH {
+            if next.is_none() && *records >= BUSY_BATCH {
                 std::thread::sleep(BUSY_PAUSE);
                 next = self.consumer.poll(Duration::ZERO);
             }
@@ -123,15 +148,17 @@ impl<S: PartitionStage> Batch<'_, S> {
                 }
                 Some(Err(error)) => break Some(error),
                 Some(Ok(message)) => {
+                    *records += 1;
                     let mut outbox = Outbox::new(&mut transaction, self.routes, &message, &mut merged);
                     self.process(at, &message, &mut outbox)?;
-                    records += 1;
                 }
             }
         };
-        self.task.advance(at);
+        if !self.alone {
+            self.task.advance(at);
+        }
         let committed = self.commit(transaction, started, merged)?;
-        Ok(Committed { small: records < BUSY_BATCH, drained, consumer_error, ..committed })
+        Ok(Committed { small: *records < BUSY_BATCH, drained, consumer_error, ..committed })
     }
 
     fn commit(

@@ -50,6 +50,8 @@ pub enum Reason {
         bytes: usize,
         limit: usize,
     },
+    /// The brokers refuse it, or what comes of it, whoever sends it; in their words.
+    RefusedByBroker(String),
     /// Behind the watermark by more than the stage's lateness.
     Late,
     /// So many answers of the platform did not hold the conversation.
@@ -93,6 +95,7 @@ impl Reason {
             Reason::Rejected(_) => "rejected",
             Reason::OutputTooLarge { .. } => "output_too_large",
             Reason::StateTooLarge { .. } => "state_too_large",
+            Reason::RefusedByBroker(_) => "refused_by_broker",
             Reason::Late => "late",
             Reason::NotAvailable { .. } => "not_available",
         }
@@ -107,7 +110,9 @@ impl fmt::Display for Reason {
                 write!(f, ": {bytes} bytes, the limit is {limit}")
             }
             Reason::InvalidUtf8 { at } => write!(f, ": at byte {at}"),
-            Reason::BadJson(detail) | Reason::Rejected(detail) => write!(f, ": {detail}"),
+            Reason::BadJson(detail) | Reason::Rejected(detail) | Reason::RefusedByBroker(detail) => {
+                write!(f, ": {detail}")
+            }
             Reason::FromTheFuture { by_ms, ahead_of: AheadOf::Record } => {
                 write!(f, ": {by_ms} ms after its record was written")
             }

@@ -2,6 +2,7 @@
 //! its outcome or to the dead letters.
 
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::dead_letter::{ErrorHeaders, Reason};
 use crate::kafka::subscription::{InboundRecord, OutboundRecord};
@@ -54,11 +55,12 @@ pub enum Ending {
 }
 
 /// What `role` publishes for a record; its own key goes with it, and its trace, which has gone on
-/// to `traceparent` where there is one. `topic_name` is the full name of the record's topic.
+/// to `traceparent` where there is one. `topic` is the full name of the record's topic, and its id
+/// where that is known.
 pub fn outbound(
     role: &str,
     record: &InboundRecord,
-    topic_name: &str,
+    (topic_name, topic_id): (&str, Option<Uuid>),
     traceparent: Option<String>,
     ending: &Ending,
 ) -> OutboundRecord {
@@ -81,7 +83,8 @@ pub fn outbound(
         Ending::DeadLetter { reason, at } => {
             let position = Position { topic: topic_name, partition: record.partition, offset: record.offset };
             let mut sent = record.headers.clone();
-            for (name, value) in ErrorHeaders::new(role, reason, position, *at).iter() {
+            let errors = ErrorHeaders::new(role, reason, position, *at).with_topic_id(topic_id);
+            for (name, value) in errors.iter() {
                 sent.push((name.to_owned(), value.as_bytes().to_vec()));
             }
             OutboundRecord {
@@ -137,7 +140,8 @@ mod tests {
             let reason = read::<CampaignWindow<'_>, DialParameters>(&poison).unwrap_err();
             assert_eq!(reason.code(), code);
             let ending = Ending::DeadLetter { reason, at: Timestamp::from_millis(0) };
-            let sent = outbound("actuator", &poison, "p-decisions", None, &ending);
+            let topic_id = Uuid::from_u128(0x7);
+            let sent = outbound("actuator", &poison, ("p-decisions", Some(topic_id)), None, &ending);
             assert_eq!((sent.topic, &sent.value, &sent.key), (&DEAD_LETTERS, &poison.value, &poison.key));
             assert_eq!(sent.headers[0], poison.headers[0]);
             let header = |name: &str| {
@@ -146,6 +150,7 @@ mod tests {
             };
             assert!(header(headers::ERROR_REASON).starts_with(code));
             assert_eq!(header(headers::ERROR_TOPIC), "p-decisions");
+            assert_eq!(header(headers::ERROR_TOPIC_ID), topic_id.to_string());
             assert_eq!((&*header(headers::ERROR_PARTITION), &*header(headers::ERROR_OFFSET)), ("2", "40"));
         }
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::counts::{Contradictions, RecordCounts};
 use super::dead_letter::{AheadOf, ErrorHeaders, PER_RECORD, Reason, overhead};
 use super::decode::read;
+use super::held::{Condemned, Held};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{Watermark, Witnesses};
 use super::writer::{Failure, Incoming, Writer};
@@ -32,7 +33,7 @@ pub(super) struct Task<S: PartitionStage> {
     /// One place per partition of the input; `None` where it is not held.
     partitions: Vec<Option<Held<S::State>>>,
     /// Records found to spoil their batch, to be dead letters at the next reading.
-    condemned: HashMap<(i32, i64), Reason>,
+    condemned: HashMap<(i32, i64), Condemned>,
     /// Up to this offset of a partition, the size of the state is looked at after every step.
     inspected: HashMap<i32, i64>,
     outputs: Outputs,
@@ -42,39 +43,6 @@ pub(super) struct Task<S: PartitionStage> {
     witnesses: Witnesses,
     /// Since when each partition has been held, through batches that did not commit.
     held_since: Vec<Option<Timestamp>>,
-}
-
-struct Held<T> {
-    state: T,
-    /// The latest event time met. Lateness is judged by this alone: what comes after an outage
-    /// elsewhere is not late because time went by.
-    watermark: Watermark,
-    /// What the clock said while the partition was silent.
-    silent_until: Watermark,
-    /// The partition is silent, and was read to its end.
-    by_clock: bool,
-    /// The clock when the partition was taken.
-    taken_at: Timestamp,
-    /// The watermark it was taken with.
-    taken_with: Watermark,
-    /// Offset after the last record processed.
-    next_offset: i64,
-    /// Whether this batch has records or changes of the partition.
-    touched: bool,
-    /// The clock when it was read last, or taken.
-    read_at: Timestamp,
-}
-
-impl<T> Held<T> {
-    fn time(&self) -> Watermark {
-        self.watermark.max(self.silent_until)
-    }
-
-    /// Answers how many times were ahead of the clock.
-    fn heal(&mut self, at: Timestamp) -> u64 {
-        let healed = [&mut self.watermark, &mut self.silent_until].map(|time| time.heal(at).is_some());
-        healed.into_iter().map(u64::from).sum()
-    }
 }
 
 impl<S: PartitionStage> Task<S> {
@@ -193,7 +161,15 @@ impl<S: PartitionStage> Task<S> {
     /// are judged anew: they were judged by a state that this one had touched.
     pub(super) fn condemn(&mut self, partition: i32, offset: i64, reason: Reason) {
         self.condemned.retain(|(of, other), _| *of != partition || *other < offset);
-        self.condemned.insert((partition, offset), reason);
+        self.condemned.insert((partition, offset), Condemned { reason, bare: false });
+    }
+
+    /// [`condemn`](Self::condemn)s a record that the brokers refuse, or what came of it. Where
+    /// that was its dead letter already, only its place is kept.
+    pub(super) fn condemn_refused(&mut self, partition: i32, offset: i64, reason: Reason) {
+        let bare = self.condemned.contains_key(&(partition, offset));
+        self.condemn(partition, offset, reason);
+        self.condemned.entry((partition, offset)).and_modify(|condemned| condemned.bare = bare);
     }
 
     /// Looks at the state after every step, up to this offset.
@@ -220,18 +196,16 @@ impl<S: PartitionStage> Task<S> {
         if let Some(written_at) = record.written_at {
             self.witnesses.add(written_at, at);
         }
-        let condemned = match self.condemned.is_empty() {
-            true => None,
-            false => self.condemned.get(&(record.partition, record.offset)).cloned(),
-        };
-        let read = condemned.map_or_else(|| read::<S>(record, self.declaration.input, at), Err);
-        let (input, key, value) = match read {
+        if let Some(condemned) = self.condemned.get(&(record.partition, record.offset)).cloned() {
+            return self.set_condemned_aside(at, record, &condemned, writer);
+        }
+        let (input, key, value) = match read::<S>(record, self.declaration.input, at) {
             Ok(read) => read,
-            Err(reason) => return self.set_aside(at, record, &reason, writer),
+            Err(reason) => return self.set_aside(at, record, &reason, false, writer),
         };
         let event_time = S::event_time(&input);
         if held.watermark.is_late(event_time, self.lateness) {
-            return self.set_aside(at, record, &Reason::Late, writer);
+            return self.set_aside(at, record, &Reason::Late, false, writer);
         }
         let position = Position { topic: &self.input, partition: record.partition, offset: record.offset };
         let met = Record { at, key, value, position };
@@ -258,8 +232,8 @@ impl<S: PartitionStage> Task<S> {
                 self.counts.no_op += 1;
                 Ok(())
             }
-            Step::Rejected(why) => self.set_aside(at, record, &Reason::Rejected(why), writer),
-            Step::Late => self.set_aside(at, record, &Reason::Late, writer),
+            Step::Rejected(why) => self.set_aside(at, record, &Reason::Rejected(why), false, writer),
+            Step::Late => self.set_aside(at, record, &Reason::Late, false, writer),
         }
     }
 
@@ -280,11 +254,23 @@ impl<S: PartitionStage> Task<S> {
         Ok(())
     }
 
+    fn set_condemned_aside<W: Writer>(
+        &mut self,
+        at: Timestamp,
+        record: &Incoming<'_>,
+        Condemned { reason, bare }: &Condemned,
+        writer: &mut W,
+    ) -> Result<(), Failure<W::Error>> {
+        let place = Incoming { key: None, value: None, ..*record };
+        self.set_aside(at, if *bare { &place } else { record }, reason, *bare, writer)
+    }
+
     fn set_aside<W: Writer>(
         &mut self,
         at: Timestamp,
         record: &Incoming<'_>,
         reason: &Reason,
+        bare: bool,
         writer: &mut W,
     ) -> Result<(), Failure<W::Error>> {
         self.outputs.clear();
@@ -302,7 +288,7 @@ impl<S: PartitionStage> Task<S> {
             + PER_RECORD;
         // The bytes come first: where everything together is too large, the original
         // headers stay behind, and a value too large even so stops the stage.
-        let keep_headers = bytes + writer.headers_len() <= topic.max_message_bytes;
+        let keep_headers = !bare && bytes + writer.headers_len() <= topic.max_message_bytes;
         if bytes > topic.max_message_bytes {
             let (partition, offset) = (record.partition, record.offset);
             return Err(Failure::DoesNotFit { partition, offset, topic: topic.name, bytes });

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, BatchError};
+use super::dead_letter::Reason;
 use super::fault::Fault;
 use super::input::{ANSWER_WAIT, ask_for_partitions, consumer_config, partitions_of};
 use super::outbox::Routes;
@@ -56,6 +57,8 @@ pub(super) struct Worker<S: PartitionStage> {
     /// The next batch does not begin before this.
     rest_until: Instant,
     quiet: Quiet,
+    /// Records that are to be read alone, one to a transaction: one of them is refused.
+    read_alone: usize,
 }
 
 impl<S: PartitionStage> Worker<S> {
@@ -104,6 +107,7 @@ impl<S: PartitionStage> Worker<S> {
             unreachable: false,
             rest_until: Instant::now(),
             quiet: Quiet::default(),
+            read_alone: 0,
         })
     }
 
@@ -119,9 +123,10 @@ impl<S: PartitionStage> Worker<S> {
             // The message borrows the consumer, the batch needs the rest of the worker.
             let outcome = {
                 let Self { consumer, producer, task, routes, settings, shutdown, input, quiet, .. } = self;
+                let alone = self.read_alone > 0;
                 let polled = consumer.poll(IDLE_WAIT);
                 quiet.drained = polled.is_none();
-                let batch = Batch { consumer, task, routes, settings, shutdown, input };
+                let batch = Batch { consumer, task, routes, settings, alone, shutdown, input };
                 match polled {
                     Some(Err(error)) => {
                         Err(BatchError::Fault(Fault::Kafka { step: "reading", cause: error }))
@@ -136,6 +141,7 @@ impl<S: PartitionStage> Worker<S> {
             };
             match outcome {
                 Ok(committed) => {
+                    self.read_alone = self.read_alone.saturating_sub(1);
                     self.failures = 0;
                     self.pauses.reset();
                     self.unreachable = false;
@@ -149,24 +155,47 @@ impl<S: PartitionStage> Worker<S> {
                         self.judge_consumer_error(error)?;
                     }
                 }
-                Err(BatchError::Fault(Fault::Kafka { step: "reading", cause })) => {
-                    self.judge_consumer_error(cause)?;
-                }
-                Err(BatchError::Fault(fault)) => return Err(fault),
-                Err(BatchError::Again(why, verdict)) => self.recover(&why, verdict)?,
-                Err(BatchError::Spoilt { partition, offset, reason }) => {
-                    let why = format!("{}/{partition}/{offset}: {reason}", self.input);
-                    self.task.condemn(partition, offset, reason);
-                    self.recover(&why, Verdict::Abortable)?;
-                }
-                Err(BatchError::Suspect { partition, offset }) => {
-                    let why = format!("{}/{partition}: a state is too large by {offset}", self.input);
-                    self.task.inspect(partition, offset);
-                    self.recover(&why, Verdict::Abortable)?;
-                }
+                Err(error) => self.not_committed(error)?,
             }
         }
         Ok(())
+    }
+
+    fn not_committed(&mut self, error: BatchError) -> Result<(), Fault> {
+        match error {
+            BatchError::Fault(Fault::Kafka { step: "reading", cause }) => self.judge_consumer_error(cause),
+            BatchError::Fault(fault) => Err(fault),
+            BatchError::Again(why, verdict) => self.recover(&why, verdict),
+            BatchError::Spoilt { partition, offset, reason } => {
+                let why = format!("{}/{partition}/{offset}: {reason}", self.input);
+                self.task.condemn(partition, offset, reason);
+                self.recover(&why, Verdict::Abortable)
+            }
+            BatchError::Refused { why, records, first } => self.set_refused_aside(why, records, first),
+            BatchError::Suspect { partition, offset } => {
+                let why = format!("{}/{partition}: a state is too large by {offset}", self.input);
+                self.task.inspect(partition, offset);
+                self.recover(&why, Verdict::Abortable)
+            }
+        }
+    }
+
+    /// Finds the record that the brokers refuse, or what comes of it, by reading one at a time;
+    /// it becomes a dead letter, without its contents where even that is refused.
+    fn set_refused_aside(
+        &mut self,
+        why: String,
+        records: usize,
+        first: Option<(i32, i64)>,
+    ) -> Result<(), Fault> {
+        let told = format!("the brokers refuse a record: {why}");
+        match first {
+            Some((partition, offset)) if records == 1 && self.read_alone > 0 => {
+                self.task.condemn_refused(partition, offset, Reason::RefusedByBroker(why));
+            }
+            _ => self.read_alone = self.read_alone.max(records),
+        }
+        self.recover(&told, Verdict::Abortable)
     }
 
     /// Answers what the group has changed. No transaction is open here.

@@ -32,7 +32,7 @@ pub static ROLE: Role = Role {
     description: "asks event analytics how far behind the platform's consumer groups are",
     reads: &[],
     writes: &[&topics::CONSUMER_LAG],
-    sets_aside: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
     keeps: &[],
     outside: &[role::PLATFORM],
 };

@@ -29,7 +29,7 @@ pub static ROLE: Role = Role {
     description: "observes each campaign once per interval, whichever instance it falls to",
     reads: &[],
     writes: &[&topics::CAMPAIGN_STATS],
-    sets_aside: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
     keeps: &[],
     outside: &[role::PLATFORM],
 };

@@ -29,7 +29,7 @@ pub static ROLE: Role = Role {
     description: "observes the versions of flows, and their measures where minutes are polled",
     reads: &[],
     writes: &[&topics::FLOW_VERSIONS, &topics::FLOW_HEALTH],
-    sets_aside: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
     keeps: &[],
     outside: &[role::PLATFORM],
 };

@@ -28,7 +28,7 @@ pub static ROLE: Role = Role {
     description: "observes how many of each queue's agents are available",
     reads: &[],
     writes: &[&topics::QUEUE_AVAILABILITY],
-    sets_aside: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
     keeps: &[],
     outside: &[role::PLATFORM],
 };

@@ -1,10 +1,12 @@
 //! Lends the console the decision service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::console::{NotPublished, RouteDecisions, Routing};
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RoutePublication, RouteRefusal};
-use crate::routing::{self, PublishError, Publisher, Service};
+use crate::postgres::Database;
+use crate::routing::{self, PublishError, Publisher, Service, WeightsRefused};
 
 /// The service with those who publish its configurations.
 pub struct Routed {
@@ -30,6 +32,20 @@ impl RouteDecisions for Routed {
 
     fn check(&self, configuration: &RouteConfiguration) -> Result<(), Vec<String>> {
         routing::check(configuration).map_err(|unusable| unusable.0)
+    }
+
+    fn check_weights<'a>(
+        &'a self,
+        database: &'a Database,
+        id: &'a str,
+        weights: &'a BTreeMap<String, f64>,
+    ) -> Routing<'a, Result<(), NotPublished>> {
+        Box::pin(async move {
+            routing::check_weights(database, id, weights).await.map_err(|error| match error {
+                WeightsRefused::Unusable(_) => NotPublished::Unusable(error.to_string()),
+                WeightsRefused::Database(error) => NotPublished::Database(error),
+            })
+        })
     }
 
     fn publish<'a>(

@@ -12,6 +12,7 @@ mod global_table;
 mod lag;
 mod misfortunes;
 mod outbox;
+mod refusals;
 mod secured;
 mod subscription;
 mod topics;

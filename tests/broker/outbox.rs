@@ -34,14 +34,14 @@ async fn scene(partitions: i32) -> (KafkaSettings, TestDatabase, Database) {
 }
 
 /// An instance that publishes, or stands by.
-struct Publisher {
+pub(super) struct Publisher {
     health: Health,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Publisher {
-    fn start(kafka: &KafkaSettings, database: &Database, instance: &str) -> Self {
+    pub(super) fn start(kafka: &KafkaSettings, database: &Database, instance: &str) -> Self {
         let kafka = KafkaSettings { instance: instance.to_owned(), ..kafka.clone() };
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let (database, stop) = (database.clone(), shutdown.clone());
@@ -52,7 +52,7 @@ impl Publisher {
         Self { health, shutdown, task }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(10), self.task).await.expect("stops").unwrap();
     }
@@ -69,7 +69,7 @@ async fn write(database: &Database, writer: &str, numbers: std::ops::Range<usize
     }
 }
 
-async fn published(kafka: &KafkaSettings) -> Vec<Read> {
+pub(super) async fn published(kafka: &KafkaSettings) -> Vec<Read> {
     let (brokers, topic) = (kafka.brokers.clone(), kafka.topic(&CONVERSATIONS));
     tokio::task::spawn_blocking(move || read_all(&brokers, &topic)).await.unwrap()
 }
@@ -78,7 +78,7 @@ async fn left(database: &Database) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM trunkline.outbox").fetch_one(database.pool()).await.unwrap()
 }
 
-async fn emptied(database: &Database) {
+pub(super) async fn emptied(database: &Database) {
     within(PATIENCE, "the outbox to be empty", async || (left(database).await == 0).then_some(())).await;
 }
 
@@ -250,6 +250,27 @@ async fn brokers_and_topics_out_of_reach_are_named_and_waited_for() {
     emptied(&database).await;
     publisher.stop().await;
     assert_eq!(numbers(&kafka).await["w"], counted(4));
+}
+
+/// The mark is no position in its topic but the number of a row that is deleted after it: made
+/// again, the topic says nothing, and nothing is left to be sent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_marks_that_is_made_again_costs_nothing() {
+    let (kafka, _own, database) = scene(1).await;
+    let publisher = Publisher::start(&kafka, &database, "one");
+    write(&database, "w", 0..20).await;
+    emptied(&database).await;
+    // While it publishes, and while it does not.
+    kafka::replace_topic(&kafka, &OUTBOX_PROGRESS, 1).await;
+    write(&database, "w", 20..40).await;
+    emptied(&database).await;
+    publisher.stop().await;
+    kafka::replace_topic(&kafka, &OUTBOX_PROGRESS, 1).await;
+    write(&database, "w", 40..60).await;
+    let publisher = Publisher::start(&kafka, &database, "two");
+    emptied(&database).await;
+    publisher.stop().await;
+    assert_eq!(numbers(&kafka).await["w"], counted(60));
 }
 
 const PREFIX: &str = "TRUNKLINE_TEST_OUTBOX_PREFIX";

@@ -1,7 +1,10 @@
 //! Topics are created as declared, and what differs is told.
 
+use std::time::Duration;
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use trunkline::kafka::admin::{Standing, TopicSettings, apply, list};
 
 use crate::support::counting::{CHANGELOG, NUMBERS, TOPICS};
@@ -39,5 +42,26 @@ async fn drift_is_told_and_left_alone() {
         };
         assert_eq!(of("cleanup.policy"), ("compact".to_owned(), "delete".to_owned()));
         assert_eq!(of("partitions"), ("3".to_owned(), "2".to_owned()));
+    }
+}
+
+/// Whoever is told that topics are there can write to every partition of them at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_usable_when_they_are_said_to_be_there() {
+    for _ in 0..3 {
+        let kafka = kafka::settings();
+        let settings = TopicSettings { partitions: 24, replication: 1 };
+        apply(&kafka, &settings, TOPICS).await.unwrap();
+        let names: Vec<String> = TOPICS.iter().map(|topic| kafka.topic(topic)).collect();
+        // A client of its own, that knows nothing yet and is given one answer.
+        let consumer: BaseConsumer = client(&kafka).set("group.id", "t-none").create().unwrap();
+        let ends = tokio::task::spawn_blocking(move || {
+            names
+                .iter()
+                .flat_map(|name| (0..24).map(move |partition| (name, partition)))
+                .map(|(name, partition)| consumer.fetch_watermarks(name, partition, Duration::from_secs(30)))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        assert_eq!(ends.await.unwrap().expect("every leader answers").len(), 24 * TOPICS.len());
     }
 }

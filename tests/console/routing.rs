@@ -175,6 +175,26 @@ async fn who_publishes_knows_what_was_published_although_the_counters_cannot_be_
     assert_eq!((&answer["revision"], &answer["destinationId"]), (&json!(1), &json!("b")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_for_run_time_that_cannot_be_counted_in_are_refused_with_the_reason() {
+    let (own, database) = TestDatabase::migrated().await;
+    let console = start(&own, database).await;
+    let weights = |a: f64| json!({"weights": {"a": a}});
+    let path = "/v1/settings/route%2Fc";
+    // Nothing is known that they could not go with.
+    assert_eq!(console.put(path, &weights(0.1 + 0.2)).await.status(), 200);
+    console.put("/v1/routes/c", &seed_configuration([json!(70), json!(30)])).await;
+    for is_published in [false, true] {
+        if is_published {
+            assert_eq!(console.post("/v1/routes/c/publish", &json!({})).await.status(), 200);
+        }
+        let refused = problem(console.put(path, &weights(0.1 + 0.2)).await, 400, "bad-body").await;
+        assert!(refused["detail"].as_str().unwrap().contains("too many digits"), "{refused}");
+    }
+    assert_eq!(console.put(path, &weights(12.5)).await.status(), 200);
+    assert_eq!(console.put(path, &Value::Null).await.status(), 200, "withdrawn");
+}
+
 #[tokio::test]
 async fn an_instance_without_the_role_says_so() {
     let (_own, database) = TestDatabase::migrated().await;

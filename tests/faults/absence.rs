@@ -158,3 +158,51 @@ async fn an_instance_waits_for_broker_and_database() {
     assert!(status.success(), "SIGTERM without a database ends with {status}");
     deployment.ends_well(seed, &mut []).await;
 }
+
+/// What is away is told once, again when it changes, and once a minute: not with every try of
+/// every client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_are_away_do_not_fill_the_log() {
+    let deployment = Deployment::prepare().await;
+    let away =
+        [("TRUNKLINE_KAFKA__BROKERS", NO_KAFKA.to_owned()), ("TRUNKLINE_LAG__MODE", "shadow".to_owned())];
+    let instance = deployment.instance_with("a", &[], &away);
+    not_ready_for(&instance, &[NO_KAFKA]).await;
+    let lines = || instance.process.log().lines().count();
+    // First every part says it for itself. Then counted over so long at least: on a slow machine
+    // more time passes for the same number.
+    const COUNTED: Duration = Duration::from_secs(20);
+    tokio::time::sleep(COUNTED).await;
+    let first = lines();
+    tokio::time::sleep(COUNTED).await;
+    let more = lines() - first;
+    println!("{first} lines in the first {COUNTED:?}, {more} in the next");
+    assert!(instance.process.log().contains(NO_KAFKA));
+    assert!(first <= 15 * COUNTED.as_secs() as usize, "{first} lines");
+    assert!(more <= 5 * COUNTED.as_secs() as usize, "{more} lines");
+}
+
+/// Asked anew, brokers on a loaded host answer no sooner: waits grow instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_answer_slowly_make_no_stage_start_anew() {
+    let (seed, _) = chance();
+    let deployment = Deployment::prepare().await;
+    let kafka = Proxy::start().await;
+    // Longer than the first question waits for its answer.
+    kafka.set_delay(Duration::from_millis(1_700));
+    let through = [("TRUNKLINE_KAFKA__BROKERS", kafka.address.clone())];
+    let instance = deployment.instance_with("a", &[], &through);
+    let slowly = "stages to be told that it takes long, and to get their partitions in the end";
+    let mut told = false;
+    within(Duration::from_secs(300), slowly, async || {
+        told |= readiness(&instance).await.is_some_and(|(_, body)| body.contains(&kafka.address));
+        (told && instance.process.log().contains("assigned")).then_some(())
+    })
+    .await;
+    let log = instance.process.log();
+    kafka.set_delay(Duration::ZERO);
+    assert!(!log.contains("starting another"), "a worker was started anew:\n{log}");
+    ready(&instance).await;
+    deployment.goes_on().await;
+    deployment.ends_well(seed, &mut [instance]).await;
+}

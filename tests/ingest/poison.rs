@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use rdkafka::message::Message;
-use serde_json::json;
+use rdkafka::message::{Message, OwnedMessage};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use trunkline::topics::{CONVERSATION_EVENTS, DEAD_LETTERS};
 
@@ -197,4 +197,38 @@ async fn bodies_of_other_kinds_are_refused_whole() {
     problem(zipped, 415, "unsupported-media-type").await;
     assert!(read_all(&kafka, &DEAD_LETTERS).is_empty());
     assert_eq!(edge.take(envelope("e", "c").to_string()).await["accepted"], 1);
+}
+
+/// Brokers that take smaller records than our topic says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_brokers_refuse_is_rejected_alone() {
+    for letters_are_refused in [false, true] {
+        let kafka = kafka::settings();
+        kafka::create_small_topic(&kafka, &CONVERSATION_EVENTS, "2048").await;
+        match letters_are_refused {
+            true => kafka::create_small_topic(&kafka, &DEAD_LETTERS, "1024").await,
+            false => kafka::create_topics(&kafka, &[&DEAD_LETTERS], 1).await,
+        }
+        let edge = Running::start(&kafka).await;
+        let mut events: Vec<Value> = (0..4).map(|n| envelope(&format!("e{n}"), &format!("c{n}"))).collect();
+        events[2]["detail"]["eventBody"]["exitReason"] = json!("x".repeat(2_500));
+        events[3]["detail"] = json!("no event");
+        let told = edge.take(json!(events).to_string()).await;
+        assert_eq!(told["accepted"], 2, "{told}");
+        let places: Vec<_> = told["rejected"].as_array().unwrap().iter().map(|item| &item["index"]).collect();
+        assert_eq!(places, [2, 3]);
+        let reason = told["rejected"][0]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("refused_by_broker: "), "{reason}");
+        // One beside it may be there twice: it is counted once.
+        let there: std::collections::BTreeSet<_> = kafka::read_all(&kafka, &CONVERSATION_EVENTS)
+            .iter()
+            .map(|event| String::from_utf8(event.key().unwrap().to_vec()).unwrap())
+            .collect();
+        assert_eq!(there.into_iter().collect::<Vec<_>>(), ["c0", "c1"]);
+        let letters = kafka::read_all(&kafka, &DEAD_LETTERS);
+        let of_it = |letter: &&OwnedMessage| header(letter, "trunkline-error-offset").as_deref() == Some("2");
+        let letter = letters.iter().find(of_it).expect("its dead letter");
+        assert_eq!(letter.payload().is_some(), !letters_are_refused);
+        assert!(edge.health.reasons().is_empty(), "{:?}", edge.health.reasons());
+    }
 }

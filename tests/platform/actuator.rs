@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use simulator::Settings;
 use trunkline::model::outcome::{Outcome, OutcomeStatus};
-use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS};
+use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, OUTCOMES};
 
 use crate::actuator_stand::{Hook, Moment, Stand, assert_ended, campaign, decision, nothing, now, with};
 use crate::support::{kafka, until};
@@ -315,4 +315,36 @@ async fn a_newer_decision_takes_the_place_of_those_that_wait() {
     assert_eq!(order, [1, 2, 3], "outcomes stand in the order of their decisions");
     assert_eq!(stand.effects(&campaign(0)).await, [4.0]);
     instance.stop().await;
+}
+
+/// What was done is done: its outcome is a dead letter, and those behind it leave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_that_the_brokers_refuse_are_set_aside_and_hold_nothing_up() {
+    let stand = Stand::with(3, 1, Settings { speed: 100.0, ..Settings::default() }).await;
+    kafka::limit_records(&stand.kafka, &OUTCOMES, "200").await;
+    let actuator = stand.start("one", nothing());
+    stand.decide(&[decision(&campaign(0), 1, 3.0), decision(&campaign(1), 1, 3.0)]).await;
+    let letters = until("both outcomes to be set aside", async || {
+        let letters = kafka::read_all(&stand.kafka, &DEAD_LETTERS);
+        (letters.len() >= 2).then_some(letters)
+    })
+    .await;
+    for letter in &letters {
+        let header = |name: &str| {
+            let found = letter.headers().unwrap().iter().find(|header| header.key == name);
+            String::from_utf8(found.unwrap_or_else(|| panic!("no {name}")).value.unwrap().to_vec()).unwrap()
+        };
+        assert!(header("trunkline-error-reason").starts_with("refused_by_broker: "));
+        assert_eq!(header("trunkline-error-topic"), stand.kafka.topic(&DIAL_DECISIONS));
+        header("trunkline-error-topic-id").parse::<uuid::Uuid>().expect("which topic it was");
+        let outcome: Outcome = serde_json::from_slice(letter.payload().unwrap()).unwrap();
+        assert_eq!(outcome.status, OutcomeStatus::Applied);
+    }
+    assert_eq!(stand.effects(&campaign(1)).await, [3.0]);
+    kafka::limit_records(&stand.kafka, &OUTCOMES, "100000").await;
+    stand.decide(&[decision(&campaign(2), 1, 3.0)]).await;
+    let told = stand.outcomes(1).await;
+    assert_ended(&told[&(campaign(2), 1)], OutcomeStatus::Applied, "confirmed");
+    assert_eq!(kafka::read_all(&stand.kafka, &DEAD_LETTERS).len(), 2);
+    actuator.stop().await;
 }

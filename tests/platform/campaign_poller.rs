@@ -14,7 +14,7 @@ use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::sources::PollerError;
 use trunkline::sources::campaign_poller;
-use trunkline::topics::{self, CAMPAIGN_STATS};
+use trunkline::topics::{self, CAMPAIGN_STATS, DEAD_LETTERS};
 
 use crate::support::simulated::{Organization, client, settings};
 use crate::support::{kafka, until};
@@ -206,4 +206,27 @@ async fn brokers_that_are_away_are_waited_for_and_never_hold_up_the_end() {
     let stopped = Instant::now();
     instance.stop().await;
     assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
+}
+
+/// Brokers that take smaller records than our topic says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn facts_that_the_brokers_refuse_are_set_aside_and_polling_goes_on() {
+    let organization = Organization::start(organization()).await;
+    let kafka = kafka::settings();
+    kafka::create_small_topic(&kafka, &CAMPAIGN_STATS, "100").await;
+    kafka::create_topics(&kafka, &[&DEAD_LETTERS], 1).await;
+    let poller = Instance::start(&kafka, &organization.client_settings());
+    let letters = until("every campaign's fact to be set aside", async || {
+        let letters = kafka::read_all(&kafka, &DEAD_LETTERS);
+        let keys: BTreeSet<_> = letters.iter().map(|letter| letter.key().unwrap().to_vec()).collect();
+        (keys.len() == CAMPAIGNS).then_some(letters)
+    })
+    .await;
+    until("readiness", async || poller.health.reasons().is_empty().then_some(())).await;
+    poller.stop().await;
+    let header = letters[0].headers().unwrap().iter().find(|header| header.key == "trunkline-error-reason");
+    assert!(header.expect("a reason").value.unwrap().starts_with(b"refused_by_broker: "));
+    let fact: Value = serde_json::from_slice(letters[0].payload().unwrap()).unwrap();
+    assert_eq!(fact["campaignId"].as_str().map(str::as_bytes), letters[0].key());
+    assert!(kafka::read_all(&kafka, &CAMPAIGN_STATS).is_empty());
 }

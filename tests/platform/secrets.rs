@@ -10,6 +10,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
 use trunkline::clock;
+use trunkline::config::{Kind, environment_name};
 use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::topics::OUTCOMES;
 
@@ -101,31 +102,34 @@ async fn nothing_that_a_run_says_holds_a_secret_while_everything_refuses_it() {
     let cluster = format!(
         r#"[{{ name = "other", brokers = "127.0.0.1:1", properties = {{ "security.protocol" = "sasl_plaintext", "sasl.mechanisms" = "PLAIN", "sasl.username" = "me", "sasl.password" = "{CANARY}" }} }}]"#
     );
-    let instance = Instance::start(
-        "refused",
-        pairs(&[
-            ("KAFKA__BROKERS", "127.0.0.1:1"),
-            ("KAFKA__TOPIC_PREFIX", "secrets-"),
-            ("KAFKA__DEBUG", "all"),
-            ("KAFKA__SECURITY_PROTOCOL", "sasl_ssl"),
-            ("KAFKA__SASL_MECHANISMS", "PLAIN"),
-            ("KAFKA__SASL_USERNAME", "me"),
-            ("KAFKA__SASL_PASSWORD", CANARY),
-            ("KAFKA__SSL_KEY_PASSWORD", CANARY),
-            ("POSTGRES__URL", &format!("postgres://me:{CANARY}@127.0.0.1:1/db")),
-            ("GENESYS__BASE_URL", &organization.running.api_url()),
-            ("GENESYS__CLIENT_ID", DEMO_CLIENT_ID),
-            ("GENESYS__CLIENT_SECRET", CANARY),
-            ("DIAL__CAMPAIGNS", CAMPAIGN),
-            ("INFLUX__URL", "http://127.0.0.1:1"),
-            ("INFLUX__ORG", "o"),
-            ("INFLUX__BUCKET", "b"),
-            ("INFLUX__TOKEN", CANARY),
-            ("LAG__CLUSTERS", &cluster),
-            ("ALERTS__WEBHOOKS", &hook),
-            ("ALERTS__PRIVATE_RECEIVERS", "allow"),
-        ]),
-    );
+    let mut given = pairs(&[
+        ("KAFKA__BROKERS", "127.0.0.1:1"),
+        ("KAFKA__TOPIC_PREFIX", "secrets-"),
+        ("KAFKA__DEBUG", "all"),
+        ("KAFKA__SECURITY_PROTOCOL", "sasl_ssl"),
+        ("KAFKA__SASL_MECHANISMS", "PLAIN"),
+        ("KAFKA__SASL_USERNAME", "me"),
+        ("KAFKA__SASL_PASSWORD", CANARY),
+        ("KAFKA__SSL_KEY_PASSWORD", CANARY),
+        ("POSTGRES__URL", &format!("postgres://me:{CANARY}@127.0.0.1:1/db")),
+        ("GENESYS__BASE_URL", &organization.running.api_url()),
+        ("GENESYS__CLIENT_ID", DEMO_CLIENT_ID),
+        ("GENESYS__CLIENT_SECRET", CANARY),
+        ("DIAL__CAMPAIGNS", CAMPAIGN),
+        ("INFLUX__URL", "http://127.0.0.1:1"),
+        ("INFLUX__ORG", "o"),
+        ("INFLUX__BUCKET", "b"),
+        ("INFLUX__TOKEN", CANARY),
+        ("LAG__CLUSTERS", &cluster),
+        ("ALERTS__WEBHOOKS", &hook),
+        ("ALERTS__PRIVATE_RECEIVERS", "allow"),
+    ]);
+    // And every key that is a secret by its declaration, those of tomorrow among them.
+    let secrets = trunkline::config::KEYS.iter().filter(|key| matches!(key.kind, Kind::Secret));
+    let names = secrets.map(|key| environment_name(key.name).trim_start_matches("TRUNKLINE_").to_owned());
+    let more: Vec<String> = names.filter(|name| given.iter().all(|(known, _)| known != name)).collect();
+    given.extend(more.into_iter().map(|name| (&*name.leak(), CANARY.to_owned())));
+    let instance = Instance::start("refused", given);
     let said = instance.said(&["no new access token", "127.0.0.1:1", "librdkafka", "hyper_util"]).await;
     assert!(said.contains("connection refused"), "Postgres is told as it is");
     let basic = STANDARD.encode(format!("{DEMO_CLIENT_ID}:{CANARY}"));

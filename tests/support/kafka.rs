@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
@@ -39,6 +41,31 @@ pub(crate) async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topi
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     for result in admin.create_topics(&new, &options).await.expect("topics are created") {
         result.expect("topic is created");
+    }
+}
+
+/// A topic whose brokers take smaller records than ours says: a producer learns of it from them.
+pub(crate) async fn create_small_topic(
+    kafka: &KafkaSettings,
+    topic: &'static Topic,
+    max_message_bytes: &str,
+) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
+    let name = kafka.topic(topic);
+    let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", max_message_bytes);
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in admin.create_topics(&[new], &options).await.expect("topics are created") {
+        result.expect("topic is created");
+    }
+}
+
+/// From now on the brokers take batches of so many bytes at most on a topic.
+pub(crate) async fn limit_records(kafka: &KafkaSettings, topic: &'static Topic, bytes: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
+    let name = kafka.topic(topic);
+    let limited = AlterConfig::new(ResourceSpecifier::Topic(&name)).set("max.message.bytes", bytes);
+    for result in admin.alter_configs([&limited], &AdminOptions::new()).await.expect("an answer") {
+        result.expect("is limited");
     }
 }
 

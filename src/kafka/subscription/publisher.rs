@@ -20,6 +20,8 @@ const PARTITIONS_KEPT: Duration = Duration::from_secs(60);
 pub(super) enum Failure {
     /// It was aborted, or never began.
     Aborted(String),
+    /// It was aborted: a record is refused for what it is.
+    Refused(String),
     /// The commit was asked for and its end is not known.
     Unknown(String),
 }
@@ -108,7 +110,10 @@ impl Publisher {
 }
 
 fn aborted(error: TransactionError) -> Failure {
-    Failure::Aborted(error.to_string())
+    match error.is_refusal() {
+        true => Failure::Refused(error.cause.to_string()),
+        false => Failure::Aborted(error.to_string()),
+    }
 }
 
 pub(crate) fn send(

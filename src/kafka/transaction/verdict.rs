@@ -29,6 +29,21 @@ impl TransactionError {
     pub(super) fn new(step: &'static str, cause: KafkaError) -> Self {
         Self { verdict: verdict(&cause), step, cause }
     }
+
+    /// A record of it is refused for what it is, and will be again.
+    pub fn is_refusal(&self) -> bool {
+        is_refusal(&self.cause)
+    }
+}
+
+/// Whether brokers refuse a record for what it is: tried again it is refused again. With a batch
+/// of records all are refused for one of them.
+pub(crate) fn is_refusal(cause: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge};
+    matches!(
+        cause.rdkafka_error_code(),
+        Some(InvalidMessageSize | InvalidRecord | InvalidTimestamp | MessageSizeTooLarge)
+    )
 }
 
 fn verdict(cause: &KafkaError) -> Verdict {

@@ -42,7 +42,7 @@ use crate::topics::Topic;
 use super::transacted;
 use worker::Executor;
 
-pub use super::transacted::TransactedError as ActuationError;
+pub use crate::kafka::subscription::SubscriptionError as ActuationError;
 pub use execution::{Attempt, Interrupted};
 pub use ledger::{Ledger, LedgerError};
 

@@ -93,7 +93,7 @@ impl<C: Change, L: Ledger> Executor<C, L> {
         if let Some(here) = current {
             here.running -= 1;
         }
-        let finished = result.ok().map(|ending| self.finished(&record, traceparent, &ending));
+        let finished = result.ok().map(|ending| self.finished(stay, &record, traceparent, &ending));
         // Those of partitions that went are read elsewhere.
         if let Some(turn) = self.queues.leave(&queue, |job| !job.stop.is_cancelled()) {
             self.launch(queue, turn);
@@ -101,10 +101,16 @@ impl<C: Change, L: Ledger> Executor<C, L> {
         (stay, record.offset, finished)
     }
 
-    fn finished(&self, record: &InboundRecord, traceparent: Option<String>, ending: &Ending) -> Finished {
-        let topic = self.actuation.kafka.topic(record.topic);
+    fn finished(
+        &self,
+        stay: Stay,
+        record: &InboundRecord,
+        traceparent: Option<String>,
+        ending: &Ending,
+    ) -> Finished {
+        let topic = (&*self.actuation.kafka.topic(record.topic), stay.topic_id);
         let role = C::DECLARATION.role.name;
-        let mut outbound = vec![decided::outbound(role, record, &topic, traceparent, ending)];
+        let mut outbound = vec![decided::outbound(role, record, topic, traceparent, ending)];
         if let Ending::Outcome(outcome) = ending {
             let told = C::tells_back(outcome).map(|topic| decided::on_topic(outbound[0].clone(), topic));
             outbound.extend(told);
@@ -129,7 +135,7 @@ impl<C: Change, L: Ledger> Worker for Executor<C, L> {
     /// Where a partition has a lease, reading begins once that is ours: what a former holder had
     /// begun is on record by then.
     fn gained(&mut self, stay: Stay, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        let Stay { partition, epoch } = stay;
+        let Stay { partition, epoch, .. } = stay;
         let lease = match C::DECLARATION.exclusivity {
             Exclusivity::Key => Some(self.leases.begin(partition, stop.clone())),
             Exclusivity::Everything => None,
@@ -175,7 +181,7 @@ impl<C: Change, L: Ledger> Worker for Executor<C, L> {
             self.queues.supersede(&queue);
         }
         if let Some(ending) = at_once {
-            return Some(self.finished(&record, None, &ending));
+            return Some(self.finished(stay, &record, None, &ending));
         }
         let stop = self.partitions.get(&partition)?.stop.clone();
         let job = Job { stay, record, lease: self.source(partition), stop };

@@ -7,6 +7,7 @@ use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::postgres::outbox::Waiting;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
+use crate::runtime::refused;
 use crate::topics::{self, Topic, Values, headers};
 
 use super::ROLE;
@@ -50,21 +51,30 @@ fn describe(topic: &'static Topic, headers: &mut Vec<(String, Vec<u8>)>) {
 }
 
 fn dead_letter(message: Waiting, reason: &Reason, kafka: &KafkaSettings, at: Timestamp) -> OutboundRecord {
-    let topic = format!("{}{}", kafka.topic_prefix, message.topic);
-    let position = Position { topic: &topic, partition: NO_PARTITION, offset: message.id };
-    let errors = ErrorHeaders::new(ROLE.name, reason, position, at);
-    let errors: Vec<_> =
-        errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect();
-    let mut headers = message.headers;
-    headers.retain(|(name, _)| !name.starts_with(headers::ERROR_PREFIX));
-    headers.extend(errors.clone());
-    let mut record =
-        OutboundRecord { topic: &topics::DEAD_LETTERS, key: message.key, value: message.value, headers };
-    if record.size() > topics::DEAD_LETTERS.max_message_bytes {
-        // Key and value always fit; what their own headers added does not.
-        record.headers = errors;
-    }
-    record
+    let errors = errors(&message.topic, message.id, reason, kafka, at);
+    // Of whatever topic: it gets that of dead letters.
+    let Waiting { key, value, headers, .. } = message;
+    refused::dead_letter(OutboundRecord { topic: &topics::DEAD_LETTERS, key, value, headers }, &errors)
+}
+
+/// What a dead letter says of the row it was.
+fn errors(topic: &str, id: i64, reason: &Reason, kafka: &KafkaSettings, at: Timestamp) -> ErrorHeaders {
+    let topic = format!("{}{topic}", kafka.topic_prefix);
+    let position = Position { topic: &topic, partition: NO_PARTITION, offset: id };
+    ErrorHeaders::new(ROLE.name, reason, position, at)
+}
+
+/// What is published in the place of a record that the brokers refuse; nothing where that was
+/// the last that could be said of it.
+pub(super) fn instead_of(
+    record: OutboundRecord,
+    id: i64,
+    why: &str,
+    kafka: &KafkaSettings,
+    at: Timestamp,
+) -> Option<OutboundRecord> {
+    let errors = errors(record.topic.name, id, &Reason::RefusedByBroker(why.to_owned()), kafka, at);
+    refused::instead_of(record, &errors)
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::health::{Health, Part};
-use crate::kafka::series::Series;
+use crate::kafka::series::{Series, SeriesError};
 use crate::kafka::settings::KafkaSettings;
+use crate::kafka::subscription::OutboundRecord;
 use crate::metrics;
 use crate::postgres::Database;
 use crate::postgres::leases::Lease;
@@ -189,18 +190,42 @@ impl Outbox {
                 tokio::time::sleep(interval).await;
                 continue;
             };
-            let count = waiting.len() as u64;
             let at = clock::now();
-            let records: Vec<_> =
-                waiting.into_iter().map(|message| convert::record(message, &self.kafka, at)).collect();
-            let set_aside =
-                records.iter().filter(|record| *record.topic == topics::DEAD_LETTERS).count() as u64;
-            series.publish(mark, records, last).await.map_err(|error| error.to_string())?;
+            let rows =
+                waiting.into_iter().map(|message| (message.id, convert::record(message, &self.kafka, at)));
+            let rows: Vec<Row> = rows.collect();
+            let records: Vec<OutboundRecord> = rows.iter().map(|(_, record)| record.clone()).collect();
+            match series.publish(mark, records, last).await {
+                Ok(()) => count(rows.iter().map(|(_, record)| record)),
+                Err(SeriesError::Refused(_)) => self.publish_one_by_one(series, mark, rows).await?,
+                Err(error) => return Err(error.to_string()),
+            }
             mark = last;
             fail::fail_point!("outbox-before-delete", |_| std::process::abort());
-            metrics::OUTBOX_MESSAGES.counter(&["published"]).increment(count - set_aside);
-            metrics::OUTBOX_MESSAGES.counter(&["dead_letter"]).increment(set_aside);
             self.database.delete_published(mark, lease).await.map_err(told)?;
+        }
+        Ok(())
+    }
+
+    /// Finds those that the brokers refuse, and publishes their dead letters instead.
+    async fn publish_one_by_one(&self, series: &Series, mut mark: i64, rows: Vec<Row>) -> Result<(), String> {
+        for (id, mut record) in rows {
+            loop {
+                match series.publish(mark, vec![record.clone()], id).await {
+                    Ok(()) => break,
+                    Err(SeriesError::Refused(why)) => {
+                        let topic = record.topic.name;
+                        let instead = convert::instead_of(record, id, &why, &self.kafka, clock::now());
+                        record = instead.ok_or_else(|| {
+                            format!("the brokers refuse even the shortest dead letter of message {id}: {why}")
+                        })?;
+                        tracing::error!(id, topic, why, "the brokers refuse a message; it is set aside");
+                    }
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            count([&record]);
+            mark = id;
         }
         Ok(())
     }
@@ -211,6 +236,17 @@ impl Outbox {
         metrics::OUTBOX_OLDEST_SECONDS.gauge(&[]).set(backlog.oldest_seconds);
         self.database.forget_outbox_keys().await?;
         Ok(())
+    }
+}
+
+/// A row's id, and the record it becomes.
+type Row = (i64, OutboundRecord);
+
+/// Counts what was published.
+fn count<'r>(records: impl IntoIterator<Item = &'r OutboundRecord>) {
+    for record in records {
+        let is_letter = *record.topic == topics::DEAD_LETTERS;
+        metrics::OUTBOX_MESSAGES.counter(&[if is_letter { "dead_letter" } else { "published" }]).increment(1);
     }
 }
 

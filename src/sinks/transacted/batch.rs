@@ -2,6 +2,8 @@
 
 use super::tracker::Tracker;
 use crate::kafka::subscription::{Offsets, OutboundRecord, TopicPartition};
+use crate::runtime::dead_letter::ErrorHeaders;
+use crate::runtime::refused;
 
 /// A record's ending as it will stand on its topic.
 #[derive(Clone, Debug)]
@@ -9,6 +11,21 @@ pub(crate) struct Finished {
     pub outbound: Vec<OutboundRecord>,
     /// For the metric: an outcome's status, or `dead_letter`.
     pub status: &'static str,
+}
+
+impl Finished {
+    /// Has the brokers refuse no record of it any more: dead letters take their place. `false`
+    /// where nothing is left that they might take.
+    pub(super) fn set_refused_aside(&mut self, errors: &ErrorHeaders) -> bool {
+        let instead = |record: &OutboundRecord| refused::instead_of(record.clone(), errors);
+        match self.outbound.iter().map(instead).collect::<Option<Vec<_>>>() {
+            Some(instead) => {
+                self.outbound = instead;
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// What goes into one transaction.

@@ -3,6 +3,7 @@
 //! records end in any order and leave in the order of their offsets.
 
 mod batch;
+mod refusals;
 mod tracker;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::health::Health;
@@ -21,9 +23,11 @@ use crate::kafka::subscription::{
     SubscriptionOptions, TopicPartition,
 };
 use crate::role::Role;
+use crate::topics::Topic;
 
 use batch::Batch;
 pub(super) use batch::Finished;
+use refusals::Place;
 use tracker::Tracker;
 
 /// Records in one transaction at most, without what one is told beside.
@@ -43,6 +47,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub(super) struct Stay {
     pub partition: TopicPartition,
     pub epoch: u64,
+    /// Which topic of that name it is a partition of, where the brokers tell.
+    pub topic_id: Option<Uuid>,
 }
 
 /// Works on the records of one membership in the group.
@@ -84,20 +90,11 @@ pub(super) trait Worker {
     }
 }
 
-/// Why a role cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TransactedError {
-    #[error(transparent)]
-    Subscription(#[from] SubscriptionError),
-    #[error("an outcome cannot be published: {0}")]
-    Unpublishable(String),
-}
-
 /// Reads until `shutdown`, with a worker of its own for each membership in the group. Reading
 /// pauses while `in_flight_limit` records are under way.
 ///
 /// # Errors
-/// See [`TransactedError`]; everything else is retried and shown on `health`. A restart goes on
+/// See [`SubscriptionError`]; everything else is retried and shown on `health`. A restart goes on
 /// from the committed offsets.
 pub(super) async fn run<W: Worker>(
     role: &'static Role,
@@ -106,7 +103,7 @@ pub(super) async fn run<W: Worker>(
     health: &Health,
     shutdown: CancellationToken,
     worker: impl Fn() -> W,
-) -> Result<(), TransactedError> {
+) -> Result<(), SubscriptionError> {
     let part = health.part(role.name);
     let options = SubscriptionOptions {
         buffered_records: 256,
@@ -117,8 +114,10 @@ pub(super) async fn run<W: Worker>(
     };
     let mut memberships = Memberships::new(kafka, role, options, part, RETRY, shutdown.clone());
     while let Some(mut subscription) = memberships.next()? {
-        let mut member = Member::new(worker(), subscription.handle(), in_flight_limit, &shutdown);
-        let ended = member.run(&mut subscription, memberships.pause()).await?;
+        let topic = |topic: &Topic| kafka.topic(topic);
+        let place = Place { role, topic: &topic };
+        let mut member = Member::new(worker(), place, subscription.handle(), in_flight_limit, &shutdown);
+        let ended = member.run(&mut subscription, memberships.pause()).await;
         member.wind_up().await;
         drop(member);
         memberships.end(subscription, ended).await;
@@ -128,6 +127,7 @@ pub(super) async fn run<W: Worker>(
 
 struct Partition {
     epoch: u64,
+    topic_id: Option<Uuid>,
     tracker: Tracker<Finished>,
     stop: CancellationToken,
 }
@@ -136,6 +136,7 @@ type Publishing = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>
 
 struct Member<'s, W> {
     worker: W,
+    place: Place<'s>,
     handle: SubscriptionHandle,
     shutdown: &'s CancellationToken,
     in_flight_limit: usize,
@@ -143,6 +144,8 @@ struct Member<'s, W> {
     next_epoch: u64,
     publishing: Option<(Publishing, Batch)>,
     publish_after: Instant,
+    /// So many go one to a transaction: one of them is refused.
+    publish_alone: usize,
     pauses: Backoff,
     /// Partitions on their way out, and until when they are waited for.
     leaving: Option<(Vec<TopicPartition>, Instant)>,
@@ -152,12 +155,14 @@ struct Member<'s, W> {
 impl<'s, W: Worker> Member<'s, W> {
     fn new(
         worker: W,
+        place: Place<'s>,
         handle: SubscriptionHandle,
         in_flight_limit: usize,
         shutdown: &'s CancellationToken,
     ) -> Self {
         Self {
             worker,
+            place,
             handle,
             shutdown,
             in_flight_limit,
@@ -165,17 +170,14 @@ impl<'s, W: Worker> Member<'s, W> {
             next_epoch: 0,
             publishing: None,
             publish_after: Instant::now(),
+            publish_alone: 0,
             pauses: Backoff::new(PAUSES),
             leaving: None,
             paused: false,
         }
     }
 
-    async fn run(
-        &mut self,
-        subscription: &mut Subscription,
-        memberships: &mut Backoff,
-    ) -> Result<Ended, TransactedError> {
+    async fn run(&mut self, subscription: &mut Subscription, memberships: &mut Backoff) -> Ended {
         loop {
             self.publish();
             self.finish_leaving().await;
@@ -183,8 +185,8 @@ impl<'s, W: Worker> Member<'s, W> {
             let ready_at = self.next_look();
             tokio::select! {
                 event = subscription.next() => match event {
-                    Event::Closed => return Ok(Ended::Shutdown),
-                    Event::Failed(error) => return Ok(error.into()),
+                    Event::Closed => return Ended::Shutdown,
+                    Event::Failed(error) => return error.into(),
                     event => self.on_event(event).await,
                 },
                 (stay, offset, finished) = self.worker.ended() => self.on_end(stay, offset, finished),
@@ -192,7 +194,7 @@ impl<'s, W: Worker> Member<'s, W> {
                     if result.is_ok() {
                         memberships.reset();
                     }
-                    self.on_published(result)?;
+                    self.on_published(result);
                 }
                 () = sleep_until(ready_at) => {}
             }
@@ -219,12 +221,15 @@ impl<'s, W: Worker> Member<'s, W> {
         if self.paused {
             self.handle.pause(partitions.clone()).await;
         }
+        let ids = self.topic_ids().await;
         for partition in partitions {
             self.next_epoch += 1;
             let (epoch, stop) = (self.next_epoch, self.shutdown.child_token());
-            let ready = self.worker.gained(Stay { partition, epoch }, stop.clone());
+            let topic_id = ids.get(&(self.place.topic)(partition.topic)).copied().flatten();
+            let ready = self.worker.gained(Stay { partition, epoch, topic_id }, stop.clone());
             start_once(ready, partition, self.handle.clone(), stop.clone());
-            self.partitions.insert(partition, Partition { epoch, tracker: Tracker::default(), stop });
+            self.partitions
+                .insert(partition, Partition { epoch, topic_id, tracker: Tracker::default(), stop });
         }
     }
 
@@ -234,7 +239,7 @@ impl<'s, W: Worker> Member<'s, W> {
         if here.stop.is_cancelled() || !here.tracker.begin(offset) {
             return;
         }
-        let stay = Stay { partition, epoch: here.epoch };
+        let stay = Stay { partition, epoch: here.epoch, topic_id: here.topic_id };
         if let Some(finished) = self.worker.begin(stay, record) {
             here.tracker.finish(offset, finished);
         }
@@ -253,7 +258,7 @@ impl<'s, W: Worker> Member<'s, W> {
             return;
         }
         let trackers = self.partitions.iter().map(|(partition, here)| (*partition, &here.tracker));
-        let mut batch = Batch::collect(trackers, BATCH_LIMIT);
+        let mut batch = Batch::collect(trackers, if self.publish_alone > 0 { 1 } else { BATCH_LIMIT });
         if batch.is_empty() {
             return;
         }
@@ -265,11 +270,12 @@ impl<'s, W: Worker> Member<'s, W> {
         self.publishing = Some((publication, batch));
     }
 
-    fn on_published(&mut self, result: Result<(), PublishError>) -> Result<(), TransactedError> {
-        let Some((_, batch)) = self.publishing.take() else { return Ok(()) };
+    fn on_published(&mut self, result: Result<(), PublishError>) {
+        let Some((_, batch)) = self.publishing.take() else { return };
         match result {
             Ok(()) => {
                 self.pauses.reset();
+                self.publish_alone = self.publish_alone.saturating_sub(1);
                 for (partition, next) in batch.offsets {
                     if let Some(here) = self.partitions.get_mut(&partition) {
                         here.tracker.published(next);
@@ -277,9 +283,7 @@ impl<'s, W: Worker> Member<'s, W> {
                 }
                 batch.statuses.into_iter().for_each(|status| self.worker.published(status));
             }
-            Err(error @ PublishError::TooLarge { .. }) => {
-                return Err(TransactedError::Unpublishable(error.to_string()));
-            }
+            Err(PublishError::Refused(why)) => self.on_refused(&batch, &why),
             // The event that says so is on its way.
             Err(error @ (PublishError::Retry(_) | PublishError::Gone(_) | PublishError::Closed)) => {
                 let pause = self.pauses.pause();
@@ -287,7 +291,6 @@ impl<'s, W: Worker> Member<'s, W> {
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "outcomes wait to be published");
             }
         }
-        Ok(())
     }
 
     fn stop(&mut self, partitions: &[TopicPartition]) {
@@ -362,10 +365,7 @@ impl<'s, W: Worker> Member<'s, W> {
             tokio::select! {
                 (stay, offset, finished) = self.worker.ended() => self.on_end(stay, offset, finished),
                 result = published(&mut self.publishing) => {
-                    if let Err(error) = self.on_published(result) {
-                        tracing::error!(%error, "while stopping");
-                        break;
-                    }
+                    self.on_published(result);
                 }
                 () = sleep_until(look_again) => {}
             }

@@ -46,6 +46,12 @@ impl<T> Tracker<T> {
         (self.slots.iter().take(ready).filter_map(|slot| slot.finished.as_ref()), next)
     }
 
+    /// The first record, once it has ended, with what came of it.
+    pub(super) fn first(&mut self) -> Option<(i64, &mut T)> {
+        let slot = self.slots.front_mut()?;
+        slot.finished.as_mut().map(|finished| (slot.offset, finished))
+    }
+
     /// Everything before `next` is published.
     pub(super) fn published(&mut self, next: i64) {
         while self.slots.front().is_some_and(|slot| slot.offset < next && slot.finished.is_some()) {

@@ -4,9 +4,11 @@
 //! Accept → validate → produce with acks=all → reply. Each event is judged by itself: one
 //! that cannot be used becomes a dead letter and is named in the receipt, its neighbours go
 //! through. What is acknowledged is on all replicas; what is not acknowledged may be there
-//! too, so a sender who tries again brings duplicates, which the counting drops by event id.
+//! too, so a sender who tries again brings duplicates, which the counting drops by event id. So
+//! does a request with an event that the brokers refuse: it is found by halving the request.
 
 mod body;
+mod delivery;
 mod encoding;
 mod event;
 mod identity;
@@ -24,21 +26,21 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderMap;
 use metrics::{Counter, Histogram};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
-use super::facts::new_traceparent;
 use crate::clock;
 use crate::health::{Health, Part};
-use crate::kafka::producer::{Batch, IdempotentProducer, NotDelivered, Outgoing};
+use crate::kafka::KafkaError;
+use crate::kafka::producer::{IdempotentProducer, NotDelivered};
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::{Header, KafkaError, OwnedHeaders};
 use crate::metrics as table;
 use crate::model::ingest::{Receipt, Refusal};
 use crate::role::{Kind, Role};
 use crate::telemetry;
-use crate::topics::{self, Topic, headers};
+use crate::topics;
 
-use body::{CloudAttributes, Form};
+use body::Form;
+use delivery::given_traceparent;
 use encoding::{Decoded, Encoding};
 use pace::{Gate, Rate};
 use record_batch::RecordBatch;
@@ -213,19 +215,8 @@ impl Edge {
             return Ok(());
         }
         self.gate_admits(now)?;
-        let batch = self.producer.batch();
         let kept = oversized::letter_headers(headers, read, limit, clock::now());
-        let letter = kept.iter().fold(base_headers(&traceparent(headers)), |letter, (key, value)| {
-            letter.insert(Header { key, value: Some(value.as_str()) })
-        });
-        let sent = batch.send(Outgoing {
-            topic: &self.dead_letters_topic,
-            partition: None,
-            key: None,
-            value: None,
-            headers: letter,
-        });
-        self.deliver(sent, batch).await
+        self.judge(self.bring_place(&kept, headers).await)
     }
 
     async fn bring(&self, headers: &HeaderMap, body: &[u8]) -> Result<Receipt, Refusal> {
@@ -251,22 +242,14 @@ impl Edge {
             event::read(item, attributes, received_at, |found| records.take(index, found));
         }
         drop(items);
-        let receipt = records.receipt()?;
-        let skipped = records.take_skipped();
-        let batch = self.producer.batch();
-        let sent = self.send(&records, attributes, headers, &batch);
-        drop(records);
-        self.deliver(sent, batch).await?;
-        self.counts.count_skipped(skipped);
-        Ok(receipt)
+        records.admissible()?;
+        self.judge(self.bring_out(&mut records, attributes, headers).await)?;
+        self.counts.count_skipped(records.take_skipped());
+        Ok(records.into_receipt())
     }
 
-    /// Waits for the records of a request.
-    async fn deliver(&self, sent: Result<(), NotDelivered>, batch: Batch<'_>) -> Result<(), Refusal> {
-        let delivered = match sent {
-            Ok(()) => batch.delivered().await,
-            Err(error) => Err(error),
-        };
+    /// What it means for the sender how the records of a request fared.
+    fn judge(&self, delivered: Result<(), NotDelivered>) -> Result<(), Refusal> {
         match delivered {
             Ok(()) => {
                 self.worked();
@@ -306,43 +289,6 @@ impl Edge {
             ))),
             _ => Ok(()),
         }
-    }
-
-    fn send(
-        &self,
-        records: &RecordBatch,
-        attributes: Option<&CloudAttributes>,
-        headers: &HeaderMap,
-        batch: &Batch<'_>,
-    ) -> Result<(), NotDelivered> {
-        let traceparent = traceparent(headers);
-        let event_headers = base_headers(&traceparent).insert(schema(&topics::CONVERSATION_EVENTS));
-        for (key, value) in records.events() {
-            batch.send(Outgoing {
-                topic: &self.events_topic,
-                partition: None,
-                key: Some(key),
-                value: Some(value),
-                headers: event_headers.clone(),
-            })?;
-        }
-        for (value, errors) in records.dead_letters() {
-            let mut headers = base_headers(&traceparent);
-            for (name, value) in attributes.into_iter().flat_map(CloudAttributes::as_kafka_headers) {
-                headers = headers.insert(Header { key: name, value: Some(value) });
-            }
-            for (name, value) in errors.iter() {
-                headers = headers.insert(Header { key: name, value: Some(value) });
-            }
-            batch.send(Outgoing {
-                topic: &self.dead_letters_topic,
-                partition: None,
-                key: None,
-                value: Some(value),
-                headers,
-            })?;
-        }
-        Ok(())
     }
 
     fn worked(&self) {
@@ -385,61 +331,4 @@ fn count_refused(refusal: &Refusal) {
         _ => "refused",
     };
     table::INGEST_REQUESTS.counter(&[told]).increment(1);
-}
-
-fn base_headers(traceparent: &str) -> OwnedHeaders {
-    let header = |key, value| Header { key, value: Some(value) };
-    OwnedHeaders::new()
-        .insert(header(headers::CONTENT_TYPE, headers::CONTENT_TYPE_JSON))
-        .insert(header(headers::TRACEPARENT, traceparent))
-}
-
-fn schema(topic: &Topic) -> Header<'_, &str> {
-    Header { key: headers::SCHEMA, value: Some(topic.schema_id()) }
-}
-
-/// The trace of the request, or the sender's where spans are not exported and it names one as W3C
-/// Trace Context spells it, else a new one.
-fn traceparent(headers: &HeaderMap) -> String {
-    let given = || given_traceparent(headers).map(str::to_owned);
-    telemetry::traceparent(&Span::current()).or_else(given).unwrap_or_else(new_traceparent)
-}
-
-fn given_traceparent(headers: &HeaderMap) -> Option<&str> {
-    let given = headers.get(headers::TRACEPARENT).and_then(|value| value.to_str().ok());
-    given.filter(|text| telemetry::is_traceparent(text))
-}
-
-impl CloudAttributes {
-    /// As CloudEvents' Kafka binding names them.
-    fn as_kafka_headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        [
-            ("ce_specversion", Some(&self.specversion)),
-            ("ce_id", self.id.as_ref()),
-            ("ce_type", self.r#type.as_ref()),
-            ("ce_time", self.time.as_ref()),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?.as_str())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_senders_trace_is_kept_if_it_is_one() {
-        let of = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("traceparent", value.parse().unwrap());
-            traceparent(&headers)
-        };
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(of(good), good);
-        for bad in ["", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", "x"] {
-            assert_ne!(of(bad), bad);
-            assert_eq!(of(bad).len(), good.len());
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The records of one request, made ready before any is sent.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use super::ROLE;
 use super::event::{Found, NoEvent};
@@ -22,7 +23,7 @@ pub(super) struct RecordBatch {
     received_at: Timestamp,
     max_events: usize,
     bytes: Vec<u8>,
-    events: Vec<Place>,
+    events: Vec<Event>,
     dead_letters: Vec<(Place, ErrorHeaders)>,
     /// Conversation and event id of those in it.
     seen: HashSet<String>,
@@ -31,6 +32,12 @@ pub(super) struct RecordBatch {
     /// How many of what is not about conversations, by type.
     skipped: BTreeMap<String, u64>,
     receipt: Receipt,
+}
+
+struct Event {
+    place: Place,
+    index: usize,
+    detail_index: Option<usize>,
 }
 
 struct Place {
@@ -74,7 +81,7 @@ impl RecordBatch {
                 let place = Place { start, key_end, end: self.bytes.len() };
                 let bytes = place.end - start + overhead(&CONVERSATION_EVENTS);
                 if bytes <= CONVERSATION_EVENTS.max_message_bytes {
-                    self.events.push(place);
+                    self.events.push(Event { place, index, detail_index: found.detail_index });
                     self.receipt.accepted += 1;
                     return;
                 }
@@ -93,12 +100,25 @@ impl RecordBatch {
     }
 
     fn set_aside(&mut self, index: usize, detail_index: Option<usize>, reason: &Reason, original: &[u8]) {
-        let offset = i64::try_from(index).unwrap_or(i64::MAX);
-        let position = Position { topic: ORIGIN, partition: NO_PARTITION, offset };
-        let errors = ErrorHeaders::new(ROLE.name, reason, position, self.received_at);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(original);
         let place = Place { start, key_end: start, end: self.bytes.len() };
+        self.reject(index, detail_index, reason, place);
+    }
+
+    /// An event that the brokers refuse, by its place in [`events`](Self::events).
+    pub(super) fn refuse(&mut self, at: usize, why: &str) {
+        let Event { place: Place { key_end, end, .. }, index, detail_index } = self.events[at];
+        self.receipt.accepted -= 1;
+        let reason = Reason::RefusedByBroker(why.to_owned());
+        self.reject(index, detail_index, &reason, Place { start: key_end, key_end, end });
+        self.receipt.rejected.sort_by_key(|rejected| (rejected.index, rejected.detail_index));
+    }
+
+    fn reject(&mut self, index: usize, detail_index: Option<usize>, reason: &Reason, place: Place) {
+        let offset = i64::try_from(index).unwrap_or(i64::MAX);
+        let position = Position { topic: ORIGIN, partition: NO_PARTITION, offset };
+        let errors = ErrorHeaders::new(ROLE.name, reason, position, self.received_at);
         self.dead_letters.push((place, errors));
         self.receipt.rejected.push(Rejected {
             index: index as u64,
@@ -108,12 +128,15 @@ impl RecordBatch {
     }
 
     /// What the sender is told once everything is delivered.
-    ///
+    pub(super) fn into_receipt(self) -> Receipt {
+        self.receipt
+    }
+
     /// # Errors
     /// When there are more events than a request may bring.
-    pub(super) fn receipt(&self) -> Result<Receipt, Refusal> {
+    pub(super) fn admissible(&self) -> Result<(), Refusal> {
         match self.too_many {
-            0 => Ok(self.receipt.clone()),
+            0 => Ok(()),
             more => Err(Refusal::TooMany { events: self.max_events + more, limit: self.max_events }),
         }
     }
@@ -123,11 +146,15 @@ impl RecordBatch {
         std::mem::take(&mut self.skipped)
     }
 
+    pub(super) fn event_count(&self) -> usize {
+        self.events.len()
+    }
+
     /// Keys and values.
-    pub(super) fn events(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.events
-            .iter()
-            .map(|place| (&self.bytes[place.start..place.key_end], &self.bytes[place.key_end..place.end]))
+    pub(super) fn events(&self, part: Range<usize>) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.events[part].iter().map(|Event { place, .. }| {
+            (&self.bytes[place.start..place.key_end], &self.bytes[place.key_end..place.end])
+        })
     }
 
     /// Items as they came, with why they are set aside.

@@ -23,9 +23,6 @@ const QUESTIONS_SHARE: f64 = 0.6;
 /// what is farther behind is told in offsets.
 const MOST_COUNTED_OF_ONE: i64 = 2_048;
 const MOST_COUNTED: i64 = 8_192;
-/// Longest time a poll spends on counting; what is not counted by then is told in offsets, and
-/// tried again at the next poll.
-const COUNTING: Duration = Duration::from_millis(500);
 
 /// A cluster under watch. Its clients connect when they are first used.
 pub struct Cluster {
@@ -34,8 +31,6 @@ pub struct Cluster {
     choice: Choice,
     groups: Groups,
     heads: LogHeads,
-    /// Counts beside it: what it leaves unread must not hold up the next heads.
-    counter: LogHeads,
     spans: Spans,
     others: Others,
     /// Groups told of by the last poll that succeeded.
@@ -74,7 +69,6 @@ impl Cluster {
             choice,
             groups: Groups::new(config)?,
             heads: LogHeads::new(config, reader_group)?,
-            counter: LogHeads::new(config, reader_group)?,
             spans: Spans::default(),
             others: Others::default(),
             known: BTreeSet::new(),
@@ -270,7 +264,8 @@ impl Cluster {
     }
 
     /// Counts what waits in partitions that are a little behind: offsets between head and end
-    /// may be markers, or records of transactions that were aborted.
+    /// may be markers, or records of transactions that were aborted. What is not counted by the
+    /// deadline is told in offsets, and tried again at the next poll.
     fn count_records(&mut self, answered: &BTreeMap<String, Answered>, edges: &Edges, deadline: Instant) {
         let mut wanted = BTreeMap::new();
         for answer in answered.values() {
@@ -303,8 +298,7 @@ impl Cluster {
         if list.is_empty() {
             return;
         }
-        let deadline = deadline.min(Instant::now() + COUNTING);
-        for (place, records) in self.counter.count(&list, deadline) {
+        for (place, records) in self.heads.count(&list, deadline) {
             if let Some((head, end, before)) = taken.get(&place) {
                 self.spans.learn_count(&place, *head, *end, before + records);
             }

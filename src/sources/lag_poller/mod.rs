@@ -39,7 +39,7 @@ pub static ROLE: Role = Role {
     description: "observes consumer groups at their brokers, trunkline's own among them",
     reads: &[],
     writes: &[&topics::CONSUMER_LAG],
-    sets_aside: &[],
+    sets_aside: &[&topics::DEAD_LETTERS],
     keeps: &[],
     outside: &["Kafka clusters"],
 };

@@ -1,6 +1,6 @@
 //! Groups that are no consumer groups: told of, and not judged.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::kafka::groups::{Groups, Listed};
@@ -56,14 +56,27 @@ fn sort(
         .filter(|(name, _)| !known.contains(name.as_str()))
         .partition(|(_, protocol)| !protocol.is_empty());
     let others: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).collect();
+    let told = match others.is_empty() {
+        true => HashMap::new(),
+        false => groups.types(left).unwrap_or_else(|error| {
+            tracing::debug!(%error, "types are told from what groups do");
+            HashMap::new()
+        }),
+    };
     let committed = groups.committed(&others, left);
     let others = others.iter().zip(committed).map(|(name, committed)| {
-        // Share groups have no offsets; streams groups do as soon as they have read anything.
-        let (kind, why) = match committed {
-            Ok(offsets) if !offsets.is_empty() => (GroupType::Streams, "a streams group"),
-            _ => (GroupType::Share, "a share group, or a streams group that has not committed yet"),
+        let (kind, why) = match (told.get(*name).map(String::as_str), committed) {
+            (Some("share"), _) => (GroupType::Share, "a share group".to_owned()),
+            (Some("streams"), _) => (GroupType::Streams, "a streams group".to_owned()),
+            (Some(other), _) => (GroupType::Other, format!("a group of type {other}")),
+            // Share groups cannot commit offsets; streams groups have, once they have read anything.
+            (None, Ok(offsets)) if !offsets.is_empty() => (GroupType::Streams, "a streams group".to_owned()),
+            (None, _) => {
+                let why = "a share group, or a streams group that has not committed yet";
+                (GroupType::Unknown, why.to_owned())
+            }
         };
-        Other { name: (*name).to_owned(), kind, why: why.to_owned() }
+        Other { name: (*name).to_owned(), kind, why }
     });
     let classic = classic.iter().map(|(name, protocol)| Other {
         name: name.clone(),

@@ -30,6 +30,15 @@ pub(super) enum Call {
 }
 
 impl Episode {
+    /// Times of a clock that was ahead, later than any may be now, count as of now.
+    pub(super) fn heal(&mut self, clock: Timestamp, latest: Timestamp) {
+        for time in
+            [&mut self.since, &mut self.called_at].into_iter().flatten().filter(|time| **time > latest)
+        {
+            *time = clock;
+        }
+    }
+
     /// Takes the next evaluation in.
     pub(super) fn next(
         &mut self,

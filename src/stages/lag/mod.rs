@@ -18,12 +18,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
-use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
+use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy, Position};
 use crate::model::lag::{
     AuditAction, LagEvaluation, LagEvidence, LagInputs, LagParameters, LagReason, LagSample, LagSource,
     LagStatus,
 };
-use crate::pipeline::{Declaration, Outputs, Record, Stage, Step};
+use crate::pipeline::{Declaration, Outputs, Record, Silence, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
 use crate::topics;
 
@@ -89,6 +89,34 @@ pub struct State {
     status: Option<(LagStatus, Timestamp)>,
     #[serde(default)]
     episode: Episode,
+    #[serde(default)]
+    silence: Silence,
+}
+
+impl State {
+    /// Polls whose time is ahead of the clock were of a clock that was put right since: right
+    /// ones would be old for as long. They are forgotten, and no later time is kept.
+    fn heal(&mut self, clock: Timestamp) {
+        let latest = latest_possible(clock);
+        self.polled.retain(|_, polled| polled.heard_at().is_none_or(|at| at <= latest));
+        if let Some((_, since)) = &mut self.status
+            && *since > latest
+        {
+            *since = clock;
+        }
+        self.episode.heal(clock, latest);
+    }
+}
+
+/// What an evaluation is made on.
+struct Occasion<'a> {
+    key: &'a str,
+    /// The runtime's clock.
+    at: Timestamp,
+    /// Of the poll, or of the silence.
+    now: Timestamp,
+    valid_until: Timestamp,
+    cause: Option<Position<'a>>,
 }
 
 impl Stage for Lag {
@@ -111,38 +139,88 @@ impl Stage for Lag {
         if sample.poll_samples == 0 {
             return Step::Rejected("pollSamples is 0, and this is one".into());
         }
+        state.heal(record.at);
         match state.polled.entry(sample.source).or_default().take(&sample, &self.thresholds) {
             Taken::Old => return Step::NoOp("poll_is_over"),
             Taken::Gathered => {}
-            Taken::SummedUp => self.evaluate(record, state, &sample, outputs),
+            Taken::SummedUp => {
+                let now = sample.observed_at;
+                let valid_until = now.plus(self.life(sample.source));
+                let cause = Some(record.position);
+                let occasion = Occasion { key: record.key, at: record.at, now, valid_until, cause };
+                let fresh = self.fresh(state, now);
+                self.evaluate(&occasion, state, &fresh, outputs);
+            }
         }
+        state.silence = Silence::default();
         Step::Applied
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        Some(self.intervals.broker.min(self.intervals.analytics))
+    }
+
+    fn due(&self, state: &State) -> Option<Timestamp> {
+        let silent_from = |(source, polled): (&LagSource, &Polled)| {
+            Some(polled.heard_at()?.plus(self.life(*source)).plus(Duration::from_millis(1)))
+        };
+        state.silence.due(state.polled.iter().filter_map(silent_from).max()?)
+    }
+
+    /// Nothing was heard of the group for four polls.
+    fn wake(&self, waking: &Waking<'_>, state: &mut State, outputs: &mut Outputs) -> bool {
+        // Event time is a poller's clock: one that is ahead makes no silence by itself.
+        if self.due(state).is_none_or(|due| waking.at < due) {
+            return false;
+        }
+        let patience = state.polled.keys().map(|source| self.life(*source)).max().unwrap_or_default();
+        if !state.silence.is_to_be_told(waking, patience) {
+            return false;
+        }
+        let summaries =
+            state.polled.iter().filter_map(|(source, polled)| Some((*source, polled.summary.as_ref()?)));
+        let Some((source, last)) = summaries.max_by_key(|(_, summary)| summary.observed_at) else {
+            return true;
+        };
+        let silent = [(source, last.silent_at(waking.time))];
+        // Nobody is to go by it: metrics of a group that is not heard of go.
+        let (now, valid_until) = (waking.time, waking.time);
+        let occasion = Occasion { key: waking.key, at: waking.at, now, valid_until, cause: None };
+        self.evaluate(&occasion, state, &silent, outputs);
+        true
     }
 }
 
 impl Lag {
-    fn evaluate(&self, record: &Record<'_>, state: &mut State, sample: &LagSample, outputs: &mut Outputs) {
-        if let Some((worst, evaluation)) = self.evaluation(record.key, state, sample) {
-            outputs.send(&topics::LAG_STATUS, record.key, &evaluation);
-            self.decide(record, state, worst, evaluation, outputs);
+    /// What sources that are heard know.
+    fn fresh(&self, state: &State, now: Timestamp) -> Vec<(LagSource, Summary)> {
+        let summaries =
+            state.polled.iter().filter_map(|(source, polled)| Some((*source, polled.summary.clone()?)));
+        summaries.filter(|(source, summary)| summary.observed_at.plus(self.life(*source)) >= now).collect()
+    }
+
+    fn evaluate(
+        &self,
+        occasion: &Occasion<'_>,
+        state: &mut State,
+        fresh: &[(LagSource, Summary)],
+        outputs: &mut Outputs,
+    ) {
+        if let Some((worst, evaluation)) = self.evaluation(occasion, state, fresh) {
+            outputs.send(&topics::LAG_STATUS, occasion.key, &evaluation);
+            self.decide(occasion, state, worst, evaluation, outputs);
         }
     }
 
     /// How the group is by the newest word of every source, and the part of it that is worst.
     fn evaluation(
         &self,
-        group: &str,
+        occasion: &Occasion<'_>,
         state: &State,
-        sample: &LagSample,
+        fresh: &[(LagSource, Summary)],
     ) -> Option<(LagEvidence, LagEvaluation)> {
-        let now = sample.observed_at;
-        let fresh: Vec<(LagSource, &Summary)> = state
-            .polled
-            .iter()
-            .filter_map(|(source, polled)| Some((*source, polled.summary.as_ref()?)))
-            .filter(|(source, summary)| summary.observed_at.plus(self.life(*source)) >= now)
-            .collect();
-        let (_, leading) = *fresh.iter().min_by_key(|(_, summary)| summary.status)?;
+        let now = occasion.now;
+        let (_, leading) = fresh.iter().min_by_key(|(_, summary)| summary.status)?;
         let worst = leading.worst.clone()?;
         let since = match state.status {
             Some((status, since)) if status == leading.status => since,
@@ -155,16 +233,16 @@ impl Lag {
             .collect();
         reasons.sort_by_key(|reason| rules::rank(&reason.rule));
         // What only the brokers know, whichever source is worse.
-        let measured = fresh.iter().map(|(_, summary)| *summary).find(|summary| summary.members.is_some());
+        let measured = fresh.iter().map(|(_, summary)| summary).find(|summary| summary.members.is_some());
         let measured = measured.unwrap_or(leading);
         let calm_ms = now.millis_since(since).unsigned_abs();
         let advice = self.advice(leading, measured, calm_ms);
         let exceeded = fresh.iter().any(|(_, summary)| summary.exceeded);
         let evaluation = LagEvaluation {
-            consumer_group: group.into(),
+            consumer_group: occasion.key.into(),
             group_type: fresh.iter().find_map(|(_, summary)| summary.group_type),
             observed_at: now,
-            valid_until: now.plus(self.life(sample.source)),
+            valid_until: occasion.valid_until,
             status: leading.status,
             since,
             reasons,
@@ -189,7 +267,7 @@ impl Lag {
     /// Records a change of status and every call for help.
     fn decide(
         &self,
-        record: &Record<'_>,
+        occasion: &Occasion<'_>,
         state: &mut State,
         worst: LagEvidence,
         evaluation: LagEvaluation,
@@ -210,14 +288,14 @@ impl Lag {
         state.sequence += 1;
         outputs.send(
             &topics::LAG_EVALUATIONS,
-            record.key,
+            occasion.key,
             &Decision {
-                decision_id: DecisionId::derive(Loop::Lag, record.key, state.sequence, now),
+                decision_id: DecisionId::derive(Loop::Lag, occasion.key, state.sequence, now),
                 sequence: state.sequence,
                 r#loop: Loop::Lag,
-                key: record.key.into(),
+                key: occasion.key.into(),
                 mode: self.mode,
-                decided_at: record.at,
+                decided_at: occasion.at,
                 event_time: now,
                 action,
                 reason: reason.to_owned().into(),
@@ -237,7 +315,7 @@ impl Lag {
                 policy: self.policy.by_reference(),
                 // No setting is about lag: the configuration alone.
                 settings_revision: 0,
-                cause_ids: [record.position],
+                cause_ids: occasion.cause.as_slice(),
                 expires_at: now.plus(Duration::from_millis(self.thresholds.cooldown_ms)),
             },
         );

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{Moved, Part};
 use super::replicas::Rates;
 use super::rhythm::Rhythm;
-use super::rules::{self, POLL_INCOMPLETE, Thresholds, Verdict};
+use super::rules::{self, NOT_HEARD, POLL_INCOMPLETE, Thresholds, Verdict};
 use crate::model::Timestamp;
 use crate::model::lag::{GroupType, LagEvidence, LagReason, LagSample, LagStatus, Observation, PartitionLag};
 
@@ -141,6 +141,12 @@ impl Polled {
         if complete || superseded { Taken::SummedUp } else { Taken::Gathered }
     }
 
+    /// When the newest poll was that anything came of.
+    pub(super) fn heard_at(&self) -> Option<Timestamp> {
+        let summed_up = self.summary.as_ref().map(|summary| summary.observed_at);
+        self.open.as_ref().map(|open| open.observed_at).max(summed_up)
+    }
+
     fn begin(&mut self, at: Timestamp, first: &Observation, thresholds: &Thresholds) {
         if let Observation::Partition(PartitionLag { committed_sum: Some(sum), .. }) = first {
             self.rhythm.note(at.as_millis(), *sum, thresholds);
@@ -266,6 +272,18 @@ impl Summary {
             needed: None,
             exceeded: false,
         }
+    }
+
+    /// What is known at `time` where nothing came since this poll.
+    pub(super) fn silent_at(&self, time: Timestamp) -> Self {
+        let mut silent = Self {
+            group_type: self.group_type,
+            worst: self.worst.clone(),
+            members_before: self.members_before,
+            ..Self::new(time)
+        };
+        silent.note(&NOT_HEARD, None, (0, 0));
+        silent
     }
 
     /// Whether this is worse than the worst so far, in whatever order they come.

@@ -97,11 +97,13 @@ const REQUIRED_MISSING: Verdict = verdict(LagStatus::MissingGroup, "required_gro
 const POLL_FAILED: Verdict = verdict(LagStatus::Unknown, "poll_failed");
 /// Not a rule about evidence: fewer samples of a poll came than it said.
 pub const POLL_INCOMPLETE: Verdict = verdict(LagStatus::Unknown, "poll_incomplete");
+/// Nor this: nothing comes at all.
+pub const NOT_HEARD: Verdict = verdict(LagStatus::Unknown, "not_heard");
 const NOT_JUDGED: Verdict = verdict(LagStatus::Unknown, "kind_not_judged");
 const NEVER_COMMITTED: Verdict = verdict(LagStatus::Uncommitted, "never_committed");
 
 /// All that can be said, worst first.
-const ORDER: [Verdict; 17] = [
+const ORDER: [Verdict; 18] = [
     RETENTION_PASSED,
     BEYOND_END,
     NOT_ASSIGNED,
@@ -117,6 +119,7 @@ const ORDER: [Verdict; 17] = [
     REQUIRED_MISSING,
     POLL_FAILED,
     POLL_INCOMPLETE,
+    NOT_HEARD,
     NOT_JUDGED,
     NEVER_COMMITTED,
 ];

@@ -4,7 +4,6 @@ pub mod attribution;
 pub mod guard;
 pub mod history;
 pub mod rule;
-mod silence;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -23,13 +22,12 @@ use crate::model::flow::{FlowMinute, FlowVersions, MinuteSource};
 use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::model::rollback::RollbackParameters;
 use crate::model::settings::MaintenanceWindow;
-use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
+use crate::pipeline::{Declaration, Outputs, Record, Silence, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
 use crate::topics;
 
 use guard::{Guard, Judgement, Observation, Surroundings};
 use rule::Rule;
-use silence::Silence;
 use verification::{Finding, Pending};
 
 pub static DECLARATION: Declaration = Declaration {

@@ -1,6 +1,8 @@
 //! Logs that change under a group's hands: purged, made anew, aborted; and groups of
 //! names and kinds that few expect.
 
+mod kinds;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 

@@ -64,6 +64,7 @@ impl Member {
         let unknown = match publisher.publish(&records, &list, &metadata, |topic| count(consumer, topic)) {
             Ok(()) => return Ok(()),
             Err(Failure::Aborted(reason)) => return Err(PublishError::Retry(reason)),
+            Err(Failure::Refused(reason)) => return Err(PublishError::Refused(reason)),
             Err(Failure::Unknown(reason)) => reason,
         };
         tracing::warn!(

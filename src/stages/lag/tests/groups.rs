@@ -209,3 +209,54 @@ fn ten_thousand_partitions_that_are_all_behind_fit_the_changelog() {
     let bytes = serde_json::to_vec(&group.state).unwrap().len() * 100;
     assert!(bytes < 8 * 1_024 * 1_024, "{bytes}");
 }
+
+#[test]
+fn a_group_of_which_nothing_is_heard_becomes_unknown_by_itself() {
+    let mut group = Watched::new();
+    for _ in 0..8 {
+        group.steady(1, 40_000);
+    }
+    assert_eq!(group.last().status, LagStatus::Error);
+    let (told, decided) = (group.evaluations.len(), group.decisions.len());
+    assert!(!group.silence(40_000, 600_000), "four polls may be missed");
+    assert!(!group.silence(60_000, 30_000), "nobody looked for four polls");
+    assert!(!group.silence_at(60_000, 600_000, 5_000), "a poller's clock went ahead");
+    assert_eq!(group.evaluations.len(), told);
+    assert!(group.silence(80_000, 60_000));
+    let unknown = group.last();
+    assert_eq!((unknown.status, rules(unknown)), (LagStatus::Unknown, vec!["not_heard"]));
+    assert_eq!((unknown.lag, unknown.valid_until), (None, unknown.observed_at), "nobody goes by it");
+    assert_eq!(group.decisions.len(), decided + 1);
+    assert_eq!(group.decisions[decided]["action"], "hold");
+    assert!(!group.silence(900_000, 900_000), "once is enough");
+    // Heard again, and silent again.
+    group.poll += 20;
+    for _ in 0..2 {
+        group.steady(1, 40_000);
+    }
+    assert_ne!(group.last().status, LagStatus::Unknown);
+    assert!(group.silence(50_000, 600_000));
+    assert_eq!(group.last().status, LagStatus::Unknown);
+}
+
+#[test]
+fn polls_of_a_clock_that_was_ahead_are_forgotten_once_it_is_right() {
+    let mut group = Watched::new();
+    group.poll = 360;
+    for _ in 0..8 {
+        group.steady(1, 40_000);
+    }
+    assert_eq!(group.last().status, LagStatus::Error);
+    let since = group.last().since;
+    // An hour back: the right time.
+    group.poll = 0;
+    let right = group.steady(1, 1_000).clone();
+    assert_eq!((right.status, right.observed_at < since), (LagStatus::Ok, true), "taken at once");
+    for _ in 0..8 {
+        group.steady(1, 40_000);
+    }
+    assert_eq!(group.last().status, LagStatus::Error);
+    assert!(group.last().since < since);
+    let called_at = group.decisions.last().unwrap()["inputs"]["calledAt"].as_i64();
+    assert!(called_at.is_none_or(|at| at <= group.now()), "{called_at:?}");
+}

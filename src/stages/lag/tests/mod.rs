@@ -80,6 +80,11 @@ impl Watched {
         let position = Position { topic: "t", partition: 0, offset: self.poll };
         let record = Record { at: sample.observed_at, key: "g", value: "", position };
         let step = self.lag.step(&record, &mut self.state, sample, &mut outputs);
+        self.take(&outputs);
+        step
+    }
+
+    fn take(&mut self, outputs: &Outputs) {
         for output in outputs.iter() {
             if *output.topic == topics::LAG_STATUS {
                 self.evaluations.push(serde_json::from_slice(output.value).unwrap());
@@ -87,7 +92,6 @@ impl Watched {
                 self.decisions.push(serde_json::from_slice(output.value).unwrap());
             }
         }
-        step
     }
 
     /// One poll of several partitions of topic `t`.
@@ -137,6 +141,27 @@ impl Watched {
             interval_seconds: 3_600.0,
         });
         self.sample(LagSource::Analytics, of, observation)
+    }
+
+    /// Time goes by without a poll; the partition has been held for `held_ms` of it.
+    fn silence(&mut self, for_ms: i64, held_ms: i64) -> bool {
+        self.silence_at(for_ms, held_ms, for_ms)
+    }
+
+    /// The same where the stage's own clock has come only so far.
+    fn silence_at(&mut self, for_ms: i64, held_ms: i64, clock_ms: i64) -> bool {
+        let time = Timestamp::from_millis(self.now() + for_ms);
+        let at = Timestamp::from_millis(self.now() + clock_ms);
+        if self.lag.due(&self.state).is_none_or(|due| due > time) {
+            return false;
+        }
+        let held_since = Timestamp::from_millis(at.as_millis() - held_ms);
+        let waking = Waking { key: "g", time, at, by_clock: true, held_since };
+        let mut outputs = Outputs::default();
+        let woken = self.lag.wake(&waking, &mut self.state, &mut outputs);
+        self.take(&outputs);
+        self.state = serde_json::from_slice(&serde_json::to_vec(&self.state).unwrap()).unwrap();
+        woken
     }
 
     fn last(&self) -> &LagEvaluation {
