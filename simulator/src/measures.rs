@@ -90,7 +90,7 @@ impl Measures {
         self.visits.entry((version.clone(), exit_reason)).or_default().add(at, visits);
     }
 
-    /// From the second `start` lies in up to, and without, the one of `end`.
+    /// Of the seconds that began within the span.
     pub(crate) fn between(&self, start: Timestamp, end: Timestamp) -> Total {
         self.totals.between(start, end)
     }

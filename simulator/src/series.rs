@@ -35,14 +35,15 @@ impl<T: AddAssign + Copy + Default> Series<T> {
         }
     }
 
-    /// From the second `start` lies in up to, and without, the one of `end`; an old minute
-    /// counts where it begins.
+    /// Of the seconds, and old minutes, that began at `start` or later and before `end`: spans
+    /// side by side have everything once, and one up to now has the second that runs.
     pub(crate) fn between(&self, start: Timestamp, end: Timestamp) -> T {
-        let second = |at: Timestamp| at.as_millis().div_euclid(1_000);
         let mut sum = T::default();
-        let old = within(&self.minutes, second(start).div_euclid(60), second(end).div_euclid(60));
-        old.for_each(|figures| sum += figures);
-        within(&self.seconds, second(start), second(end)).for_each(|figures| sum += figures);
+        for (held, unit_ms) in [(&self.minutes, 60_000), (&self.seconds, 1_000)] {
+            let from =
+                |at: Timestamp| at.as_millis().div_euclid(unit_ms) + i64::from(at.as_millis() % unit_ms != 0);
+            within(held, from(start), from(end)).for_each(|figures| sum += figures);
+        }
         sum
     }
 }
@@ -74,6 +75,9 @@ mod tests {
         assert_eq!(series.between(at(60), at(120)), 111);
         assert_eq!(series.between(at(61), at(121)), 1_101);
         assert_eq!(series.between(at(121), at(500)), 0);
+        let within_a_second = Timestamp::from_millis(119_001);
+        assert_eq!(series.between(at(60), within_a_second), 111, "the second that runs");
+        assert_eq!(series.between(within_a_second, at(121)), 1_000, "and not once more");
         series.add(at(SECONDS_KEPT + 200), 5);
         assert_eq!(series.between(at(60), at(120)), 111, "by the minute now");
         assert_eq!((series.seconds.len(), series.minutes.len()), (1, 2));

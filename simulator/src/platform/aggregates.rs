@@ -25,7 +25,6 @@ use crate::reply::{Refusal, Reply};
 use crate::series::Series;
 use crate::time::Timestamp;
 
-const SECOND: Duration = Duration::from_secs(1);
 /// Longest interval of one query.
 const MAX_DAYS: i64 = 31;
 /// Dimensions the simulated world has values for.
@@ -133,8 +132,7 @@ impl Knowledge {
     fn of(state: &State, now: Timestamp) -> Self {
         let manners = &state.manners;
         Self {
-            // Figures are by the second: the one that runs belongs to what is known.
-            known_until: now.minus(Duration::from_millis(manners.analytics_lag_ms)).plus(SECOND),
+            known_until: now.minus(Duration::from_millis(manners.analytics_lag_ms)),
             restated_until: state.restated_until(now),
             missing_share: manners.missing_abandoned_share,
         }
