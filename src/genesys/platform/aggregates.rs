@@ -9,19 +9,27 @@ use crate::model::Timestamp;
 
 /// Groups of one reply at most; larger answers are nonsense.
 const GROUP_LIMIT: usize = 100_000;
+/// No count is more.
+const COUNT_LIMIT: f64 = 1e15;
 
 /// One group of a reply in one interval.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
     /// Dimension and value; dimensions that nobody asked for may be among them.
     pub group: BTreeMap<String, String>,
-    /// Metric and count; a metric that did not occur is not named.
-    pub counts: BTreeMap<String, u64>,
+    /// Metric and count as told; a metric that did not occur is not named.
+    counts: BTreeMap<String, f64>,
 }
 
 impl Row {
-    pub(super) fn count(&self, metric: &str) -> u64 {
-        self.counts.get(metric).copied().unwrap_or(0)
+    /// # Errors
+    /// For a figure that can be no count: of this row alone, others may make sense.
+    pub(super) fn count(&self, metric: &str) -> Result<u64, String> {
+        let count = self.counts.get(metric).copied().unwrap_or(0.0);
+        if !(0.0..=COUNT_LIMIT).contains(&count) {
+            return Err(format!("{metric} is {count}; counts are from 0 to {COUNT_LIMIT:e}"));
+        }
+        Ok(count.round() as u64)
     }
 
     pub(super) fn of(&self, dimension: &str) -> Option<&str> {
@@ -85,10 +93,9 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<Row>, String> {
             let mut counts = BTreeMap::new();
             for Metric { metric, stats } in data.metrics {
                 let Some(count) = stats.and_then(|stats| stats.count) else { continue };
-                if !(0.0..=1e15).contains(&count) {
-                    return Err(format!("{metric} is {count}; counts are 0 or more"));
+                if counts.insert(metric.clone(), count).is_some() {
+                    return Err(format!("{metric} is told twice of one interval"));
                 }
-                *counts.entry(metric).or_insert(0) += count.round() as u64;
             }
             rows.push(Row { group: group.clone(), counts });
         }
@@ -106,7 +113,8 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].of("outboundCampaignId"), Some("7b1b6a2e-1c0e-4d43-9b0e-0f6b9a1f2c01"));
         assert_eq!(rows[0].of("mediaType"), Some("voice"), "asked or not");
-        assert_eq!((rows[0].count("nOutboundAbandoned"), rows[0].count("nOutboundError")), (7, 0));
+        let counts = ["nOutboundAbandoned", "nOutboundError"].map(|metric| rows[0].count(metric));
+        assert_eq!(counts, [Ok(7), Ok(0)]);
         for empty in
             [r#"{"results":[]}"#, "{}", r#"{"results":[{}]}"#, r#"{"results":[{"group":{},"data":[]}]}"#]
         {
@@ -121,9 +129,10 @@ mod tests {
                 r#"{{"results":[{{"data":[{{"metrics":[{{"metric":"nFlow","stats":{{"count":{count}}}}}]}}]}}]}}"#
             )
         };
-        assert_eq!(read(body("3.0").as_bytes()).unwrap()[0].count("nFlow"), 3);
-        for count in ["-1", "1e300", "\"3\""] {
-            assert!(read(body(count).as_bytes()).is_err(), "{count}");
+        let count = |count: &str| read(body(count).as_bytes()).and_then(|rows| rows[0].count("nFlow"));
+        assert_eq!(count("3.0"), Ok(3));
+        for wrong in ["-1", "1e300", "\"3\""] {
+            assert!(count(wrong).is_err(), "{wrong}");
         }
         assert!(read(b"<html>").is_err());
     }

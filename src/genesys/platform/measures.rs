@@ -47,17 +47,18 @@ pub(crate) fn read(flow_id: &str, body: &[u8], measure: ErrorMeasure) -> Result<
         }
         let (total, errors) = match measure {
             ErrorMeasure::ExitReason => {
-                let total = row.count(FLOWS);
+                let total = row.count(FLOWS)?;
                 let outcome = outcome_of("flow.end", row.of("exitReason"));
                 (total, if outcome == Some(InteractionOutcome::Error) { total } else { 0 })
             }
-            ErrorMeasure::Outcome => (row.count(OUTCOMES), row.count(FAILED)),
+            ErrorMeasure::Outcome => (row.count(OUTCOMES)?, row.count(FAILED)?),
         };
         if errors > total {
             return Err(format!("{FAILED} is {errors}, more than the {total} of {OUTCOMES}"));
         }
         let of = found.entry(row.of("flowVersion").unwrap_or_default().to_owned()).or_default();
-        *of = (of.0 + total, of.1 + errors);
+        let sum = |held: u64, more: u64| held.checked_add(more).ok_or("counts come to more than is possible");
+        *of = (sum(of.0, total)?, sum(of.1, errors)?);
     }
     Ok(found.into_iter().map(|(version, (total, errors))| Measured { version, total, errors }).collect())
 }

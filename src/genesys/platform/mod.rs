@@ -44,6 +44,9 @@ const BUSY_PAUSE: Duration = Duration::from_secs(5);
 const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 const AUDIT_SPAN: Duration = Duration::from_secs(4 * 3_600);
 
+/// What a reply about many says of one of them; the error says what cannot be true.
+type Told<T> = Result<T, String>;
+
 /// The dialect with what it keeps in mind.
 pub(super) struct Platform {
     pub settings: PlatformSettings,
@@ -51,9 +54,9 @@ pub(super) struct Platform {
     credentials: Credentials,
     /// What holds for all campaigns, and when it was read.
     outbound: tokio::sync::Mutex<Option<(Instant, OutboundSettings)>>,
-    idle: Together<Idle>,
-    counters: Together<Counters>,
-    pub on_queue: Together<OnQueue>,
+    idle: Together<Told<Idle>>,
+    counters: Together<Told<Counters>>,
+    pub on_queue: Together<Told<OnQueue>>,
     campaigns: Mutex<BTreeMap<String, Known>>,
 }
 
@@ -181,7 +184,7 @@ impl Platform {
                 inner.read(&inner.statistics, "", &request, scope, read).await
             });
             let told = told.await?;
-            return Ok((told.value.unwrap_or_default(), told.age));
+            return Ok((sensible("campaign", id, told.value)?.unwrap_or_default(), told.age));
         }
         let request = read_request(statistics::statistics_path(id));
         let read = |_: &RawReply, body: &[u8]| statistics::read_statistics(body);
@@ -197,7 +200,7 @@ impl Platform {
         });
         let told = told.await?;
         // A campaign without a call today is not in the answer.
-        Ok((told.value.unwrap_or_default(), told.age))
+        Ok((sensible("campaign", id, told.value)?.unwrap_or_default(), told.age))
     }
 
     async fn agents_of_campaign(
@@ -228,7 +231,7 @@ impl Platform {
             inner.read(&inner.queue_availability, "", &request, scope, read).await
         });
         let told = told.await?;
-        Ok((told.value, told.age))
+        Ok((sensible("queue", id, told.value)?, told.age))
     }
 
     pub(super) async fn queue_availability(
@@ -322,6 +325,13 @@ impl Platform {
             scope.wait(pause, || "waiting for the platform's count of calls".to_owned()).await?;
         }
     }
+}
+
+/// What was told about one of many, where it can be true.
+fn sensible<T>(kind: &str, id: &str, told: Option<Told<T>>) -> Result<Option<T>, CallError> {
+    told.transpose().map_err(|problem| {
+        CallError::without_reply(Kind::Malformed, format!("statistics of {kind} {id}: {problem}"))
+    })
 }
 
 /// A conflict at a publish says nothing against the version: somebody has locked the flow, or

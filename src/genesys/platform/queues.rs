@@ -6,10 +6,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::queues::Available;
-use super::aggregates;
+use super::{Told, aggregates};
 use crate::model::outcome::SentRequest;
 
 const ON_QUEUE: &str = "oOnQueueUsers";
+
+/// Agents who do one thing in a queue, at most; more cannot be true.
+const AGENTS_LIMIT: f64 = 1e6;
 
 /// Agents of a queue who have put themselves on queue, by what they do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,26 @@ impl OnQueue {
     /// Agents with a conversation.
     pub(crate) fn busy(self) -> u32 {
         self.interacting.saturating_add(self.communicating)
+    }
+
+    /// Adds those who do what the qualifier says; others are not on queue.
+    fn add(&mut self, qualifier: Option<&str>, count: f64) -> Result<(), String> {
+        let held = match qualifier {
+            Some("IDLE") => &mut self.idle,
+            Some("INTERACTING") => &mut self.interacting,
+            Some("COMMUNICATING") => &mut self.communicating,
+            Some("NOT_RESPONDING") => &mut self.not_responding,
+            _ => return Ok(()),
+        };
+        let sum = f64::from(*held) + count;
+        if count < 0.0 || sum > AGENTS_LIMIT {
+            return Err(format!(
+                "{ON_QUEUE} counts {count} agents {}; 0 to {AGENTS_LIMIT} are possible",
+                qualifier.unwrap_or_default()
+            ));
+        }
+        *held = sum.round() as u32;
+        Ok(())
     }
 
     /// Share of those on queue who are idle; nobody on queue is none available.
@@ -50,8 +73,8 @@ pub(super) fn observations_request(queue_ids: &[String]) -> SentRequest {
 }
 
 /// Reads observations. A queue that is not in them is not known, which is not the same as
-/// empty. The error says what makes no sense.
-pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, OnQueue>, String> {
+/// empty. Figures that cannot be true concern their queue alone. The error says what makes no sense.
+pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, Told<OnQueue>>, String> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Dimensions {
@@ -65,22 +88,20 @@ pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, OnQueue>, String> {
     }
     #[derive(Deserialize)]
     struct Stats {
-        count: Option<u32>,
+        count: Option<f64>,
     }
     let reply: aggregates::Reply<Dimensions, Observed> =
         serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let mut found: BTreeMap<String, OnQueue> = BTreeMap::new();
+    let mut found: BTreeMap<String, Told<OnQueue>> = BTreeMap::new();
     for aggregates::Group { group, data } in reply.results {
         let Some(queue_id) = group.queue_id else { continue };
-        let of = found.entry(queue_id).or_default();
+        let of = found.entry(queue_id).or_insert_with(|| Ok(OnQueue::default()));
         for observed in data.into_iter().filter(|observed| observed.metric == ON_QUEUE) {
-            let count = observed.stats.and_then(|stats| stats.count).unwrap_or(0);
-            match observed.qualifier.as_deref() {
-                Some("IDLE") => of.idle += count,
-                Some("INTERACTING") => of.interacting += count,
-                Some("COMMUNICATING") => of.communicating += count,
-                Some("NOT_RESPONDING") => of.not_responding += count,
-                _ => {}
+            let count = observed.stats.and_then(|stats| stats.count).unwrap_or(0.0);
+            if let Ok(known) = of
+                && let Err(problem) = known.add(observed.qualifier.as_deref(), count)
+            {
+                *of = Err(problem);
             }
         }
     }
@@ -98,14 +119,34 @@ mod tests {
     #[test]
     fn idle_agents_are_available_and_the_others_on_queue_are_not() {
         let found = read(include_bytes!("fixtures/queue_observations.json")).unwrap();
-        let queue = found[QUEUE];
+        let queue = found[QUEUE].clone().unwrap();
         assert_eq!(queue, OnQueue { idle: 3, interacting: 5, communicating: 0, not_responding: 1 });
         assert_eq!(queue.available(), Available { availability: 3.0 / 9.0, agents: Some(3) });
         assert_eq!(queue.busy(), 5);
         assert_eq!(OnQueue::default().available().availability, 0.0, "nobody on queue");
         assert!(!found.contains_key("another"), "not told is not known");
         assert!(read(b"{}").unwrap().is_empty());
-        assert!(read(br#"{"results":[{"group":{"queueId":"a"},"data":[{"metric":"oOnQueueUsers","qualifier":"IDLE","stats":{"count":-1}}]}]}"#).is_err());
+    }
+
+    #[test]
+    fn absurd_figures_concern_their_queue_alone() {
+        let counted = |id: &str, counts: &[&str]| {
+            let data = counts.iter().map(|count| {
+                format!(r#"{{"metric":"{ON_QUEUE}","qualifier":"IDLE","stats":{{"count":{count}}}}}"#)
+            });
+            format!(r#"{{"group":{{"queueId":"{id}"}},"data":[{}]}}"#, data.collect::<Vec<_>>().join(","))
+        };
+        let groups = [
+            counted("less", &["-1", "3"]),
+            counted("more", &["4294967295", "4294967295"]),
+            counted("summed", &["999999", "2"]),
+            counted("good", &["3", "4"]),
+        ];
+        let read = read(format!(r#"{{"results":[{}]}}"#, groups.join(",")).as_bytes()).unwrap();
+        for absurd in ["less", "more", "summed"] {
+            assert!(read[absurd].as_ref().unwrap_err().contains("IDLE"), "{absurd}");
+        }
+        assert_eq!(read["good"].as_ref().unwrap().idle, 7);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::campaigns::CampaignStatistics;
-use super::aggregates;
+use super::Told;
+use super::aggregates::{self, Row};
 use super::campaigns::campaign_path;
 use super::queues::OnQueue;
 use crate::model::Timestamp;
@@ -29,6 +30,19 @@ pub(super) struct Counters {
     pub attempts: u64,
     pub answers: u64,
     pub abandoned: u64,
+}
+
+impl Counters {
+    fn and(self, row: &Row) -> Told<Self> {
+        let sum = |held: u64, metric: &str| {
+            held.checked_add(row.count(metric)?).ok_or_else(|| format!("{metric} comes to no possible count"))
+        };
+        Ok(Self {
+            attempts: sum(self.attempts, ATTEMPTED)?,
+            answers: sum(self.answers, CONNECTED)?,
+            abandoned: sum(self.abandoned, ABANDONED)?,
+        })
+    }
 }
 
 /// What a campaign's own statistics say, one by one or of many campaigns together.
@@ -71,15 +85,14 @@ pub(super) fn counters_request(ids: &[String], now: Timestamp) -> SentRequest {
     }
 }
 
-/// Reads counters; campaigns without a call are not in it.
-pub(super) fn read_counters(body: &[u8]) -> Result<BTreeMap<String, Counters>, String> {
-    let mut found: BTreeMap<String, Counters> = BTreeMap::new();
+/// Reads counters; campaigns without a call are not in it. Figures that cannot be true concern
+/// their campaign alone.
+pub(super) fn read_counters(body: &[u8]) -> Result<BTreeMap<String, Told<Counters>>, String> {
+    let mut found: BTreeMap<String, Told<Counters>> = BTreeMap::new();
     for row in aggregates::read(body)? {
         let Some(id) = row.of(CAMPAIGN) else { continue };
-        let of = found.entry(id.to_owned()).or_default();
-        of.attempts += row.count(ATTEMPTED);
-        of.answers += row.count(CONNECTED);
-        of.abandoned += row.count(ABANDONED);
+        let of = found.entry(id.to_owned()).or_insert_with(|| Ok(Counters::default()));
+        *of = std::mem::replace(of, Ok(Counters::default())).and_then(|counters| counters.and(&row));
     }
     Ok(found)
 }
@@ -117,8 +130,8 @@ pub(super) fn read_statistics(body: &[u8]) -> Result<Idle, String> {
     wire.idle()
 }
 
-/// Reads many campaigns' statistics.
-pub(super) fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, String> {
+/// Reads many campaigns' statistics. Figures that cannot be true concern their campaign alone.
+pub(super) fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Told<Idle>>, String> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]
@@ -129,9 +142,8 @@ pub(super) fn read_performance(body: &[u8]) -> Result<BTreeMap<String, Idle>, St
     for (index, entity) in reply.entities.iter().enumerate() {
         let id = entity.pointer("/campaign/id").or_else(|| entity.get("id")).and_then(Value::as_str);
         let id = id.ok_or_else(|| format!("entities[{index}] names no campaign"))?;
-        let wire =
-            WireStatistics::deserialize(entity).map_err(|error| format!("entities[{index}]: {error}"))?;
-        found.insert(id.to_owned(), wire.idle().map_err(|why| format!("entities[{index}]: {why}"))?);
+        let wire = WireStatistics::deserialize(entity).map_err(|error| error.to_string());
+        found.insert(id.to_owned(), wire.and_then(WireStatistics::idle));
     }
     Ok(found)
 }
@@ -199,7 +211,7 @@ mod tests {
         let idle = read_statistics(include_bytes!("fixtures/campaign_statistics.json")).unwrap();
         assert_eq!(idle, Idle { agents: Some(4), connect_ratio: Some(0.32) });
         let counters = read_counters(include_bytes!("fixtures/campaign_counters.json")).unwrap();
-        let now = counters[ID];
+        let now = counters[ID].clone().unwrap();
         assert_eq!(now, Counters { attempts: 1_200, answers: 384, abandoned: 7 });
         let on_queue = OnQueue { idle: 3, interacting: 5, communicating: 1, not_responding: 1 };
         let joined =
@@ -208,6 +220,20 @@ mod tests {
         assert_eq!((joined.answer_rate, joined.agents_idle, joined.agents_busy), (0.25, 4, 6));
         assert_eq!((joined.attempts, joined.answers, joined.abandoned), (Some(1_200), Some(384), Some(7)));
         assert_eq!(joined.calls_delivered, 377);
+    }
+
+    #[test]
+    fn absurd_counters_concern_their_campaign_alone_and_never_overflow() {
+        let row = |id: &str, attempts: &str| {
+            let metric = format!(r#"{{"metric":"{ATTEMPTED}","stats":{{"count":{attempts}}}}}"#);
+            format!(r#"{{"group":{{"{CAMPAIGN}":"{id}"}},"data":[{{"metrics":[{metric}]}}]}}"#)
+        };
+        let most = vec![row("most", "1e15"); 20_000];
+        let rows = [vec![row("a", "7"), row("less", "-1"), row("less", "5"), row("a", "5")], most].concat();
+        let read = read_counters(format!(r#"{{"results":[{}]}}"#, rows.join(",")).as_bytes()).unwrap();
+        assert_eq!(read["a"].as_ref().unwrap().attempts, 12);
+        assert!(read["less"].as_ref().unwrap_err().contains(ATTEMPTED), "{read:?}");
+        assert!(read["most"].as_ref().unwrap_err().contains(ATTEMPTED));
     }
 
     #[test]
@@ -235,8 +261,13 @@ mod tests {
         }
         let many = read_performance(br#"{"entities":[{"campaign":{"id":"a"},"idleAgents":2,"contactRate":{"connectRatio":0.5}},{"id":"b"}]}"#);
         let many = many.unwrap();
-        assert_eq!(many["a"], Idle { agents: Some(2), connect_ratio: Some(0.5) });
-        assert_eq!(many["b"], Idle::default());
+        assert_eq!(many["a"], Ok(Idle { agents: Some(2), connect_ratio: Some(0.5) }));
+        assert_eq!(many["b"], Ok(Idle::default()));
+        let absurd =
+            read_performance(br#"{"entities":[{"id":"a","idleAgents":-2},{"id":"b","idleAgents":3}]}"#);
+        let absurd = absurd.unwrap();
+        assert!(absurd["a"].is_err(), "of one campaign alone");
+        assert_eq!(absurd["b"], Ok(Idle { agents: Some(3), connect_ratio: None }));
         assert!(read_performance(br#"{"entities":[{"idleAgents":2}]}"#).is_err());
     }
 }
