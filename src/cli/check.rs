@@ -215,6 +215,7 @@ fn scope() -> Scope {
         deadline: tokio::time::Instant::now() + PATIENCE,
         cancelled: CancellationToken::new(),
         withdrawn: CancellationToken::new(),
+        waited_ms: Arc::default(),
     }
 }
 

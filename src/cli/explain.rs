@@ -15,6 +15,7 @@ use crate::config::Needs;
 use crate::model::Timestamp;
 use crate::model::chain::Chain;
 use crate::model::decision::DecisionId;
+use crate::model::outcome::Waited;
 use crate::postgres::ledger::{LedgerEntry, OutcomeEntry};
 
 #[derive(Debug, clap::Args)]
@@ -229,6 +230,9 @@ impl Page {
         if let Some(effect) = &outcome.effect {
             self.line("in force", &change(effect).unwrap_or_else(|| texts(effect)));
         }
+        if let Some(waited) = outcome.waited.as_ref().and_then(Waited::of) {
+            self.line("waited", &waited.to_string());
+        }
         self.line("finished", &outcome.finished_at.to_string());
     }
 
@@ -338,6 +342,8 @@ mod tests {
                 requested_at: Some(at),
                 finished_at: at,
                 effect: Some(json!({"previousDialRate": 2.0, "dialRate": 1.7})),
+                waited: Some(json!({"turnMs": 200, "budgetMs": 12_400, "pausesMs": 5_000,
+                                    "pausedFor": "HTTP 503"})),
             }),
             verification: None,
             position: "trunkline.dial-decisions.v1/0/41".into(),
@@ -399,6 +405,7 @@ mod tests {
             "PUT /api/v2/outbound/campaigns/campaign-7 at 2026-01-02T03:04:05.678Z",
             "  If-Match           \"7\"",
             "{\"dialRate\":1.7}",
+            "waited               0.2 s for its turn, 12.4 s for the shared budget, 5.0 s between tries (HTTP 503)",
             "came back            200",
             "trunkline.dial-decisions.v1/0/41",
         ] {

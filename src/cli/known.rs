@@ -113,6 +113,7 @@ async fn campaign_name(id: &str, config: &Config) -> Option<String> {
         deadline: tokio::time::Instant::now() + PATIENCE,
         cancelled: CancellationToken::new(),
         withdrawn: CancellationToken::new(),
+        waited_ms: Arc::default(),
     };
     let campaign = tokio::time::timeout(PATIENCE, client.campaign(id, &scope)).await.ok()?.ok()?;
     campaign.name

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, Request, StatusCode, Url};
@@ -41,6 +42,8 @@ pub struct Scope {
     pub cancelled: CancellationToken,
     /// What is not on its way yet is not sent any more; what is, goes on.
     pub withdrawn: CancellationToken,
+    /// Milliseconds that calls have waited for the shared budget are added to it.
+    pub waited_ms: Arc<AtomicU64>,
 }
 
 /// A change that the platform confirmed.
@@ -339,7 +342,10 @@ impl Inner {
         let asked_at = Instant::now();
         let waited =
             scope.wait(self.budget.permit(scope.priority), || "waiting for the shared budget".to_owned());
-        let permit = waited.await?.map_err(|error| {
+        let answered = waited.await;
+        let waited_ms = u64::try_from(asked_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        scope.waited_ms.fetch_add(waited_ms, Ordering::Relaxed);
+        let permit = answered?.map_err(|error| {
             let reason = match error {
                 NoPermit::Store(problem) => format!("not sent: the shared budget cannot be asked: {problem}"),
                 NoPermit::Full => "not sent: too many calls wait for the shared budget".to_owned(),

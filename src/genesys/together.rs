@@ -117,6 +117,7 @@ impl<T: Clone> Together<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio_util::sync::CancellationToken;
@@ -132,6 +133,7 @@ mod tests {
             deadline: Instant::now() + Duration::from_secs(60),
             cancelled: CancellationToken::new(),
             withdrawn: CancellationToken::new(),
+            waited_ms: Arc::default(),
         }
     }
 

@@ -81,6 +81,24 @@ pub struct Outcome {
     /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// How long it was held up, and by what; absent where it needed neither turn nor call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited: Option<Waited>,
+}
+
+/// What held a decision up on its way to the platform. After a restart calls and pauses count anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Waited {
+    /// Milliseconds from the decision until its turn came: on its topic, behind others, for the lease.
+    pub turn_ms: u64,
+    /// Milliseconds that its calls waited for the budget that all calls share.
+    pub budget_ms: u64,
+    /// Milliseconds between tries: for the platform, or because of an error.
+    pub pauses_ms: u64,
+    /// What the longest of these pauses was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_for: Option<String>,
 }
 
 impl Outcome {
@@ -105,12 +123,33 @@ impl Outcome {
             finished_at,
             effect: None,
             not_before: None,
+            waited: None,
         }
     }
 
     /// The reason without its details.
     pub fn code(&self) -> &str {
         self.reason.split_once(':').map_or(&*self.reason, |(code, _)| code)
+    }
+}
+
+impl Waited {
+    /// As it was recorded.
+    pub fn of(recorded: &Value) -> Option<Self> {
+        Self::deserialize(recorded).ok()
+    }
+}
+
+/// `0.2 s for its turn, 12.4 s for the shared budget, 5.0 s between tries (HTTP 503)`.
+impl std::fmt::Display for Waited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = |ms: u64| ms as f64 / 1_000.0;
+        let (turn, budget) = (seconds(self.turn_ms), seconds(self.budget_ms));
+        write!(f, "{turn:.1} s for its turn, {budget:.1} s for the shared budget")?;
+        if self.pauses_ms > 0 {
+            write!(f, ", {:.1} s between tries", seconds(self.pauses_ms))?;
+        }
+        self.paused_for.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))
     }
 }
 

@@ -36,6 +36,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (18, "compliance", include_str!("../../sql/0018_compliance.sql")),
     (19, "console", include_str!("../../sql/0019_console.sql")),
     (20, "older_migrations", include_str!("../../sql/0020_older_migrations.sql")),
+    (22, "waits", include_str!("../../sql/0022_waits.sql")),
     (23, "allowances", include_str!("../../sql/0023_allowances.sql")),
     (25, "counted_by_statistics", include_str!("../../sql/0025_counted_by_statistics.sql")),
 ];

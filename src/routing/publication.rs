@@ -1,6 +1,7 @@
 //! Puts a draft in force, here and, where configured, on the platform.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -144,6 +145,7 @@ impl Publisher {
             deadline: Instant::now() + PATIENCE,
             cancelled: self.shutdown.clone(),
             withdrawn: CancellationToken::new(),
+            waited_ms: Arc::default(),
         };
         let (step, response, result) =
             match client.send_route_publication(&request, &definition.id, &scope).await {

@@ -236,6 +236,7 @@ pub(super) fn reading(interval: Duration, stop: &CancellationToken) -> Scope {
         deadline: Instant::now() + interval.clamp(LEAST_PATIENCE, LONGEST_PATIENCE),
         cancelled: stop.clone(),
         withdrawn: CancellationToken::new(),
+        waited_ms: Arc::default(),
     }
 }
 

@@ -155,5 +155,6 @@ pub(crate) fn scope() -> Scope {
         deadline: Instant::now() + Duration::from_secs(30),
         cancelled: CancellationToken::new(),
         withdrawn: CancellationToken::new(),
+        waited_ms: Arc::default(),
     }
 }

@@ -201,6 +201,9 @@ fn outcome(entry: &LedgerEntry) -> Markup {
             tr { th scope="row" { "Status" } td { (status(Some(&outcome.status))) " " (words::why(&outcome.reason)) } }
             tr { th scope="row" { "Reason" } td { code { (outcome.reason) } } }
             tr { th scope="row" { "Requests that could have changed something" } td { (outcome.attempts) } }
+            @if let Some(waited) = &outcome.waited {
+                tr { th scope="row" { "Waited, in milliseconds" } td { (fields(waited)) } }
+            }
             tr { th scope="row" { "Finished" } td { (outcome.finished_at) " " (age(outcome.finished_at)) } }
         } } }
         h3 { "Sent" }

@@ -74,6 +74,9 @@ pub struct OutcomeEntry {
     pub finished_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Value>,
+    /// How long it was held up, and by what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited: Option<Value>,
 }
 
 /// What was found some minutes after a rollback.
@@ -160,7 +163,7 @@ const SELECT: &str = "SELECT d.decision_id, d.sequence, d.loop, d.key, d.mode,
     o.status, o.loop AS outcome_loop, o.key AS outcome_key, o.sequence AS outcome_sequence,
     o.reason AS outcome_reason, o.attempts, o.request, o.response,
     round(extract(epoch FROM o.requested_at) * 1000)::bigint AS requested_at,
-    round(extract(epoch FROM o.finished_at) * 1000)::bigint AS finished_at, o.effect,
+    round(extract(epoch FROM o.finished_at) * 1000)::bigint AS finished_at, o.effect, o.waited,
     v.status AS verification, v.reason AS verification_reason,
     round(extract(epoch FROM v.finished_at) * 1000)::bigint AS verified_at
 FROM audit.decision_log d
@@ -263,6 +266,7 @@ fn outcome(decision_id: DecisionId, row: &PgRow) -> Result<Option<OutcomeEntry>,
         requested_at: row.try_get::<Option<i64>, _>("requested_at")?.map(Timestamp::from_millis),
         finished_at: Timestamp::from_millis(row.try_get("finished_at")?),
         effect: row.try_get("effect")?,
+        waited: row.try_get("waited")?,
     }))
 }
 

@@ -78,6 +78,8 @@ pub struct LoggedOutcome<'a> {
     pub finished_at: Timestamp,
     #[serde(borrow, default)]
     pub effect: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub waited: Option<&'a RawValue>,
 }
 
 /// A value with its place in Kafka.
@@ -350,16 +352,16 @@ impl Insert for LoggedOutcome<'_> {
         let done = sqlx::query(
             "INSERT INTO audit.outcome_log (decision_id, loop, key, sequence, status, reason, attempts,
                  http_status, request, response, requested_at, finished_at, effect, topic, partition,
-                 \"offset\", topic_id)
+                 \"offset\", topic_id, waited)
              SELECT decision_id, loop, key, sequence, status, reason, attempts,
                  (response::jsonb ->> 'status')::integer, request::jsonb, response::jsonb,
                  to_timestamp(requested_at::float8 / 1000), to_timestamp(finished_at::float8 / 1000),
-                 effect::jsonb, topic, partition, position, topic_id
+                 effect::jsonb, topic, partition, position, topic_id, waited::jsonb
              FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[],
                  $7::bigint[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[],
-                 $14::int[], $15::bigint[], $16::uuid[])
+                 $14::int[], $15::bigint[], $16::uuid[], $17::text[])
                  AS r(decision_id, loop, key, sequence, status, reason, attempts, request, response,
-                 requested_at, finished_at, effect, topic, partition, position, topic_id)
+                 requested_at, finished_at, effect, topic, partition, position, topic_id, waited)
              ON CONFLICT (decision_id, verification) DO NOTHING",
         )
         .bind(column(rows, |row| row.value.decision_id))
@@ -378,6 +380,7 @@ impl Insert for LoggedOutcome<'_> {
         .bind(column(rows, |row| row.partition))
         .bind(column(rows, |row| row.offset))
         .bind(column(rows, |row| row.topic_id))
+        .bind(column(rows, |row| row.value.waited.map(RawValue::get)))
         .execute(connection)
         .await?;
         Ok(done.rows_affected())

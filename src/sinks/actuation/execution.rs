@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::leases::Tenure;
 use super::ledger::Ledger;
+use super::waits::Waits;
 use super::{Actuation, COOLDOWN, Change, End, MAINTENANCE_WINDOW, Point, Read};
 use crate::backoff::Backoff;
 use crate::clock;
@@ -141,6 +142,7 @@ pub(super) struct Execution<'a, 'd, C: Change, L> {
     doubt: Option<Doubt<C::Plan>>,
     /// Attempts that had no effect as long as they could be on their way.
     over: Vec<Attempt<C::Plan>>,
+    waits: Waits,
 }
 
 /// Where a step leads.
@@ -184,6 +186,7 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             last_error: None,
             doubt: None,
             over: Vec::new(),
+            waits: Waits::default(),
         }
     }
 
@@ -201,7 +204,11 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
             }
             match self.step().await? {
                 Next::Again => {}
-                Next::Pause(until) => self.pause(until).await?,
+                Next::Pause(until) => {
+                    let began = Instant::now();
+                    self.pause(until).await?;
+                    self.waits.for_a_pause(began.elapsed(), self.last_error.as_deref());
+                }
                 Next::End(End(status, reason)) => return self.settle(status, reason).await,
             }
         }
@@ -343,7 +350,8 @@ impl<'a, 'd, C: Change, L: Ledger> Execution<'a, 'd, C, L> {
     fn scope(&self, plan: Option<&C::Plan>, deadline: Instant) -> Scope {
         let priority = self.actuation.change.priority(self.decision, plan);
         let withdrawn = CancellationToken::new();
-        Scope { priority, deadline, cancelled: self.stop.clone(), withdrawn }
+        let waited_ms = self.waits.for_the_budget();
+        Scope { priority, deadline, cancelled: self.stop.clone(), withdrawn, waited_ms }
     }
 
     /// The decision's end; for settling a doubt after it, a little later than now.

@@ -15,6 +15,7 @@ mod queues;
 pub(in crate::sinks) mod stand;
 #[cfg(test)]
 pub(in crate::sinks) mod tests;
+mod waits;
 mod worker;
 
 use std::fmt::Debug;

@@ -112,6 +112,7 @@ async fn reconcile(settings: &Settings, database: &Database, client: &Client, st
         deadline: tokio::time::Instant::now() + PATIENCE,
         cancelled: stop.clone(),
         withdrawn: CancellationToken::new(),
+        waited_ms: std::sync::Arc::default(),
     };
     let made = match client.calls_this_month(&scope).await {
         Ok(Some(made)) => made,

@@ -278,6 +278,7 @@ async fn ask(asking: &Asking, batch: &Batch, stop: CancellationToken) -> Result<
         deadline: Instant::now() + asking.settings.query_limit,
         cancelled: stop.clone(),
         withdrawn: CancellationToken::new(),
+        waited_ms: Arc::default(),
     };
     let mut found = BTreeMap::new();
     for (from, to) in windows(batch.from.minus(WINDOW_MARGIN), batch.to.plus(WINDOW_MARGIN), LONGEST_WINDOW) {

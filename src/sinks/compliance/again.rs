@@ -1,5 +1,6 @@
 //! Looks calls up again when the platform has gone over its analytics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -64,6 +65,7 @@ impl Again {
             deadline: Instant::now() + QUERY_LIMIT,
             cancelled: shutdown.clone(),
             withdrawn: CancellationToken::new(),
+            waited_ms: Arc::default(),
         };
         let ids: Vec<&str> = calls.iter().map(|call| call.conversation_id.as_str()).collect();
         let from = calls.iter().map(|call| call.placed_at).min()?;

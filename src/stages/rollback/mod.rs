@@ -165,6 +165,7 @@ impl Rollback {
                 finished_at: occasion.at,
                 effect: None,
                 not_before: None,
+                waited: None,
             },
         );
     }

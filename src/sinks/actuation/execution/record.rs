@@ -32,6 +32,9 @@ impl<C: Change, L: Ledger> Execution<'_, '_, C, L> {
             }
         };
         self.clock = DatabaseClock { asked_at, told: history.now };
+        if unsent.is_none() {
+            self.waits.for_its_turn(self.decision.decided_at, history.now);
+        }
         if let Some(settled) = history.settlement {
             return Ok(Some(settled));
         }
@@ -87,6 +90,7 @@ impl<C: Change, L: Ledger> Execution<'_, '_, C, L> {
         let mut outcome = Outcome::of(self.decision, status, reason, self.clock.now());
         outcome.attempts = self.attempts;
         outcome.not_before = self.not_before;
+        outcome.waited = Some(self.waits.told());
         let applied = self.last.as_ref().filter(|_| status == OutcomeStatus::Applied);
         outcome.effect = applied.map(|last| C::effect(last.plan.clone()));
         if let Some(last) = &self.last {
