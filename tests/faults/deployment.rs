@@ -28,6 +28,7 @@ fn restless(scenario: Scenario) -> simulator::Settings {
         speed: SPEED,
         scenario,
         rival_every_seconds: Some(60),
+        requests_per_window: 100_000,
         ..simulator::Settings::default()
     }
 }
@@ -57,16 +58,44 @@ impl Deployment {
     pub(crate) async fn paced(organisation: simulator::Settings) -> Self {
         let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
         let speed = organisation.speed;
+        let organisation = simulator::Settings { requests_per_window: 100_000, ..organisation };
         let mut deployment = Self::prepare_with(brokers, TestDatabase::create().await, organisation).await;
         let milliseconds = |seconds: f64| format!("{}ms", (seconds / speed * 1_000.0) as u64);
-        for (name, value) in
-            [("DIAL__INTERVAL", milliseconds(30.0)), ("GENESYS__BUDGET_WINDOW", milliseconds(60.0))]
-        {
-            let name = format!("TRUNKLINE_{name}");
-            deployment.environment.retain(|(known, _)| *known != name);
-            deployment.environment.push((name, value));
-        }
+        deployment.configure(&[
+            ("DIAL__INTERVAL", milliseconds(30.0)),
+            ("GENESYS__BUDGET_WINDOW", milliseconds(60.0)),
+        ]);
         deployment
+    }
+
+    /// An organisation that speaks its own dialect and allows so many calls in each of its minutes.
+    pub(crate) async fn short_of_calls(scenario: Scenario, speed: f64, requests: u32) -> Self {
+        let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
+        let minute = Duration::from_secs_f64(60.0 / speed);
+        let organisation = simulator::Settings {
+            dialect: simulator::Dialect::Platform,
+            speed,
+            scenario,
+            requests_per_window: requests,
+            budget_window: minute,
+            ..simulator::Settings::default()
+        };
+        let mut deployment = Self::prepare_with(brokers, TestDatabase::create().await, organisation).await;
+        deployment.configure(&[
+            ("GENESYS__DIALECT", "platform".to_owned()),
+            ("GENESYS__REQUESTS_PER_MINUTE", requests.to_string()),
+            ("GENESYS__BUDGET_WINDOW", format!("{}ms", minute.as_millis())),
+            ("DIAL__INTERVAL", format!("{}ms", minute.as_millis() / 2)),
+        ]);
+        deployment
+    }
+
+    fn configure(&mut self, settings: &[(&str, String)]) {
+        for (name, value) in settings {
+            let name = format!("TRUNKLINE_{name}");
+            self.environment.retain(|(known, _)| *known != name);
+            self.environment.push((name, value.clone()));
+        }
     }
 
     pub(crate) async fn prepare_on(brokers: String, database: TestDatabase) -> Self {
@@ -81,13 +110,10 @@ impl Deployment {
         // Another test of this process may have done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
-        let simulator = Simulator::start(simulator::Settings {
-            listen: ([127, 0, 0, 1], 0).into(),
-            requests_per_window: 100_000,
-            ..organisation
-        })
-        .await
-        .expect("the simulator starts");
+        let simulator =
+            Simulator::start(simulator::Settings { listen: ([127, 0, 0, 1], 0).into(), ..organisation })
+                .await
+                .expect("the simulator starts");
         let campaigns: Vec<String> =
             simulator.overview().campaigns.into_iter().map(|campaign| campaign.id).collect();
         let environment: Vec<(String, String)> = [

@@ -25,6 +25,7 @@ mod rollback_failures;
 mod rollback_scene;
 mod routing;
 mod routing_slow;
+mod short_budget;
 mod traces;
 mod zombies;
 
