@@ -8,7 +8,7 @@ pub mod dial_tables;
 mod instance;
 mod intake;
 mod pauses;
-mod redecide;
+pub mod redecide;
 mod roles;
 mod routed;
 pub mod settings;

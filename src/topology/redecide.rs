@@ -13,7 +13,7 @@ use crate::topics::DialDecision;
 /// have changed, the recorded answer is held within the new ones. A rate that somebody else has set
 /// stays until the next decision, which knows it; only where too much was abandoned, or nobody knows
 /// what the rate does, it is taken down all the same. Depends on the record and the campaign alone.
-pub(super) fn from_the_record() -> Redecide {
+pub fn from_the_record() -> Redecide {
     Arc::new(|decision, campaign| {
         let (window, answer) = (&decision.inputs, &decision.parameters);
         let limits = [campaign.min_dial_rate, campaign.max_dial_rate];

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{
-    BucketShape, CallError, Campaign, Client, Credentials, InProcessPermits, Reply, Scope,
-    Settings as GenesysSettings,
+    BucketShape, CallError, Campaign, Client, Credentials, Dialect, InProcessPermits, PlatformSettings,
+    Reply, Scope, Settings as GenesysSettings,
 };
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
@@ -24,7 +24,7 @@ use trunkline::model::outcome::{Outcome, OutcomeStatus, SentRequest};
 use trunkline::model::pause::Pauses;
 use trunkline::postgres::Database;
 use trunkline::sinks::actuator::Settings as ActuationSettings;
-use trunkline::sinks::actuator::{ActuationError, Actuator, DialChange, Platform, Redecision};
+use trunkline::sinks::actuator::{ActuationError, Actuator, DialChange, Platform, Redecide, Redecision};
 use trunkline::topics::{DEAD_LETTERS, DIAL_DECISIONS, DialDecision, OUTCOMES};
 
 use crate::support::postgres::TestDatabase;
@@ -98,6 +98,8 @@ pub(crate) struct Stand {
     pub own_database: TestDatabase,
     pub simulator: Running,
     pub http: reqwest::Client,
+    dialect: Dialect,
+    rule: Redecide,
 }
 
 /// The id of a test's campaign, from its number.
@@ -131,8 +133,20 @@ impl Stand {
             requests_per_window: 60_000,
             ..settings
         };
+        let dialect = match settings.dialect {
+            simulator::Dialect::Platform => Dialect::Platform(PlatformSettings::default()),
+            _ => Dialect::Seed,
+        };
         let simulator = Simulator::start(settings).await.expect("a simulator");
-        Self { kafka, database, own_database, simulator, http: reqwest::Client::new() }
+        let rule = Arc::new(|decision: &DialDecision<'_, Vec<String>>, _: &Campaign| {
+            Redecision::Set(decision.parameters.dial_rate)
+        });
+        Self { kafka, database, own_database, simulator, http: reqwest::Client::new(), dialect, rule }
+    }
+
+    /// Decides again as the program does.
+    pub(crate) fn deciding_by_the_record(self) -> Self {
+        Self { rule: trunkline::topology::redecide::from_the_record(), ..self }
     }
 
     pub(crate) fn start(&self, instance: &str, hook: Hook) -> Instance {
@@ -148,6 +162,7 @@ impl Stand {
     ) -> Instance {
         let health = Health::default();
         let settings = GenesysSettings {
+            dialect: self.dialect.clone(),
             base_url: self.simulator.api_url(),
             credentials: Credentials::fixed(DEMO_CLIENT_ID, DEMO_CLIENT_SECRET),
             requests_per_minute: 60_000,
@@ -157,10 +172,7 @@ impl Stand {
         };
         let permits = Arc::new(InProcessPermits::new(BucketShape::new(60_000, settings.budget_window)));
         let client = Client::new(&settings, permits, &health).expect("a client");
-        let rule = Arc::new(|decision: &DialDecision<'_, Vec<String>>, _: &Campaign| {
-            Redecision::Set(decision.parameters.dial_rate)
-        });
-        let change = DialChange::new(Hooked { client, hook }, rule);
+        let change = DialChange::new(Hooked { client, hook }, self.rule.clone());
         let settings = ActuationSettings { in_flight_time: Duration::from_secs(3), ..Default::default() };
         let kafka = KafkaSettings { instance: instance.to_owned(), ..self.kafka.clone() };
         let actuator = Actuator::new(kafka, settings, change, self.database.clone());
@@ -205,7 +217,7 @@ impl Stand {
         let items = log["items"].as_array().expect("a list");
         let asked = |entry: &&Value| {
             entry["origin"] == "api"
-                && entry["method"] == "PUT"
+                && (entry["method"] == "PUT" || entry["method"] == "PATCH")
                 && entry["path"].as_str().is_some_and(|path| path.ends_with(campaign))
         };
         items.iter().filter(asked).count()

@@ -67,9 +67,16 @@ async fn many_campaigns_are_asked_about_together() {
     organization.pass(300).await;
     let world = organization.running.overview();
     for id in [CAMPAIGN, OTHER] {
-        let idle = client.campaign_statistics(id, &scope()).await.unwrap().agents_idle;
-        let truth = world.campaigns.iter().find(|campaign| campaign.id == id).expect("it is there");
-        assert_eq!(idle, truth.snapshot.agents.idle);
+        let told = client.campaign_statistics(id, &scope()).await.unwrap();
+        let truth = &world.campaigns.iter().find(|campaign| campaign.id == id).expect("it is there").snapshot;
+        assert_eq!(told.agents_idle, truth.agents.idle);
+        // All of it was in the second that runs.
+        assert!(truth.calls.attempts > 0);
+        let calls = (told.attempts, told.answers, told.abandoned);
+        assert_eq!(
+            calls,
+            (Some(truth.calls.attempts), Some(truth.calls.answers), Some(truth.calls.abandoned))
+        );
     }
     assert_eq!(organization.requests_of("POST", "/api/v2/outbound/campaigns/performance").await.len(), 1);
     assert!(

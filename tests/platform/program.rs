@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 use simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
 
 use crate::support::kafka;
@@ -76,6 +77,73 @@ async fn check_tries_everything_that_is_configured_and_tells_all_that_is_wrong()
     for good in ["configuration", "Kafka at", "Postgres", ": token", CAMPAIGN] {
         assert_eq!(problem_of(good), None, "{good}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_reads_what_an_organisation_has_set_names_missing_permissions_and_changes_nothing() {
+    let mut settings = simulator::Settings { dialect: simulator::Dialect::Platform, ..simulated::settings() };
+    settings.scenario.flows =
+        vec![simulator::FlowScenario { name: "Menu".into(), ..simulator::FlowScenario::default() }];
+    settings.scenario = settings.scenario.with_ids();
+    let flow = settings.scenario.flows[0].id.clone();
+    for lacking in ["analytics:flowAggregate:view", "analytics:queueObservation:view"] {
+        assert!(settings.clients[0].scopes.remove(lacking), "{lacking}");
+    }
+    let organization = Organization::start(settings).await;
+    let lock = json!({ "userId": "5f0e1d2c-3b4a-4958-8776-655443322107", "name": "A Person" });
+    organization.control(Method::PUT, &format!("/flows/{flow}/lock"), Some(lock)).await;
+    let rule = json!({
+        "name": "Slow down", "campaignIds": [CAMPAIGN],
+        "actionType": "setCampaignMaxCallsPerAgent", "maxCallsPerAgent": 1.0,
+    });
+    organization.control(Method::PUT, "/campaign-rules", Some(json!([rule]))).await;
+    let environment = environment(&[
+        // Neither is there: they are told, and the rest is looked at all the same.
+        ("KAFKA__BROKERS", "127.0.0.1:1"),
+        ("POSTGRES__URL", "postgres://nobody@127.0.0.1:1/none"),
+        ("GENESYS__DIALECT", "platform"),
+        ("GENESYS__BASE_URL", &organization.running.api_url()),
+        ("GENESYS__CLIENT_ID", DEMO_CLIENT_ID),
+        ("GENESYS__CLIENT_SECRET", DEMO_CLIENT_SECRET),
+        ("DIAL__MODE", "live"),
+        ("DIAL__CAMPAIGNS", CAMPAIGN),
+        ("ROLLBACK__MODE", "live"),
+        ("ROLLBACK__SOURCE", "polled"),
+        ("ROLLBACK__FLOWS", &flow),
+        ("HTTP__LISTEN", "127.0.0.1:0"),
+    ]);
+    let mut check = Process::start("check", &["check", "--json"], &environment);
+    let told = check.line().expect("a report");
+    assert_eq!(check.wait(PATIENCE).code(), Some(1));
+    let report: Value = serde_json::from_str(&told).unwrap();
+    let says = |what: &str, part: &str, text: &str| {
+        let mut findings = report["findings"].as_array().unwrap().iter();
+        let found = findings.any(|finding| {
+            finding["what"].as_str().unwrap().contains(what)
+                && finding[part].as_str().is_some_and(|said| said.contains(text))
+        });
+        assert!(found, "{what}, {part}: nothing of {text:?} in {told}");
+    };
+    says("dial: statistics", "problem", "analytics:queueObservation:view");
+    says("rollback: measures of flows", "problem", "analytics:flowAggregate:view");
+    says("rollback: flow", "problem", "locked by A Person");
+    says("the platform's own abandon rate", "note", "divided by");
+    says("dial: campaign", "note", "its own abandonRate is");
+    says("dial: campaign", "note", "\"Slow down\" changes it as well");
+    says("dial: campaign", "note", "low-max-calls alert");
+    says("allowance", "note", "calls");
+
+    let asked = organization.requests().await;
+    let others: Vec<&Value> = asked.iter().filter(|it| it["origin"] == "api" && !only_reads(it)).collect();
+    assert!(asked.len() > 10 && others.is_empty(), "{others:?}");
+}
+
+fn only_reads(entry: &Value) -> bool {
+    let path = entry["path"].as_str().unwrap();
+    let begins_a_query = path.ends_with("/query") || path.ends_with("/query/realtime");
+    let reads =
+        entry["method"] == "GET" || path == "/oauth/token" || (entry["method"] == "POST" && begins_a_query);
+    reads && entry["effect"].is_null()
 }
 
 fn root() -> &'static Path {

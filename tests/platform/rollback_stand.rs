@@ -12,7 +12,10 @@ use simulator::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trunkline::clock;
-use trunkline::genesys::{BucketShape, Client, Credentials, InProcessPermits, Settings as GenesysSettings};
+use trunkline::genesys::{
+    BucketShape, Client, Credentials, Dialect, InProcessPermits, PlatformSettings,
+    Settings as GenesysSettings,
+};
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
@@ -51,6 +54,7 @@ pub(crate) struct Stand {
     pub own_database: TestDatabase,
     pub simulator: Running,
     http: reqwest::Client,
+    dialect: Dialect,
 }
 
 /// The id of a test's flow, from its number.
@@ -61,6 +65,16 @@ pub(crate) fn flow(number: usize) -> String {
 impl Stand {
     /// With so many flows: versions 10.0 and 11.0 published, 12.0 active.
     pub(crate) async fn with(flows: usize) -> Self {
+        Self::speaking(flows, simulator::Dialect::Seed, Dialect::Seed).await
+    }
+
+    /// The same, in the platform's own dialect.
+    pub(crate) async fn of_the_platform(flows: usize) -> Self {
+        let own = Dialect::Platform(PlatformSettings::default());
+        Self::speaking(flows, simulator::Dialect::Platform, own).await
+    }
+
+    async fn speaking(flows: usize, simulated: simulator::Dialect, dialect: Dialect) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kafka = kafka::settings();
         let topics = [&ROLLBACK_DECISIONS, &OUTCOMES, &ROLLBACK_REFUSALS, &DEAD_LETTERS];
@@ -89,10 +103,11 @@ impl Stand {
             speed: 0.0,
             scenario: Scenario { flows, ..Scenario::of_campaigns(vec![campaign]) },
             requests_per_window: 60_000,
+            dialect: simulated,
             ..Settings::default()
         };
         let simulator = Simulator::start(settings).await.expect("a simulator");
-        Self { kafka, database, own_database, simulator, http: reqwest::Client::new() }
+        Self { kafka, database, own_database, simulator, http: reqwest::Client::new(), dialect }
     }
 
     pub(crate) fn start(&self, instance: &str) -> Instance {
@@ -106,6 +121,7 @@ impl Stand {
     /// A client with a budget nobody reaches.
     pub(crate) fn client(&self) -> Client {
         let platform = GenesysSettings {
+            dialect: self.dialect.clone(),
             base_url: self.simulator.api_url(),
             credentials: Credentials::fixed(DEMO_CLIENT_ID, DEMO_CLIENT_SECRET),
             requests_per_minute: 60_000,

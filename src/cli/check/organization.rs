@@ -69,6 +69,7 @@ async fn dial(client: &Client, config: &Config) -> Vec<Finding> {
         findings.push(needs(&format!("dial: statistics of campaign {id}"), permissions, &statistics));
         findings.extend(rules_on(id, &rules));
         if let (Ok(campaign), Some(settings)) = (client.campaign(id, &scope()).await, &settings) {
+            findings.extend(own_target(&campaign, settings));
             findings.extend(low_rate_alert(&campaign, settings));
         }
     }
@@ -99,6 +100,20 @@ fn abandon_rate(settings: &OutboundSettings) -> Finding {
             format!("does not say what it is divided by; calls are abandoned after {seconds}"),
         ),
     }
+}
+
+/// The abandon rate that the campaign itself is set to.
+fn own_target(campaign: &Campaign, settings: &OutboundSettings) -> Option<Finding> {
+    let definition = campaign.definition.as_ref()?;
+    let percent = definition.whole.get("abandonRate")?.as_f64()?;
+    let denominator = settings.abandon_denominator.as_deref().unwrap_or("whatever the platform counts");
+    Some(Finding::note(
+        format!("dial: campaign {}", campaign.id),
+        format!(
+            "its own abandonRate is {percent} % of {denominator}: the platform's dialler slows down by that figure, \
+             trunkline by its own cap of the live answers, and whichever is lower binds"
+        ),
+    ))
 }
 
 fn rules_on(campaign: &str, rules: &[CampaignRule]) -> Vec<Finding> {
@@ -222,6 +237,7 @@ fn calls_left(made: CallsMade, terms: Terms, at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::genesys::Definition;
 
     fn text(finding: &Finding) -> &str {
         finding.note.as_deref().or(finding.problem.as_deref()).unwrap_or_default()
@@ -253,6 +269,27 @@ mod tests {
         );
         assert!(left(Some(1_500)).contains("about 2000 by the month's end; 500 of 1500 are left"));
         assert!(left(None).contains("genesys.calls_per_month"));
+    }
+
+    #[test]
+    fn a_campaigns_own_target_is_told_with_what_it_is_a_share_of() {
+        let definition = Definition {
+            queue_id: None,
+            status: None,
+            reports_low_rate: true,
+            whole: serde_json::json!({ "abandonRate": 3.0 }),
+        };
+        let campaign = Campaign {
+            id: "c".to_owned(),
+            name: None,
+            dial_rate: 1.0,
+            min_dial_rate: 1.0,
+            max_dial_rate: 5.0,
+            revision: "1".to_owned(),
+            definition: Some(definition.into()),
+        };
+        let told = own_target(&campaign, &outbound("ALL_CALLS")).unwrap();
+        assert!(text(&told).contains("3 % of ALL_CALLS") && told.problem.is_none());
     }
 
     #[test]
