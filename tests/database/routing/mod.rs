@@ -1,6 +1,7 @@
 //! Routing decisions against a real Postgres: exact over instances, once per conversation,
 //! and answered whatever the database does.
 
+mod canary;
 mod degraded;
 mod exact;
 mod followed;
