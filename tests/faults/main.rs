@@ -6,6 +6,7 @@
 mod support;
 
 mod absence;
+mod canary;
 mod closed_loop;
 mod compliance;
 #[cfg(feature = "failpoints")]
