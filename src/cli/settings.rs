@@ -33,6 +33,12 @@ enum What {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Takes the newest change of a setting back
+    Undo {
+        scope: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Who changed what when, newest first
     History {
         /// Of one scope; without it of all
@@ -75,6 +81,13 @@ impl Arguments {
                          rate is below the target; keep maxDialRate tight"
                     );
                 }
+            }
+            What::Undo { scope, config } => {
+                let database = config.database().await?;
+                let newest = database.settings_history(Some(&scope), 1).await?.into_iter().next();
+                let Some(newest) = newest else { bail!("{scope} was never set") };
+                let back = database.undo_setting(&scope, newest.revision, &super::who()).await?;
+                writeln!(out, "revision {}: {scope} is {} again", back.revision, back.value)?;
             }
             What::History { scope, limit, json, config } => {
                 let changes = config.database().await?.settings_history(scope.as_deref(), limit).await?;

@@ -131,22 +131,30 @@ impl DialSettings {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
-        let within = |name: &str, value: Option<f64>, least: f64, greatest: f64| match value {
-            Some(value) if !(least..=greatest).contains(&value) => {
-                Err(format!("{name} is {value}; {least} to {greatest} are possible"))
-            }
-            _ => Ok(()),
-        };
-        within("goal", self.goal, 0.001, 0.5)?;
-        within("cap", self.cap, 0.001, 0.5)?;
-        within("handleSeconds", self.handle_seconds, 1.0, 86_400.0)?;
-        within("utcOffsetMinutes", self.utc_offset_minutes.map(f64::from), -840.0, 840.0)?;
-        within("target", self.target, 0.01, 1.0)?;
-        match (self.goal, self.cap) {
-            (Some(goal), Some(cap)) if goal > cap => Err(format!("goal {goal} is over cap {cap}")),
-            _ => Ok(()),
+    /// What cannot be, by field.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let numbers = [
+            ("goal", self.goal, 0.001, 0.5),
+            ("cap", self.cap, 0.001, 0.5),
+            ("handleSeconds", self.handle_seconds, 1.0, 86_400.0),
+            ("utcOffsetMinutes", self.utc_offset_minutes.map(f64::from), -840.0, 840.0),
+            ("target", self.target, 0.01, 1.0),
+        ];
+        let outside = numbers.into_iter().filter_map(|(name, value, least, greatest)| {
+            let value = value.filter(|value| !(least..=greatest).contains(value))?;
+            Some((name, format!("{name} is {value}; {least} to {greatest} are possible")))
+        });
+        let mut problems: Vec<_> = outside.collect();
+        if let (Some(goal), Some(cap)) = (self.goal, self.cap)
+            && goal > cap
+        {
+            problems.push(("goal", format!("goal {goal} is over cap {cap}")));
         }
+        problems
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.problems().into_iter().next().map_or(Ok(()), |(_, problem)| Err(problem))
     }
 }
 

@@ -144,6 +144,30 @@ impl Database {
         Ok(setting)
     }
 
+    /// Takes the change with this revision back, where it is the newest of its scope: what was in force
+    /// before is in force again, as a change of its own.
+    ///
+    /// # Errors
+    /// When it is not the newest; as [`change_setting`](Self::change_setting).
+    pub async fn undo_setting(
+        &self,
+        scope: &str,
+        revision: u64,
+        who: &str,
+    ) -> Result<Setting<'static>, SettingError> {
+        let mut changes = self.settings_history(Some(scope), 2).await?.into_iter();
+        let meanwhile = || format!("{scope} was changed meanwhile, or never: look at its history again");
+        let newest = changes.next().filter(|newest| newest.revision == revision);
+        let newest = newest.ok_or_else(|| SettingError::Refused(meanwhile()))?;
+        let before = changes.next().map_or(Value::Null, |before| before.value);
+        self.change_setting(scope, who, |_, in_force| {
+            let expected = Some(revision).filter(|_| !newest.value.is_null());
+            let is_newest = in_force.map(|setting| setting.revision) == expected;
+            if is_newest { Ok(before) } else { Err(meanwhile()) }
+        })
+        .await
+    }
+
     /// The setting in force, or `None` where it was never set or is withdrawn.
     ///
     /// # Errors

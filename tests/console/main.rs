@@ -12,6 +12,7 @@ mod pages;
 mod parameters;
 mod routing;
 mod server;
+mod settings;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;

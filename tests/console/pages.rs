@@ -10,7 +10,7 @@ use super::support::postgres::TestDatabase;
 use super::support::records::{decision, fill};
 use super::{Running, problem};
 
-fn keys() -> Vec<ApiKey> {
+pub(crate) fn keys() -> Vec<ApiKey> {
     let key = |name: &str, role| {
         let digest: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
         ApiKey::new(name, role, &digest).unwrap()
@@ -19,12 +19,12 @@ fn keys() -> Vec<ApiKey> {
 }
 
 /// Follows no redirects: they are looked at.
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 /// Logs in and returns the cookie.
-async fn login(console: &Running, key: &str) -> String {
+pub(crate) async fn login(console: &Running, key: &str) -> String {
     let entered = client().post(console.url("/login")).form(&[("key", key), ("next", "//evil.example")]);
     let entered = entered.send().await.unwrap();
     assert_eq!(entered.status(), StatusCode::SEE_OTHER);
@@ -35,7 +35,7 @@ async fn login(console: &Running, key: &str) -> String {
 }
 
 /// The token in the forms of a page.
-fn token(page: &str) -> String {
+pub(crate) fn token(page: &str) -> String {
     let (_, rest) = page.split_once("name=\"csrf\" value=\"").expect("a form");
     rest.split('"').next().unwrap().to_owned()
 }

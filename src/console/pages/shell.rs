@@ -23,6 +23,7 @@ pub(super) const VIEWS: &[(&str, &str)] = &[
     ("/platform", "Platform"),
     ("/alerts", "Alerts"),
     ("/ledger", "Ledger"),
+    ("/settings", "Settings"),
 ];
 
 /// What all pages of one request share.
@@ -187,7 +188,7 @@ impl Shell {
     }
 
     /// What a form must carry to be ours.
-    fn token(&self) -> Markup {
+    pub(super) fn token(&self) -> Markup {
         html! {
             input type="hidden" name="csrf" value=(self.caller.csrf());
             input type="hidden" name="back" value=(self.back);

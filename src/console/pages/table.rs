@@ -7,10 +7,12 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::json_schema;
 
+use super::dial_form::Entered;
 use super::login::redirect;
 use super::shell::Shell;
 use super::{
     alerts, asset, campaigns, decision, flows, forms, lag, ledger, login, now, page, platform, routes,
+    settings, settings_forms,
 };
 use crate::console::Shared;
 use crate::console::access::{Access, Caller, Role};
@@ -98,6 +100,8 @@ const fn form(path: &'static str, summary: &'static str, access: Access, handler
     }
 }
 
+const OPERATE: Access = Access::Needs(Role::Operate);
+
 /// Every page and form.
 pub(in crate::console) static PAGES: &[Route] = &[
     view("/", "The console: what is being done now", &[], |method| on(method, show_now)),
@@ -108,12 +112,21 @@ pub(in crate::console) static PAGES: &[Route] = &[
     view("/platform", "The console: budget of calls and breakers", &[], |method| on(method, show_platform)),
     view("/alerts", "The console: alerts", &[], |method| on(method, show_alerts)),
     view("/ledger", "The console: decisions, searched", LIST_PARAMETERS, |method| on(method, show_ledger)),
+    view("/settings", "The console: what is changed at run time", ID, |method| on(method, show_settings)),
     view("/decisions/{id}", "The console: one decision", ID_PARAMETERS, |method| on(method, show_decision)),
-    form("/pause", "The console's form that pauses a loop", Access::Needs(Role::Operate), |method| {
-        on(method, forms::pause)
+    form("/pause", "The console's form that pauses a loop", OPERATE, |method| on(method, forms::pause)),
+    form("/resume", "The console's form that lets a loop go on", OPERATE, |method| on(method, forms::resume)),
+    form("/settings/dial", "The console's form for how campaigns are dialled", OPERATE, |method| {
+        on(method, settings_forms::dial)
     }),
-    form("/resume", "The console's form that lets a loop go on", Access::Needs(Role::Operate), |method| {
-        on(method, forms::resume)
+    form("/settings/undo", "The console's form that takes a change back", OPERATE, |method| {
+        on(method, settings_forms::undo)
+    }),
+    form("/settings/maintenance", "The console's form that opens a maintenance window", OPERATE, |method| {
+        on(method, settings_forms::open_window)
+    }),
+    form("/settings/maintenance/close", "The console's form that closes one", OPERATE, |method| {
+        on(method, settings_forms::close_window)
     }),
     form("/logout", "Ends the console's session", Access::Needs(Role::Read), |method| {
         on(method, login::leave)
@@ -179,6 +192,15 @@ async fn show_ledger((State(shared), Extension(caller), uri): Asked) -> Page {
     let shell = Shell::of(&shared, caller, "/ledger", &uri).await;
     let _turn = shared.ledger_reads.acquire().await;
     let (title, main) = ledger::view(&shared, &query).await?;
+    Ok(page(shell.around(&title, &main)))
+}
+
+/// A form without a campaign asks for those of all.
+async fn show_settings((State(shared), Extension(caller), uri): Asked) -> Page {
+    let id = if uri.query() == Some("id=") { None } else { id_of(&uri)? };
+    let shell = Shell::of(&shared, caller, "/settings", &uri).await;
+    let _turn = shared.ledger_reads.acquire().await;
+    let (title, main) = settings::view(&shared, &shell, &Entered::of(id)).await?;
     Ok(page(shell.around(&title, &main)))
 }
 

@@ -30,6 +30,7 @@ const VIEWS: &[(&str, &str)] = &[
     ("/platform", "Budget of calls"),
     ("/alerts", "AUTO_ROLLBACK_TRIGGERED"),
     ("/ledger", "campaign-a"),
+    ("/settings", "How campaigns are dialled"),
 ];
 
 fn now() -> Timestamp {

@@ -43,6 +43,10 @@
   const busy = () => {
     const held = document.activeElement;
     if (held && live().contains(held) && /^(INPUT|SELECT|TEXTAREA)$/.test(held.tagName)) return true;
+    const typed = (field) => field.tagName === "SELECT"
+      ? field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected))
+      : field.value !== field.defaultValue;
+    if ([...live().querySelectorAll("input:not([type=hidden]), select, textarea")].some(typed)) return true;
     const chosen = window.getSelection();
     return Boolean(chosen && !chosen.isCollapsed && live().contains(chosen.anchorNode));
   };
