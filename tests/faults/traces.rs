@@ -116,6 +116,8 @@ async fn a_decision_is_one_trace_from_the_poll_to_the_audit() {
     assert_eq!(kept["trunkline.outcomes.v1"], below(&way));
 
     leads_to_the_ledger(&deployment, &executed).await;
+    let told = format!("{:?}", collector.spans());
+    assert!(!told.contains(simulator::DEMO_CLIENT_SECRET), "a span holds the client's secret");
 
     // Transactions are spans of their own that link to the traces they merged.
     let linked = collector.spans().into_iter().any(|span| {
