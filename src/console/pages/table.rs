@@ -42,7 +42,7 @@ const FORM_ANSWERS: &[Answer] = &[
     Answer { status: 415, description: "Not a form", content: Content::Problem },
     Answer {
         status: 422,
-        description: "No key that may look at the console",
+        description: "The page again, with what is wrong",
         content: Content::Text("text/html"),
     },
 ];
