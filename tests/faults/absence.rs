@@ -1,5 +1,6 @@
 //! Everything around the program may be away, wrongly described, or leave while it works.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -193,10 +194,11 @@ async fn brokers_that_answer_slowly_make_no_stage_start_anew() {
     let through = [("TRUNKLINE_KAFKA__BROKERS", kafka.address.clone())];
     let instance = deployment.instance_with("a", &[], &through);
     let slowly = "stages to be told that it takes long, and to get their partitions in the end";
-    let mut told = false;
+    let told = Cell::new(false);
     within(Duration::from_secs(300), slowly, async || {
-        told |= readiness(&instance).await.is_some_and(|(_, body)| body.contains(&kafka.address));
-        (told && instance.process.log().contains("assigned")).then_some(())
+        let says = readiness(&instance).await.is_some_and(|(_, body)| body.contains(&kafka.address));
+        told.set(told.get() || says);
+        (told.get() && instance.process.log().contains("assigned")).then_some(())
     })
     .await;
     let log = instance.process.log();
