@@ -1,5 +1,8 @@
 //! How this month's allowances stand, over HTTP.
 
+use std::fmt;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::routing::on;
@@ -11,7 +14,6 @@ use super::access::{Access, Role};
 use super::problem::Problem;
 use super::routes::{Answer, Content, Method, Route};
 use crate::clock;
-use crate::genesys::Credentials;
 use crate::model::Timestamp;
 use crate::model::allowance::{Allowances, Counted, Standing, Terms, poll_stretch};
 use crate::postgres::{Database, Error};
@@ -25,7 +27,17 @@ pub struct Covered {
     pub calls: Terms,
     pub attempts: Allowances,
     /// Whose calls are counted.
-    pub client: Option<Credentials>,
+    pub client: Option<OauthClientId>,
+}
+
+/// Says the OAuth client's id as it is now.
+#[derive(Clone)]
+pub struct OauthClientId(pub Arc<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Debug for OauthClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OauthClientId").field(&(self.0)()).finish()
+    }
 }
 
 /// This month, UTC.
@@ -68,7 +80,7 @@ impl Month {
     pub(super) async fn read(covered: &Covered, database: &Database) -> Result<Self, Error> {
         let now = clock::now();
         let calls = match &covered.client {
-            Some(client) => database.calls_of_month(&client.id()).await?,
+            Some(client) => database.calls_of_month(&(client.0)()).await?,
             None => Default::default(),
         };
         let poll_stretch = poll_stretch(covered.calls.per_month, calls.month_to_date, calls.demand(), now);

@@ -1,5 +1,6 @@
 //! From the configuration to what each room wants to know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, CampaignChange, Config, Dialect, ErrorMeasure, RollbackPolicy, Webhook};
@@ -270,7 +271,7 @@ pub fn console(config: &Config, credentials: genesys::Credentials) -> Result<con
     let covered = console::Covered {
         calls: config.genesys.calls(),
         attempts: config.compliance.attempts(),
-        client: Some(credentials),
+        client: Some(console::OauthClientId(Arc::new(move || credentials.id()))),
     };
     Ok(console::Settings { listen, api_keys, events, ticks, covered, ..console::Settings::default() })
 }
