@@ -11,6 +11,7 @@ mod load;
 #[allow(dead_code)] // other benches use the rest
 mod measure;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -226,6 +227,15 @@ impl RouteDecisions for Constant {
         Ok(())
     }
 
+    fn check_weights<'a>(
+        &'a self,
+        _: &'a Database,
+        _: &'a str,
+        _: &'a BTreeMap<String, f64>,
+    ) -> Routing<'a, Result<(), NotPublished>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn publish<'a>(&'a self, id: &'a str, _: &'a str) -> Routing<'a, Result<RoutePublication, NotPublished>> {
         Box::pin(async move { Err(NotPublished::Unknown(id.to_owned())) })
     }
@@ -254,6 +264,15 @@ impl RouteDecisions for Naive {
 
     fn check(&self, _: &RouteConfiguration) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    fn check_weights<'a>(
+        &'a self,
+        _: &'a Database,
+        _: &'a str,
+        _: &'a BTreeMap<String, f64>,
+    ) -> Routing<'a, Result<(), NotPublished>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn publish<'a>(&'a self, id: &'a str, _: &'a str) -> Routing<'a, Result<RoutePublication, NotPublished>> {

@@ -173,7 +173,7 @@ pub(super) async fn promote(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Canary>, Problem> {
-    let asked: Promotion = if body.is_empty() { Promotion::default() } else { read(&headers, &body)? };
+    let asked: Promotion = read(&headers, &body)?;
     known(&shared, &id).await?;
     let promoted = shared.database.promote_canary(&id, asked.version.as_deref(), &caller.name).await;
     Ok(Json(promoted.map_err(as_things_are)?))

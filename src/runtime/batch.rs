@@ -128,7 +128,7 @@ impl<S: PartitionStage> Batch<'_, S> {
             if self.alone || *records >= self.settings.batch_records || self.consumer.context().is_pending() {
                 break None;
             }
-            if *records % RECORDS_PER_LOOK == 0
+            if records.is_multiple_of(RECORDS_PER_LOOK)
                 && (started.elapsed() >= self.settings.batch_time || self.shutdown.is_cancelled())
             {
                 break None;

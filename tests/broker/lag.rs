@@ -1,6 +1,7 @@
 //! Consumers that behave in every way there is, on a real broker, and what is found
 //! out about them. Time is compressed by the thresholds: tenths of what they are.
 
+mod committing;
 mod edges;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ use trunkline::sources::lag_poller::{self, Choice};
 use trunkline::stages::lag::rules::Thresholds;
 use trunkline::stages::lag::{Intervals, Lag};
 use trunkline::topics;
+
+use committing::commit;
 
 use crate::support::postgres::TestDatabase;
 use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
@@ -215,16 +218,6 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, count: usize) {
         producer.send(record).map_err(|(error, _)| error).expect("is queued");
     }
     producer.flush(Duration::from_secs(30)).expect("is produced");
-}
-
-/// Commits without being a member.
-fn commit(kafka: &KafkaSettings, group: &str, topic: &str, offsets: &[(i32, i64)]) {
-    let consumer = consumer(kafka, group);
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in offsets {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).expect("an offset");
-    }
-    consumer.commit(&list, CommitMode::Sync).expect("is committed");
 }
 
 fn pause(millis: u64) {

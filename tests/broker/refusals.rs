@@ -2,6 +2,7 @@
 
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use trunkline::topics::{CONVERSATIONS, DEAD_LETTERS, LATE_EVENTS, OUTBOX_PROGRESS};
+use uuid::Uuid;
 
 use super::exactly_once::{Instance, now};
 use super::outbox::{Publisher, emptied, published};
@@ -14,7 +15,16 @@ use crate::support::until;
 const TINY: &str = "1024";
 /// And what comes of a long key does not.
 const SMALL: &str = "2048";
-const LONG: usize = 2_500;
+const LONG: usize = 5_000;
+
+/// Text that no compression makes short: brokers measure what is sent.
+fn long_text() -> String {
+    let mut text = String::new();
+    while text.len() < LONG {
+        text += &Uuid::new_v4().simple().to_string();
+    }
+    text
+}
 
 fn header(letter: &OwnedMessage, name: &str) -> String {
     let found = letter.headers().unwrap().iter().find(|header| header.key == name);
@@ -31,7 +41,7 @@ async fn a_stage_sets_the_input_aside_whose_output_is_refused() {
             true => create_small_topic(&kafka, &DEAD_LETTERS, TINY).await,
             false => create_topics(&kafka, &[&DEAD_LETTERS], 1).await,
         }
-        let (at, long) = (now(), "k".repeat(LONG));
+        let (at, long) = (now(), long_text());
         let numbers = [("a", 1), (&*long, 2), ("b", 3), ("a", 4)];
         let values: Vec<Vec<u8>> = numbers.iter().map(|(key, n)| number(key, at, *n)).collect();
         let records: Vec<(&str, &[u8])> =
@@ -75,7 +85,7 @@ async fn the_outbox_goes_on_behind_a_message_that_is_refused() {
             false => create_topics(&kafka, &[&DEAD_LETTERS], 1).await,
         }
         let (_own, database) = TestDatabase::migrated().await;
-        let long = "x".repeat(LONG);
+        let long = long_text();
         let mut transaction = database.pool().begin().await.unwrap();
         for value in ["1", &*long, "2", "3"] {
             let message =

@@ -97,7 +97,7 @@ async fn windows_are_opened_and_closed_by_those_who_may() {
 
     let looker = Person::enters("looker", &database).await;
     let page = looker.page().await;
-    assert!(page.contains("f-1") && !page.contains("action=\"/settings"), "{page}");
+    assert!(page.contains("f-1") && !page.contains("action=\"/settings/"), "{page}");
     let refused = client().post(looker.console.url("/settings/undo")).header("cookie", &looker.cookie);
     assert_eq!(refused.form(&[("scope", "dial")]).send().await.unwrap().status(), 403);
 

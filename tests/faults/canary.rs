@@ -190,9 +190,11 @@ async fn none_after(owner: &PgPool, until: i64, seed: u64) {
     assert!(later.is_empty(), "seed {seed}: {later:?} after {until}");
 }
 
+type GivenRow = (i64, String, String, sqlx::types::Json<Vec<(String, i64, i64)>>, i64);
+
 /// Every prefix is what its own shares asked for, over all steps.
 async fn shares_are_exact(owner: &PgPool, seed: u64) {
-    let rows: Vec<(i64, String, String, sqlx::types::Json<Vec<(String, i64, i64)>>, i64)> = sqlx::query_as(
+    let rows: Vec<GivenRow> = sqlx::query_as(
         "SELECT a.sequence, a.destination_id, a.source, t.groups, t.unit FROM trunkline.route_answers a
          JOIN LATERAL (SELECT groups, unit FROM trunkline.route_turns t
               WHERE t.configuration = a.configuration AND t.first_sequence <= a.sequence

@@ -56,7 +56,8 @@ impl Edge {
         records: &mut RecordBatch,
         headers: &OwnedHeaders,
     ) -> Result<(), NotDelivered> {
-        let mut parts = vec![0..records.event_count()];
+        let whole = 0..records.event_count();
+        let mut parts = vec![whole];
         while let Some(part) = parts.pop() {
             let batch = self.producer.batch();
             let sent = self.send_events(records, part.clone(), headers, &batch);
