@@ -2,12 +2,11 @@
 
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use trunkline::topics::{CONVERSATIONS, DEAD_LETTERS, LATE_EVENTS, OUTBOX_PROGRESS};
-use uuid::Uuid;
 
 use super::exactly_once::{Instance, now};
 use super::outbox::{Publisher, emptied, published};
 use crate::support::counting::{CHANGELOG, NUMBERS, SUMS, number};
-use crate::support::kafka::{self, create_small_topic, create_topics, read_all};
+use crate::support::kafka::{self, create_small_topic, create_topics, incompressible, read_all};
 use crate::support::postgres::TestDatabase;
 use crate::support::until;
 
@@ -16,15 +15,6 @@ const TINY: &str = "1024";
 /// And what comes of a long key does not.
 const SMALL: &str = "2048";
 const LONG: usize = 3_000;
-
-/// Text that no compression makes short: brokers measure what is sent.
-fn long_text() -> String {
-    let mut text = String::new();
-    while text.len() < LONG {
-        text.extend(Uuid::new_v4().as_bytes().iter().map(|byte| char::from(b'0' + byte % 64)));
-    }
-    text
-}
 
 fn header(letter: &OwnedMessage, name: &str) -> String {
     let found = letter.headers().unwrap().iter().find(|header| header.key == name);
@@ -41,7 +31,7 @@ async fn a_stage_sets_the_input_aside_whose_output_is_refused() {
             true => create_small_topic(&kafka, &DEAD_LETTERS, TINY).await,
             false => create_topics(&kafka, &[&DEAD_LETTERS], 1).await,
         }
-        let (at, long) = (now(), long_text());
+        let (at, long) = (now(), incompressible(LONG));
         let numbers = [("a", 1), (&*long, 2), ("b", 3), ("a", 4)];
         let values: Vec<Vec<u8>> = numbers.iter().map(|(key, n)| number(key, at, *n)).collect();
         let records: Vec<(&str, &[u8])> =
@@ -85,7 +75,7 @@ async fn the_outbox_goes_on_behind_a_message_that_is_refused() {
             false => create_topics(&kafka, &[&DEAD_LETTERS], 1).await,
         }
         let (_own, database) = TestDatabase::migrated().await;
-        let long = long_text();
+        let long = incompressible(LONG);
         let mut transaction = database.pool().begin().await.unwrap();
         for value in ["1", &*long, "2", "3"] {
             let message =

@@ -105,7 +105,7 @@ async fn a_decision_is_one_trace_from_the_poll_to_the_audit() {
         let [child] = named(name)[..] else { panic!("{name} is in the trace once") };
         assert_eq!(child.parent_span_id, executed.span_id, "{name}");
     }
-    assert_eq!(attribute(named("call PUT")[0], "http.response.status_code").as_deref(), Some("200"));
+    assert_eq!(attribute(named("call PUT")[0], "http.response.status_code").as_deref(), Some("204"));
     // The decision's row hangs below the stage that decided, the outcome's below the execution.
     let kept: BTreeMap<String, Vec<String>> = named("keep")
         .into_iter()

@@ -211,7 +211,7 @@ async fn an_event_that_the_brokers_refuse_is_rejected_alone() {
         }
         let edge = Running::start(&kafka).await;
         let mut events: Vec<Value> = (0..4).map(|n| envelope(&format!("e{n}"), &format!("c{n}"))).collect();
-        events[2]["detail"]["eventBody"]["exitReason"] = json!("x".repeat(2_500));
+        events[2]["detail"]["eventBody"]["exitReason"] = json!(kafka::incompressible(3_000));
         events[3]["detail"] = json!("no event");
         let told = edge.take(json!(events).to_string()).await;
         assert_eq!(told["accepted"], 2, "{told}");

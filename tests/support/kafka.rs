@@ -44,6 +44,12 @@ pub(crate) async fn create_topics(kafka: &KafkaSettings, topics: &[&'static Topi
     }
 }
 
+/// Text that no compression makes short: brokers measure what is sent.
+pub(crate) fn incompressible(length: usize) -> String {
+    let bytes = std::iter::repeat_with(|| uuid::Uuid::new_v4().into_bytes()).flatten();
+    bytes.map(|byte| char::from(b'0' + byte % 64)).take(length).collect()
+}
+
 /// A topic whose brokers take smaller records than ours says: a producer learns of it from them.
 pub(crate) async fn create_small_topic(
     kafka: &KafkaSettings,
