@@ -155,6 +155,12 @@ pub(crate) async fn produce(
     tokio::task::spawn_blocking(produce).await.expect("is produced");
 }
 
+/// How many records the partition has had.
+pub(crate) fn high_watermark(kafka: &KafkaSettings, topic: &Topic, partition: i32) -> i64 {
+    let consumer: BaseConsumer = client(kafka).create().expect("a consumer");
+    consumer.fetch_watermarks(&kafka.topic(topic), partition, Duration::from_secs(10)).expect("an answer").1
+}
+
 /// Everything committed on a topic up to now, in the order of each partition.
 pub(crate) fn read_all(kafka: &KafkaSettings, topic: &Topic) -> Vec<OwnedMessage> {
     let consumer: BaseConsumer = client(kafka)
