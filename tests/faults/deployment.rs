@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 use simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Running, Scenario, Simulator};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::support::checker::violations;
 use crate::support::evidence::Scene;
@@ -33,17 +34,43 @@ fn restless(scenario: Scenario) -> simulator::Settings {
     }
 }
 
+/// Whose turn the machine is: tests that measure times have it alone.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+enum Turn {
+    Beside { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Turn {
+    async fn beside() -> Self {
+        Turn::Beside { _guard: MACHINE.read().await }
+    }
+
+    async fn alone() -> Self {
+        Turn::Alone { _guard: MACHINE.write().await }
+    }
+}
+
 pub(crate) struct Deployment {
     pub simulator: Running,
     pub scene: Scene,
     pub database: TestDatabase,
     environment: Vec<(String, String)>,
+    _turn: Turn,
 }
 
 impl Deployment {
     /// Topics, database and platform are there; no instance runs yet.
     pub(crate) async fn prepare() -> Self {
         Self::of(Scenario::default()).await
+    }
+
+    /// The same while no other deployment of this process runs.
+    pub(crate) async fn prepare_alone() -> Self {
+        let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
+        let organisation = restless(Scenario::default());
+        Self::prepare_in(Turn::alone().await, brokers, TestDatabase::create().await, organisation).await
     }
 
     /// The same with another organisation.
@@ -107,6 +134,15 @@ impl Deployment {
         database: TestDatabase,
         organisation: simulator::Settings,
     ) -> Self {
+        Self::prepare_in(Turn::beside().await, brokers, database, organisation).await
+    }
+
+    async fn prepare_in(
+        turn: Turn,
+        brokers: String,
+        database: TestDatabase,
+        organisation: simulator::Settings,
+    ) -> Self {
         // Another test of this process may have done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
@@ -136,7 +172,7 @@ impl Deployment {
         .collect();
         let owner = database.owner().await;
         let scene = Scene { brokers, topic_prefix, owner, simulator: simulator.api_url() };
-        let deployment = Self { simulator, scene, database, environment };
+        let deployment = Self { simulator, scene, database, environment, _turn: turn };
         for arguments in [["database", "migrate"], ["topics", "apply"]] {
             let mut done = deployment.command(&arguments);
             assert!(done.wait(Duration::from_secs(60)).success(), "trunkline {arguments:?}");

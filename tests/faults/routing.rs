@@ -130,7 +130,7 @@ async fn load(ports: Vec<u16>, length: Duration, seed: u64) -> Vec<Told> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_instances_give_every_conversation_one_destination_and_count_it_once() {
     let (seed, mut chance) = chance();
-    let deployment = Deployment::prepare().await;
+    let deployment = Deployment::prepare_alone().await;
     let journal = tempfile::tempdir().unwrap();
     let journal = journal.path().to_str().expect("UTF-8");
     let ports: Vec<u16> = (0..INSTANCES).map(|_| crate::deployment::free_port()).collect();
