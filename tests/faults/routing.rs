@@ -153,7 +153,6 @@ async fn killed_instances_give_every_conversation_one_destination_and_count_it_o
 
     let length = Duration::from_secs(rounds(20, 60) as u64);
     let over = Arc::new(AtomicBool::new(false));
-    // From before the first question on: what the machine takes then counts as well.
     let control = Control::default();
     let measuring = control.measure(&client, &ports);
     let loading = tokio::spawn({
