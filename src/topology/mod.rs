@@ -12,6 +12,7 @@ pub mod redecide;
 mod roles;
 mod routed;
 pub mod settings;
+mod settings_table;
 mod shared_budget;
 mod side_tables;
 mod start;

@@ -5,23 +5,24 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::settings_table::SettingsTable;
 use crate::health::Health;
 use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
 use crate::model::flow::FlowVersions;
 use crate::model::outcome::Outcome;
-use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
+use crate::model::settings::MaintenanceWindow;
 use crate::stages::rollback::Lookup;
 use crate::topics;
 
-/// Settings and flows known at most.
+/// Flows known at most.
 const ENTRIES_LIMIT: usize = 100_000;
 
 /// Publish timelines, settings and refused rollbacks; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct SideTables {
     versions: GlobalTable<FlowVersions<'static>>,
-    settings: GlobalTable<Setting<'static>>,
+    settings: SettingsTable,
     refusals: GlobalTable<Outcome>,
 }
 
@@ -38,7 +39,7 @@ impl SideTables {
                 part("versions"),
                 shutdown,
             ),
-            settings: GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part("settings"), shutdown),
+            settings: SettingsTable::open(kafka, part("settings"), shutdown),
             refusals: GlobalTable::open(
                 kafka,
                 &topics::ROLLBACK_REFUSALS,
@@ -51,7 +52,9 @@ impl SideTables {
 
     /// Waits until all are read. `false` when the shutdown came first.
     pub(super) async fn caught_up(&self) -> bool {
-        self.versions.caught_up().await && self.settings.caught_up().await && self.refusals.caught_up().await
+        self.versions.caught_up().await
+            && self.settings.0.caught_up().await
+            && self.refusals.caught_up().await
     }
 }
 
@@ -61,13 +64,7 @@ impl Lookup for SideTables {
     }
 
     fn windows(&self) -> Vec<(String, MaintenanceWindow)> {
-        let entries = self.settings.entries();
-        let read = |setting: &Setting<'_>| serde_json::from_value(setting.value.clone()).ok();
-        entries
-            .iter()
-            .filter(|(scope, setting)| scope.starts_with(MAINTENANCE) && !setting.value.is_null())
-            .filter_map(|(scope, setting)| Some((scope.to_string(), read(setting)?)))
-            .collect()
+        self.settings.windows()
     }
 
     fn refusal(&self, flow_id: &str) -> Option<Arc<Outcome>> {
@@ -75,6 +72,6 @@ impl Lookup for SideTables {
     }
 
     fn settings_revision(&self) -> u64 {
-        self.settings.entries().values().map(|setting| setting.revision).max().unwrap_or(0)
+        self.settings.revision()
     }
 }

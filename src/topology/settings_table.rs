@@ -1,0 +1,39 @@
+//! Settings as the stages look them up, from a table that every instance holds whole.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Part;
+use crate::kafka::global_table::GlobalTable;
+use crate::kafka::settings::KafkaSettings;
+use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
+use crate::topics;
+
+/// Settings known at most.
+const ENTRIES_LIMIT: usize = 100_000;
+
+/// Settings; clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct SettingsTable(pub GlobalTable<Setting<'static>>);
+
+impl SettingsTable {
+    /// Starts reading.
+    pub(super) fn open(kafka: &KafkaSettings, part: Part, shutdown: &CancellationToken) -> Self {
+        Self(GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part, shutdown))
+    }
+
+    /// Maintenance windows with their scopes, those of the past among them.
+    pub(super) fn windows(&self) -> Vec<(String, MaintenanceWindow)> {
+        let entries = self.0.entries();
+        let read = |setting: &Setting<'_>| serde_json::from_value(setting.value.clone()).ok();
+        entries
+            .iter()
+            .filter(|(scope, setting)| scope.starts_with(MAINTENANCE) && !setting.value.is_null())
+            .filter_map(|(scope, setting)| Some((scope.to_string(), read(setting)?)))
+            .collect()
+    }
+
+    /// The newest revision; 0 while nothing was ever set.
+    pub(super) fn revision(&self) -> u64 {
+        self.0.entries().values().map(|setting| setting.revision).max().unwrap_or(0)
+    }
+}
