@@ -86,19 +86,19 @@ struct Output {
 impl Arguments {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let who = super::who();
-        let (output, canaries) = match self.what {
+        let (output, canary) = match self.what {
             What::Start { flow, candidate, route, steps, hold, reason, output } => {
                 let hold_minutes = whole_minutes(hold)?;
                 let new = NewCanary { flow, candidate, route, steps, hold_minutes, reason };
                 let begun = output.config.database().await?.start_canary(&new, &who).await?;
-                (output, vec![begun])
+                (output, begun)
             }
             What::Status { id: Some(id), output } => {
                 let found = output.config.database().await?.canary(&id).await?;
                 let found = found.with_context(|| {
                     format!("there is no canary {id}; `trunkline canary status` lists them")
                 })?;
-                (output, vec![found])
+                (output, found)
             }
             What::Status { id: None, output } => {
                 let all = output.config.database().await?.canaries().await?;
@@ -106,31 +106,28 @@ impl Arguments {
             }
             What::Abort { id, reason, output } => {
                 let aborted = output.config.database().await?.abort_canary(&id, &reason, &who).await?;
-                (output, vec![aborted])
+                (output, aborted)
             }
             What::Promote { id, version, output } => {
                 let database = output.config.database().await?;
                 let promoted = database.promote_canary(&id, version.as_deref(), &who).await?;
-                (output, vec![promoted])
+                (output, promoted)
             }
         };
-        let mut out = std::io::stdout();
-        for canary in &canaries {
-            match output.json {
-                true => writeln!(out, "{}", serde_json::to_string_pretty(canary)?)?,
-                false => writeln!(out, "{}", line(canary))?,
-            }
+        match output.json {
+            true => super::print_json(&canary)?,
+            false => writeln!(std::io::stdout(), "{}", line(&canary))?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
 fn show_all(output: &Output, canaries: &[Canary]) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout();
     if output.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&serde_json::json!({ "items": canaries }))?)?;
+        super::print_items(&canaries)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let mut out = std::io::stdout();
     for canary in canaries {
         writeln!(out, "{}", line(canary))?;
     }
