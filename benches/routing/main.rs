@@ -181,8 +181,8 @@ async fn serve(part: &str) {
     let metrics = Metrics::install().expect("the first");
     let (database, health, shutdown) = (connect(&url), Health::default(), CancellationToken::new());
     let routing: Arc<dyn RouteDecisions> = match part {
-        "constant" => Arc::new(Constant),
-        "naive" => Arc::new(Naive { pool: database.pool().clone() }),
+        "constant" => Arc::new(Peer::Constant),
+        "naive" => Arc::new(Peer::Naive(database.pool().clone())),
         _ => {
             let url = postgres::Settings { url: url.into(), ..Default::default() };
             let patience = Patience {
@@ -215,51 +215,33 @@ fn answer(conversation_id: &str, destination_id: &str, sequence: u64) -> Arc<Rou
     })
 }
 
-/// The limit: everything but the decision.
-struct Constant;
-
-impl RouteDecisions for Constant {
-    fn decide<'a>(&'a self, _: &'a str, id: &'a str) -> Routing<'a, Result<Arc<RouteAnswer>, RouteRefusal>> {
-        Box::pin(async move { Ok(answer(id, "queue-a", 1)) })
-    }
-
-    fn check(&self, _: &RouteConfiguration) -> Result<(), Vec<String>> {
-        Ok(())
-    }
-
-    fn check_weights<'a>(
-        &'a self,
-        _: &'a Database,
-        _: &'a str,
-        _: &'a BTreeMap<String, f64>,
-    ) -> Routing<'a, Result<(), NotPublished>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn publish<'a>(&'a self, id: &'a str, _: &'a str) -> Routing<'a, Result<RoutePublication, NotPublished>> {
-        Box::pin(async move { Err(NotPublished::Unknown(id.to_owned())) })
-    }
+/// What the service is measured beside.
+enum Peer {
+    /// The limit: everything but the decision.
+    Constant,
+    /// What one would write first: the row is updated once per call, nothing is remembered.
+    Naive(PgPool),
 }
 
-/// What one would write first: the row is updated once per call, nothing is remembered.
-struct Naive {
-    pool: PgPool,
+async fn naive(pool: &PgPool, of: &str, id: &str) -> Result<Arc<RouteAnswer>, RouteRefusal> {
+    let sequence: i64 = sqlx::query_scalar(
+        "UPDATE trunkline.route_counters SET decisions = decisions + 1 WHERE configuration_id = $1
+         RETURNING decisions",
+    )
+    .bind(of)
+    .fetch_one(pool)
+    .await
+    .map_err(|error| RouteRefusal::Unavailable { id: of.to_owned(), reason: error.to_string() })?;
+    let destination = ["queue-a", "queue-a", "queue-a", "queue-b", "queue-c"][sequence as usize % 5];
+    Ok(answer(id, destination, sequence.unsigned_abs()))
 }
 
-impl RouteDecisions for Naive {
+impl RouteDecisions for Peer {
     fn decide<'a>(&'a self, of: &'a str, id: &'a str) -> Routing<'a, Result<Arc<RouteAnswer>, RouteRefusal>> {
-        Box::pin(async move {
-            let sequence: i64 = sqlx::query_scalar(
-                "UPDATE trunkline.route_counters SET decisions = decisions + 1 WHERE configuration_id = $1
-                 RETURNING decisions",
-            )
-            .bind(of)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| RouteRefusal::Unavailable { id: of.to_owned(), reason: error.to_string() })?;
-            let destination = ["queue-a", "queue-a", "queue-a", "queue-b", "queue-c"][sequence as usize % 5];
-            Ok(answer(id, destination, sequence.unsigned_abs()))
-        })
+        match self {
+            Peer::Constant => Box::pin(async move { Ok(answer(id, "queue-a", 1)) }),
+            Peer::Naive(pool) => Box::pin(naive(pool, of, id)),
+        }
     }
 
     fn check(&self, _: &RouteConfiguration) -> Result<(), Vec<String>> {
