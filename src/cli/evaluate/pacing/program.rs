@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::policies::{Pacer, Window};
 
@@ -72,10 +72,10 @@ impl Pacer for Program {
         let mut line = serde_json::to_string(&window)?;
         line.push('\n');
         let input = self.input.as_mut().expect("open until it is dropped");
-        input
-            .write_all(line.as_bytes())
-            .and_then(|()| input.flush())
-            .with_context(|| format!("policy program {command:?} does not read its windows any more"))?;
+        // In words alone: the error of a closed pipe would be taken for our own output's, and not told.
+        input.write_all(line.as_bytes()).and_then(|()| input.flush()).map_err(|error| {
+            anyhow!("policy program {command:?} does not read its windows any more: {error}")
+        })?;
         let answer = match self.answers.recv_timeout(ANSWER_WITHIN) {
             Ok(read) => read.with_context(|| format!("policy program {command:?} cannot be read"))?,
             Err(RecvTimeoutError::Timeout) => {
