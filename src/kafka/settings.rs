@@ -88,10 +88,11 @@ pub(crate) fn longer(wait: Duration) -> Duration {
     (wait * 2).min(LONGEST_ANSWER_WAIT)
 }
 
-/// Whether brokers did not answer in time, which asking again for longer may help.
+/// Whether brokers did not answer in time, which asking again for longer may help: the same client goes on
+/// with connecting, one made anew would begin at the first handshake.
 pub(crate) fn is_slow(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut)
-    )
+    use RDKafkaErrorCode::{BrokerTransportFailure, OperationTimedOut, RequestTimedOut};
+    // The second is what librdkafka says when no connection was made in the time given.
+    let slow = [OperationTimedOut, BrokerTransportFailure, RequestTimedOut];
+    error.rdkafka_error_code().is_some_and(|code| slow.contains(&code))
 }

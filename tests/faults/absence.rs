@@ -1,5 +1,6 @@
 //! Everything around the program may be away, wrongly described, or leave while it works.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -180,4 +181,30 @@ async fn brokers_that_are_away_do_not_fill_the_log() {
     assert!(instance.process.log().contains(NO_KAFKA));
     assert!(first <= 15 * COUNTED.as_secs() as usize, "{first} lines");
     assert!(more <= 5 * COUNTED.as_secs() as usize, "{more} lines");
+}
+
+/// Asked anew, brokers on a loaded host answer no sooner: waits grow instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_answer_slowly_make_no_stage_start_anew() {
+    let (seed, _) = chance();
+    let deployment = Deployment::prepare().await;
+    let kafka = Proxy::start().await;
+    // Longer than the first question waits for its answer.
+    kafka.set_delay(Duration::from_millis(1_700));
+    let through = [("TRUNKLINE_KAFKA__BROKERS", kafka.address.clone())];
+    let instance = deployment.instance_with("a", &[], &through);
+    let slowly = "stages to be told that it takes long, and to get their partitions in the end";
+    let told = Cell::new(false);
+    within(Duration::from_secs(300), slowly, async || {
+        let says = readiness(&instance).await.is_some_and(|(_, body)| body.contains(&kafka.address));
+        told.set(told.get() || says);
+        (told.get() && instance.process.log().contains("assigned")).then_some(())
+    })
+    .await;
+    let log = instance.process.log();
+    kafka.set_delay(Duration::ZERO);
+    assert!(!log.contains("starting another"), "a worker was started anew:\n{log}");
+    ready(&instance).await;
+    deployment.goes_on().await;
+    deployment.ends_well(seed, &mut [instance]).await;
 }

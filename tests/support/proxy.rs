@@ -2,6 +2,7 @@
 //! later, as a network may.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +22,7 @@ pub(crate) struct Proxy {
     traps: Arc<Mutex<Option<Trap>>>,
     accepting: tokio::task::JoinHandle<()>,
     away: watch::Sender<bool>,
+    delay: watch::Sender<Duration>,
     _only: MutexGuard<'static, ()>,
 }
 
@@ -61,6 +63,7 @@ impl Proxy {
         let listener = TcpListener::bind(&address).await.expect("the proxy's port is free");
         let traps = Arc::new(Mutex::new(None));
         let (away, gone) = watch::channel(false);
+        let (delay, delayed) = watch::channel(Duration::ZERO);
         let accepting = tokio::spawn({
             let traps = Arc::clone(&traps);
             async move {
@@ -69,17 +72,28 @@ impl Proxy {
                         continue;
                     }
                     let Ok(broker) = TcpStream::connect(&upstream).await else { continue };
-                    tokio::spawn(connection(client, broker, Arc::clone(&traps), gone.clone()));
+                    tokio::spawn(connection(
+                        client,
+                        broker,
+                        Arc::clone(&traps),
+                        gone.clone(),
+                        delayed.clone(),
+                    ));
                 }
             }
         });
-        Self { address, traps, accepting, away, _only: only }
+        Self { address, traps, accepting, away, delay, _only: only }
     }
 
     /// Cuts every connection and takes no new ones, or takes them again. A request that
     /// was taken off the wire keeps its connection to the broker.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.send_replace(away);
+    }
+
+    /// Holds every reply back for so long, as a host under load does.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.delay.send_replace(delay);
     }
 
     /// Takes the next request of this kind off the wire and kills its connection.
@@ -95,12 +109,13 @@ async fn connection(
     broker: TcpStream,
     traps: Arc<Mutex<Option<Trap>>>,
     gone: watch::Receiver<bool>,
+    delayed: watch::Receiver<Duration>,
 ) {
     let (client_reads, client_writes) = client.into_split();
     let (broker_reads, broker_writes) = broker.into_split();
     let (replies, reply) = mpsc::channel(1);
     let (dead, died) = oneshot::channel();
-    tokio::spawn(pass_replies(broker_reads, client_writes, died, replies));
+    tokio::spawn(pass_replies(broker_reads, client_writes, died, replies, delayed));
     pass_requests(client_reads, broker_writes, dead, reply, traps, gone).await;
 }
 
@@ -109,6 +124,7 @@ async fn pass_replies(
     client: OwnedWriteHalf,
     died: oneshot::Receiver<()>,
     replies: mpsc::Sender<Vec<u8>>,
+    delayed: watch::Receiver<Duration>,
 ) {
     let mut client = Some(client);
     let mut died = Box::pin(died);
@@ -122,6 +138,8 @@ async fn pass_replies(
             },
             frame = read_frame(&mut broker) => {
                 let Some(frame) = frame else { return };
+                let delay = *delayed.borrow();
+                tokio::time::sleep(delay).await;
                 match &mut client {
                     Some(client) => if client.write_all(&frame).await.is_err() { return },
                     None => if replies.send(frame).await.is_err() { return },
