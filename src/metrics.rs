@@ -207,6 +207,8 @@ metrics_table! {
         "1 while a configuration is answered by its fallback.";
     ROUTE_LATE = "trunkline_route_late_total", Kind::Counter, ["result"],
         "Answers given without the counters by what became of them: recorded, conflict (another instance's stands), lost (more than can be kept).";
+    ROUTE_UNSEEN = "trunkline_route_unseen_total", Kind::Counter, ["configuration"],
+        "Answers given without the counters before it could be read whether another one is recorded: no more than these can contradict the record.";
     ROUTE_FOLLOWED = "trunkline_route_followed_total", Kind::Counter, ["result"],
         "Routing decisions of all instances read from their topic, to be repeated when asked again.";
     ROUTE_ALARM = "trunkline_route_alarm", Kind::Gauge, ["configuration", "alarm"],

@@ -260,7 +260,7 @@ impl Deployment {
 
 pub(crate) struct Instance {
     pub process: Process,
-    port: u16,
+    pub port: u16,
 }
 
 impl Instance {

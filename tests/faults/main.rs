@@ -25,6 +25,7 @@ mod rollback_crash_points;
 mod rollback_failures;
 mod rollback_scene;
 mod routing;
+mod routing_scene;
 mod routing_slow;
 mod short_budget;
 mod traces;

@@ -78,31 +78,14 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
     let facts: Vec<_> = (0..LETTERS).map(|campaign| fact(campaign, observed_at)).collect();
     produce(&deployment, FACTS, &facts);
     produce(&deployment, FACTS, &[("campaign-x".to_owned(), b"\xff{\x1b[31m".to_vec())]);
-    let found = within(PATIENCE, "all to be in the ledger", async || {
-        let found = letters(&deployment, &[]);
-        (found.len() == LETTERS + 1).then_some(found)
-    })
-    .await;
-    let prefixed = format!("{}{FACTS}", deployment.scene.topic_prefix);
-    assert!(found.iter().all(|letter| letter["topic"] == prefixed && letter["stage"] == "windowing"));
-    assert_eq!(letters(&deployment, &["--reason", "from_the_future", "--topic", FACTS]).len(), LETTERS);
-    assert_eq!(letters(&deployment, &["--stage", "dialing"]).len(), 0);
-    assert_eq!(letters(&deployment, &["--to", "2020-01-01T00:00:00Z"]).len(), 0);
-
-    let poison = letters(&deployment, &["--reason", "invalid_utf8"]);
-    let id = poison[0]["id"].as_str().expect("an id");
-    let (shown, _) = output(&deployment, &["dead-letters", "show", id]);
-    assert!(shown.contains("invalid_utf8") && shown.contains("ff 7b 1b 5b"), "{shown}");
-    let (listed, _) = output(&deployment, &["dead-letters", "list"]);
-    assert!(listed.contains("from_the_future") && listed.contains(id), "{listed}");
+    let poison = listed_by_what_is_asked_for(&deployment).await;
 
     // Nobody confirms, nothing happens.
-    let (_, sent) = output(&deployment, &["dead-letters", "redrive", id]);
+    let (_, sent) = output(&deployment, &["dead-letters", "redrive", &poison]);
     assert!(!sent);
     let ready = observed_at.minus(Duration::from_secs(59));
     within(PATIENCE, "their time to come", async || (now() > ready).then_some(())).await;
-    let all = ["dead-letters", "redrive", "--all", "--topic", FACTS, "--reason", "from_the_future", "--yes"];
-    let (told, sent) = output(&deployment, &all);
+    let (told, sent) = output(&deployment, &ALL);
     assert!(sent && told.contains(&format!("{LETTERS} redriven, 0 refused")), "{told}");
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(chance.random_range(0..400))).await;
@@ -110,8 +93,43 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
         instance = deployment.instance_with("a", &roles, &[]);
     }
 
+    each_went_through_once(&deployment, &facts, seed).await;
+    a_second_time_is_refused(&deployment);
+    what_is_still_wrong_comes_back(&deployment).await;
+    what_no_topic_brought_is_shown_and_not_sent(&deployment).await;
+    instance.process.signal(rustix::process::Signal::TERM);
+    assert!(instance.process.wait(ENDED).success());
+}
+
+/// Everything that can be sent again by now.
+const ALL: [&str; 8] =
+    ["dead-letters", "redrive", "--all", "--topic", FACTS, "--reason", "from_the_future", "--yes"];
+
+/// Answers the id of the one that is no text.
+async fn listed_by_what_is_asked_for(deployment: &Deployment) -> String {
+    let found = within(PATIENCE, "all to be in the ledger", async || {
+        let found = letters(deployment, &[]);
+        (found.len() == LETTERS + 1).then_some(found)
+    })
+    .await;
+    let prefixed = format!("{}{FACTS}", deployment.scene.topic_prefix);
+    assert!(found.iter().all(|letter| letter["topic"] == prefixed && letter["stage"] == "windowing"));
+    assert_eq!(letters(deployment, &["--reason", "from_the_future", "--topic", FACTS]).len(), LETTERS);
+    assert_eq!(letters(deployment, &["--stage", "dialing"]).len(), 0);
+    assert_eq!(letters(deployment, &["--to", "2020-01-01T00:00:00Z"]).len(), 0);
+
+    let poison = letters(deployment, &["--reason", "invalid_utf8"]);
+    let id = poison[0]["id"].as_str().expect("an id");
+    let (shown, _) = output(deployment, &["dead-letters", "show", id]);
+    assert!(shown.contains("invalid_utf8") && shown.contains("ff 7b 1b 5b"), "{shown}");
+    let (listed, _) = output(deployment, &["dead-letters", "list"]);
+    assert!(listed.contains("from_the_future") && listed.contains(id), "{listed}");
+    id.to_owned()
+}
+
+async fn each_went_through_once(deployment: &Deployment, facts: &[(String, Vec<u8>)], seed: u64) {
     let windows = within(PATIENCE, "every fact to go through", async || {
-        let windows = read(&deployment, "trunkline.campaign-windows.v1").await;
+        let windows = read(deployment, "trunkline.campaign-windows.v1").await;
         (windows.len() >= LETTERS).then_some(windows)
     })
     .await;
@@ -119,7 +137,7 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
     keys.sort();
     keys.dedup();
     assert_eq!((windows.len(), keys.len()), (LETTERS, LETTERS), "seed {seed}");
-    let records = read(&deployment, FACTS).await;
+    let records = read(deployment, FACTS).await;
     let again: Vec<_> =
         records.iter().filter(|record| !record.header("trunkline-redriven-from").is_empty()).collect();
     assert_eq!(again.len(), LETTERS, "seed {seed}");
@@ -129,39 +147,44 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
             record.key.as_deref() == Some(key.as_bytes()) && record.value.as_deref() == Some(value)
         }));
     }
+}
 
-    // A second time is refused, by id and as all.
-    let marked = letters(&deployment, &["--reason", "from_the_future"]);
+/// By id and as all.
+fn a_second_time_is_refused(deployment: &Deployment) {
+    let marked = letters(deployment, &["--reason", "from_the_future"]);
     assert!(marked.iter().all(|letter| letter["redrivenAt"].is_string()), "{marked:?}");
     let first = marked[0]["id"].as_str().expect("an id");
-    let (told, sent) = output(&deployment, &["dead-letters", "redrive", first, "--yes"]);
+    let (told, sent) = output(deployment, &["dead-letters", "redrive", first, "--yes"]);
     assert!(!sent && told.contains("sent again before"), "{told}");
-    let (told, sent) = output(&deployment, &all);
+    let (told, sent) = output(deployment, &ALL);
     assert!(sent && told.contains("0 redriven, 0 refused"), "{told}");
+}
 
-    // What is still wrong comes back as a new one, which may be sent again.
+/// As a new one, which may be sent again.
+async fn what_is_still_wrong_comes_back(deployment: &Deployment) {
     for times in 1..=2 {
         let open = within(PATIENCE, "the poison to come back", async || {
-            let poison = letters(&deployment, &["--reason", "invalid_utf8"]);
-            (poison.len() == times).then(|| letters(&deployment, &["--reason", "invalid_utf8", "--open"]))
+            let poison = letters(deployment, &["--reason", "invalid_utf8"]);
+            (poison.len() == times).then(|| letters(deployment, &["--reason", "invalid_utf8", "--open"]))
         })
         .await;
         assert_eq!(open.len(), 1);
         let id = open[0]["id"].as_str().expect("an id");
-        let (told, sent) = output(&deployment, &["dead-letters", "redrive", id, "--yes"]);
+        let (told, sent) = output(deployment, &["dead-letters", "redrive", id, "--yes"]);
         assert!(sent, "{told}");
     }
+}
 
-    // One that no topic of ours brought is shown and not sent.
+async fn what_no_topic_brought_is_shown_and_not_sent(deployment: &Deployment) {
     deployment.plant_foreign_letter().await;
     let foreign = within(PATIENCE, "the foreign one to be in the ledger", async || {
-        letters(&deployment, &["--stage", "edge"]).first().cloned()
+        letters(deployment, &["--stage", "edge"]).first().cloned()
     })
     .await;
     let id = foreign["id"].as_str().expect("an id");
-    let (told, sent) = output(&deployment, &["dead-letters", "redrive", id, "--yes"]);
+    let (told, sent) = output(deployment, &["dead-letters", "redrive", id, "--yes"]);
     assert!(!sent && told.contains("POST /v1/events") && told.contains("--raw"), "{told}");
-    let (raw, _) = output(&deployment, &["dead-letters", "show", id, "--raw"]);
+    let (raw, _) = output(deployment, &["dead-letters", "show", id, "--raw"]);
     assert_eq!(raw, "{\"detail\":1}");
     let mut reader = deployment.database.as_role("trunkline_reader").await;
     let readable: i64 =
@@ -170,9 +193,6 @@ async fn redriven_after_the_cause_is_gone_each_goes_through_once() {
             .await
             .expect("the reader reads");
     assert_eq!(readable, 1);
-
-    instance.process.signal(rustix::process::Signal::TERM);
-    assert!(instance.process.wait(ENDED).success());
 }
 
 const EVENTS: &str = "genesys.conversation-events.v1";

@@ -14,8 +14,9 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::deployment::{Deployment, Instance, chance, free_port};
+use crate::deployment::{Deployment, Instance, chance};
 use crate::rounds;
+use crate::routing_scene::{RoutingScene, WEIGHTS};
 use crate::support::postgres_proxy::PostgresProxy;
 use crate::support::within;
 
@@ -29,7 +30,8 @@ const REPEAT_ONE_IN: u32 = 8;
 const SLOW: std::ops::Range<u64> = 120..200;
 const PERIOD: Duration = Duration::from_secs(10);
 const SLOW_FOR: Duration = Duration::from_secs(2);
-const WEIGHTS: [(&str, i64); 3] = [("a", 50), ("b", 30), ("d", 20)];
+/// Answers of which the instances themselves say that they may contradict the record.
+const UNSEEN: &str = "trunkline_route_unseen_total";
 const SERVED: Duration = Duration::from_secs(60);
 
 /// One answer as a caller had it.
@@ -118,19 +120,6 @@ impl Load {
     }
 }
 
-fn start(deployment: &Deployment, number: usize, port: u16, database: &str, journal: &str) -> Instance {
-    deployment.instance_with(
-        &format!("routing-{number}"),
-        &["--stages", "routing,console"],
-        &[
-            ("TRUNKLINE_HTTP__LISTEN", format!("127.0.0.1:{port}")),
-            ("TRUNKLINE_POSTGRES__URL", database.to_owned()),
-            ("TRUNKLINE_ROUTE__MODE", "shadow".to_owned()),
-            ("TRUNKLINE_ROUTE__JOURNAL", journal.to_owned()),
-        ],
-    )
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_database_makes_only_those_answers_inexact_whose_patience_is_over() {
     use sqlx::ConnectOptions as _;
@@ -138,34 +127,49 @@ async fn a_slow_database_makes_only_those_answers_inexact_whose_patience_is_over
     let deployment = Deployment::prepare().await;
     let proxy = PostgresProxy::before(&deployment.database.options()).await;
     let slow = proxy.through(deployment.database.options()).to_url_lossy().to_string();
-    let journal = tempfile::tempdir().unwrap();
-    let journal = journal.path().to_str().expect("UTF-8");
-    let ports: Vec<u16> = (0..INSTANCES).map(|_| free_port()).collect();
-    let mut instances: Vec<Instance> =
-        (0..INSTANCES).map(|number| start(&deployment, number, ports[number], &slow, journal)).collect();
-    let _outbox = deployment.instance_with(
-        "outbox",
-        &["--stages", "outbox"],
-        &[("TRUNKLINE_POSTGRES__URL", slow.clone())],
-    );
-    let client = reqwest::Client::new();
-    for port in &ports {
-        within(SERVED, "an instance to serve", async || {
-            client.get(format!("http://127.0.0.1:{port}/healthz")).send().await.is_ok().then_some(())
-        })
-        .await;
-    }
-    let url = format!("http://127.0.0.1:{}/v1/routes/c", ports[0]);
-    let rules: Vec<Value> = WEIGHTS
-        .iter()
-        .map(|(id, weight)| json!({"id": format!("r-{id}"), "destination": {"type": "QUEUE_ID", "id": id}, "weight": weight}))
-        .collect();
-    let wanted = json!({"id": "c", "name": "Support", "rules": rules});
-    assert!(client.put(&url).json(&wanted).send().await.unwrap().status().is_success());
-    assert!(client.post(format!("{url}/publish")).send().await.unwrap().status().is_success());
+    let scene = RoutingScene::new(&deployment, INSTANCES, Some(slow.clone()));
+    let mut instances = scene.start_all();
+    let outbox = [("TRUNKLINE_POSTGRES__URL", slow)];
+    let _outbox = deployment.instance_with("outbox", &["--stages", "outbox"], &outbox);
+    scene.publish(&reqwest::Client::new()).await;
 
+    let (told, before_the_kill) = asked_while_slow(&scene, &mut instances, &proxy, seed).await;
+    let found = Found::of(&deployment, &told).await;
+    let mut unseen = before_the_kill;
+    for instance in &instances {
+        unseen += instance.counted(UNSEEN).await;
+    }
+    found.print(&told);
+    println!("answers without having read the record {unseen:>4}");
+    drop(instances);
+    // On a busy machine even reading can take longer than a caller waits. What was read is never contradicted.
+    let against = found.against_recorded;
+    assert!(
+        against as f64 <= unseen,
+        "seed {seed}: {against} recorded answers were contradicted, {unseen} not seen"
+    );
+    let inexact = told.iter().filter(|told| told.source != "exact").count();
+    assert!(
+        inexact == 0 || unseen < inexact as f64,
+        "seed {seed}: the record was never read beside a slow turn"
+    );
+    // With k groups the rule itself is off by 1 − 1/(2k − 2) at most; what an instance decides without the
+    // counters swings from one end of that to the other, and three of them may do so at once.
+    let bound = 1.0 - 1.0 / (2.0 * WEIGHTS.len() as f64 - 2.0);
+    let allowed = bound * (2.0 * INSTANCES as f64 + 1.0);
+    assert!(found.worst_prefix <= allowed, "seed {seed}: off by {}", found.worst_prefix);
+}
+
+/// What was told by instances whose commits are slow for a while, one of which is killed and started again
+/// meanwhile; and how many answers that one had given without having read the record.
+async fn asked_while_slow(
+    scene: &RoutingScene<'_>,
+    instances: &mut [Instance],
+    proxy: &PostgresProxy,
+    seed: u64,
+) -> (Vec<Told>, f64) {
     let load = Arc::new(Load {
-        ports: ports.clone(),
+        ports: scene.ports.clone(),
         over: AtomicBool::new(false),
         slow: AtomicBool::new(false),
         asked: AtomicUsize::new(0),
@@ -176,14 +180,16 @@ async fn a_slow_database_makes_only_those_answers_inexact_whose_patience_is_over
         let load = Arc::clone(&load);
         connections.spawn(async move { load.connection(seed.wrapping_add(number as u64)).await });
     }
+    let mut unseen = 0.0;
     for period in 0..rounds(2, 6) {
         tokio::time::sleep(PERIOD - SLOW_FOR).await;
         load.slow.store(true, Ordering::SeqCst);
         proxy.set_slow_commits(Some(SLOW));
         tokio::time::sleep(SLOW_FOR / 2).await;
         if period == 1 {
+            unseen = instances[0].counted(UNSEEN).await;
             instances[0].process.kill();
-            instances[0] = start(&deployment, 0, ports[0], &slow, journal);
+            instances[0] = scene.start(0);
         }
         tokio::time::sleep(SLOW_FOR / 2).await;
         proxy.set_slow_commits(None);
@@ -194,16 +200,7 @@ async fn a_slow_database_makes_only_those_answers_inexact_whose_patience_is_over
     while let Some(joined) = connections.join_next().await {
         joined.expect("a connection");
     }
-    let told = Arc::into_inner(load).expect("nobody asks any more").told.into_inner().expect("whole");
-    let found = Found::of(&deployment, &told).await;
-    found.print(&told);
-    drop(instances);
-    assert_eq!(found.against_recorded, 0, "seed {seed}: recorded answers were contradicted");
-    // With k groups the rule itself is off by 1 − 1/(2k − 2) at most; what an instance decides without the
-    // counters swings from one end of that to the other, and three of them may do so at once.
-    let bound = 1.0 - 1.0 / (2.0 * WEIGHTS.len() as f64 - 2.0);
-    let allowed = bound * (2.0 * INSTANCES as f64 + 1.0);
-    assert!(found.worst_prefix <= allowed, "seed {seed}: off by {}", found.worst_prefix);
+    (Arc::into_inner(load).expect("nobody asks any more").told.into_inner().expect("whole"), unseen)
 }
 
 /// What came of it.

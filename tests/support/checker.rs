@@ -76,7 +76,18 @@ impl fmt::Display for Violation {
 pub(crate) fn violations(evidence: &Evidence) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
+    nothing_twice(evidence, &mut broken);
+    every_fact_decided(evidence, &mut broken);
+    every_decision_ended(evidence, &mut broken);
+    changes_as_told(evidence, &mut broken);
+    found.sort();
+    found
+}
 
+/// What the checks below tell of: an invariant and what breaks it.
+type Broken<'b> = dyn FnMut(&'static str, String) + 'b;
+
+fn nothing_twice(evidence: &Evidence, broken: &mut Broken<'_>) {
     for (campaign, observed_at) in
         repeated(evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at)))
     {
@@ -91,7 +102,9 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<Violation> {
     for id in repeated(&evidence.audited_decisions).into_iter().chain(repeated(&evidence.audited_outcomes)) {
         broken("I2", format!("{id} twice in the audit"));
     }
+}
 
+fn every_fact_decided(evidence: &Evidence, broken: &mut Broken<'_>) {
     let set_aside: BTreeSet<&Place> = evidence.set_aside.iter().collect();
     let windows: BTreeSet<_> =
         evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at)).collect();
@@ -113,15 +126,16 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<Violation> {
             Some(_) => {}
         }
     }
+}
 
+fn every_decision_ended(evidence: &Evidence, broken: &mut Broken<'_>) {
     let sequences = evidence.decisions.iter().map(|decision| (decision.campaign.as_str(), decision.sequence));
     for (campaign, missing) in holes(sequences) {
         broken("I4", format!("{campaign} has no decision {missing}"));
     }
     let audited: BTreeSet<&String> = evidence.audited_decisions.iter().collect();
     let audited_outcomes: BTreeSet<&String> = evidence.audited_outcomes.iter().collect();
-    let ended: BTreeMap<&String, &str> =
-        evidence.outcomes.iter().map(|outcome| (&outcome.decision_id, outcome.status.as_str())).collect();
+    let ended = ended(evidence);
     for decision in &evidence.decisions {
         if !audited.contains(&decision.id) {
             broken("I4", format!("decision {} is not in the audit", decision.id));
@@ -139,7 +153,10 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<Violation> {
             broken("I4", format!("the outcome of {} is not in the audit", outcome.decision_id));
         }
     }
+}
 
+fn changes_as_told(evidence: &Evidence, broken: &mut Broken<'_>) {
+    let ended = ended(evidence);
     let intents: BTreeSet<&String> = evidence.intents.iter().collect();
     let mut applied: BTreeMap<&str, usize> = BTreeMap::new();
     for decision in &evidence.decisions {
@@ -165,8 +182,11 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<Violation> {
     {
         broken("I3", format!("{campaign}: two changes on the same version {before}"));
     }
-    found.sort();
-    found
+}
+
+/// Of each decision with an outcome, its status.
+fn ended(evidence: &Evidence) -> BTreeMap<&String, &str> {
+    evidence.outcomes.iter().map(|outcome| (&outcome.decision_id, outcome.status.as_str())).collect()
 }
 
 /// Numbers that a key's sequence leaves out: each begins at 1.

@@ -29,6 +29,7 @@ impl Worker {
 
     /// Answers from what is known here.
     pub(super) fn give(&mut self, conversation_id: Arc<str>) {
+        self.count_unseen(&conversation_id);
         let answer = match self.maybe_recorded.remove(&conversation_id) {
             Some(decided) => {
                 self.local.book(&self.plan, &decided.destination_id, decided.reason);

@@ -63,9 +63,18 @@ pub(super) struct Ask {
 
 struct Callers {
     asked_at: Instant,
-    /// Whether somebody has looked, without a turn, if it was answered before.
-    looked_for: bool,
+    looked_for: LookedFor,
     replies: Vec<oneshot::Sender<Arc<RouteAnswer>>>,
+}
+
+/// Whether it has been looked, without a turn, if a conversation was answered before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LookedFor {
+    NotYet,
+    /// Begun after the last of its callers asked.
+    Begun,
+    /// What had been recorded before the last of its callers asked has been read.
+    Done,
 }
 
 enum Step {
@@ -231,9 +240,11 @@ impl Worker {
         }
         if let Some(callers) = self.callers.get_mut(&conversation_id) {
             callers.replies.push(reply);
+            // It may have been answered elsewhere since the others asked.
+            callers.looked_for = LookedFor::NotYet;
             return;
         }
-        let callers = Callers { asked_at, looked_for: false, replies: vec![reply] };
+        let callers = Callers { asked_at, looked_for: LookedFor::NotYet, replies: vec![reply] };
         self.callers.insert(Arc::clone(&conversation_id), callers);
         if self.breaker.is_open() {
             self.give(conversation_id);

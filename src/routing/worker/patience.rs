@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::{Step, Worker};
+use super::{LookedFor, Step, Worker};
 use crate::genesys::BoxFuture;
 use crate::metrics;
 use crate::model::routing::RouteSource;
@@ -17,8 +17,12 @@ use crate::postgres::routing::{Block, KnownAnswer, NewAnswer};
 /// Conversations looked for at once.
 const MAX_LOOKED_FOR: usize = 500;
 
-/// What came of looking; nothing when there was no answer in time.
-pub(super) type Looked = Option<Result<Vec<KnownAnswer>, Error>>;
+/// What came of looking.
+pub(super) struct Looked {
+    asked: Vec<Arc<str>>,
+    /// Nothing when there was no answer in time.
+    known: Option<Result<Vec<KnownAnswer>, Error>>,
+}
 
 impl Worker {
     /// When the first caller's patience is over.
@@ -79,9 +83,21 @@ impl Worker {
     }
 
     fn tell_unrecorded(&mut self, answer: NewAnswer) {
+        // Under the lock it was read what had been recorded.
+        if !matches!(self.step, Step::LockedWriting(_)) {
+            self.count_unseen(&answer.conversation_id);
+        }
         let answer = NewAnswer { source: RouteSource::Cached, ..answer };
         self.write_down(&answer);
         self.hand_out(&answer, None, answer.source);
+    }
+
+    /// An answer is given now that may contradict a recorded one.
+    pub(super) fn count_unseen(&self, conversation_id: &str) {
+        let looked_for = self.callers.get(conversation_id).map(|callers| callers.looked_for);
+        if looked_for != Some(LookedFor::Done) {
+            metrics::ROUTE_UNSEEN.counter(&[&self.id]).increment(1);
+        }
     }
 
     /// Said once for each turn, and when nothing can be asked at all.
@@ -112,8 +128,9 @@ impl Worker {
                 break;
             }
             if let Some(callers) = self.callers.get_mut(id)
-                && !std::mem::replace(&mut callers.looked_for, true)
+                && callers.looked_for == LookedFor::NotYet
             {
+                callers.looked_for = LookedFor::Begun;
                 ids.push(Arc::clone(id));
             }
         }
@@ -124,7 +141,8 @@ impl Worker {
         let patience = self.context.settings.patience;
         Some(Box::pin(async move {
             let _turn = turn;
-            timeout(patience, counters.known(configuration, &ids)).await.ok()
+            let known = timeout(patience, counters.known(configuration, &ids)).await.ok();
+            Looked { asked: ids, known }
         }))
     }
 
@@ -135,8 +153,15 @@ impl Worker {
 
     /// Tells those who wait what they were told before.
     pub(super) fn looked(&mut self, looked: Looked) {
-        match looked {
+        match looked.known {
             Some(Ok(known)) => {
+                for id in looked.asked {
+                    if let Some(callers) = self.callers.get_mut(&id)
+                        && callers.looked_for == LookedFor::Begun
+                    {
+                        callers.looked_for = LookedFor::Done;
+                    }
+                }
                 for known in known {
                     if self.callers.contains_key(known.conversation_id.as_str())
                         && self.plan.has(&known.destination_id)
