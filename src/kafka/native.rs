@@ -1,16 +1,108 @@
 //! What rdkafka's safe interface cannot give. It panics on a header whose name is not
 //! UTF-8, which any producer may send, and builds every header to find one. Its flush
-//! neither overrides `linger.ms` nor wakes up when the last record is acknowledged.
+//! neither overrides `linger.ms` nor wakes up when the last record is acknowledged. Its send
+//! looks the topic up by name, under the client's lock, for every record.
 #![expect(unsafe_code, reason = "rdkafka panics on headers whose names are not UTF-8")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::ptr::NonNull;
 use std::time::Duration;
 use std::{ptr, slice};
 
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as sys;
+
+/// A topic as one producer knows it, looked up once. Must not outlive the producer.
+pub(crate) struct ProducedTopic(NonNull<sys::rd_kafka_topic_t>);
+
+// SAFETY: librdkafka's topics may be used from any thread.
+unsafe impl Send for ProducedTopic {}
+
+impl ProducedTopic {
+    /// `None` for a name that cannot be one.
+    pub(crate) fn new<C: ClientContext>(producer: &Client<C>, name: &str) -> Option<Self> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: the client's pointer and the name are valid while they are borrowed; without a
+        // configuration the topic gets the client's.
+        let topic = unsafe { sys::rd_kafka_topic_new(producer.native_ptr(), name.as_ptr(), ptr::null_mut()) };
+        NonNull::new(topic).map(Self)
+    }
+}
+
+impl Drop for ProducedTopic {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_topic_new`, given back once; the producer still lives.
+        unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// Headers a record is sent with at most.
+pub(crate) const HEADERS: usize = 3;
+
+/// What is sent to a partition, now.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'r> {
+    pub partition: i32,
+    pub key: &'r [u8],
+    pub value: Option<&'r [u8]>,
+    /// Those after the first that is missing are not sent.
+    pub headers: [Option<(&'r CStr, &'r [u8])>; HEADERS],
+}
+
+/// Puts a copy of the record into the producer's send buffer.
+pub(crate) fn send<C: ClientContext>(
+    producer: &Client<C>,
+    topic: &ProducedTopic,
+    record: &Outgoing<'_>,
+) -> Result<(), KafkaError> {
+    use sys::rd_kafka_vtype_t as tag;
+    let (value, value_len) = record.value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+    let [first, second, third] = record.headers.map(|header| match header {
+        None => (tag::RD_KAFKA_VTYPE_END, ptr::null(), ptr::null(), 0),
+        Some((name, value)) => {
+            (tag::RD_KAFKA_VTYPE_HEADER, name.as_ptr(), value.as_ptr(), value.len().cast_signed())
+        }
+    });
+    // SAFETY: each argument is of the type that the tag before it names, up to the first tag that
+    // ends them; everything is copied during the call; the topic is one of this client's.
+    let error = unsafe {
+        sys::rd_kafka_producev(
+            producer.native_ptr(),
+            tag::RD_KAFKA_VTYPE_RKT,
+            topic.0.as_ptr(),
+            tag::RD_KAFKA_VTYPE_PARTITION,
+            record.partition,
+            tag::RD_KAFKA_VTYPE_MSGFLAGS,
+            sys::RD_KAFKA_MSG_F_COPY,
+            tag::RD_KAFKA_VTYPE_VALUE,
+            value,
+            value_len,
+            tag::RD_KAFKA_VTYPE_KEY,
+            record.key.as_ptr(),
+            record.key.len(),
+            first.0,
+            first.1,
+            first.2,
+            first.3,
+            second.0,
+            second.1,
+            second.2,
+            second.3,
+            third.0,
+            third.1,
+            third.2,
+            third.3,
+            tag::RD_KAFKA_VTYPE_END,
+        )
+    };
+    match error {
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        error => Err(KafkaError::MessageProduction(error.into())),
+    }
+}
 
 /// Sends what lingers and waits until the brokers have everything. `false` when
 /// `timeout` came first: failed deliveries then wait to be polled.

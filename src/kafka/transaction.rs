@@ -24,7 +24,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::native;
+use super::native::{self, Outgoing, ProducedTopic};
 use super::settings::KafkaSettings;
 
 pub(crate) use verdict::is_refusal;
@@ -61,6 +61,25 @@ impl Default for TransactionSettings {
     }
 }
 
+/// A client with the topics it has sent to. They go before it does.
+struct Connected {
+    topics: Vec<(String, ProducedTopic)>,
+    client: BaseProducer<Watch>,
+}
+
+impl Connected {
+    /// Where a topic stands in the list.
+    fn place_of(&mut self, topic: &str) -> Result<usize, KafkaError> {
+        if let Some(place) = self.topics.iter().position(|(name, _)| name == topic) {
+            return Ok(place);
+        }
+        let unknown = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic);
+        let produced = ProducedTopic::new(self.client.client(), topic).ok_or(unknown)?;
+        self.topics.push((topic.to_owned(), produced));
+        Ok(self.topics.len() - 1)
+    }
+}
+
 /// A producer that writes in transactions, under one transactional id.
 pub struct Producer {
     id: String,
@@ -68,7 +87,7 @@ pub struct Producer {
     socket_timeout: Duration,
     timeout: Duration,
     shutdown: CancellationToken,
-    client: Option<BaseProducer<Watch>>,
+    client: Option<Connected>,
     /// Why the next transaction must not use this client.
     doubt: Option<&'static str>,
     /// Whether doubts are heeded; a test of the cure switches it off.
@@ -164,7 +183,7 @@ impl Producer {
     /// Makes sure there is a client without a doubtful past. Once it returns,
     /// whatever earlier transactions under this id left open has ended.
     pub fn settle(&mut self) -> Result<(), TransactionError> {
-        if let Some(client) = &self.client {
+        if let Some(Connected { client, .. }) = &self.client {
             drain(client);
             if client.context().unsettled.load(Ordering::Acquire) && self.doubt.is_none() {
                 self.doubt = Some("a connection broke");
@@ -176,7 +195,7 @@ impl Producer {
             self.replaced += 1;
         }
         if self.client.is_none() {
-            self.client = Some(self.connect()?);
+            self.client = Some(Connected { topics: Vec::new(), client: self.connect()? });
         }
         Ok(())
     }
@@ -196,7 +215,7 @@ impl Producer {
     /// Opens a transaction, on a new client if the last one's end is in doubt.
     pub fn begin(&mut self) -> Result<Transaction<'_>, TransactionError> {
         self.settle()?;
-        let client = self.client.as_ref().expect("settled");
+        let client = self.client();
         if let Err(cause) = client.begin_transaction() {
             self.doubt = Some("a transaction could not begin");
             return Err(TransactionError::new("begin", cause));
@@ -207,12 +226,12 @@ impl Producer {
     /// Offset after the last record of a partition, as the brokers say now. Asked over the
     /// producer's connection: a consumer's is busy with waiting for records.
     pub(crate) fn end_of(&self, topic: &str, partition: i32, wait: Duration) -> Result<i64, KafkaError> {
-        let client = self.client.as_ref().ok_or(KafkaError::Canceled)?;
+        let Connected { client, .. } = self.client.as_ref().ok_or(KafkaError::Canceled)?;
         client.client().fetch_watermarks(topic, partition, wait).map(|(_, end)| end)
     }
 
     fn client(&self) -> &BaseProducer<Watch> {
-        self.client.as_ref().expect("a transaction has a client")
+        &self.client.as_ref().expect("a transaction has a client").client
     }
 
     /// Takes note of how an end went.
@@ -262,21 +281,47 @@ impl Transaction<'_> {
         record.payload = value;
         record.headers = headers;
         record.timestamp = timestamp_ms;
-        let client = self.producer.client();
+        let mut record = Some(record);
+        self.offer(|client| {
+            client.client.send(record.take().expect("it came back")).map_err(|(cause, back)| {
+                record = Some(back);
+                cause
+            })
+        })
+    }
+
+    /// [`send`](Self::send) for what is sent all the time: the topic is looked up once, and
+    /// headers are not made before the record is.
+    pub(crate) fn send_quickly(
+        &mut self,
+        topic: &str,
+        record: &Outgoing<'_>,
+    ) -> Result<(), TransactionError> {
+        fail::fail_point!("transaction-before-produce", |_| std::process::abort());
+        self.offer(|connected| {
+            let place = connected.place_of(topic)?;
+            native::send(connected.client.client(), &connected.topics[place].1, record)
+        })
+    }
+
+    /// Waits while the send buffer is full.
+    fn offer(
+        &mut self,
+        mut put: impl FnMut(&mut Connected) -> Result<(), KafkaError>,
+    ) -> Result<(), TransactionError> {
         let mut waiting_since = None;
         loop {
-            match client.send(record) {
+            let connected = self.producer.client.as_mut().expect("a transaction has a client");
+            match put(connected) {
                 Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                Err(cause @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
                     let since = *waiting_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > self.producer.timeout || self.producer.shutdown.is_cancelled() {
-                        let cause = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
                         return Err(TransactionError { verdict: Verdict::Abortable, step: "produce", cause });
                     }
-                    serve(client, TURN);
-                    record = back;
+                    serve(&connected.client, TURN);
                 }
-                Err((cause, _)) => return Err(self.blame(TransactionError::new("produce", cause))),
+                Err(cause) => return Err(self.blame(TransactionError::new("produce", cause))),
             }
         }
         fail::fail_point!("transaction-after-produce", |_| std::process::abort());

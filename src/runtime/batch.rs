@@ -24,6 +24,11 @@ use crate::telemetry::Merged;
 /// A batch of this many records is worth waiting a moment for more.
 const BUSY_BATCH: usize = 1_000;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Pauses for the fetcher while the records are old.
+const PAUSES_BEHIND: u32 = 5;
+/// Records that have waited this many times as long may be collected for a while: nobody who
+/// waits for what comes of them notices.
+const WAITED_PER_COLLECTED: u32 = 4;
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
 
@@ -73,6 +78,40 @@ pub(super) struct Committed {
     pub consumer_error: Option<KafkaError>,
 }
 
+/// Nothing more at once: commit, for the sake of latency. Unless the batch is large or its records
+/// are old: then we are behind, and only the fetcher is. (Sleeps, because a short timeout of
+/// `poll` spins.)
+fn next(
+    consumer: &BaseConsumer<Assignment>,
+    records: usize,
+    is_behind: bool,
+) -> Option<Result<BorrowedMessage<'_>, KafkaError>> {
+    let pauses = match is_behind {
+        true => PAUSES_BEHIND,
+        false => u32::from(records >= BUSY_BATCH),
+    };
+    (0..pauses).fold(consumer.poll(Duration::ZERO), |next, _| {
+        next.or_else(|| {
+            std::thread::sleep(BUSY_PAUSE);
+            consumer.poll(Duration::ZERO)
+        })
+    })
+}
+
+/// How long a transaction collects records whose first has `waited` on its topic: what is behind
+/// catches up sooner in large transactions, which write each key's state once.
+fn collecting_time(settings: &StageSettings, waited: Duration) -> Duration {
+    let longest = settings.batch_time_behind.max(settings.batch_time);
+    (waited / WAITED_PER_COLLECTED).clamp(settings.batch_time, longest)
+}
+
+/// How long a record has been on its topic, where it says.
+fn waited(record: &BorrowedMessage<'_>, at: Timestamp) -> Duration {
+    let written_at = record.timestamp().to_millis().map(Timestamp::from_millis);
+    let waited_ms = written_at.map_or(0, |written_at| at.millis_since(written_at));
+    Duration::from_millis(waited_ms.max(0).unsigned_abs())
+}
+
 /// One transaction's worth of records.
 pub(super) struct Batch<'w, S: PartitionStage> {
     pub consumer: &'w BaseConsumer<Assignment>,
@@ -118,6 +157,7 @@ impl<S: PartitionStage> Batch<'_, S> {
     ) -> Result<Committed, BatchError> {
         let started = Instant::now();
         let at = clock::now();
+        let time = collecting_time(self.settings, waited(&first, at));
         let mut transaction = producer.begin()?;
         let mut merged = self.merged();
         *records = 1;
@@ -129,19 +169,11 @@ impl<S: PartitionStage> Batch<'_, S> {
                 break None;
             }
             if records.is_multiple_of(RECORDS_PER_LOOK)
-                && (started.elapsed() >= self.settings.batch_time || self.shutdown.is_cancelled())
+                && (started.elapsed() >= time || self.shutdown.is_cancelled())
             {
                 break None;
             }
-            let mut next = self.consumer.poll(Duration::ZERO);
-            // Nothing more at once: commit, for the sake of latency. Unless the batch is
-            // large: then we are behind, and only the fetcher is. (A sleep, because a short
-            // timeout of `poll` spins.)
-            if next.is_none() && *records >= BUSY_BATCH {
-                std::thread::sleep(BUSY_PAUSE);
-                next = self.consumer.poll(Duration::ZERO);
-            }
-            match next {
+            match next(self.consumer, *records, time > self.settings.batch_time) {
                 None => {
                     drained = true;
                     break None;
@@ -229,5 +261,17 @@ impl<S: PartitionStage> Batch<'_, S> {
             }
             Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_grow_with_what_their_records_have_waited() {
+        let settings = StageSettings::default();
+        let of = |waited_ms| collecting_time(&settings, Duration::from_millis(waited_ms)).as_millis();
+        assert_eq!((of(0), of(399), of(2_000), of(3_600_000)), (100, 100, 500, 1_000));
     }
 }

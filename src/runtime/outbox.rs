@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::dead_letter::{ErrorHeaders, PER_HEADER};
 use super::writer::{Incoming, Writer};
-use crate::kafka::native;
+use crate::kafka::native::{self, Outgoing};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::transaction::{Transaction, TransactionError};
 use crate::kafka::{BorrowedHeaders, BorrowedMessage, Header, Message, OwnedHeaders};
@@ -16,6 +16,8 @@ use crate::telemetry::{self, Merged};
 use crate::topics::{self, Topic, headers, partition_of};
 
 const TRACEPARENT: &CStr = c"traceparent";
+const CONTENT_TYPE: &CStr = c"content-type";
+const SCHEMA: &CStr = c"trunkline-schema";
 
 /// Where a stage's records go: names, numbers of partitions and constant headers,
 /// looked up once.
@@ -25,7 +27,6 @@ struct Route {
     topic: &'static Topic,
     name: String,
     partitions: i32,
-    headers: OwnedHeaders,
 }
 
 impl Routes {
@@ -40,10 +41,7 @@ impl Routes {
             &topics::LATE_EVENTS,
         ]);
         let route = |topic: &'static Topic| {
-            let headers = OwnedHeaders::new_with_capacity(3)
-                .insert(Header { key: headers::CONTENT_TYPE, value: Some(headers::CONTENT_TYPE_JSON) })
-                .insert(Header { key: headers::SCHEMA, value: Some(topic.schema_id()) });
-            Ok(Route { topic, name: kafka.topic(topic), partitions: partitions_of(topic)?, headers })
+            Ok(Route { topic, name: kafka.topic(topic), partitions: partitions_of(topic)? })
         };
         topics.map(route).collect::<Result<_, E>>().map(Self)
     }
@@ -94,13 +92,6 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
         Self { transaction, routes, message: None, merged, trace: None, span: None }
     }
 
-    fn trace(&mut self) -> Option<&str> {
-        if self.trace.is_none() {
-            self.trace = Some(self.look_for_trace());
-        }
-        self.trace.as_ref().and_then(Option::as_deref)
-    }
-
     /// The record's trace; where spans are exported, as it goes on from a span of its own. What
     /// time brings goes on from the transaction, which links to the records that moved time.
     fn look_for_trace(&mut self) -> Option<Cow<'t, str>> {
@@ -138,20 +129,27 @@ impl Writer for Outbox<'_, '_, '_> {
 
     fn output(&mut self, output: Output<'_>) -> Result<(), TransactionError> {
         let route = self.routes.of(output.topic);
-        let mut headers = route.headers.clone();
-        if let Some(trace) = self.trace() {
-            headers = headers.insert(Header { key: headers::TRACEPARENT, value: Some(trace) });
+        if self.trace.is_none() {
+            self.trace = Some(self.look_for_trace());
         }
-        let (key, value) = (Some(output.key), Some(output.value));
-        match output.destination {
+        let trace = self.trace.as_ref().and_then(Option::as_deref);
+        let headers = [
+            Some((CONTENT_TYPE, headers::CONTENT_TYPE_JSON.as_bytes())),
+            Some((SCHEMA, output.topic.schema_id().as_bytes())),
+            trace.map(|trace| (TRACEPARENT, trace.as_bytes())),
+        ];
+        let partitions = match output.destination {
             Destination::Key => {
                 let partition = partition_of(output.key, route.partitions);
-                self.transaction.send(&route.name, partition, key, value, Some(headers), None)
+                partition..partition + 1
             }
-            Destination::EveryPartition => (0..route.partitions).try_for_each(|partition| {
-                self.transaction.send(&route.name, partition, key, value, Some(headers.clone()), None)
-            }),
+            Destination::EveryPartition => 0..route.partitions,
+        };
+        for partition in partitions {
+            let record = Outgoing { partition, key: output.key, value: Some(output.value), headers };
+            self.transaction.send_quickly(&route.name, &record)?;
         }
+        Ok(())
     }
 
     fn set_aside(
@@ -182,7 +180,8 @@ impl Writer for Outbox<'_, '_, '_> {
         key: &[u8],
         value: Option<&[u8]>,
     ) -> Result<(), TransactionError> {
-        self.transaction.send(&self.routes.of(topic).name, partition, Some(key), value, None, None)
+        let record = Outgoing { partition, key, value, headers: Default::default() };
+        self.transaction.send_quickly(&self.routes.of(topic).name, &record)
     }
 
     fn headers_len(&self) -> usize {

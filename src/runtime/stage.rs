@@ -37,8 +37,10 @@ pub struct StageSettings {
     pub workers: usize,
     /// Most records in a transaction. Default 50 000.
     pub batch_records: usize,
-    /// Longest time a transaction collects records. Default 100 ms.
+    /// Longest time a transaction collects records while the stage keeps up. Default 100 ms.
     pub batch_time: Duration,
+    /// The same while records have waited for long: a quarter of that, up to this. Default 1 s.
+    pub batch_time_behind: Duration,
     /// Records read ahead per worker, in KiB. Default 4 MiB.
     pub read_ahead_kib: usize,
     /// Longest wait for a step of restoring, such as a former owner's open transaction. Default 60 s.
@@ -55,6 +57,7 @@ impl Default for StageSettings {
             workers: 1,
             batch_records: 50_000,
             batch_time: Duration::from_millis(100),
+            batch_time_behind: Duration::from_secs(1),
             read_ahead_kib: 4_096,
             restore_patience: Duration::from_secs(60),
             idle_after: Duration::from_secs(30),
