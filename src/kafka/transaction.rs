@@ -9,7 +9,9 @@
 //! one would then commit the *following* transaction behind our back. A new
 //! producer raises the epoch, which fences the stray request.
 
+mod connected;
 mod patience;
+mod settings;
 mod verdict;
 mod watch;
 
@@ -24,12 +26,14 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::native::{self, Outgoing, ProducedTopic};
+use super::native::{self, Outgoing};
 use super::settings::KafkaSettings;
 
+pub use settings::TransactionSettings;
 pub(crate) use verdict::is_refusal;
 pub use verdict::{TransactionError, Verdict};
 
+use connected::Connected;
 use patience::{Patience, SLICE, drain, serve};
 use watch::Watch;
 
@@ -43,42 +47,6 @@ const SUSPICIOUS: Duration = Duration::from_secs(1);
 pub const BATCH_BYTES: usize = 262_144;
 /// Largest record librdkafka takes, in bytes: above every topic's own limit.
 const MESSAGE_BYTES: usize = 20 * 1_024 * 1_024;
-
-/// How long transactions may take.
-#[derive(Clone, Debug)]
-pub struct TransactionSettings {
-    /// `transaction.timeout.ms`: after this the broker aborts a transaction left
-    /// open, and readers of its partitions go on. Default 10 s.
-    pub timeout: Duration,
-    /// How long records wait for company before they are sent; the end of a
-    /// transaction does not wait for it. Default 3 ms: longer, and they have left the caches.
-    pub linger: Duration,
-}
-
-impl Default for TransactionSettings {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), linger: Duration::from_millis(3) }
-    }
-}
-
-/// A client with the topics it has sent to. They go before it does.
-struct Connected {
-    topics: Vec<(String, ProducedTopic)>,
-    client: BaseProducer<Watch>,
-}
-
-impl Connected {
-    /// Where a topic stands in the list.
-    fn place_of(&mut self, topic: &str) -> Result<usize, KafkaError> {
-        if let Some(place) = self.topics.iter().position(|(name, _)| name == topic) {
-            return Ok(place);
-        }
-        let unknown = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic);
-        let produced = ProducedTopic::new(self.client.client(), topic).ok_or(unknown)?;
-        self.topics.push((topic.to_owned(), produced));
-        Ok(self.topics.len() - 1)
-    }
-}
 
 /// A producer that writes in transactions, under one transactional id.
 pub struct Producer {
@@ -195,7 +163,7 @@ impl Producer {
             self.replaced += 1;
         }
         if self.client.is_none() {
-            self.client = Some(Connected { topics: Vec::new(), client: self.connect()? });
+            self.client = Some(Connected::new(self.connect()?));
         }
         Ok(())
     }
@@ -298,10 +266,7 @@ impl Transaction<'_> {
         record: &Outgoing<'_>,
     ) -> Result<(), TransactionError> {
         fail::fail_point!("transaction-before-produce", |_| std::process::abort());
-        self.offer(|connected| {
-            let place = connected.place_of(topic)?;
-            native::send(connected.client.client(), &connected.topics[place].1, record)
-        })
+        self.offer(|connected| connected.send(topic, record))
     }
 
     /// Waits while the send buffer is full.
