@@ -41,11 +41,11 @@ build: ## the binary as it is shipped, target/dist/trunkline
 	@scripts/setup.sh build
 	cargo build --profile dist --locked
 
-bench: ## speed, against a Kafka and a Postgres of their own; options in BENCH_ARGS
+bench: ## speed, against a Kafka and a Postgres of their own, into docs/benchmarks.md; options in BENCH_ARGS
 	@scripts/setup.sh all
 	@scripts/kafka-jars.sh
 	cargo bench --locked --no-run $(BENCH_ARGS)
-	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) cargo bench --locked $(BENCH_ARGS)
+	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) TRUNKLINE_BENCH_WRITE=1 cargo bench --locked $(BENCH_ARGS)
 
 check: ## format, lints, descriptions by official parsers, dependencies, unused ones and licences
 	@scripts/setup.sh build documents promtool

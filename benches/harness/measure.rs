@@ -41,6 +41,10 @@ pub(crate) fn peak_megabytes(process: &str) -> f64 {
     line.split_whitespace().nth(1).and_then(|text| text.parse::<f64>().ok()).expect("kB") / 1_024.0
 }
 
+pub(crate) fn threads(process: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/task")).expect("Linux").count()
+}
+
 /// The value below which `share` of the sorted values lie.
 pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;

@@ -124,6 +124,11 @@ pub(crate) fn now() -> Timestamp {
 }
 
 pub(crate) fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> BaseConsumer {
+    reader_of(kafka, &kafka.topic(topic), from)
+}
+
+/// `topic` by its full name.
+pub(crate) fn reader_of(kafka: &KafkaSettings, topic: &str, from: Offset) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &kafka.brokers)
         .set("group.id", format!("{}reader", kafka.topic_prefix))
@@ -136,7 +141,7 @@ pub(crate) fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> Base
         .expect("a consumer");
     let mut assignment = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
-        assignment.add_partition_offset(&kafka.topic(topic), partition, from).expect("an offset");
+        assignment.add_partition_offset(topic, partition, from).expect("an offset");
     }
     consumer.assign(&assignment).expect("assigned");
     consumer

@@ -1,0 +1,218 @@
+//! trunkline as its users run it beside other programs that do the same, on the same bytes and
+//! the same broker, in turns: rate, CPU per record and peak memory, medians of rounds. Each is a
+//! process of its own, looked at from outside.
+//!
+//! `TRUNKLINE_BENCH_RECORDS` (500 000), `TRUNKLINE_BENCH_ROUNDS` (3), `TRUNKLINE_BENCH_JOBS`
+//! (`dial,flow-minutes,latency,idle`), `TRUNKLINE_BENCH_PROGRAMS` (`trunkline,streams`) and
+//! `TRUNKLINE_BENCH_BINARY` (another build of trunkline) change what is done.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
+
+#[path = "../flow_minutes/event.rs"]
+mod event;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod jobs;
+mod paced;
+mod program;
+mod report;
+mod streams;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::topics;
+
+use harness::measure::cpu_seconds;
+use harness::{is_bench, new_topics, number};
+use jobs::{Asker, Course, Job, follow};
+use program::{Program, Used};
+
+fn main() {
+    if !is_bench() {
+        return;
+    }
+    let rounds = number("TRUNKLINE_BENCH_ROUNDS", 3);
+    let jobs = list("TRUNKLINE_BENCH_JOBS", "dial,flow-minutes,latency,idle");
+    for job in [Job::Dial, Job::FlowMinutes].into_iter().filter(|job| jobs.contains(&job.name().to_owned())) {
+        compare(job, rounds);
+    }
+    let is_asked = |name: &str| jobs.iter().any(|job| job == name);
+    if is_asked("latency") {
+        latency(number("TRUNKLINE_BENCH_SECONDS", 20));
+    }
+    if is_asked("idle") {
+        idle();
+    }
+}
+
+/// All roles with a platform that has nothing to say.
+fn idle() {
+    const ADDRESS: &str = "127.0.0.1:28917";
+    const PLATFORM: &str = "127.0.0.1:28918";
+    let kafka = new_topics("idle");
+    let migrated = trunkline_command(&kafka, &["database", "migrate"]).status().expect("it runs");
+    assert!(migrated.success(), "the database cannot be migrated");
+    let simulator = trunkline_command(&kafka, &["simulate", "--speed", "0", "--listen", PLATFORM]);
+    let simulator = Program::start(simulator, &log_of("simulator"));
+    let mut command = trunkline_command(&kafka, &["run"]);
+    command.env("TRUNKLINE_HTTP__LISTEN", ADDRESS);
+    command.env("TRUNKLINE_GENESYS__BASE_URL", format!("http://{PLATFORM}"));
+    report::write("idle", &[paced::idle("trunkline", command, ADDRESS)]);
+    simulator.end();
+}
+
+fn programs() -> Vec<String> {
+    list("TRUNKLINE_BENCH_PROGRAMS", "trunkline,streams")
+}
+
+fn latency(seconds: usize) {
+    let mut lines = Vec::new();
+    for program in programs() {
+        let kafka = new_topics("latency");
+        let (command, results) = match program.as_str() {
+            "trunkline" => (
+                trunkline_command(&kafka, &["run", "--stages", Job::Dial.stages()]),
+                kafka.topic(&topics::DIAL_DECISIONS),
+            ),
+            "streams" => (streams::command(Job::Dial, &kafka), streams::results(&kafka)),
+            other => panic!("no program {other}"),
+        };
+        lines.push(format!("- {}", paced::latency(&program, command, &kafka, &results, seconds)));
+    }
+    report::write("latency", &lines);
+}
+
+fn list(name: &str, default: &str) -> Vec<String> {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned()).split(',').map(str::to_owned).collect()
+}
+
+fn records() -> usize {
+    number("TRUNKLINE_BENCH_RECORDS", 500_000)
+}
+
+/// One run of one program.
+struct Run {
+    program: String,
+    course: Course,
+    used: Used,
+    /// CPU of the broker, for the same records.
+    broker_seconds: f64,
+}
+
+impl Run {
+    fn numbers(&self) -> [f64; 5] {
+        let each = |seconds: f64| seconds * 1e6 / records() as f64;
+        [
+            self.course.rate,
+            each(self.used.cpu_seconds),
+            each(self.broker_seconds),
+            self.used.peak_megabytes,
+            self.course.first_after.as_secs_f64(),
+        ]
+    }
+}
+
+/// CPU that the broker of `make bench` has used.
+fn broker_seconds() -> f64 {
+    let services = std::env::var("TRUNKLINE_TEST_SERVICES").expect("TRUNKLINE_TEST_SERVICES");
+    let process = std::fs::read_to_string(Path::new(&services).join("kafka/pid")).expect("the broker's id");
+    cpu_seconds(process.split_whitespace().next().expect("an id"))
+}
+
+const COLUMNS: [&str; 5] =
+    ["records/s", "CPU µs/record", "broker CPU µs/record", "peak MB", "first result after s"];
+
+fn compare(job: Job, rounds: usize) {
+    let programs = programs();
+    let mut runs = Vec::new();
+    let mut bytes = 0;
+    for round in 0..rounds {
+        let kafka = new_topics(&format!("{}-{round}", job.name()));
+        bytes = job.fill(&kafka, records());
+        for program in &programs {
+            let before = broker_seconds();
+            let (course, used) = match program.as_str() {
+                "trunkline" => trunkline(job, &kafka),
+                "streams" => streams::run(job, &kafka, records()),
+                other => panic!("no program {other}"),
+            };
+            let broker_seconds = broker_seconds() - before;
+            let run = Run { program: program.clone(), course, used, broker_seconds };
+            println!("{} {program} {:.2?}", job.name(), run.numbers());
+            runs.push(run);
+        }
+    }
+    let medians: Vec<_> = programs.iter().map(|program| (program, medians(&runs, program))).collect();
+    let mut lines = vec![
+        format!("{} records of {bytes} bytes, medians of {rounds} rounds in turns:", records()),
+        String::new(),
+        format!("| {} | {} |", job.name(), COLUMNS.join(" | ")),
+        "|---|---|---|---|---|---|".to_owned(),
+    ];
+    for (program, [rate, cpu, broker, memory, first]) in &medians {
+        lines.push(format!("| {program} | {rate:.0} | {cpu:.1} | {broker:.1} | {memory:.0} | {first:.1} |"));
+    }
+    if let [(_, ours), (_, theirs)] = &medians[..] {
+        let [rate, cpu, broker, memory, _]: [f64; 5] = std::array::from_fn(|column| match column {
+            0 => ours[0] / theirs[0],
+            column => theirs[column] / ours[column],
+        });
+        lines.push(format!("| better by | {rate:.1} × | {cpu:.1} × | {broker:.1} × | {memory:.1} × | |"));
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    report::write(job.name(), &lines);
+}
+
+fn medians(runs: &[Run], program: &str) -> [f64; 5] {
+    let of: Vec<_> = runs.iter().filter(|run| run.program == program).map(Run::numbers).collect();
+    std::array::from_fn(|column| {
+        let mut values: Vec<f64> = of.iter().map(|numbers| numbers[column]).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    })
+}
+
+pub(crate) fn log_of(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    folder.join(format!("peers-{name}.log"))
+}
+
+/// trunkline as installed: no configuration but where its services are.
+fn trunkline_command(kafka: &KafkaSettings, arguments: &[&str]) -> Command {
+    let binary = std::env::var_os("TRUNKLINE_BENCH_BINARY");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_trunkline").into()));
+    let database =
+        std::env::var("TRUNKLINE_TEST_POSTGRES").expect("TRUNKLINE_TEST_POSTGRES is set by `make bench`");
+    command
+        .args(arguments)
+        .env("TRUNKLINE_KAFKA__BROKERS", &kafka.brokers)
+        .env("TRUNKLINE_KAFKA__TOPIC_PREFIX", &kafka.topic_prefix)
+        .env("TRUNKLINE_POSTGRES__URL", database)
+        .env("TRUNKLINE_GENESYS__BASE_URL", "http://127.0.0.1:9")
+        .env("TRUNKLINE_GENESYS__CLIENT_ID", "bench")
+        .env("TRUNKLINE_GENESYS__CLIENT_SECRET", "bench")
+        .env("TRUNKLINE_HTTP__LISTEN", "127.0.0.1:0");
+    command
+}
+
+fn trunkline(job: Job, kafka: &KafkaSettings) -> (Course, Used) {
+    let mut program =
+        Program::start(trunkline_command(kafka, &["run", "--stages", job.stages()]), &log_of("trunkline"));
+    let [first, last] =
+        job.steps().map(|(role, topic)| Asker::new(kafka, &kafka.group(role), &kafka.topic(topic)));
+    let records = records();
+    let course = follow(
+        program.started(),
+        records,
+        || {
+            let read: i64 = first.committed().iter().sum();
+            let all = read >= records as i64 && last.is_done();
+            (read as usize, all)
+        },
+        || program.assert_runs(),
+    );
+    let used = program.used();
+    program.end();
+    (course, used)
+}
