@@ -47,12 +47,13 @@ bench: ## speed, against a Kafka and a Postgres of their own, into docs/benchmar
 	cargo bench --locked --no-run $(BENCH_ARGS)
 	@exec $(SERVICES) fresh bench -- $(IN_SERVICES) TRUNKLINE_BENCH_WRITE=1 cargo bench --locked $(BENCH_ARGS)
 
-check: ## format, lints, descriptions by official parsers, dependencies, unused ones and licences
+check: ## format, lints, descriptions and manifests by published schemas, dependencies, unused ones and licences
 	@scripts/setup.sh build documents promtool
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-documents.sh
 	@scripts/check-dashboards.sh
+	@scripts/check-deploy.sh
 	@scripts/check-dependencies.sh
 
 faults: ## long fault tests: kills, proxies, restarts; FAULTS_ARGS as for cargo test
