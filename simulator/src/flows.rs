@@ -28,8 +28,9 @@ pub(crate) struct Version {
     pub description: Option<String>,
     /// When it was made, by whatever name that goes.
     pub date_created: Timestamp,
-    /// When it last became active.
-    pub date_published: Timestamp,
+    /// When it last became active; absent where it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date_published: Option<Timestamp>,
     /// When another took its place; absent while it is active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub date_published_end: Option<Timestamp>,
@@ -68,8 +69,9 @@ impl Flow {
             error_rate: version.error_rate,
             description: None,
             date_created: published_at(index),
-            date_published: published_at(index),
-            date_published_end: (version.status != VersionStatus::Active).then(|| published_at(index + 1)),
+            date_published: (version.status != VersionStatus::Saved).then(|| published_at(index)),
+            date_published_end: (!matches!(version.status, VersionStatus::Active | VersionStatus::Saved))
+                .then(|| published_at(index + 1)),
         });
         Self {
             id: scenario.id.as_str().into(),
@@ -122,7 +124,7 @@ impl Flow {
         let from = self.retire_active(at);
         let version = &mut self.versions[wanted];
         version.status = VersionStatus::Active;
-        version.date_published = at;
+        version.date_published = Some(at);
         version.date_published_end = None;
         version.description = description.or(version.description.take());
         Ok(Switch { from, to: version.id.clone() })
@@ -152,7 +154,7 @@ impl Flow {
             error_rate,
             description,
             date_created: at,
-            date_published: at,
+            date_published: Some(at),
             date_published_end: None,
         });
         Ok(Switch { from, to })
@@ -294,6 +296,7 @@ fn unknown_flow(id: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::VersionScenario;
 
     fn flow() -> Flow {
         let scenario = Scenario::default();
@@ -309,9 +312,24 @@ mod tests {
         let flow = flow();
         assert_eq!(&*flow.active().id, "12.0");
         for pair in flow.versions().windows(2) {
-            assert_eq!(pair[0].date_published_end, Some(pair[1].date_published));
+            assert_eq!(pair[0].date_published_end, pair[1].date_published);
         }
-        assert_eq!(flow.active().date_published, at(-86_400));
+        assert_eq!(flow.active().date_published, Some(at(-86_400)));
+    }
+
+    #[test]
+    fn a_saved_version_has_no_past_until_it_is_activated() {
+        let mut scenario = Scenario::default().flows[4].clone();
+        scenario.versions.push(VersionScenario {
+            id: "2.0".into(),
+            status: VersionStatus::Saved,
+            error_rate: 0.0,
+        });
+        let mut flow = Flow::new(&scenario, None, Timestamp::from_millis(1_000_000_000_000));
+        let saved = &flow.versions()[1];
+        assert_eq!((saved.date_published, saved.date_published_end), (None, None));
+        flow.activate("2.0", None, at(1)).unwrap();
+        assert_eq!(flow.active().date_published, Some(at(1)));
     }
 
     #[test]
@@ -321,7 +339,7 @@ mod tests {
         assert_eq!(flow.publish(None, 0.2, None, at(1)).unwrap(), switch("12.0", "13.0"));
         assert_eq!(flow.activate("12.0", Some("back".into()), at(2)).unwrap(), switch("13.0", "12.0"));
         assert_eq!(flow.active().description.as_deref(), Some("back"));
-        assert_eq!(flow.active().date_published, at(2));
+        assert_eq!(flow.active().date_published, Some(at(2)));
         let bad = flow.version_mut("13.0").unwrap().clone();
         assert_eq!((bad.status, bad.date_published_end), (VersionStatus::Published, Some(at(2))));
         assert_eq!(flow.activate("12.0", None, at(3)).unwrap(), switch("12.0", "12.0"));

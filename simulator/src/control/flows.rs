@@ -150,6 +150,9 @@ async fn set_version(
         if status.is_some_and(|status| is_active || status == VersionStatus::Active) {
             return Err(bad("publish or activate another version to change what is active".into()));
         }
+        if status == Some(VersionStatus::Saved) && held.date_published.is_some() {
+            return Err(bad(format!("version {version} was active once: it is no longer only saved")));
+        }
         held.error_rate = error_rate.unwrap_or(held.error_rate);
         held.status = status.unwrap_or(held.status);
         Ok(shown(flow))

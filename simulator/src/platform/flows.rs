@@ -109,9 +109,9 @@ fn listed(flow: &Flow) -> impl Iterator<Item = &Version> {
     flow.versions().iter().filter(|version| version.status != VersionStatus::Deleted)
 }
 
-/// An archived version was never published as far as this interface tells.
+/// An archived version was never published as far as this interface tells, and a saved one was not.
 fn shown_version(flow: &Flow, version: &Version) -> Value {
-    let is_published = version.status != VersionStatus::Archived;
+    let is_published = !matches!(version.status, VersionStatus::Archived | VersionStatus::Saved);
     let uri = format!("/api/v2/flows/{}/versions/{}", flow.id, version.id);
     let created = version.date_created.as_millis();
     let mut body = json!({
@@ -129,7 +129,9 @@ fn shown_version(flow: &Flow, version: &Version) -> Value {
         "selfUri": uri,
     });
     if is_published {
-        body["datePublished"] = json!(version.date_published);
+        if let Some(published) = version.date_published {
+            body["datePublished"] = json!(published);
+        }
         if let Some(ended) = version.date_published_end {
             body["datePublishedEnd"] = json!(ended);
         }

@@ -61,6 +61,8 @@ pub enum VersionStatus {
     Published,
     /// Is kept, but cannot be activated.
     Archived,
+    /// Was never active and can be.
+    Saved,
     /// Only its name is left.
     Deleted,
 }
