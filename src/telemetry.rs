@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use repeats::Seldom;
-pub use trace::{Merged, continue_trace, is_exported, is_traceparent, traceparent};
+pub use trace::{Merged, continue_trace, is_exported, is_traceparent, new_traceparent, traceparent};
 
 /// Keeps the exporter alive; dropping it sends what is queued, bounded in time.
 #[must_use]

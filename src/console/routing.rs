@@ -8,10 +8,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::{Instrument as _, Span};
 
 use super::access::Caller;
 use super::problem::{Kind, Problem};
@@ -23,6 +24,7 @@ use crate::model::routing::{RouteAnswer, RouteConfiguration, RoutePublication, R
 use crate::model::settings::RouteWeights;
 use crate::postgres::Database;
 use crate::postgres::routing::Saved;
+use crate::{telemetry, topics};
 
 /// Revisions the history shows.
 const HISTORY: u32 = 100;
@@ -207,14 +209,28 @@ pub(super) const PUBLISH_ANSWERS: &[Answer] = &[
 pub(super) async fn decide(
     State(shared): State<Shared>,
     Path(configuration_id): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let request: DecisionRequest = object::read(&body, MAX_DEPTH).map_err(|told| {
         Problem::new(Kind::BadBody, format!("not a request for a decision: {told}"), DECISION_REMEDY)
     })?;
-    let answer = service(&shared)?.decide(&configuration_id, &request.conversation_id).await?;
+    let decided = service(&shared)?.decide(&configuration_id, &request.conversation_id);
+    let answer = decided.instrument(span_of(&configuration_id, &headers)).await?;
     let text = serde_json::to_vec(&*answer).expect("own values are JSON");
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// Goes on with the trace of whoever asks. Nothing where spans go nowhere: decisions are too many for that.
+fn span_of(configuration_id: &str, headers: &HeaderMap) -> Span {
+    if !telemetry::is_exported() {
+        return Span::none();
+    }
+    let span = tracing::info_span!("decide", key = configuration_id);
+    if let Some(given) = headers.get(topics::headers::TRACEPARENT) {
+        telemetry::continue_trace(&span, given.as_bytes());
+    }
+    span
 }
 
 const DECISION_REMEDY: &str = "send {\"conversationId\":\"…\"}";

@@ -124,6 +124,7 @@ pub enum CanaryFact<'a> {
     #[serde(borrow)]
     Minute(CanaryMinute<'a>),
     Ordered(Ordered),
+    Share(SettledShare),
 }
 
 impl CanaryFact<'_> {
@@ -131,6 +132,7 @@ impl CanaryFact<'_> {
         match self {
             CanaryFact::Minute(minute) => &minute.configuration_id,
             CanaryFact::Ordered(ordered) => &ordered.configuration_id,
+            CanaryFact::Share(settled) => &settled.configuration_id,
         }
     }
 }
@@ -162,6 +164,20 @@ pub struct Ordered {
     pub when: Timestamp,
 }
 
+/// What became of a share that was decided. Sent with the transaction that wrote it into the counters
+/// of routing: until then what both flows meet says nothing about the step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettledShare {
+    pub configuration_id: String,
+    pub canary_id: String,
+    /// Of the candidate, 0–1. Shares of one canary rise, so it names the step.
+    pub share: f64,
+    /// Whether it is in force. If not it came too late, and is to be decided again.
+    pub is_in_force: bool,
+    pub when: Timestamp,
+}
+
 /// Interactions of one flow, `errors` of them errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
@@ -180,6 +196,29 @@ pub enum Missing {
     /// Certainty: the candidate's rate may be `excess` above the control's (its upper 95 % bound),
     /// and may be `allowed`.
     Certainty { excess: f64, allowed: f64 },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Minutes(1) => f.write_str("one more minute of this step is needed"),
+            Missing::Minutes(minutes) => write!(f, "{minutes} more minutes of this step are needed"),
+            Missing::Interactions(count) => {
+                write!(f, "{count} more interactions of the candidate are needed")
+            }
+            Missing::Certainty { excess, allowed } => write!(
+                f,
+                "its error rate may be {:.1} points above the other's and only {:.1} are allowed",
+                excess * 100.0,
+                allowed * 100.0
+            ),
+        }
+    }
+}
+
+/// A share as people read it: percent with two decimals at most.
+pub fn share_in_percent(share: f64) -> String {
+    format!("{} %", (share * PARTS).round() / 100.0)
 }
 
 /// Where a canary stands.
@@ -219,6 +258,11 @@ impl CanaryState {
             CanaryState::Promoting => "promoting",
             CanaryState::Promoted => "promoted",
         }
+    }
+
+    /// Whether nothing comes of it any more.
+    pub fn is_over(self) -> bool {
+        matches!(self, CanaryState::Aborted | CanaryState::Promoted)
     }
 
     /// The state of this name.

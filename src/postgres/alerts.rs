@@ -23,6 +23,8 @@ pub struct Raised {
     pub offset: i64,
     /// Names of those to be told.
     pub receivers: Vec<String>,
+    /// The trace of that record, where it has one.
+    pub traceparent: Option<String>,
 }
 
 /// A delivery that is due, claimed for one attempt.
@@ -33,6 +35,8 @@ pub struct Delivery {
     /// Which attempt this is, from 1.
     pub attempts: i32,
     pub body: String,
+    /// The trace of the record that raised it, where it had one.
+    pub traceparent: Option<String>,
     /// The one that finds out whether a receiver that asked to be left alone takes alerts again;
     /// no other is claimed before [`receiver_answered`](Database::receiver_answered).
     pub probe: bool,
@@ -105,13 +109,13 @@ impl Database {
         raised: &[Raised],
     ) -> Result<u64, RecordError> {
         const LOG: &str = "INSERT INTO audit.alert_log (alert_id, incident_type, loop, key, decision_id,
-                occurred_at, body, topic, partition, \"offset\", topic_id)
+                occurred_at, body, topic, partition, \"offset\", topic_id, traceparent)
             SELECT alert_id, incident_type, loop, key, decision_id,
-                to_timestamp(occurred_at::float8 / 1000), body, topic, partition, position, topic_id
+                to_timestamp(occurred_at::float8 / 1000), body, topic, partition, position, topic_id, traceparent
             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[],
-                $8::text[], $9::int[], $10::bigint[], $11::uuid[])
+                $8::text[], $9::int[], $10::bigint[], $11::uuid[], $12::text[])
                 AS r(alert_id, incident_type, loop, key, decision_id, occurred_at, body, topic, partition,
-                position, topic_id)
+                position, topic_id, traceparent)
             ON CONFLICT DO NOTHING
             RETURNING alert_id";
         const QUEUE: &str = "INSERT INTO trunkline.alert_deliveries (alert_id, receiver)
@@ -133,6 +137,7 @@ impl Database {
                 .bind(raised.iter().map(|raised| raised.partition).collect::<Vec<_>>())
                 .bind(raised.iter().map(|raised| raised.offset).collect::<Vec<_>>())
                 .bind(raised.iter().map(|raised| raised.topic_id).collect::<Vec<_>>())
+                .bind(raised.iter().map(|raised| raised.traceparent.as_deref()).collect::<Vec<_>>())
                 .fetch_all(&mut *transaction)
                 .await
                 .map_err(fail)?;
@@ -180,7 +185,7 @@ impl Database {
             SET attempts = d.attempts + 1, next_at = now() + $3 * interval '1 second'
             FROM due, audit.alert_log a
             WHERE d.receiver = $1 AND d.alert_id = due.alert_id AND a.alert_id = due.alert_id
-            RETURNING d.alert_id, d.attempts, a.body, (SELECT probed FROM receiver)";
+            RETURNING d.alert_id, d.attempts, a.body, a.traceparent, (SELECT probed FROM receiver)";
         let rows = sqlx::query_as(CLAIM)
             .bind(receiver)
             .bind(at_most)
@@ -188,11 +193,12 @@ impl Database {
             .fetch_all(self.pool())
             .await
             .map_err(|error| self.explain(error))?;
-        let delivery = |(alert_id, attempts, body, probe)| Delivery {
+        let delivery = |(alert_id, attempts, body, traceparent, probe)| Delivery {
             alert_id,
             receiver: receiver.to_owned(),
             attempts,
             body,
+            traceparent,
             probe,
         };
         Ok(rows.into_iter().map(delivery).collect())

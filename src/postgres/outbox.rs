@@ -54,6 +54,12 @@ impl<'a> Message<'a> {
         self
     }
 
+    /// Makes it part of the trace that this `traceparent` names, unless it is empty.
+    #[must_use]
+    pub fn of_trace(self, traceparent: &'a [u8]) -> Self {
+        if traceparent.is_empty() { self } else { self.with_header("traceparent", traceparent) }
+    }
+
     /// See [`dedupe_key`](Self::dedupe_key).
     #[must_use]
     pub fn once(mut self, dedupe_key: &'a str) -> Self {

@@ -18,6 +18,14 @@ pub(super) struct Terms<'a> {
     pub settings_revision: i64,
 }
 
+/// A conversation that waits for its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub conversation_id: Arc<str>,
+    /// The trace of whoever asked, where there is one.
+    pub traceparent: Option<Arc<str>>,
+}
+
 /// A block and how everybody stands after it.
 #[derive(Clone, Debug)]
 pub(super) struct DrawnBlock {
@@ -31,7 +39,7 @@ pub(super) fn draw_up(
     terms: Terms<'_>,
     counter: &Counts,
     given: Vec<NewAnswer>,
-    conversations: &[Arc<str>],
+    conversations: &[Asked],
     superseded: Vec<Arc<str>>,
     at: Timestamp,
 ) -> DrawnBlock {
@@ -41,7 +49,7 @@ pub(super) fn draw_up(
         group_counters.book(terms.plan, &answer.destination_id, answer.reason);
     }
     let mut answers = given;
-    for conversation_id in conversations {
+    for Asked { conversation_id, traceparent } in conversations {
         let (destination_id, reason) = decide(terms.plan, &mut group_counters);
         answers.push(NewAnswer {
             conversation_id: Arc::clone(conversation_id),
@@ -50,6 +58,7 @@ pub(super) fn draw_up(
             source: RouteSource::Exact,
             reason,
             decided_at: at,
+            traceparent: traceparent.clone(),
         });
     }
     let counts = group_counters.counts(terms.plan);

@@ -69,6 +69,8 @@ impl Journal {
                 source: line.source,
                 reason: line.reason,
                 decided_at: line.decided_at,
+                // A trace that ended with its process.
+                traceparent: None,
             })
             .filter(|answer| seen.insert(answer.conversation_id.clone()))
             .collect()
@@ -118,6 +120,7 @@ mod tests {
             source: RouteSource::Cached,
             reason: RouteReason::Share,
             decided_at: Timestamp::from_millis(1_767_323_045_678),
+            traceparent: None,
         }
     }
 

@@ -19,7 +19,8 @@ use crate::model::routing::{RouteGroup, RouteInputs, RouteParameters, RouteReaso
 use crate::postgres::outbox::Message;
 use crate::postgres::routing::{Recordable, RecordedAnswer, RecordedTurn};
 use crate::postgres::{Database, Error};
-use crate::topics::{self, RouteDecision};
+use crate::telemetry;
+use crate::topics::{self, RouteDecision, headers};
 
 /// Answers that go to the outbox with one transaction.
 const BATCH: i64 = 1_000;
@@ -105,8 +106,19 @@ impl Recorder {
             let key = of.configuration_id.as_bytes();
             ROLE.assert_sends(&topics::ROUTING_DECISIONS);
             let topic = topics::ROUTING_DECISIONS.name;
-            let messages: Vec<Message<'_>> =
-                texts.iter().map(|text| Message::new(topic, key, text.as_bytes())).collect();
+            let traces: Vec<String> = answers
+                .iter()
+                .filter(|answer| answer.sequence > of.recorded)
+                .map(|answer| answer.traceparent.clone().unwrap_or_else(telemetry::new_traceparent))
+                .collect();
+            let messages: Vec<Message<'_>> = texts
+                .iter()
+                .zip(&traces)
+                .map(|(text, trace)| {
+                    let message = Message::new(topic, key, text.as_bytes());
+                    message.with_header(headers::TRACEPARENT, trace.as_bytes())
+                })
+                .collect();
             if !self.database.record_routes(&of, last, &messages).await? {
                 return Ok(Progress::NotFirst);
             }
@@ -227,6 +239,7 @@ mod tests {
             source: "exact".into(),
             reason: reason.name().into(),
             decided_at: Timestamp::from_millis(1_767_323_045_678),
+            traceparent: None,
         };
         // Halves, and a unit that is not billionths.
         let unit = BILLION + 2;

@@ -20,6 +20,7 @@ use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
 use crate::postgres::routing::{InForce, RouteCounters};
 use crate::role::{self, Kind, Role};
+use crate::telemetry;
 use crate::topics;
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.
@@ -103,7 +104,10 @@ impl Service {
             None => self.look_up(configuration_id).await?,
         };
         let (reply, answered) = oneshot::channel();
-        let ask = Message::Ask(Ask { conversation_id: conversation_id.into(), asked_at, reply });
+        let traceparent = telemetry::is_exported()
+            .then(|| telemetry::traceparent(&tracing::Span::current()).map(Arc::from))
+            .flatten();
+        let ask = Message::Ask(Ask { conversation_id: conversation_id.into(), asked_at, traceparent, reply });
         worker.messages.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Refusal::Stopping,

@@ -14,10 +14,10 @@ use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
 use crate::model::decision::Loop;
 use crate::model::outcome::Outcome;
 use crate::postgres::Database;
-use crate::postgres::canaries::DeliveryRead;
+use crate::postgres::canaries::Delivered;
 use crate::role::{self, Kind, Role};
 use crate::runtime::decided;
-use crate::topics;
+use crate::topics::{self, headers};
 
 /// What it is; its `name` is also that of its consumer group, clients and readiness.
 pub static ROLE: Role = Role {
@@ -91,7 +91,7 @@ impl Keeper for Sink {
 ///
 /// # Errors
 /// The records that are no decisions.
-fn read<'r>(records: &[&'r InboundRecord]) -> Result<(Vec<DeliveryRead<'r>>, Vec<Outcome>), Vec<SetAside>> {
+fn read<'r>(records: &[&'r InboundRecord]) -> Result<(Vec<Delivered<'r>>, Vec<Outcome>), Vec<SetAside>> {
     let (mut decisions, mut published, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for record in records.iter().copied() {
         if *record.topic == topics::OUTCOMES {
@@ -101,7 +101,9 @@ fn read<'r>(records: &[&'r InboundRecord]) -> Result<(Vec<DeliveryRead<'r>>, Vec
             continue;
         }
         match decided::read(record) {
-            Ok(decision) => decisions.push(decision),
+            Ok(decision) => {
+                decisions.push(Delivered { decision, traceparent: record.header(headers::TRACEPARENT) });
+            }
             Err(reason) => unreadable.push(SetAside::new(record, reason)),
         }
     }

@@ -165,29 +165,5 @@ const NO_OFFSET: i64 = -1;
 
 /// For facts of the current span: its own trace, or where spans are not exported a new one.
 pub(super) fn current_traceparent() -> String {
-    telemetry::traceparent(&Span::current()).unwrap_or_else(new_traceparent)
-}
-
-/// A new trace, as W3C Trace Context spells it.
-pub(super) fn new_traceparent() -> String {
-    use rand::RngExt as _;
-    // Zero is not allowed for either.
-    let mut random = rand::rng();
-    let trace: u128 = random.random_range(1..=u128::MAX);
-    let span: u64 = random.random_range(1..=u64::MAX);
-    format!("00-{trace:032x}-{span:016x}-01")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn traces_are_spelled_as_the_standard_says() {
-        let text = new_traceparent();
-        let parts: Vec<_> = text.split('-').collect();
-        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{text}");
-        assert!(text.chars().all(|c| c == '-' || c.is_ascii_digit() || ('a'..='f').contains(&c)), "{text}");
-        assert_ne!(text, new_traceparent());
-    }
+    telemetry::traceparent(&Span::current()).unwrap_or_else(telemetry::new_traceparent)
 }

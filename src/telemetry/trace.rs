@@ -36,6 +36,16 @@ pub fn traceparent(span: &Span) -> Option<String> {
     })
 }
 
+/// A new trace, as W3C Trace Context spells it.
+pub fn new_traceparent() -> String {
+    use rand::RngExt as _;
+    // Zero is not allowed for either.
+    let mut random = rand::rng();
+    let trace: u128 = random.random_range(1..=u128::MAX);
+    let span: u64 = random.random_range(1..=u64::MAX);
+    format!("00-{trace:032x}-{span:016x}-01")
+}
+
 /// Makes `span`, which nobody has entered yet, part of the trace that a record's `traceparent`
 /// names; what is not one is ignored.
 pub fn continue_trace(span: &Span, traceparent: &[u8]) {
@@ -146,5 +156,14 @@ mod tests {
         ] {
             assert!(!is_traceparent(wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn traces_are_spelled_as_the_standard_says() {
+        let text = new_traceparent();
+        let parts: Vec<_> = text.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{text}");
+        assert!(text.chars().all(|c| c == '-' || c.is_ascii_digit() || ('a'..='f').contains(&c)), "{text}");
+        assert_ne!(text, new_traceparent());
     }
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::deployment::{Deployment, ENDED};
 use crate::support::collector::{Collector, attribute};
+use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
 use crate::support::within;
 
 /// Every span of the trace by its id.
@@ -125,4 +126,71 @@ async fn a_decision_is_one_trace_from_the_poll_to_the_audit() {
             && span.links.iter().any(|link| link.trace_id == executed.trace_id)
     });
     assert!(linked, "no transaction links to the decision's trace");
+}
+
+/// Whoever asks routing hands a trace over: it leads through the answer and the ledger to the people
+/// who are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_routing_decision_is_one_trace_from_its_question_to_those_who_are_told() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const ASKED_BY: &str = "00f067aa0ba902b7";
+    let (collector, receiver) = (Collector::start().await, Receiver::start(Manner::Takes).await);
+    let deployment = Deployment::prepare().await;
+    let url = &receiver.url;
+    let webhooks =
+        format!(r#"[{{ name = "ops", url = "{url}", secrets = ["{SECRET}", "{OTHER_SECRET}"] }}]"#);
+    let mut instance = deployment.instance_with(
+        "one",
+        &["--stages", "routing,console,outbox,audit,alerts"],
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "200".to_owned()),
+            ("TRUNKLINE_ALERTS__WEBHOOKS", webhooks),
+            ("TRUNKLINE_ALERTS__PRIVATE_RECEIVERS", "allow".to_owned()),
+        ],
+    );
+    let patience = Duration::from_secs(120);
+    within(patience, "the instance to be ready", async || {
+        let (status, _) = instance.get("/readyz").await?;
+        (status == 200).then_some(())
+    })
+    .await;
+    // Its only group is drained: nobody is available, which people are told.
+    let rule = serde_json::json!({
+        "id": "r", "destination": {"type": "QUEUE_ID", "id": "q"}, "weight": 1, "drain": true,
+    });
+    let definition = serde_json::json!({
+        "id": "c", "name": "C", "rules": [rule], "defaultDestination": {"type": "QUEUE_ID", "id": "night"},
+    });
+    let (http, route) = (reqwest::Client::new(), format!("{}/v1/routes/c", instance.url()));
+    let sent = http.put(&route).json(&definition).send().await.expect("an answer");
+    assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
+    let sent = http.post(format!("{route}/publish")).send().await.expect("an answer");
+    assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
+    let asked =
+        http.post(format!("{route}/decisions")).header("traceparent", format!("00-{TRACE}-{ASKED_BY}-01"));
+    let asked = asked.json(&serde_json::json!({"conversationId": "v1"})).send().await.expect("an answer");
+    assert!(asked.status().is_success(), "{}", asked.text().await.unwrap_or_default());
+
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let names = ["decide", "keep", "notify"];
+    let spans = within(patience, "the whole trace", async || {
+        let all = collector.spans();
+        let of =
+            |name: &str| all.iter().find(|span| span.name == name && hex(&span.trace_id) == TRACE).cloned();
+        names.map(of).into_iter().collect::<Option<Vec<Span>>>()
+    })
+    .await;
+    let [decided, kept, notified] = &spans[..] else { panic!("three spans") };
+    assert_eq!(hex(&decided.parent_span_id), ASKED_BY, "it goes on with the asker's");
+    assert_eq!(attribute(decided, "key").as_deref(), Some("c"));
+    assert_eq!(attribute(kept, "topic").as_deref(), Some("trunkline.routing-decisions.v1"));
+    for after in [kept, notified] {
+        assert_eq!(hex(&after.parent_span_id), hex(&decided.span_id), "{} follows the answer", after.name);
+    }
+    let told = within(patience, "the message", async || receiver.messages().into_iter().next()).await;
+    let expected = format!("00-{TRACE}-{}-01", hex(&notified.span_id));
+    assert_eq!(told.traceparent, Some(expected), "the receiver can go on with it");
+    instance.process.signal(Signal::TERM);
+    assert!(instance.process.wait(ENDED).success());
 }

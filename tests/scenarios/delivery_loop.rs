@@ -67,6 +67,11 @@ struct Scene {
     control_one_in: u64,
     candidate_one_in: u64,
     counted: [u64; 2],
+    /// Share that the counters of routing have, and whether they take another.
+    in_force: f64,
+    counters_answer: bool,
+    /// Decisions that the counters have seen.
+    carried_out: usize,
 }
 
 impl Scene {
@@ -86,6 +91,9 @@ impl Scene {
             control_one_in: 100,
             candidate_one_in,
             counted: [0; 2],
+            in_force: 0.0,
+            counters_answer: true,
+            carried_out: 0,
         };
         scene.order("start", "canary-1");
         scene
@@ -103,6 +111,26 @@ impl Scene {
             },
         }});
         self.driver.produce(&topics::CANARY_FACTS, ROUTE, order.to_string().as_bytes());
+        self.driver.run_until_idle().expect("runs");
+        self.carry_out(true);
+    }
+
+    /// The counters take over what was decided meanwhile, and tell so; or it has come too late.
+    fn carry_out(&mut self, in_time: bool) {
+        for decision in self.decisions().split_off(self.carried_out) {
+            self.carried_out += 1;
+            let share = decision["parameters"]["share"].as_f64().unwrap();
+            if in_time {
+                self.in_force = share;
+            }
+            if decision["action"] == "set_share" {
+                let told = json!({"share": {
+                    "configurationId": ROUTE, "canaryId": decision["parameters"]["canaryId"], "share": share,
+                    "isInForce": in_time, "when": self.driver.now(),
+                }});
+                self.driver.produce(&topics::CANARY_FACTS, ROUTE, told.to_string().as_bytes());
+            }
+        }
         self.driver.run_until_idle().expect("runs");
     }
 
@@ -127,11 +155,14 @@ impl Scene {
         self.minute += 1;
         self.driver.set_time(start().plus(MINUTE * self.minute).plus(Duration::from_secs(2)));
         self.driver.run_until_idle().expect("runs");
+        if self.counters_answer {
+            self.carry_out(true);
+        }
     }
 
     /// One minute of both flows, by the share in force.
     fn minute(&mut self) {
-        self.both((self.share() * PER_MINUTE as f64).round() as u64);
+        self.both((self.in_force * PER_MINUTE as f64).round() as u64);
         self.next();
     }
 
@@ -297,11 +328,45 @@ fn minutes_of_one_flow_alone_say_nothing_and_silence_is_said_once() {
 }
 
 #[test]
+fn a_share_that_is_not_in_force_is_no_evidence_of_its_step() {
+    let mut scene = Scene::new(1, 0.2, 100);
+    scene.minutes(6);
+    assert_eq!((scene.share(), scene.in_force), (0.01, 0.01));
+    while scene.share() < 0.05 {
+        scene.counters_answer = false;
+        scene.minute();
+    }
+    // Decided, and nobody carries it out: the candidate still has 1 %.
+    assert_eq!(scene.in_force, 0.01);
+    scene.minutes(60);
+    let answers = scene.answers();
+    assert_eq!(scene.share(), 0.05, "nothing is proven at a share that nobody has: {answers:?}");
+    assert_eq!(count(&answers, "hold", "share_not_in_force"), 1, "said once: {answers:?}");
+    let held = scene.decisions().pop().unwrap();
+    assert_eq!(held["inputs"]["stepMinutes"], 0);
+    // It came too late and is decided again; then it is in force, and the step has all its minutes to go.
+    scene.carry_out(false);
+    assert_eq!(count(&scene.answers(), "set_share", "share_came_too_late"), 1);
+    scene.carry_out(true);
+    scene.counters_answer = true;
+    let before = scene.minute;
+    while scene.share() < 0.2 {
+        scene.minute();
+    }
+    assert!(scene.minute - before >= 15, "{}", scene.minute - before);
+    // What the candidate does meanwhile speaks against it all the same.
+    scene.counters_answer = false;
+    scene.candidate_one_in = 2;
+    scene.minutes(30);
+    assert_eq!(scene.answers().last().unwrap().1, "candidate_worse");
+}
+
+#[test]
 fn minutes_told_again_count_once() {
     let (mut once, mut twice) = (Scene::new(1, 0.0, 100), Scene::new(1, 0.0, 100));
     for _ in 0..80 {
         once.minute();
-        let candidate = (twice.share() * PER_MINUTE as f64).round() as u64;
+        let candidate = (twice.in_force * PER_MINUTE as f64).round() as u64;
         let before = twice.counted;
         twice.both(candidate);
         let told = twice.counted;

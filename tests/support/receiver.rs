@@ -42,6 +42,7 @@ pub(crate) enum Manner {
 pub(crate) struct Message {
     pub id: String,
     pub body: String,
+    pub traceparent: Option<String>,
     /// Whether it was answered with 200.
     pub taken: bool,
 }
@@ -116,7 +117,8 @@ async fn take(
     assert!((-5..300).contains(&age), "{age} s old");
     let manner = *desk.manner.lock().unwrap();
     let taken = manner == Manner::Takes;
-    desk.messages.lock().unwrap().push(Message { id, body, taken });
+    let traceparent = headers.get("traceparent").map(|value| value.to_str().expect("text").to_owned());
+    desk.messages.lock().unwrap().push(Message { id, body, traceparent, taken });
     match manner {
         Manner::Takes => StatusCode::OK.into_response(),
         Manner::Refuses => (StatusCode::INTERNAL_SERVER_ERROR, "not today\0".repeat(1_000)).into_response(),

@@ -5,15 +5,22 @@ use sqlx::PgConnection;
 use super::super::Database;
 use super::super::ledger::{Advance, RecordError};
 use super::super::outbox::{self, Message};
-use super::{Change, DeliveryRead, lock_counter, put, put_overlay, read};
+use super::{Change, DeliveryRead, lock_counter, put, put_overlay, read, send_fact};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, Mode};
-use crate::model::delivery::CanaryState;
+use crate::model::delivery::{CanaryFact, CanaryState, SettledShare};
 use crate::model::outcome::{Outcome, OutcomeStatus};
 
 /// Where outcomes and promotions go. The names are the topics' own.
 const OUTCOMES: &str = "trunkline.outcomes.v1";
 const PROMOTIONS: &str = "trunkline.promotions.v1";
+
+/// A decision with the trace that its record carries, where it does.
+#[derive(Clone, Debug)]
+pub struct Delivered<'a> {
+    pub decision: DeliveryRead<'a>,
+    pub traceparent: Option<&'a [u8]>,
+}
 
 impl Database {
     /// Carries decisions out at the counters and moves the positions of `consumer`: all of it or
@@ -25,20 +32,29 @@ impl Database {
         &self,
         consumer: &str,
         advances: &[Advance],
-        decisions: &[DeliveryRead<'_>],
+        decisions: &[Delivered<'_>],
         published: &[Outcome],
         now: Timestamp,
     ) -> Result<(), RecordError> {
         let fail = |error| RecordError::of(self, error);
         let mut transaction = self.moving(consumer, advances).await?;
-        for decision in decisions {
-            let Some((status, reason)) = apply(&mut transaction, decision, now).await.map_err(fail)? else {
+        for Delivered { decision, traceparent } in decisions {
+            let traceparent = traceparent.unwrap_or_default();
+            let Some((status, reason)) =
+                apply(&mut transaction, decision, traceparent, now).await.map_err(fail)?
+            else {
                 continue;
             };
             let outcome = Outcome::of(decision, status, reason, now);
             let bytes = serde_json::to_vec(&outcome).expect("own values are JSON");
-            let message = Message::new(OUTCOMES, outcome.key.as_bytes(), &bytes);
+            let message = Message::new(OUTCOMES, outcome.key.as_bytes(), &bytes).of_trace(traceparent);
             outbox::append(&mut transaction, &message).await.map_err(fail)?;
+            if decision.action == Action::SetShare
+                && let OutcomeStatus::Applied | OutcomeStatus::Expired = status
+            {
+                let is_in_force = status == OutcomeStatus::Applied;
+                tell_share(&mut transaction, decision, traceparent, is_in_force, now).await.map_err(fail)?;
+            }
         }
         for outcome in published {
             settle_promotion(&mut transaction, outcome).await.map_err(fail)?;
@@ -51,6 +67,7 @@ impl Database {
 async fn apply(
     connection: &mut PgConnection,
     decision: &DeliveryRead<'_>,
+    traceparent: &[u8],
     now: Timestamp,
 ) -> Result<Option<(OutcomeStatus, String)>, sqlx::Error> {
     if decision.mode == Mode::Shadow {
@@ -59,7 +76,7 @@ async fn apply(
     lock_counter(connection, &decision.key).await?;
     let parameters = &decision.parameters;
     if decision.action == Action::Promote {
-        return hand_on(connection, decision).await.map(|()| None);
+        return hand_on(connection, decision, traceparent).await.map(|()| None);
     }
     let Some(found) = read(connection, &parameters.canary_id).await? else {
         return Ok(Some((OutcomeStatus::Failed, format!("canary_not_found: {}", parameters.canary_id))));
@@ -91,8 +108,30 @@ async fn apply(
     }))
 }
 
+/// The loop learns what became of its share: only then minutes are evidence of the step.
+async fn tell_share(
+    connection: &mut PgConnection,
+    decision: &DeliveryRead<'_>,
+    traceparent: &[u8],
+    is_in_force: bool,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let settled = SettledShare {
+        configuration_id: decision.key.clone().into_owned(),
+        canary_id: decision.parameters.canary_id.clone(),
+        share: decision.parameters.share,
+        is_in_force,
+        when: now,
+    };
+    send_fact(connection, &decision.key, &CanaryFact::Share(settled), traceparent).await
+}
+
 /// A promotion goes on to the role that publishes, under the key of the flow.
-async fn hand_on(connection: &mut PgConnection, decision: &DeliveryRead<'_>) -> Result<(), sqlx::Error> {
+async fn hand_on(
+    connection: &mut PgConnection,
+    decision: &DeliveryRead<'_>,
+    traceparent: &[u8],
+) -> Result<(), sqlx::Error> {
     let parameters = &decision.parameters;
     const NOTE: &str = "UPDATE trunkline.canaries SET promotion_id = $2, decision_id = $2, changed_at = now()
         WHERE canary_id = $1 AND state = 'promoting'";
@@ -100,7 +139,7 @@ async fn hand_on(connection: &mut PgConnection, decision: &DeliveryRead<'_>) -> 
     note.execute(&mut *connection).await?;
     let promotion = Decision { key: parameters.control_id.as_str().into(), ..decision.clone() };
     let bytes = serde_json::to_vec(&promotion).expect("own values are JSON");
-    let message = Message::new(PROMOTIONS, parameters.control_id.as_bytes(), &bytes);
+    let message = Message::new(PROMOTIONS, parameters.control_id.as_bytes(), &bytes).of_trace(traceparent);
     outbox::append(connection, &message).await.map(drop)
 }
 

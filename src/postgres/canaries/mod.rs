@@ -21,6 +21,7 @@ use crate::model::delivery::{
     DeliveryParameters, Missing, Ordered,
 };
 
+pub use apply::Delivered;
 pub use new::NewCanary;
 use new::check_reason;
 
@@ -263,9 +264,8 @@ impl Database {
             who: who.to_owned(),
             when: setting.when,
         };
-        let bytes = serde_json::to_vec(&CanaryFact::Ordered(ordered.clone())).expect("own values are JSON");
-        let message = Message::new(FACTS, configuration_id.as_bytes(), &bytes);
-        let sent = outbox::append(transaction, &message).await;
+        let fact = CanaryFact::Ordered(ordered.clone());
+        let sent = send_fact(transaction, configuration_id, &fact, &[]).await;
         sent.map_err(|error| SettingError::Database(self.explain(error)))?;
         Ok(ordered)
     }
@@ -291,6 +291,19 @@ impl Database {
         let explain = |error| self.explain(error);
         rows.map_err(explain)?.iter().map(canary).collect::<Result<_, _>>().map_err(explain)
     }
+}
+
+/// Sends what the loop is to hear, with the transaction that it tells of, in the trace that led to it if
+/// there is one.
+async fn send_fact(
+    connection: &mut PgConnection,
+    configuration_id: &str,
+    fact: &CanaryFact<'_>,
+    traceparent: &[u8],
+) -> Result<(), sqlx::Error> {
+    let bytes = serde_json::to_vec(fact).expect("own values are JSON");
+    let message = Message::new(FACTS, configuration_id.as_bytes(), &bytes).of_trace(traceparent);
+    outbox::append(connection, &message).await.map(drop)
 }
 
 struct Change<'a> {

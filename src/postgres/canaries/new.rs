@@ -20,7 +20,11 @@ pub struct NewCanary {
 }
 
 impl NewCanary {
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Whether it can be one, whatever is in force.
+    ///
+    /// # Errors
+    /// What of it cannot be, and what can.
+    pub fn check(&self) -> Result<(), String> {
         for (name, id) in [("flow", &self.flow), ("candidate", &self.candidate), ("route", &self.route)] {
             if id.is_empty() || id.len() > 128 || id.chars().any(char::is_control) {
                 return Err(format!("{name} must be 1 to 128 bytes without control characters"));

@@ -63,6 +63,8 @@ pub struct NewAnswer {
     pub source: RouteSource,
     pub reason: RouteReason,
     pub decided_at: Timestamp,
+    /// The trace of whoever asked, where there is one.
+    pub traceparent: Option<Arc<str>>,
 }
 
 /// A block of answers with the counter as it is to be afterwards.
@@ -130,11 +132,12 @@ const WRITE: &str = "WITH moved AS (
         SELECT $1, before + 1, revision, $5, $6, $14 FROM moved
     )
     INSERT INTO trunkline.route_answers
-        (configuration, conversation_id, sequence, destination_id, revision, source, reason, decided_at_ms)
+        (configuration, conversation_id, sequence, destination_id, revision, source, reason, decided_at_ms, traceparent)
     SELECT $1, a.conversation_id, moved.before + a.number, a.destination_id, a.revision, a.source, a.reason,
-           a.decided_at_ms
-    FROM moved, unnest($7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bigint[])
-         WITH ORDINALITY AS a(conversation_id, destination_id, revision, source, reason, decided_at_ms, number)";
+           a.decided_at_ms, a.traceparent
+    FROM moved, unnest($7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $15::text[])
+         WITH ORDINALITY AS a(conversation_id, destination_id, revision, source, reason, decided_at_ms, traceparent,
+                              number)";
 
 const KNOWN: &str = "SELECT known.* FROM unnest($2::text[]) AS asked(id), LATERAL (
         SELECT conversation_id, destination_id, revision, sequence, source, decided_at_ms
@@ -302,6 +305,7 @@ async fn write<'c>(
         .bind(answers().map(|answer| answer.decided_at.as_millis()).collect::<Vec<_>>())
         .bind(all_new)
         .bind(block.counts.unit)
+        .bind(answers().map(|answer| answer.traceparent.as_deref()).collect::<Vec<_>>())
         .execute(executor)
         .await?;
     Ok(done.rows_affected() > 0)

@@ -28,6 +28,7 @@ pub struct RecordedAnswer {
     pub source: String,
     pub reason: String,
     pub decided_at: Timestamp,
+    pub traceparent: Option<String>,
 }
 
 /// What a block of answers was taken from.
@@ -71,7 +72,7 @@ impl Database {
         limit: i64,
     ) -> Result<(Vec<RecordedAnswer>, Vec<RecordedTurn>), Error> {
         const ANSWERS: &str = "SELECT sequence, conversation_id, destination_id, revision, source, reason,
-                decided_at_ms
+                decided_at_ms, traceparent
             FROM (SELECT * FROM trunkline.route_answers UNION ALL SELECT * FROM trunkline.route_superseded)
                  AS given
             WHERE configuration = $1 AND sequence <= $2 + $3
@@ -96,6 +97,7 @@ impl Database {
                 source: row.try_get("source")?,
                 reason: row.try_get("reason")?,
                 decided_at: Timestamp::from_millis(row.try_get("decided_at_ms")?),
+                traceparent: row.try_get("traceparent")?,
             })
         };
         let answers: Vec<_> = rows.iter().map(answer).collect::<Result<_, _>>().map_err(explain)?;

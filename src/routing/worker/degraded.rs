@@ -66,7 +66,8 @@ impl Worker {
         self.local.book(&self.plan, &destination_id, reason);
         self.note_weights(&conversation_id, &weights);
         let (revision, decided_at) = (self.counter.revision, clock::now());
-        NewAnswer { conversation_id, destination_id, revision, source, reason, decided_at }
+        let traceparent = self.trace_of(&conversation_id);
+        NewAnswer { conversation_id, destination_id, revision, source, reason, decided_at, traceparent }
     }
 
     /// Whether the counters are this instance's alone. Then it goes on with their sequence, exact as

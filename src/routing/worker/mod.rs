@@ -58,12 +58,15 @@ pub(super) enum Message {
 pub(super) struct Ask {
     pub conversation_id: Arc<str>,
     pub asked_at: Instant,
+    pub traceparent: Option<Arc<str>>,
     pub reply: oneshot::Sender<Arc<RouteAnswer>>,
 }
 
 struct Callers {
     asked_at: Instant,
     looked_for: LookedFor,
+    /// The trace of the first of them.
+    traceparent: Option<Arc<str>>,
     replies: Vec<oneshot::Sender<Arc<RouteAnswer>>>,
 }
 
@@ -229,7 +232,7 @@ impl Worker {
     }
 
     fn take(&mut self, message: Message) {
-        let Message::Ask(Ask { conversation_id, asked_at, reply }) = message else {
+        let Message::Ask(Ask { conversation_id, asked_at, traceparent, reply }) = message else {
             self.look_again = true;
             return;
         };
@@ -244,7 +247,8 @@ impl Worker {
             callers.looked_for = LookedFor::NotYet;
             return;
         }
-        let callers = Callers { asked_at, looked_for: LookedFor::NotYet, replies: vec![reply] };
+        let callers =
+            Callers { asked_at, looked_for: LookedFor::NotYet, traceparent, replies: vec![reply] };
         self.callers.insert(Arc::clone(&conversation_id), callers);
         if self.breaker.is_open() {
             self.give(conversation_id);
@@ -253,6 +257,10 @@ impl Worker {
             self.deadlines.push_back((deadline, Arc::clone(&conversation_id)));
             self.queue.push_back(conversation_id);
         }
+    }
+
+    fn trace_of(&self, conversation_id: &str) -> Option<Arc<str>> {
+        self.callers.get(conversation_id)?.traceparent.clone()
     }
 
     /// What this instance knows was told about the conversation. What was recorded for a group

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::block::{DrawnBlock, Terms, draw_up};
+use super::super::block::{Asked, DrawnBlock, Terms, draw_up};
 use super::super::group_counters::GroupCounters;
 use super::{Done, Step, Worker};
 use crate::clock;
@@ -88,8 +88,12 @@ impl Worker {
             revision: self.counter.revision,
             settings_revision: self.settings_revision,
         };
+        let asked: Vec<Asked> = conversations
+            .iter()
+            .map(|id| Asked { conversation_id: Arc::clone(id), traceparent: self.trace_of(id) })
+            .collect();
         let now = clock::now();
-        let drawn = draw_up(terms, &self.counter.counts, given, conversations, superseded, now);
+        let drawn = draw_up(terms, &self.counter.counts, given, &asked, superseded, now);
         self.rebase(drawn.after.clone());
         drawn
     }

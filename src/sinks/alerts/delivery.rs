@@ -7,8 +7,9 @@ use rand::RngExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use super::webhook::{Refusal, Webhook, Wish};
+use super::webhook::{Notice, Refusal, Webhook, Wish};
 use super::{ROLE, Settings};
 use crate::clock;
 use crate::health::Part;
@@ -18,7 +19,7 @@ use crate::postgres::Database;
 use crate::postgres::alerts::{Answered, Attempted, Delivery, Failure, Overdue};
 use crate::postgres::outbox::Message;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason};
-use crate::topics;
+use crate::{telemetry, topics};
 
 /// Messages on their way to one receiver at once.
 const AT_ONCE: i64 = 8;
@@ -129,7 +130,15 @@ impl Queue {
         if claimed_at.elapsed() > CLAIM_LIFETIME {
             return;
         }
-        let sent = self.webhook.send(delivery.alert_id, clock::now(), &delivery.body).await;
+        let span = tracing::info_span!(
+            "notify",
+            alert = %delivery.alert_id, receiver = self.name, attempt = delivery.attempts
+        );
+        telemetry::continue_trace(&span, delivery.traceparent.as_deref().unwrap_or_default().as_bytes());
+        // Where no spans go out the receiver still learns whose trace it is.
+        let trace = telemetry::traceparent(&span).or_else(|| delivery.traceparent.clone());
+        let notice = Notice { id: delivery.alert_id, body: &delivery.body, traceparent: trace.as_deref() };
+        let sent = self.webhook.send(&notice, clock::now()).instrument(span).await;
         let (attempted, answered) = self.judge(delivery, sent);
         if let Some(answered) = answered {
             self.keep_answer(delivery, &answered).await;

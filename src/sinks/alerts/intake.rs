@@ -14,6 +14,8 @@ use crate::model::Timestamp;
 use crate::postgres::Database;
 use crate::postgres::alerts::Raised;
 use crate::sinks::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use crate::telemetry;
+use crate::topics::headers;
 
 /// Records taken in with one transaction at most.
 const BATCH_RECORDS: usize = 1_000;
@@ -75,6 +77,8 @@ impl Intake<'_> {
     fn raised_by(&self, record: &InboundRecord, now: Timestamp) -> Vec<Raised> {
         let Some(value) = &record.value else { return Vec::new() };
         let too_old = now.minus(self.settings.oldest);
+        let trace = record.header(headers::TRACEPARENT).and_then(|trace| std::str::from_utf8(trace).ok());
+        let traceparent = trace.filter(|trace| telemetry::is_traceparent(trace)).map(str::to_owned);
         incidents::alerts(record.topic, value)
             .map(|alert| {
                 let is_news = alert.occurred_at >= too_old;
@@ -93,6 +97,7 @@ impl Intake<'_> {
                     topic_id: self.positions.topic_id(record.topic),
                     partition: record.partition,
                     offset: record.offset,
+                    traceparent: traceparent.clone(),
                 }
             })
             .collect()

@@ -36,6 +36,15 @@ pub(super) struct Webhook {
     secrets: Vec<SecretString>,
 }
 
+/// What is sent.
+pub(super) struct Notice<'a> {
+    /// The same whenever it is sent again.
+    pub id: Uuid,
+    pub body: &'a str,
+    /// The trace that it is part of.
+    pub traceparent: Option<&'a str>,
+}
+
 /// Why a message was not taken.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refusal {
@@ -120,19 +129,21 @@ impl Webhook {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub(super) async fn send(&self, id: Uuid, at: Timestamp, body: &str) -> Result<StatusCode, Refusal> {
-        let (id, timestamp) = (id.to_string(), (at.as_millis() / 1_000).to_string());
-        let signature = self.keys.sign(&id, &timestamp, body);
+    pub(super) async fn send(&self, notice: &Notice<'_>, at: Timestamp) -> Result<StatusCode, Refusal> {
+        let (id, timestamp) = (notice.id.to_string(), (at.as_millis() / 1_000).to_string());
+        let signature = self.keys.sign(&id, &timestamp, notice.body);
         let no_reply =
             |error: reqwest::Error| Refusal { http_status: None, reason: told(error), wish: Wish::Nothing };
-        let mut response = self
-            .http
-            .post(self.url.clone())
+        let mut request = self.http.post(self.url.clone());
+        if let Some(traceparent) = notice.traceparent {
+            request = request.header("traceparent", traceparent);
+        }
+        let mut response = request
             .header("content-type", "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
-            .body(body.to_owned())
+            .body(notice.body.to_owned())
             .send()
             .await
             .map_err(no_reply)?;

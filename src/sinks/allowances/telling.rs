@@ -124,7 +124,8 @@ async fn raise(settings: &Settings, database: &Database, alerts: Vec<Alert>) {
         let told = settings.receivers.iter().filter(wants);
         let receivers = told.map(|receiver| receiver.name.clone()).collect();
         // No record has raised it.
-        Raised { alert, receivers, topic: String::new(), topic_id: None, partition: -1, offset: -1 }
+        let topic = String::new();
+        Raised { alert, receivers, topic, topic_id: None, partition: -1, offset: -1, traceparent: None }
     };
     let raised: Vec<Raised> = alerts.into_iter().map(raised).collect();
     match database.raise(super::ROLE.name, &[], &raised).await {

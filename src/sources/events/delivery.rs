@@ -11,7 +11,6 @@ use super::record_batch::RecordBatch;
 use crate::kafka::producer::{Batch, NotDelivered, Outgoing};
 use crate::kafka::{Header, OwnedHeaders};
 use crate::runtime::dead_letter::ErrorHeaders;
-use crate::sources::facts::new_traceparent;
 use crate::telemetry;
 use crate::topics::{self, Topic, headers};
 
@@ -179,7 +178,7 @@ fn schema(topic: &Topic) -> Header<'_, &str> {
 /// Trace Context spells it, else a new one.
 fn traceparent(headers: &HeaderMap) -> String {
     let given = || given_traceparent(headers).map(str::to_owned);
-    telemetry::traceparent(&Span::current()).or_else(given).unwrap_or_else(new_traceparent)
+    telemetry::traceparent(&Span::current()).or_else(given).unwrap_or_else(telemetry::new_traceparent)
 }
 
 pub(super) fn given_traceparent(headers: &HeaderMap) -> Option<&str> {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 use crate::model::decision::{Decision, DecisionId, Loop, Mode, Policy, Position};
-use crate::model::delivery::{CanaryFact, CanaryMinute, CanaryRequest, Counts, Ordered};
+use crate::model::delivery::{CanaryFact, CanaryMinute, CanaryRequest, Counts, Ordered, SettledShare};
 use crate::model::settings::MaintenanceWindow;
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking};
 use crate::role::Role;
@@ -134,6 +134,22 @@ impl Delivery {
         }
     }
 
+    fn settled(
+        &self,
+        occasion: Occasion<'_>,
+        state: &mut State,
+        settled: &SettledShare,
+        outputs: &mut Outputs,
+    ) -> Step {
+        let Some(run) = state.run.as_mut().filter(|run| run.is(&settled.canary_id)) else {
+            return Step::NoOp("another_canary");
+        };
+        if let Some(finding) = run.settle(settled, occasion.at) {
+            self.decide(occasion, &mut state.sequence, finding, outputs);
+        }
+        Step::Applied
+    }
+
     fn minute(
         &self,
         occasion: Occasion<'_>,
@@ -202,6 +218,7 @@ impl Stage for Delivery {
         match input {
             CanaryFact::Minute(minute) => minute.minute,
             CanaryFact::Ordered(ordered) => ordered.when,
+            CanaryFact::Share(settled) => settled.when,
         }
     }
 
@@ -217,6 +234,7 @@ impl Stage for Delivery {
             Occasion { key: record.key, event_time: Self::event_time(&fact), at: record.at, causes };
         match fact {
             CanaryFact::Ordered(ordered) => self.ordered(occasion, state, &ordered, outputs),
+            CanaryFact::Share(settled) => self.settled(occasion, state, &settled, outputs),
             CanaryFact::Minute(told) if told.errors > told.total => {
                 Step::Rejected(format!("{} errors of {} interactions", told.errors, told.total))
             }

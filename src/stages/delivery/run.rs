@@ -12,13 +12,16 @@ use crate::model::chain::{Chain, Limit};
 use crate::model::decision::Action;
 use crate::model::delivery::{
     Arm, CanaryOrder, CanaryRequest, CanaryState, Counts, DeliveryInputs, DeliveryParameters, Missing,
-    Ordered,
+    Ordered, SettledShare,
 };
 
 /// Minutes that the control is seen alone before the first step.
 const BASELINE_MINUTES: u32 = 5;
 /// Minutes of which one flow is known and the other awaited, at most.
 const AWAITED: usize = 180;
+/// Why nothing is learned.
+const NO_MINUTES: &str = "no_minutes";
+const NOT_IN_FORCE: &str = "share_not_in_force";
 
 /// What is decided, and from what.
 #[derive(Debug)]
@@ -50,9 +53,12 @@ pub(super) struct Run {
     baseline: Counts,
     baseline_minutes: u32,
     canary: Canary,
-    /// When the step was decided: minutes from before are none of it.
-    step_since: Timestamp,
     share: f64,
+    /// From when on the step's share is known to be in force; absent until it is. Minutes from before
+    /// are none of the step.
+    in_force_since: Option<Timestamp>,
+    /// When the step was decided.
+    step_since: Timestamp,
     /// The first flow told of a minute waits for the other.
     awaited: BTreeMap<Timestamp, (Arm, Counts)>,
     /// Minutes that were judged, as far back as minutes are taken.
@@ -75,8 +81,9 @@ impl Run {
             baseline: Counts::default(),
             baseline_minutes: 0,
             canary: Canary::new(0, Counts::default()),
-            step_since: at,
             share: 0.0,
+            in_force_since: None,
+            step_since: at,
             awaited: BTreeMap::new(),
             judged: BTreeSet::new(),
             said: None,
@@ -119,6 +126,19 @@ impl Run {
         Some(Finding { action, reason, inputs, parameters })
     }
 
+    /// The counters of routing have the step's share since `at`, or will not have it: then it is
+    /// decided again. `None` where nothing is to be said.
+    pub(super) fn settle(&mut self, settled: &SettledShare, at: Timestamp) -> Option<Finding> {
+        if !self.awaits_share() || settled.share != self.share {
+            return None;
+        }
+        if settled.is_in_force {
+            (self.in_force_since, self.heard, self.said) = (Some(at), at, None);
+            return None;
+        }
+        Some(self.go_on("share_came_too_late", self.inputs(None), at))
+    }
+
     /// One complete minute of one flow; `at` is now. `None` where nothing new is to be said.
     ///
     /// # Errors
@@ -153,7 +173,7 @@ impl Run {
                 Arm::Candidate => Err("candidate_before_its_time"),
             };
         }
-        let alone = self.is_alone() && minute >= self.step_since;
+        let alone = self.is_alone() && self.is_of_step(minute);
         let (control, candidate) = match (arm, self.awaited.get(&minute)) {
             (Arm::Candidate, _) if alone => (Counts::default(), counts),
             (Arm::Control, _) if alone => return Err("control_beside_everything"),
@@ -174,7 +194,17 @@ impl Run {
 
     /// No minute of both flows has come for so long that it is to be said, once.
     pub(super) fn miss(&mut self) -> Option<Finding> {
-        self.say("no_minutes", Limit::Evidence, &[], self.inputs(None))
+        let reason = if self.awaits_share() { NOT_IN_FORCE } else { NO_MINUTES };
+        self.say(reason, Limit::Evidence, &[], self.inputs(None))
+    }
+
+    fn awaits_share(&self) -> bool {
+        self.state == CanaryState::Running && self.in_force_since.is_none()
+    }
+
+    /// Whether the step's share was in force all through the minute.
+    fn is_of_step(&self, minute: Timestamp) -> bool {
+        self.in_force_since.is_some_and(|since| minute >= since)
     }
 
     fn note(&mut self, minute: Timestamp, at: Timestamp) {
@@ -227,10 +257,17 @@ impl Run {
         let before = self.canary.clone();
         let mut inputs = self.inputs(Some(minute));
         (inputs.control, inputs.candidate) = (control, candidate);
-        if minute < self.step_since {
+        if !self.is_of_step(minute) {
             let is_worse = self.canary.weigh(&self.plan, control, candidate);
             inputs.evidence = self.canary.evidence();
-            return is_worse.then(|| self.abort(inputs));
+            return match is_worse {
+                true => Some(self.abort(inputs)),
+                // A whole minute since the step was decided: somebody should look why.
+                false if self.awaits_share() && minute >= self.step_since => {
+                    self.say(NOT_IN_FORCE, Limit::Evidence, &[], inputs)
+                }
+                false => None,
+            };
         }
         inputs.step_control.add(control);
         inputs.step_candidate.add(candidate);
@@ -277,6 +314,7 @@ impl Run {
         let share = self.plan.steps.get(self.canary.step).copied().unwrap_or(1.0);
         let mut parameters = self.parameters(Chain::new(share));
         (self.share, self.step_since, self.said) = (share, at, None);
+        self.in_force_since = None;
         (parameters.state, parameters.share) = (self.state, share);
         Finding { action: Action::SetShare, reason, inputs, parameters }
     }
@@ -338,7 +376,7 @@ impl Run {
 
     /// When it is to be said that no minutes come.
     pub(super) fn silent_from(&self, patience: Duration) -> Option<Timestamp> {
-        let told = self.said.as_deref() == Some("no_minutes");
+        let told = matches!(self.said.as_deref(), Some(NO_MINUTES | NOT_IN_FORCE));
         (self.is_under_way() && !told).then(|| self.heard.plus(patience))
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use trunkline::model::Timestamp;
 use trunkline::model::decision::DecisionId;
 use trunkline::model::delivery::{CanaryState, Steps};
-use trunkline::postgres::canaries::{Canary, DeliveryRead, NewCanary};
+use trunkline::postgres::canaries::{Canary, Delivered, DeliveryRead, NewCanary};
 
 use super::*;
 
@@ -50,7 +50,8 @@ fn decision(canary: &Canary, sequence: u64, action: &str, share: f64) -> String 
 async fn apply(database: &Database, text: &str) {
     let read: DeliveryRead<'_> = serde_json::from_str(text).unwrap();
     let now = Timestamp::from_millis(1_767_323_045_678);
-    database.apply_deliveries("test", &[], &[read], &[], now).await.unwrap();
+    let delivered = Delivered { decision: read, traceparent: None };
+    database.apply_deliveries("test", &[], &[delivered], &[], now).await.unwrap();
 }
 
 async fn three(own: &TestDatabase) -> Vec<Arc<Instance>> {
