@@ -85,7 +85,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Begins with each part as soon as that is possible: trunkline may not be there yet.
 async fn play(platform: &Platform<'_>, speed: f64) {
-    while let Err(error) = platform.ask_for_groups().await {
+    while let Err(error) = platform.ask_for_groups(&[]).await {
         tracing::info!("nobody asks for groups yet: {error:#}");
         tokio::time::sleep(AGAIN).await;
     }

@@ -80,6 +80,17 @@ impl Deployment {
         Self::prepare_with(brokers, TestDatabase::create().await, restless(scenario)).await
     }
 
+    /// The same with another organisation that speaks this dialect.
+    pub(crate) async fn speaking(scenario: Scenario, dialect: simulator::Dialect) -> Self {
+        let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
+        let organisation = simulator::Settings { dialect, ..restless(scenario) };
+        let mut deployment = Self::prepare_with(brokers, TestDatabase::create().await, organisation).await;
+        if dialect == simulator::Dialect::Platform {
+            deployment.configure(&[("GENESYS__DIALECT", "platform".to_owned())]);
+        }
+        deployment
+    }
+
     /// An organisation at a speed of its own, dialled at its pace: the program knows how fast its time
     /// goes.
     pub(crate) async fn paced(organisation: simulator::Settings) -> Self {

@@ -1,5 +1,6 @@
 //! `trunkline demo`: everything on this machine, before the user's eyes.
 
+mod canaries;
 mod picture;
 pub(super) mod platform;
 mod readers;
@@ -106,6 +107,7 @@ impl Arguments {
             },
             speed: self.speed,
             seed: self.seed,
+            scenario: canaries::scenario(),
             requests_per_window: REQUESTS_PER_WINDOW,
             budget_window: self.scaled(60.0),
             // Now and then somebody else changes a campaign under our hands.
@@ -164,6 +166,7 @@ impl Arguments {
             ("TRUNKLINE_EVENTS__WINDOW", milliseconds(self.scaled(60.0).max(Duration::from_secs(1)))),
             ("TRUNKLINE_EVENTS__LATENESS", milliseconds(self.scaled(120.0).max(Duration::from_secs(2)))),
             ("TRUNKLINE_ROLLBACK__MODE", "live".to_owned()),
+            ("TRUNKLINE_DELIVERY__MODE", "live".to_owned()),
             ("TRUNKLINE_ROLLBACK__FLOWS", flows.join(",")),
             ("TRUNKLINE_ROLLBACK__INTERVAL", milliseconds(self.scaled(30.0).max(Duration::from_secs(1)))),
         ]
@@ -200,13 +203,43 @@ impl Arguments {
         platform.send_events().await.context("the simulated platform's events")?;
         let bad =
             platform.publish_bad_version(self.speed).await.context("the simulated platform's publish")?;
-        let shares = platform.ask_for_groups().await.context("the demo's routing configuration")?;
+        let tried =
+            canaries::begin(&platform, &simulation.overview()).await.context("the demo's canaries")?;
+        let dispatchers: Vec<&str> = canaries::routes().collect();
+        let shares =
+            platform.ask_for_groups(&dispatchers).await.context("the demo's routing configuration")?;
 
-        welcome(services, simulation, http, [("Rollback", &bad), ("Routing", &shares)], log)?;
+        let told = [("Rollback", &*bad), ("Canaries", &tried), ("Routing", &shares)];
+        welcome(services, simulation, http, told, log)?;
 
         let readers = readers::start(&kafka, http, stop.clone());
         let log = log.map(|log| format!("   log {}", log.display())).unwrap_or_default();
-        let mut screen = Screen::new(vec![format!("Console http://{http}/{log}")]);
+        let screen = Screen::new(vec![format!("Console http://{http}/{log}")]);
+        tokio::select! {
+            shown = self.show(screen, &database, simulation, &readers, shutdown) => shown?,
+            () = canaries::promote_what_is_done(&platform, &stop) => {}
+        }
+
+        let facts = admin::record_count(&kafka, &topics::CAMPAIGN_STATS).await?;
+        stop.cancel();
+        readers.ended().await;
+        running.ended().await?;
+        let (totals, overview) = (database.totals().await?, simulation.overview());
+        let canaries = canaries::lines(&overview, &database.canaries().await?);
+        write!(std::io::stdout(), "{}", screen::summary(facts, &totals, &canaries, &overview))?;
+        database.close().await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Shows what happens until the time is over or the user has seen enough.
+    async fn show(
+        &self,
+        mut screen: Screen,
+        database: &Database,
+        simulation: &Simulation,
+        readers: &readers::Readers,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -221,17 +254,11 @@ impl Arguments {
             for (of, limit) in screen.recent_decisions() {
                 recent.extend(database.recent(of, limit).await.unwrap_or_default());
             }
-            screen.show(&simulation.overview(), &totals, &recent, &readers.standing())?;
+            let overview = simulation.overview();
+            let canaries = canaries::lines(&overview, &database.canaries().await.unwrap_or_default());
+            screen.show(&overview, &totals, &recent, &readers.standing(), canaries)?;
         }
-
-        let facts = admin::record_count(&kafka, &topics::CAMPAIGN_STATS).await?;
-        stop.cancel();
-        readers.ended().await;
-        running.ended().await?;
-        let totals = database.totals().await?;
-        write!(std::io::stdout(), "{}", screen::summary(facts, &totals, &simulation.overview()))?;
-        database.close().await;
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 
@@ -240,7 +267,7 @@ fn welcome(
     services: &Services,
     simulation: &Simulation,
     http: SocketAddr,
-    shown: [(&str, &str); 2],
+    shown: [(&str, &str); 3],
     log: Option<&Path>,
 ) -> anyhow::Result<()> {
     let mut out = std::io::stdout();

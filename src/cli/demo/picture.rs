@@ -17,6 +17,8 @@ pub(super) struct Size {
 pub(super) struct Around<'a> {
     /// How the demo's own consumer group is.
     pub readers: &'a str,
+    /// How each canary is.
+    pub canaries: &'a [String],
     /// Where to look further.
     pub hints: &'a [String],
 }
@@ -46,7 +48,7 @@ pub(super) fn lines(
     // Ids begin with the time of the decision.
     let newest = recent.iter().map(|decision| decision.decision_id).max();
     let newest = newest.map(|id| format!("newest decision {id}"));
-    let below = 2 + usize::from(newest.is_some()) + around.hints.len();
+    let below = 2 + around.canaries.len() + usize::from(newest.is_some()) + around.hints.len();
     // The cursor stands on a line of its own below the picture.
     let room = size.rows.saturating_sub(1 + lines.len() + below);
     let campaigns = campaigns(overview);
@@ -58,6 +60,7 @@ pub(super) fn lines(
     lines.extend(columns(size.columns, &decisions[..for_decisions], 3, &[]));
     lines.push(String::new());
     lines.push(around.readers.to_owned());
+    lines.extend(around.canaries.iter().cloned());
     lines.extend(newest);
     lines.extend(around.hints.iter().cloned());
     lines.iter().map(|line| cut(line, size.columns)).take(size.rows.saturating_sub(1)).collect()
@@ -177,7 +180,8 @@ mod tests {
             (0..20).map(|_| decision("rollback", &flow.id)).chain([decision("lag", "group")]).collect();
         let totals = Totals { decisions: vec![("dial".into(), 123_456); 5], ..Totals::default() };
         let hints = ["HTTP http://127.0.0.1:12345".to_owned(), "x".repeat(300)];
-        let around = Around { readers: &"readers ".repeat(30), hints: &hints };
+        let canaries = ["canary".to_owned(), "y".repeat(300)];
+        let around = Around { readers: &"readers ".repeat(30), canaries: &canaries, hints: &hints };
         for (columns, rows) in [(80, 24), (200, 60), (40, 10), (10, 3), (1, 1)] {
             let lines = lines(Size { columns, rows }, &overview, &totals, &recent, &around);
             assert!(lines.len() < rows.max(1), "{} lines on {rows}", lines.len());

@@ -44,6 +44,16 @@ impl<'s> Platform<'s> {
         format!("{}/simulator/{path}", self.simulation.api_url())
     }
 
+    /// Sends something to trunkline itself, or reads there.
+    pub(crate) async fn ask(&self, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let address = format!("{}{path}", self.edge);
+        let request = match body {
+            Some(body) => self.http.post(address).json(body),
+            None => self.http.get(address),
+        };
+        self.sent(self.with_key(request)).await
+    }
+
     async fn sent(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
@@ -78,9 +88,18 @@ impl<'s> Platform<'s> {
         ))
     }
 
-    /// Puts a routing configuration over two queues in force, and lets interactions ask by it.
-    /// Returns what to look at.
-    pub(crate) async fn ask_for_groups(&self) -> anyhow::Result<String> {
+    /// Keeps a routing configuration and publishes it.
+    pub(crate) async fn put_in_force(&self, configuration: &Value) -> anyhow::Result<()> {
+        let id = configuration["id"].as_str().context("a configuration has an id")?;
+        let route = format!("{}/v1/routes/{id}", self.edge);
+        self.sent(self.with_key(self.http.put(&route).json(configuration))).await?;
+        self.sent(self.with_key(self.http.post(format!("{route}/publish")).json(&json!({})))).await?;
+        Ok(())
+    }
+
+    /// Puts a routing configuration over two queues in force, and lets interactions ask by it; others
+    /// ask by `dispatchers` and go through the flow that they are told. Returns what to look at.
+    pub(crate) async fn ask_for_groups(&self, dispatchers: &[&str]) -> anyhow::Result<String> {
         let queues = self.simulation.overview().queues;
         let rules: Vec<Value> = queues
             .iter()
@@ -98,14 +117,14 @@ impl<'s> Platform<'s> {
             "id": ROUTE, "name": "Support", "routingType": "SINGLE_QUEUE",
             "target": {"type": "QUEUE_ID", "id": target.id}, "rules": rules, "status": "ENABLED",
         });
-        let route = format!("{}/v1/routes/{ROUTE}", self.edge);
-        self.sent(self.with_key(self.http.put(&route).json(&configuration))).await?;
-        self.sent(self.with_key(self.http.post(format!("{route}/publish")).json(&json!({})))).await?;
+        self.put_in_force(&configuration).await?;
+        let asked: Vec<&str> = dispatchers.iter().copied().chain([ROUTE]).collect();
         let load = json!({
             "to": [self.edge],
             "key": self.key,
-            "configurationIds": [ROUTE],
-            "ratePerSecond": QUESTIONS_PER_SECOND,
+            "configurationIds": asked,
+            "ratePerSecond": QUESTIONS_PER_SECOND as usize * asked.len(),
+            "dispatch": !dispatchers.is_empty(),
         });
         self.sent(self.http.post(self.control("decisions")).json(&load)).await?;
         let [first, second] = ROUTE_WEIGHTS;

@@ -15,13 +15,15 @@ pub(super) struct Screen {
     terminal: bool,
     /// Where to look further; part of the picture.
     hints: Vec<String>,
+    /// How canaries stood when that was last said in plain lines.
+    canaries: Vec<String>,
     /// Lines of the picture that stands on the terminal now, and the terminal they were made for.
     drawn: Option<(usize, Size)>,
 }
 
 impl Screen {
     pub(super) fn new(hints: Vec<String>) -> Self {
-        Self { terminal: std::io::stdout().is_terminal(), hints, drawn: None }
+        Self { terminal: std::io::stdout().is_terminal(), hints, canaries: Vec::new(), drawn: None }
     }
 
     pub(super) fn pause(&self) -> Duration {
@@ -29,29 +31,35 @@ impl Screen {
     }
 
     /// How many of which loop's newest decisions are shown. Routing's are too many to look at.
-    pub(super) fn recent_decisions(&self) -> [(Loop, i64); 3] {
+    pub(super) fn recent_decisions(&self) -> [(Loop, i64); 4] {
         if self.terminal {
-            [(Loop::Rollback, 2), (Loop::Lag, 1), (Loop::Dial, 6)]
+            [(Loop::Rollback, 2), (Loop::Delivery, 2), (Loop::Lag, 1), (Loop::Dial, 6)]
         } else {
-            [(Loop::Rollback, 1), (Loop::Lag, 1), (Loop::Dial, 1)]
+            [(Loop::Rollback, 1), (Loop::Delivery, 1), (Loop::Lag, 1), (Loop::Dial, 1)]
         }
     }
 
-    /// `readers` is how the demo's own consumer group is, in a line.
+    /// `readers` is how the demo's own consumer group is, in a line, `canaries` how each of these is.
     pub(super) fn show(
         &mut self,
         overview: &Overview,
         totals: &Totals,
         recent: &[Recent],
         readers: &str,
+        canaries: Vec<String>,
     ) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if !self.terminal {
             writeln!(out, "{}\n  {readers}", line(overview, totals, recent))?;
+            // Only what is new of them.
+            for canary in canaries.iter().filter(|canary| !self.canaries.contains(canary)) {
+                writeln!(out, "  {canary}")?;
+            }
+            self.canaries = canaries;
             return out.flush();
         }
         let size = size();
-        let around = Around { readers, hints: &self.hints };
+        let around = Around { readers, canaries: &canaries, hints: &self.hints };
         let lines = picture::lines(size, overview, totals, recent, &around);
         let mut text = match self.drawn {
             // Back to the first line of the picture.
@@ -124,6 +132,10 @@ pub(super) fn what(decision: &Recent) -> String {
     let rate = |name: &str| decision.parameters[name].as_f64();
     match (rate("previousDialRate"), rate("dialRate")) {
         (Some(from), Some(to)) => format!("{from:.2} → {to:.2}"),
+        _ if decision.of == Loop::Delivery.name() => match (decision.action.as_str(), rate("share")) {
+            ("set_share", Some(share)) => format!("{:.0} % to the candidate", share * 100.0),
+            _ => decision.action.replace('_', " "),
+        },
         _ => match decision.parameters["flowVersion"].as_str() {
             Some(version) if !version.is_empty() => format!("{} {version}", decision.action),
             _ => decision.action.replace('_', " "),
@@ -141,7 +153,7 @@ fn abandonment(overview: &Overview) -> f64 {
 }
 
 /// What is said at the end.
-pub(super) fn summary(facts: u64, totals: &Totals, overview: &Overview) -> String {
+pub(super) fn summary(facts: u64, totals: &Totals, canaries: &[String], overview: &Overview) -> String {
     let mut text = format!(
         "\nSummary after {} of simulated time\n  facts read   {facts} of campaigns\n",
         clock(overview.simulated_seconds)
@@ -163,6 +175,9 @@ pub(super) fn summary(facts: u64, totals: &Totals, overview: &Overview) -> Strin
         "  conversations {} told of by events, {} enriched; dead letters {}",
         totals.conversations, totals.enriched, totals.dead_letters
     );
+    for canary in canaries {
+        let _ = writeln!(text, "  {canary}");
+    }
     let _ = writeln!(text, "  gaps         {} (keys whose sequence has a hole)", totals.gaps);
     text
 }
