@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::ConfigFile;
 use super::explain::{printable, text_of, texts};
 use crate::model::decision::Loop;
-use crate::model::delivery::{Missing, Steps};
+use crate::model::delivery::{Steps, share_in_percent};
 use crate::postgres::canaries::{Canary, NewCanary};
 use crate::postgres::ledger::LedgerEntry;
 
@@ -146,24 +146,13 @@ fn whole_minutes(hold: Duration) -> anyhow::Result<u32> {
 
 /// One canary in a line.
 fn line(canary: &Canary) -> String {
-    let missing = match canary.missing {
-        None => String::new(),
-        Some(Missing::Minutes(minutes)) => format!(", {minutes} more minutes are needed"),
-        Some(Missing::Interactions(count)) => {
-            format!(", {count} more interactions of the candidate are needed")
-        }
-        Some(Missing::Certainty { excess, allowed }) => format!(
-            ", its error rate may be {:.1} points above the other's and only {:.1} are allowed",
-            excess * 100.0,
-            allowed * 100.0
-        ),
-    };
+    let missing = canary.missing.map(|missing| format!(", {missing}")).unwrap_or_default();
     let text = format!(
-        "{} {}: {} gets {} % of {} beside {} (step {} of {}), evidence {:.2}, {}{missing}; since {} by {}",
+        "{} {}: {} gets {} of {} beside {} (step {} of {}), evidence {:.2}, {}{missing}; since {} by {}",
         canary.id,
         canary.state.name(),
         canary.candidate_id,
-        (canary.share * 10_000.0).round() / 100.0,
+        share_in_percent(canary.share),
         canary.configuration_id,
         canary.control_id,
         canary.step,

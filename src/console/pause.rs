@@ -18,7 +18,7 @@ use crate::model::pause::{Extent, PauseInForce, Pauses, REASON_LIMIT};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewPause {
-    /// `dial`, `rollback`, `lag`, `route` or `all`.
+    /// `dial`, `rollback`, `lag`, `route`, `delivery` or `all`.
     r#loop: String,
     #[schemars(length(min = 1, max = REASON_LIMIT))]
     reason: String,
@@ -47,7 +47,7 @@ pub(super) const BODY: RequestBody = RequestBody {
 pub(super) const PARAMETERS: &[Parameter] = &[Parameter {
     name: "loop",
     place: Place::Path,
-    description: "dial, rollback, lag, route, or all: with all every pause ends",
+    description: "dial, rollback, lag, route, delivery, or all: with all every pause ends",
     schema: |_| json_schema!({"type": "string", "maxLength": 32}),
 }];
 

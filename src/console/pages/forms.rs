@@ -20,6 +20,11 @@ const MOST_FIELDS: usize = 20;
 /// A form's fields.
 pub(super) type Fields = BTreeMap<String, String>;
 
+/// A field as it was typed, without the blanks around it; nothing where it is missing.
+pub(super) fn field<'f>(fields: &'f Fields, name: &str) -> &'f str {
+    fields.get(name).map(|value| value.trim()).unwrap_or_default()
+}
+
 /// Reads a form.
 ///
 /// # Errors

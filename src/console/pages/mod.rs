@@ -6,6 +6,8 @@
 mod alerts;
 mod assets;
 mod campaigns;
+mod canaries;
+mod canary_forms;
 mod chart;
 mod decision;
 mod dial_form;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::parts::{age, end, key, mode, to_decision};
+use super::parts::{address, age, end, key, mode, short, to_decision};
 use super::shell::Shell;
-use super::words;
+use super::{canaries, words};
 use crate::console::Shared;
 use crate::console::problem::Problem;
 use crate::model::decision::Loop;
+use crate::model::delivery::share_in_percent;
 use crate::model::pause::PauseInForce;
+use crate::postgres::canaries::Canary;
 use crate::postgres::console::{Activity, DecisionLine, ShareLine};
 
 /// Keys of one loop that are looked through for what is held.
@@ -35,7 +37,7 @@ fn purpose(of: Loop) -> (&'static str, &'static str) {
         Loop::Rollback => ("takes bad flow versions back", "/flows"),
         Loop::Lag => ("watches consumer groups", "/lag"),
         Loop::Route => ("shares conversations out to groups", "/routes"),
-        Loop::Delivery => ("tries flows out by exact shares", "/ledger?loop=delivery"),
+        Loop::Delivery => ("tries flows out by exact shares", "/canaries"),
     }
 }
 
@@ -64,6 +66,8 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     }
     newest.sort_by_key(|decision| std::cmp::Reverse((decision.decided_at, decision.decision_id)));
     newest.truncate(NEWEST as usize);
+    let mut canaries = shared.database.canaries().await?;
+    canaries.retain(|canary| !canary.state.is_over());
     let pauses = shell.pauses();
     let (reasons, mut impairments) = (shared.health.reasons(), shared.health.impairments());
     // Pauses have a place of their own.
@@ -74,7 +78,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
         (parts(&reasons, &impairments))
         ul.cards {
             @for standing in &loops {
-                li { (card(shell, standing, pauses.stopping(standing.of), &shares)) }
+                li { (card(shell, standing, pauses.stopping(standing.of), (&shares, &canaries))) }
             }
         }
         h2 { "Newest decisions" }
@@ -122,7 +126,12 @@ fn parts(reasons: &[(String, String)], impairments: &[(String, String)]) -> Mark
     }
 }
 
-fn card(shell: &Shell, standing: &Standing, pause: Option<&PauseInForce>, shares: &[ShareLine]) -> Markup {
+fn card(
+    shell: &Shell,
+    standing: &Standing,
+    pause: Option<&PauseInForce>,
+    (shares, canaries): (&[ShareLine], &[Canary]),
+) -> Markup {
     let (purpose, path) = purpose(standing.of);
     // Only the dial loop decides at every tick; the others when something changes.
     let tick = if standing.of == Loop::Dial { shell.tick_of(Loop::Dial) } else { Duration::ZERO };
@@ -153,7 +162,20 @@ fn card(shell: &Shell, standing: &Standing, pause: Option<&PauseInForce>, shares
             } @else {
                 (activity(&standing.activity))
             }
+            @if standing.of == Loop::Delivery { (under_way(canaries)) }
             (held(&standing.held))
+        }
+    }
+}
+
+/// Flows that are tried out now.
+fn under_way(canaries: &[Canary]) -> Markup {
+    html! {
+        @for canary in canaries.iter().take(HELD_SHOWN) {
+            p.small {
+                a href=(address("/canaries", &[("id", &canary.id)])) { (short(&canary.id)) } " " (canaries::state(canary.state)) " "
+                (key(&canary.candidate_id)) " has " (share_in_percent(canary.share)) ": " (canaries::why(canary))
+            }
         }
     }
 }

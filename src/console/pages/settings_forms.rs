@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::dial_form::{self, Entered};
-use super::forms::{Fields, own_fields};
+use super::forms::{field, own_fields};
 use super::login::redirect;
 use super::parts::address;
 use super::shell::Shell;
@@ -90,10 +90,6 @@ pub(super) async fn close_window(
     // Somebody else may have been faster: then it is as it should be.
     shared.database.close_maintenance(field(&fields, "id"), &caller.name).await?;
     Ok(redirect(PAGE))
-}
-
-fn field<'f>(fields: &'f Fields, name: &str) -> &'f str {
-    fields.get(name).map(|value| value.trim()).unwrap_or_default()
 }
 
 fn refused(why: String) -> Problem {

@@ -20,6 +20,7 @@ pub(super) const VIEWS: &[(&str, &str)] = &[
     ("/flows", "Flows"),
     ("/lag", "Lag"),
     ("/routes", "Routes"),
+    ("/canaries", "Canaries"),
     ("/platform", "Platform"),
     ("/alerts", "Alerts"),
     ("/ledger", "Ledger"),
@@ -148,7 +149,7 @@ impl Shell {
             }
         };
         html! {
-            div #stop popover role="dialog" aria-labelledby="stop-title" {
+            div.asked #stop popover role="dialog" aria-labelledby="stop-title" {
                 h2 #stop-title { "Stop a loop" }
                 p.small {
                     "It goes on deciding and recording and changes nothing outside, on every instance, within two "

@@ -11,8 +11,8 @@ use super::dial_form::Entered;
 use super::login::redirect;
 use super::shell::Shell;
 use super::{
-    alerts, asset, campaigns, decision, flows, forms, lag, ledger, login, now, page, platform, routes,
-    settings, settings_forms,
+    alerts, asset, campaigns, canaries, canary_forms, decision, flows, forms, lag, ledger, login, now, page,
+    platform, routes, settings, settings_forms,
 };
 use crate::console::Shared;
 use crate::console::access::{Access, Caller, Role};
@@ -109,6 +109,7 @@ pub(in crate::console) static PAGES: &[Route] = &[
     view("/flows", "The console: flows", ID, |method| on(method, show_flows)),
     view("/lag", "The console: consumer lag", &[], |method| on(method, show_lag)),
     view("/routes", "The console: shares against their targets", &[], |method| on(method, show_routes)),
+    view("/canaries", "The console: flows that are tried out", ID, |method| on(method, show_canaries)),
     view("/platform", "The console: budget of calls and breakers", &[], |method| on(method, show_platform)),
     view("/alerts", "The console: alerts", &[], |method| on(method, show_alerts)),
     view("/ledger", "The console: decisions, searched", LIST_PARAMETERS, |method| on(method, show_ledger)),
@@ -128,6 +129,18 @@ pub(in crate::console) static PAGES: &[Route] = &[
     form("/settings/maintenance/close", "The console's form that closes one", OPERATE, |method| {
         on(method, settings_forms::close_window)
     }),
+    form("/canaries/start", "The console's form that tries a flow out", OPERATE, |method| {
+        on(method, canary_forms::begin)
+    }),
+    form("/canaries/abort", "The console's form that takes a candidate away", OPERATE, |method| {
+        on(method, canary_forms::abort)
+    }),
+    form(
+        "/canaries/promote",
+        "The console's form that publishes what has proven itself",
+        OPERATE,
+        |method| on(method, canary_forms::promote),
+    ),
     form("/logout", "Ends the console's session", Access::Needs(Role::Read), |method| {
         on(method, login::leave)
     }),
@@ -172,6 +185,10 @@ shown!(show_campaigns, "/campaigns", |shared, shell, uri| match id_of(&uri) {
 });
 shown!(show_flows, "/flows", |shared, shell, uri| match id_of(&uri) {
     Ok(id) => flows::view(&shared, id.as_deref()).await,
+    Err(problem) => Err(problem),
+});
+shown!(show_canaries, "/canaries", |shared, shell, uri| match id_of(&uri) {
+    Ok(id) => canaries::view(&shared, &shell, id.as_deref()).await,
     Err(problem) => Err(problem),
 });
 shown!(show_lag, "/lag", |shared, shell, uri| lag::view(&shared, &shell).await);

@@ -30,7 +30,11 @@ const VIEWS: &[(&str, &str)] = &[
     ("/platform", "Budget of calls"),
     ("/alerts", "AUTO_ROLLBACK_TRIGGERED"),
     ("/ledger", "campaign-a"),
+    ("/canaries", "menu-next"),
+    ("/canaries?id=canary-7", "What speaks against it"),
+    ("/canaries?id=nothing", "There was never a canary"),
     ("/settings", "How campaigns are dialled"),
+    ("/settings?id=campaign-a", "Campaign campaign-a"),
 ];
 
 fn now() -> Timestamp {
@@ -51,7 +55,7 @@ fn rollback() -> Value {
 }
 
 /// Decisions are from now: what is a day old is not shown everywhere.
-fn now_dated(mut decision: Value) -> Value {
+pub(super) fn now_dated(mut decision: Value) -> Value {
     let at = now();
     for (field, ahead) in [("decidedAt", 0), ("eventTime", 0), ("expiresAt", 60)] {
         decision[field] = json!(at.plus(std::time::Duration::from_secs(ahead)));
@@ -97,6 +101,27 @@ async fn scene(owner: &PgPool, database: &Database) {
         json!({"decision": rollback()["decisionId"]}),
     )
     .await;
+    canary(owner, database).await;
+}
+
+/// A canary at its second step, with what was decided about it.
+async fn canary(owner: &PgPool, database: &Database) {
+    run(
+        owner,
+        "INSERT INTO trunkline.canaries (canary_id, configuration_id, control_id, candidate_id, steps, hold_minutes,
+                                         state, step, share, reason, evidence, missing, started_by)
+         VALUES ('canary-7', 'dispatcher', 'menu', 'menu-next', '{0.05,0.5,1}', 15, 'running', 2, 0.5, 'minutes_missing',
+                 1.5, $1, 'alice')",
+        json!({"minutes": 9}),
+    )
+    .await;
+    for (number, name) in ["next-step", "held"].into_iter().enumerate() {
+        let mut decided = now_dated(example("trunkline.delivery-decisions.v1", name));
+        decided["key"] = "dispatcher".into();
+        decided["sequence"] = (number + 1).into();
+        decided["parameters"]["canaryId"] = "canary-7".into();
+        bring(database, &topics::DELIVERY_DECISIONS, &decided, number as i64).await;
+    }
 }
 
 async fn run(owner: &PgPool, sql: &'static str, value: Value) {
@@ -104,8 +129,11 @@ async fn run(owner: &PgPool, sql: &'static str, value: Value) {
 }
 
 /// Brings one more decision into the ledger, as the audit does.
-async fn decide(database: &Database, value: &Value, offset: i64) {
-    let topic: &'static Topic = &topics::DIAL_DECISIONS;
+pub(super) async fn decide(database: &Database, value: &Value, offset: i64) {
+    bring(database, &topics::DIAL_DECISIONS, value, offset).await;
+}
+
+async fn bring(database: &Database, topic: &'static Topic, value: &Value, offset: i64) {
     let mut writer = AuditWriter::new(database.clone(), &no_kafka());
     let partition = trunkline::kafka::subscription::TopicPartition { topic, partition: 0 };
     writer.positions(&[partition], &Default::default()).await.expect("positions");
@@ -259,6 +287,13 @@ async fn hostile_texts_stay_text() {
         json!({"text": HOSTILE}),
     )
     .await;
+    run(
+        &owner,
+        "UPDATE trunkline.canaries SET configuration_id = $1 ->> 'text', control_id = $1 ->> 'text',
+                candidate_id = $1 ->> 'text', reason = $1 ->> 'text', started_by = $1 ->> 'text', missing = NULL",
+        json!({"text": HOSTILE}),
+    )
+    .await;
     database.pause(Extent::All, HOSTILE, HOSTILE).await.unwrap();
     let console = Running::start(Settings::default(), database).await;
     let page = Browser::start().await.page().await;
@@ -268,6 +303,8 @@ async fn hostile_texts_stay_text() {
     let sought = [
         format!("/campaigns?id={query}"),
         format!("/flows?id={query}"),
+        format!("/canaries?id={query}"),
+        format!("/settings?id={query}"),
         format!("/ledger?key={query}"),
         own_page,
     ];
@@ -315,6 +352,8 @@ async fn people_log_in_with_a_key_and_see_what_its_role_permits() {
     let page = browser.page().await;
     page.open(&console.url("/ledger?loop=dial")).await;
     assert!(page.text("main").await.contains("Log in with an API key"));
+    page.set_width(360, 800).await;
+    assert_eq!(page.eval(FAULTS).await, json!([]), "the login, on a phone");
     for refused in ["bringer", "nobody"] {
         enter(&page, refused).await;
         page.until(

@@ -10,6 +10,7 @@ const VIEWS: &[(&str, &str)] = &[
     ("flows", "/flows"),
     ("lag", "/lag"),
     ("routes", "/routes"),
+    ("canaries", "/canaries"),
     ("platform", "/platform"),
     ("alerts", "/alerts"),
     ("ledger", "/ledger"),
@@ -29,10 +30,11 @@ async fn of_each_view_in_light_and_on_a_phone_and_of_some_in_dark() {
     let page = Browser::start().await.page().await;
     let mut views: Vec<(String, String)> =
         VIEWS.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect();
-    // One campaign, one flow, and one decision of the loop that acts.
+    // One campaign, one flow, one canary, and one decision of the loop that acts.
     for (name, list, found) in [
         ("campaign", "/campaigns", "main tbody th a"),
         ("flow", "/flows", "main tbody th a"),
+        ("canary", "/canaries", "main tbody th a"),
         ("decision", "/ledger?loop=dial", "main tbody td a"),
     ] {
         page.open(&format!("{console}{list}")).await;
