@@ -354,6 +354,7 @@ async fn people_log_in_with_a_key_and_see_what_its_role_permits() {
     assert!(page.text("main").await.contains("Log in with an API key"));
     page.set_width(360, 800).await;
     assert_eq!(page.eval(FAULTS).await, json!([]), "the login, on a phone");
+    page.set_width(1_280, 800).await;
     for refused in ["bringer", "nobody"] {
         enter(&page, refused).await;
         page.until(
@@ -374,7 +375,7 @@ async fn people_log_in_with_a_key_and_see_what_its_role_permits() {
     page.click(".who button").await;
     page.until("the login", "location.pathname === '/login'").await;
     page.open(&console.url("/")).await;
-    assert!(page.text("main").await.contains("Log in with an API key"), "the session is over");
+    page.until("the session to be over", "document.body.innerText.includes('Log in with an API key')").await;
     let page = browser.page().await;
     page.open(&console.url("/")).await;
     enter(&page, "doer").await;
