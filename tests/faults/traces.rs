@@ -8,7 +8,7 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use rustix::process::Signal;
 
-use crate::deployment::{Deployment, ENDED};
+use crate::deployment::{Deployment, ENDED, Instance};
 use crate::support::collector::{Collector, attribute};
 use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
 use crate::support::within;
@@ -128,6 +128,25 @@ async fn a_decision_is_one_trace_from_the_poll_to_the_audit() {
     assert!(linked, "no transaction links to the decision's trace");
 }
 
+/// Asks routing in this trace about a conversation that nobody is available for, which people are told:
+/// the only group is drained.
+async fn ask(instance: &Instance, traceparent: &str) {
+    let rule = serde_json::json!({
+        "id": "r", "destination": {"type": "QUEUE_ID", "id": "q"}, "weight": 1, "drain": true,
+    });
+    let definition = serde_json::json!({
+        "id": "c", "name": "C", "rules": [rule], "defaultDestination": {"type": "QUEUE_ID", "id": "night"},
+    });
+    let (http, route) = (reqwest::Client::new(), format!("{}/v1/routes/c", instance.url()));
+    let sent = http.put(&route).json(&definition).send().await.expect("an answer");
+    assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
+    let sent = http.post(format!("{route}/publish")).send().await.expect("an answer");
+    assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
+    let asked = http.post(format!("{route}/decisions")).header("traceparent", traceparent);
+    let asked = asked.json(&serde_json::json!({"conversationId": "v1"})).send().await.expect("an answer");
+    assert!(asked.status().is_success(), "{}", asked.text().await.unwrap_or_default());
+}
+
 /// Whoever asks routing hands a trace over: it leads through the answer and the ledger to the people
 /// who are told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,22 +174,7 @@ async fn a_routing_decision_is_one_trace_from_its_question_to_those_who_are_told
         (status == 200).then_some(())
     })
     .await;
-    // Its only group is drained: nobody is available, which people are told.
-    let rule = serde_json::json!({
-        "id": "r", "destination": {"type": "QUEUE_ID", "id": "q"}, "weight": 1, "drain": true,
-    });
-    let definition = serde_json::json!({
-        "id": "c", "name": "C", "rules": [rule], "defaultDestination": {"type": "QUEUE_ID", "id": "night"},
-    });
-    let (http, route) = (reqwest::Client::new(), format!("{}/v1/routes/c", instance.url()));
-    let sent = http.put(&route).json(&definition).send().await.expect("an answer");
-    assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
-    let sent = http.post(format!("{route}/publish")).send().await.expect("an answer");
-    assert!(sent.status().is_success(), "{}", sent.text().await.unwrap_or_default());
-    let asked =
-        http.post(format!("{route}/decisions")).header("traceparent", format!("00-{TRACE}-{ASKED_BY}-01"));
-    let asked = asked.json(&serde_json::json!({"conversationId": "v1"})).send().await.expect("an answer");
-    assert!(asked.status().is_success(), "{}", asked.text().await.unwrap_or_default());
+    ask(&instance, &format!("00-{TRACE}-{ASKED_BY}-01")).await;
 
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let names = ["decide", "keep", "notify"];

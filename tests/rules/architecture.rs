@@ -58,7 +58,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("sinks", OUTSIDE),
     ("routing", OUTSIDE),
-    ("console", &["model", "clock", "topics", "role", "postgres", "metrics", "health"]),
+    ("console", &["model", "clock", "topics", "role", "postgres", "metrics", "health", "telemetry"]),
     (
         "topology",
         &[

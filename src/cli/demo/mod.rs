@@ -243,6 +243,7 @@ impl Arguments {
         let end = self.length.map(|length| Instant::now() + length);
         let mut refresh = tokio::time::interval(screen.pause());
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut canaries = Vec::new();
         while end.is_none_or(|end| Instant::now() < end) {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -255,8 +256,10 @@ impl Arguments {
                 recent.extend(database.recent(of, limit).await.unwrap_or_default());
             }
             let overview = simulation.overview();
-            let canaries = canaries::lines(&overview, &database.canaries().await.unwrap_or_default());
-            screen.show(&overview, &totals, &recent, &readers.standing(), canaries)?;
+            if let Ok(now) = database.canaries().await {
+                canaries = canaries::lines(&overview, &now);
+            }
+            screen.show(&overview, &totals, &recent, &readers.standing(), &canaries)?;
         }
         Ok(())
     }

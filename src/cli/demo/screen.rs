@@ -46,7 +46,7 @@ impl Screen {
         totals: &Totals,
         recent: &[Recent],
         readers: &str,
-        canaries: Vec<String>,
+        canaries: &[String],
     ) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if !self.terminal {
@@ -55,11 +55,11 @@ impl Screen {
             for canary in canaries.iter().filter(|canary| !self.canaries.contains(canary)) {
                 writeln!(out, "  {canary}")?;
             }
-            self.canaries = canaries;
+            self.canaries = canaries.to_vec();
             return out.flush();
         }
         let size = size();
-        let around = Around { readers, canaries: &canaries, hints: &self.hints };
+        let around = Around { readers, canaries, hints: &self.hints };
         let lines = picture::lines(size, overview, totals, recent, &around);
         let mut text = match self.drawn {
             // Back to the first line of the picture.

@@ -126,7 +126,6 @@ pub(super) fn why(reason: &str) -> String {
         "certainty_missing" => "it is not certain enough that it is no worse",
         "no_minutes" => "no minutes of both flows come",
         "share_not_in_force" => "routing does not have the share of this step yet",
-        "share_came_too_late" => "the share could not be given in time and is asked for again",
         "in_force_for_the_next_decision" => "it is in force for the next conversation",
         _ => return if rest.is_empty() { spaced(code) } else { format!("{}: {rest}", spaced(code)) },
     };
