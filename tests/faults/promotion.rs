@@ -188,10 +188,8 @@ async fn what_has_proven_itself_is_published(dialect: Dialect) {
     }
 
     // The configuration is in force as it is written, and the version before is the way back.
-    let mut number = 0;
     within(PATIENCE, "an answer by the counters", async || {
-        number += 1;
-        let asked = json!({"conversationId": format!("after-the-promotion-{number}")});
+        let asked = json!({"conversationId": uuid::Uuid::now_v7()});
         let answer = scene.ask(Method::POST, &format!("/v1/routes/{ROUTE}/decisions"), asked).await;
         assert_eq!(answer["destinationId"], MENU, "{answer}");
         (answer["source"] == "exact").then_some(())
