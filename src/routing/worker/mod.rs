@@ -247,8 +247,7 @@ impl Worker {
             callers.looked_for = LookedFor::NotYet;
             return;
         }
-        let callers =
-            Callers { asked_at, looked_for: LookedFor::NotYet, traceparent, replies: vec![reply] };
+        let callers = Callers { asked_at, looked_for: LookedFor::NotYet, traceparent, replies: vec![reply] };
         self.callers.insert(Arc::clone(&conversation_id), callers);
         if self.breaker.is_open() {
             self.give(conversation_id);
