@@ -25,14 +25,18 @@ struct Size {
     /// Calls in a minute of the platform.
     requests: u32,
     speed: f64,
-    /// Minutes of the platform before and after the kill.
-    minutes: u64,
+    /// Minutes of the platform before the kill, and after all was taken over.
+    before: u64,
+    after: u64,
 }
 
 impl Size {
     fn played() -> Self {
-        let (campaigns, minutes) = if rounds(0, 1) == 1 { (1_000, 12) } else { (150, 3) };
-        Self { campaigns, requests: 300, speed: 4.0, minutes }
+        if rounds(0, 1) == 1 {
+            return Self { campaigns: 1_000, requests: 300, speed: 4.0, before: 12, after: 12 };
+        }
+        // Fewer calls than all of them want, as in the long form.
+        Self { campaigns: 100, requests: 300, speed: 4.0, before: 1, after: 1 }
     }
 
     /// Within so many seconds every campaign that wants another rate has it: each change takes two
@@ -127,9 +131,10 @@ impl Scene {
         self.deployment.simulator.overview().simulated_seconds
     }
 
-    async fn passes(&self, minutes: u64) {
-        let end = self.now() + minutes * 60;
-        let patience = Duration::from_secs_f64(3.0 * minutes as f64 * 60.0 / self.size.speed + 60.0);
+    /// Until then, in seconds of the platform.
+    async fn comes(&self, end: u64) {
+        let seconds = end.saturating_sub(self.now()) as f64;
+        let patience = Duration::from_secs_f64(3.0 * seconds / self.size.speed + 60.0);
         within(patience, "time to pass", async || (self.now() >= end).then_some(())).await;
     }
 
@@ -159,7 +164,13 @@ impl Scene {
             Some(())
         })
         .await;
-        self.passes(self.size.minutes).await;
+        let begun = self.now();
+        self.comes(begun + self.size.before * 60).await;
+        within(PATIENCE, "as many changes as there are campaigns", async || {
+            let sql = "SELECT count(*) FROM audit.outcomes WHERE loop = 'dial' AND status = 'applied'";
+            (self.count(sql).await >= self.size.campaigns as i64).then_some(())
+        })
+        .await;
         let mut found = Found::default();
         found.hear_rollbacks(&instances[2]).await;
         self.break_flows().await;
@@ -183,7 +194,9 @@ impl Scene {
             (self.count(sql).await == FLOWS as i64).then_some(())
         })
         .await;
-        self.passes(self.size.minutes).await;
+        // Longer than any campaign may wait, so that one that waits longer is seen.
+        let seen = begun + self.size.served_within() as u64 + 60;
+        self.comes(seen.max(self.now() + self.size.after * 60)).await;
         for instance in &instances[..2] {
             found.hear_rollbacks(instance).await;
             instance.process.signal(Signal::TERM);
