@@ -12,7 +12,8 @@ use simulator::{
 };
 use trunkline::clock;
 use trunkline::genesys::{
-    Campaign, CampaignStatistics, Client, Dialect, Measured, Pacing, PlatformSettings, Settings,
+    Campaign, CampaignStatistics, Client, Dialect, Flow, Measured, Pacing, PlatformSettings, PlatformVersion,
+    Settings,
 };
 use trunkline::model::Timestamp;
 use trunkline::model::decision::Mode;
@@ -28,6 +29,7 @@ use trunkline::stages::windowing::Windowing;
 use trunkline::topics;
 
 use crate::support::simulated::{CAMPAIGN, Organization, client, scope, settings};
+use crate::support::until;
 
 const TICK: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -243,4 +245,42 @@ async fn a_flow_is_measured_and_rolled_back_the_same() {
     assert_eq!(of_seed, of_platform);
     let rollbacks = of_seed.iter().filter(|decision| decision.0 == "rollback").count();
     assert!(rollbacks > 0, "{of_seed:?}");
+}
+
+/// Ids of the versions in force, and of those that were before.
+fn told_apart(flow: &Flow) -> [Vec<&str>; 2] {
+    let of = |wanted: fn(&PlatformVersion) -> bool| {
+        let mut ids: Vec<&str> = flow.versions.iter().filter(|it| wanted(it)).map(|it| &*it.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    [of(PlatformVersion::is_active), of(PlatformVersion::is_published)]
+}
+
+/// What a rollback and the promotion of a canary do: whichever dialect puts a version in force, both
+/// say so, and of the versions beside it they say the same, by which the next target is chosen.
+#[tokio::test]
+async fn a_version_is_put_in_force_through_either_and_both_say_so() {
+    let organization = world().await;
+    let clients = clients(&organization);
+    let bad = json!({ "errorRate": 0.4, "version": "13.0" });
+    organization.control(Method::POST, &format!("/flows/{FLOW}/publish"), Some(bad)).await;
+    let versions = ["12.0", "11.0", "13.0", "12.0"];
+    for (version, client) in versions.iter().zip(clients.iter().cycle()) {
+        let request = client.prepare_activation(FLOW, version, "chosen");
+        client.send_activation(&request, FLOW, &scope()).await.unwrap();
+        until("both to say so", async || {
+            let [seed, platform] = &clients;
+            let seed = seed.flow(FLOW, &scope()).await.ok()?;
+            let platform = platform.flow(FLOW, &scope()).await.ok()?;
+            assert!(platform.locked_by.is_none() && seed.locked_by.is_none());
+            let active = |flow: &Flow| told_apart(flow)[0] == [*version];
+            if !(active(&seed) && active(&platform)) {
+                return None;
+            }
+            assert_eq!(told_apart(&seed), told_apart(&platform), "{version}");
+            Some(())
+        })
+        .await;
+    }
 }
