@@ -22,7 +22,15 @@ pub enum Condition {
 impl Health {
     /// Registers a part; it is not ready until it says so.
     pub fn part(&self, name: &str) -> Part {
-        let part = Part { name: name.to_owned(), health: self.clone() };
+        let part = Part { name: name.to_owned(), health: self.clone(), among_several: false };
+        part.not_ready("starting");
+        part
+    }
+
+    /// Registers one of several parts that do the same for different people: others go on without it,
+    /// so that it never makes the process unready.
+    pub fn part_among_several(&self, name: &str) -> Part {
+        let part = Part { name: name.to_owned(), health: self.clone(), among_several: true };
         part.not_ready("starting");
         part
     }
@@ -59,6 +67,7 @@ impl Health {
 pub struct Part {
     name: String,
     health: Health,
+    among_several: bool,
 }
 
 impl Part {
@@ -71,7 +80,8 @@ impl Part {
     }
 
     pub fn not_ready(&self, reason: impl Into<String>) {
-        self.health.set(&self.name, Condition::NotReady(reason.into()));
+        let condition = if self.among_several { Condition::Impaired } else { Condition::NotReady };
+        self.health.set(&self.name, condition(reason.into()));
     }
 }
 
@@ -117,5 +127,7 @@ mod tests {
         broker.impaired("slow");
         assert!(health.reasons().is_empty());
         assert_eq!(health.impairments(), [("broker".to_owned(), "slow".to_owned())]);
+        health.part_among_several("one").not_ready("away");
+        assert!(health.reasons().is_empty() && health.impairments().len() == 2);
     }
 }

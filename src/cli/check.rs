@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
 use crate::config::{self, Config, Needs};
-use crate::genesys::{BucketShape, CallError, Client, InProcessPermits, Priority, Scope};
+use crate::genesys::{self, BucketShape, CallError, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::kafka::admin::{self, AdminError, Standing};
 use crate::kafka::settings::KafkaSettings;
@@ -173,39 +173,78 @@ async fn postgres(config: &Config) -> Vec<Finding> {
 
 /// Takes its few permits from a budget of its own: a check must work while the database does not.
 async fn platform(config: &Config) -> Vec<Finding> {
-    let genesys = settings::genesys(config);
-    let name = format!("Genesys Cloud at {}", genesys.base_url);
-    let permits = InProcessPermits::new(BucketShape::new(genesys.requests_per_minute, genesys.budget_window));
-    let client = match Client::new(&genesys, Arc::new(permits), &Health::default()) {
-        Ok(client) => client,
-        Err(error) => return vec![Finding::bad(name, error)],
+    let (first, others) = (settings::genesys(config), settings::further_organizations(config));
+    let mut further = Vec::new();
+    for organization in &others {
+        match client(organization) {
+            Ok(client) => further.push(client),
+            Err(error) => return vec![Finding::bad(called(organization), error)],
+        }
+    }
+    let first_client = match client(&first) {
+        Ok(client) => client.serving(further),
+        Err(error) => return vec![Finding::bad(called(&first), error)],
     };
-    let remedy = "check genesys.base_url, genesys.login_url, genesys.client_id and genesys.client_secret";
-    if let Err(error) = client.authenticate(&scope()).await {
+    let mut findings = Vec::new();
+    for platform in std::iter::once(&first).chain(&others) {
+        findings.extend(of_one(config, &first_client, platform).await);
+    }
+    findings
+}
+
+fn client(platform: &genesys::Settings) -> Result<Client, genesys::ClientError> {
+    let permits =
+        InProcessPermits::new(BucketShape::new(platform.requests_per_minute, platform.budget_window));
+    Client::new(platform, Arc::new(permits), &Health::default())
+}
+
+fn called(platform: &genesys::Settings) -> String {
+    match &platform.organization.name {
+        Some(name) => format!("Genesys Cloud of {name} at {}", platform.base_url),
+        None => format!("Genesys Cloud at {}", platform.base_url),
+    }
+}
+
+/// One organisation. Its own things alone are asked about, by the client that knows all.
+async fn of_one(config: &Config, client: &Client, platform: &genesys::Settings) -> Vec<Finding> {
+    let (name, of) = (called(platform), platform.organization.name.as_deref());
+    let own = client.organizations().find(|it| it.organization().name.as_deref() == of);
+    let Some(own) = own else { return Vec::new() };
+    if let Err(error) = own.authenticate(&scope()).await {
+        let remedy = match of {
+            Some(name) => {
+                format!("check its hosts, client_id and client_secret in genesys.organizations {name}")
+            }
+            None => "check genesys.base_url, genesys.login_url, genesys.client_id and genesys.client_secret"
+                .to_owned(),
+        };
         return vec![Finding::bad(format!("{name}: token"), format!("{error}; {remedy}"))];
     }
     let mut findings = vec![Finding::good(format!("{name}: token"))];
+    let is_its_own = |id: &&String| config.genesys.organization_of(id) == of;
     let mut look = |what: String, key: &str, looked: Result<(), CallError>| {
         findings.push(match looked {
             Ok(()) => Finding::good(what),
             Err(error) => {
-                Finding::bad(what, format!("{error}; check {key} and what the OAuth client may read"))
+                let remedy = organization::remedy(&error)
+                    .unwrap_or_else(|| format!("check {key} and what the OAuth client may read"));
+                Finding::bad(what, format!("{error}; {remedy}"))
             }
         });
     };
-    for campaign in &config.dial.campaigns {
+    for campaign in config.dial.campaigns.iter().filter(is_its_own) {
         let found = client.campaign(campaign, &scope()).await.map(drop);
         look(format!("campaign {campaign}"), "dial.campaigns", found);
     }
-    for flow in settings::flow_poller(config).flows {
-        let found = client.flow(&flow, &scope()).await.map(drop);
+    for flow in settings::flow_poller(config).flows.iter().filter(is_its_own) {
+        let found = client.flow(flow, &scope()).await.map(drop);
         look(format!("flow {flow}"), "rollback.flows, rollback.polled_flows", found);
     }
-    for queue in &config.route.queues {
+    for queue in config.route.queues.iter().filter(is_its_own) {
         let found = client.queue_availability(queue, &scope()).await.map(drop);
         look(format!("queue {queue}"), "route.queues", found);
     }
-    findings.extend(organization::findings(&client, config).await);
+    findings.extend(organization::findings(client, own, platform, config).await);
     findings
 }
 

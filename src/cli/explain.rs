@@ -60,6 +60,9 @@ pub fn render(entry: &LedgerEntry, known: &Known, colour: bool) -> String {
     page.heading(&format!("Decision {}", entry.decision_id));
     let about = known.called(&entry.key);
     page.line("about", &format!("{} of {about}, number {}", entry.r#loop, entry.sequence));
+    if let Some(organization) = &entry.organization {
+        page.line("organisation", organization);
+    }
     page.line("decided", &decided(entry));
     if let Some(said) = super::canary::sentence(entry) {
         page.line("that is", &said);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::Config;
-use crate::genesys::{BucketShape, Client, InProcessPermits, Priority, Scope};
+use crate::genesys::{self, BucketShape, Client, InProcessPermits, Priority, Scope};
 use crate::health::Health;
 use crate::model::Timestamp;
 use crate::model::decision::Policy;
@@ -105,9 +105,14 @@ async fn campaign_name(id: &str, config: &Config) -> Option<String> {
     if config.genesys.base_url.is_empty() || config.genesys.client_id.is_empty() {
         return None;
     }
-    let genesys = settings::genesys(config);
-    let permits = InProcessPermits::new(BucketShape::new(genesys.requests_per_minute, genesys.budget_window));
-    let client = Client::new(&genesys, Arc::new(permits), &Health::default()).ok()?;
+    let client = |platform: &genesys::Settings| {
+        let shape = BucketShape::new(platform.requests_per_minute, platform.budget_window);
+        Client::new(platform, Arc::new(InProcessPermits::new(shape)), &Health::default()).ok()
+    };
+    let name = config.genesys.organization_of(id);
+    let others = settings::further_organizations(config).into_iter();
+    let others = others.filter(|other| name.is_some() && other.organization.name.as_deref() == name);
+    let client = client(&settings::genesys(config))?.serving(others.filter_map(|other| client(&other)));
     let scope = Scope {
         priority: Priority::Read,
         deadline: tokio::time::Instant::now() + PATIENCE,

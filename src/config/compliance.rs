@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::campaign::{CampaignEntry, EVERY_OTHER};
-use super::{Compliance, Genesys};
+use super::{Compliance, Genesys, Organization};
 use crate::model::allowance::{self, Allowances};
 use crate::model::compliance::{CampaignTerms, Campaigns, Rules, Terms, WarningRule};
+use crate::model::organization;
 
 impl Compliance {
     pub fn rules(&self) -> Rules {
@@ -53,6 +54,19 @@ impl Compliance {
 }
 
 impl Genesys {
+    /// The further organisation that an object belongs to.
+    pub fn organization_of<'i>(&self, id: &'i str) -> Option<&'i str> {
+        let (name, _) = organization::split(id)?;
+        self.organizations.iter().any(|other| other.name == name).then_some(name)
+    }
+
+    /// API calls that a month covers.
+    pub fn calls(&self) -> allowance::Terms {
+        allowance::Terms { per_month: self.calls_per_month, price: self.price_per_call }
+    }
+}
+
+impl Organization {
     /// API calls that a month covers.
     pub fn calls(&self) -> allowance::Terms {
         allowance::Terms { per_month: self.calls_per_month, price: self.price_per_call }

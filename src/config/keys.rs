@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, WithoutBaseline};
 use super::kind::Kind;
 use super::reader::Reader;
-use super::{ApiKey, CampaignEntry, CredentialFiles, WatchedCluster, Webhook};
+use super::{ApiKey, CampaignEntry, CredentialFiles, Organization, WatchedCluster, Webhook};
 use crate::model::compliance::Denominator;
 use crate::model::decision::Mode;
 use crate::model::flow::MinuteSource;
@@ -167,6 +167,8 @@ keys! {
             "Named in facts about campaigns and in drift points, such as eu_west_1. In the dialect `platform` it says where the platform is, unless genesys.base_url does.";
         campaign_change: CampaignChange = CampaignChange::KIND, Some("patch"),
             "Dialect `platform`: `patch` sends a campaign's rate alone, and the last writer wins; `put` sends the whole campaign as it was read, and is refused where somebody changed it since.";
+        organizations: Vec<Organization> = Kind::Organizations, None,
+            "Further organisations of the platform, each with a client, tokens and budgets of its own. Ids of their campaigns, flows and queues are called name:id here and everywhere.";
     }
 
     /// Dial rates of campaigns.
@@ -386,9 +388,7 @@ pub(super) fn example() -> String {
         let written = match (key.default, key.kind) {
             (Some(default), Kind::Integer { .. } | Kind::Number { .. }) => default.to_owned(),
             (Some(default), _) => format!("\"{default}\""),
-            (None, Kind::List | Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns) => {
-                "[]".to_owned()
-            }
+            (None, kind) if kind.is_list() => "[]".to_owned(),
             (None, _) => "\"\"".to_owned(),
         };
         text.push_str(&format!("# {} Allowed: {}.\n# {field} = {written}\n", key.help, key.kind.allowed()));

@@ -8,6 +8,7 @@ use toml::Value as Toml;
 
 use super::campaign::{self, CampaignEntry};
 use super::item::{self, Fault, Item};
+use super::organization::{self, Organization};
 use super::webhook::{self, Webhook};
 use super::{ApiKey, WatchedCluster, property};
 use crate::model::Timestamp;
@@ -46,6 +47,7 @@ pub enum Kind {
     Webhooks,
     Clusters,
     Campaigns,
+    Organizations,
     /// A name of the IANA database.
     TimeZone,
 }
@@ -64,6 +66,7 @@ pub enum Value {
     Webhooks(Vec<Webhook>),
     Clusters(Vec<WatchedCluster>),
     Campaigns(Vec<CampaignEntry>),
+    Organizations(Vec<Organization>),
 }
 
 /// Roles of API keys, weakest first.
@@ -88,6 +91,16 @@ const POSTGRES_PARAMETERS: &[&str] = &[
 ];
 
 impl Kind {
+    /// Whether a value is a list.
+    pub(super) fn is_list(self) -> bool {
+        self.is_list_of_tables() || matches!(self, Kind::List)
+    }
+
+    fn is_list_of_tables(self) -> bool {
+        use Kind::{ApiKeys, Campaigns, Clusters, Organizations, Webhooks};
+        matches!(self, ApiKeys | Clusters | Webhooks | Campaigns | Organizations)
+    }
+
     /// What is allowed, for people.
     pub fn allowed(self) -> String {
         match self {
@@ -118,6 +131,7 @@ impl Kind {
             }
             Kind::Webhooks => webhook::ALLOWED.into(),
             Kind::Campaigns => campaign::ALLOWED.into(),
+            Kind::Organizations => organization::ALLOWED.into(),
             Kind::TimeZone => "a time zone of the IANA database, such as Europe/London".into(),
             Kind::ApiKeys => format!(
                 "a list of {{ name, role, sha256 }}: role one of {}, sha256 of the key as 64 hexadecimal digits",
@@ -137,6 +151,7 @@ impl Kind {
             | Kind::ApiKeys
             | Kind::Clusters
             | Kind::Campaigns
+            | Kind::Organizations
             | Kind::Webhooks => return None,
             // A user and password, or a token as a parameter.
             Kind::Url(_) | Kind::Brokers => value.as_str().filter(|text| !text.contains(['@', '?', '#']))?,
@@ -171,7 +186,10 @@ impl Kind {
             (Kind::Campaigns, Toml::Array(items)) => {
                 item::list(items, campaign::read, |entry| &entry.id).map(Value::Campaigns)
             }
-            (Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns, Toml::String(text)) => {
+            (Kind::Organizations, Toml::Array(items)) => {
+                item::list(items, organization::read, |entry| &entry.name).map(Value::Organizations)
+            }
+            (kind, Toml::String(text)) if kind.is_list_of_tables() => {
                 // In the environment: the same list as a TOML array.
                 let table: Option<toml::Table> = format!("keys = {}", text.trim()).parse().ok();
                 match table.as_ref().and_then(|table| table.get("keys")).filter(|keys| keys.is_array()) {
@@ -233,7 +251,7 @@ impl Kind {
                 let known = Calendar::new(text, Timestamp::default()).is_ok();
                 known.then(|| Value::Text(text.into()))
             }
-            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns => None,
+            Kind::ApiKeys | Kind::Clusters | Kind::Webhooks | Kind::Campaigns | Kind::Organizations => None,
         }
     }
 }

@@ -10,7 +10,8 @@ use secrecy::ExposeSecret;
 use super::keys::{self, Config, Key};
 use super::kind::Value;
 use super::reader::Reader;
-use super::{ApiKey, CredentialFiles, Dialect, Problems, Webhook};
+use super::{ApiKey, CredentialFiles, Dialect, Organization, Problems, Webhook};
+use crate::model::organization;
 use crate::model::region::{self, REGIONS, Region};
 
 /// Where a configuration comes from.
@@ -53,7 +54,10 @@ pub fn load(source: &Source, needs: Needs) -> Result<Config, Problems> {
     let config = Config::read(&mut reader);
     reader.check_together();
     if reader.problems.is_empty() {
-        let config = config.expect("no problem, so a configuration");
+        let mut config = config.expect("no problem, so a configuration");
+        for organization in &mut config.genesys.organizations {
+            organization.stands_in(source);
+        }
         Ok(Config { credential_files: CredentialFiles::of(source), ..config })
     } else {
         Err(Problems(reader.problems))
@@ -69,7 +73,11 @@ impl Reader {
             self.check_counterparts();
         }
         let minute: Duration = self.known(&keys::events::window).unwrap_or_default();
-        let settling = if on_platform { minute * 3 } else { minute / 6 };
+        let organizations =
+            self.known::<Vec<Organization>>(&keys::genesys::organizations).unwrap_or_default();
+        let any_on_platform =
+            on_platform || organizations.iter().any(|other| other.dialect == Dialect::Platform);
+        let settling = if any_on_platform { minute * 3 } else { minute / 6 };
         self.follows(&keys::rollback::settling, Value::Duration(settling));
     }
 
@@ -125,6 +133,38 @@ impl Reader {
         self.check_order(&keys::dial::min_rate, &keys::dial::max_rate);
         self.check_alerts();
         self.check_influx();
+        self.check_organizations();
+    }
+
+    /// Where there are several, what looks like the name of one is one.
+    fn check_organizations(&mut self) {
+        let known = self.known::<Vec<Organization>>(&keys::genesys::organizations).unwrap_or_default();
+        if known.is_empty() {
+            return;
+        }
+        let own: Option<String> = self.known(&keys::genesys::organization_id).flatten();
+        let mut ids: Vec<String> =
+            known.iter().filter_map(|other| other.organization_id.clone()).chain(own).collect();
+        ids.sort();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            let allowed = "two organisations have the same organization_id: events could not be told apart";
+            self.misfit(&keys::genesys::organizations, None, allowed);
+        }
+        let names: Vec<&str> = known.iter().map(|other| other.name.as_str()).collect();
+        let lists = [
+            &keys::dial::campaigns,
+            &keys::rollback::flows,
+            &keys::rollback::polled_flows,
+            &keys::route::queues,
+        ];
+        for list in lists {
+            let ids: Vec<String> = self.known(list).unwrap_or_default();
+            let unknown = ids.iter().filter_map(|id| Some((id, organization::split(id)?.0)));
+            for (id, name) in unknown.filter(|(_, name)| !names.contains(name)) {
+                let allowed = format!("{id} names the organisation {name}; there are {}", names.join(", "));
+                self.misfit(list, None, allowed);
+            }
+        }
     }
 
     fn check_http(&mut self) {

@@ -1,5 +1,7 @@
 //! Configurations, right and wrong, as they are read.
 
+#[path = "load_tests/organizations.rs"]
+mod organizations;
 #[path = "load_tests/secrets.rs"]
 mod secrets;
 

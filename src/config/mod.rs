@@ -8,6 +8,7 @@ mod item;
 mod keys;
 mod kind;
 mod load;
+mod organization;
 mod property;
 mod reader;
 mod rotation;
@@ -24,6 +25,7 @@ pub use choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, 
 pub use keys::{Compliance, Config, Genesys, KEYS, Key, environment_name};
 pub use kind::Kind;
 pub use load::{Needs, Source, load};
+pub use organization::Organization;
 pub use rotation::CredentialFiles;
 pub use webhook::Webhook;
 

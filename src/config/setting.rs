@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::kind::Value;
-use super::{ApiKey, CampaignEntry, WatchedCluster, Webhook};
+use super::{ApiKey, CampaignEntry, Organization, WatchedCluster, Webhook};
 
 /// The type of a key.
 pub(super) trait Setting: Sized {
@@ -92,4 +92,11 @@ macro_rules! lists {
     )*};
 }
 
-lists!(List(String), ApiKeys(ApiKey), Webhooks(Webhook), Clusters(WatchedCluster), Campaigns(CampaignEntry));
+lists!(
+    List(String),
+    ApiKeys(ApiKey),
+    Webhooks(Webhook),
+    Clusters(WatchedCluster),
+    Campaigns(CampaignEntry),
+    Organizations(Organization)
+);

@@ -24,10 +24,19 @@ const MOST_CAMPAIGNS: i64 = 1_000;
 /// What is covered in a month.
 #[derive(Clone, Debug, Default)]
 pub struct Covered {
-    pub calls: Terms,
+    /// One for each organisation.
+    pub accounts: Vec<Account>,
     pub attempts: Allowances,
+}
+
+/// What is covered of an organisation's calls.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// A further organisation's name.
+    pub organization: Option<String>,
+    pub calls: Terms,
     /// Whose calls are counted.
-    pub client: Option<OauthClientId>,
+    pub client: OauthClientId,
 }
 
 /// Says the OAuth client's id as it is now.
@@ -47,10 +56,21 @@ pub(super) struct Month {
     /// When it began.
     pub month: Timestamp,
     pub api_calls: ApiCalls,
+    /// Where the deployment serves further organisations, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub organizations: Vec<OfOrganization>,
     /// Of all campaigns.
     pub call_attempts: Standing,
     /// Those with most attempts first, 1000 of them.
     pub campaigns: Vec<CampaignAttempts>,
+}
+
+/// Calls of a further organisation.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OfOrganization {
+    pub organization: String,
+    pub api_calls: ApiCalls,
 }
 
 /// Calls of the platform by the whole organisation.
@@ -76,14 +96,35 @@ pub(super) struct CampaignAttempts {
     pub standing: Standing,
 }
 
+impl ApiCalls {
+    async fn of(account: Option<&Account>, database: &Database, now: Timestamp) -> Result<Self, Error> {
+        let terms = account.map(|account| account.calls).unwrap_or_default();
+        let calls = match account {
+            Some(account) => database.calls_of_month(&(account.client.0)()).await?,
+            None => Default::default(),
+        };
+        let poll_stretch = poll_stretch(terms.per_month, calls.month_to_date, calls.demand(), now);
+        Ok(Self {
+            standing: Standing::new(terms, calls.counted(poll_stretch), now),
+            poll_stretch,
+            reconciled_at: calls.reconciled_at,
+            drift: calls.drift,
+        })
+    }
+}
+
 impl Month {
     pub(super) async fn read(covered: &Covered, database: &Database) -> Result<Self, Error> {
         let now = clock::now();
-        let calls = match &covered.client {
-            Some(client) => database.calls_of_month(&(client.0)()).await?,
-            None => Default::default(),
-        };
-        let poll_stretch = poll_stretch(covered.calls.per_month, calls.month_to_date, calls.demand(), now);
+        let first = covered.accounts.iter().find(|account| account.organization.is_none());
+        let api_calls = ApiCalls::of(first, database, now).await?;
+        let mut organizations = Vec::new();
+        for account in &covered.accounts {
+            if let Some(organization) = account.organization.clone() {
+                let api_calls = ApiCalls::of(Some(account), database, now).await?;
+                organizations.push(OfOrganization { organization, api_calls });
+            }
+        }
         let mut all = Counted::default();
         let mut campaigns = Vec::new();
         for campaign in database.attempts_of_month(MOST_CAMPAIGNS).await? {
@@ -95,12 +136,8 @@ impl Month {
         }
         Ok(Self {
             month: now.month(),
-            api_calls: ApiCalls {
-                standing: Standing::new(covered.calls, calls.counted(poll_stretch), now),
-                poll_stretch,
-                reconciled_at: calls.reconciled_at,
-                drift: calls.drift,
-            },
+            api_calls,
+            organizations,
             call_attempts: Standing::new(covered.attempts.all, all, now),
             campaigns,
         })

@@ -17,6 +17,7 @@ use super::problem::{Kind, ParameterError, Problem};
 use super::routes::{Parameter, Place};
 use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
+use crate::model::organization::is_name;
 use crate::postgres::ledger::{Cursor, Filter, LedgerEntry};
 
 const DEFAULT_LIMIT: u32 = 50;
@@ -45,6 +46,12 @@ pub(super) const LIST_PARAMETERS: &[Parameter] = &[
         place: Place::Query,
         description: "Only decisions about this campaign, flow, group or configuration",
         schema: |_| json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}),
+    },
+    Parameter {
+        name: "organization",
+        place: Place::Query,
+        description: "Only decisions about what belongs to this further organisation",
+        schema: |_| json_schema!({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"}),
     },
     Parameter {
         name: "from",
@@ -145,6 +152,10 @@ pub(super) fn read_query(query: &[(String, String)]) -> Result<(Filter, u32), Pr
             "loop" | "key" if !is_searchable(value) => {
                 wrong(format!("text of 1 to {MAX_TEXT} bytes without control characters").into());
             }
+            "organization" if !is_name(value) => {
+                wrong("the name of a further organisation as in genesys.organizations".into());
+            }
+            "organization" => filter.organization = Some(value.clone()),
             "loop" => filter.r#loop = Some(value.clone()),
             "key" => filter.key = Some(value.clone()),
             "from" => {

@@ -43,7 +43,7 @@ use crate::role;
 use crate::topics;
 
 pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
-pub use allowances::{Covered, OauthClientId};
+pub use allowances::{Account, Covered, OauthClientId};
 pub use events::{EventIntake, Refusing, Taking};
 pub use openapi::document as openapi_document;
 pub use routes::{Method, Place, ROUTES, Route};

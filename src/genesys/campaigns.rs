@@ -29,6 +29,13 @@ pub struct Campaign {
     pub definition: Option<Arc<Definition>>,
 }
 
+impl Campaign {
+    /// The same by another organisation's way to call it.
+    fn called(self, id: &str) -> Self {
+        if self.id == id { self } else { Self { id: id.to_owned(), ..self } }
+    }
+}
+
 /// A campaign as the platform's own API defines it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
@@ -64,13 +71,20 @@ impl Client {
     /// Says which campaigns' statistics will be asked for from here: where the platform can,
     /// they are asked for together.
     pub fn expect_campaigns<'c>(&self, ids: impl IntoIterator<Item = &'c str>) {
-        if let Spoken::Platform(platform) = &self.inner.spoken {
-            platform.expect_campaigns(ids);
+        for (client, ids) in self.by_organization(ids) {
+            if let Spoken::Platform(platform) = &client.inner.spoken {
+                platform.expect_campaigns(ids);
+            }
         }
     }
 
     /// The campaign as it is now.
     pub async fn campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
+        let (client, own) = self.of(id);
+        client.own_campaign(own, scope).await.map(|campaign| campaign.called(id))
+    }
+
+    async fn own_campaign(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
         match &self.inner.spoken {
             Spoken::Seed => {
                 let request = read_request(seed::campaigns::campaign_path(id));
@@ -86,10 +100,12 @@ impl Client {
     /// The campaign as it is now or, where many are watched on a small budget, as it was lately:
     /// for watching. Whoever changes it reads it [anew](Self::campaign).
     pub async fn campaign_lately(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
-        match &self.inner.spoken {
-            Spoken::Seed => self.campaign(id, scope).await,
-            Spoken::Platform(platform) => platform.campaign_lately(&self.inner, id, scope).await,
-        }
+        let (client, own) = self.of(id);
+        let campaign = match &client.inner.spoken {
+            Spoken::Seed => client.own_campaign(own, scope).await,
+            Spoken::Platform(platform) => platform.campaign_lately(&client.inner, own, scope).await,
+        };
+        campaign.map(|campaign| campaign.called(id))
     }
 
     /// The campaign's statistics as they are now.
@@ -98,23 +114,26 @@ impl Client {
         id: &str,
         scope: &Scope,
     ) -> Result<CampaignStatistics, CallError> {
-        match &self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        match &inner.spoken {
             Spoken::Seed => {
                 let request = read_request(seed::campaigns::campaign_statistics_path(id));
                 let read = |_: &RawReply, body: &[u8]| seed::campaigns::read_campaign_statistics(body);
-                self.inner.read(&self.inner.statistics, id, &request, scope, read).await
+                inner.read(&inner.statistics, id, &request, scope, read).await
             }
-            Spoken::Platform(platform) => platform.campaign_statistics(&self.inner, id, scope).await,
+            Spoken::Platform(platform) => platform.campaign_statistics(inner, id, scope).await,
         }
     }
 
     /// The request that gives the campaign, as it was read, this dial rate. Nothing is sent:
     /// record the request, then [`send_dial_rate`](Self::send_dial_rate) it.
     pub fn prepare_dial_rate(&self, campaign: &Campaign, rate: f64) -> SentRequest {
-        match &self.inner.spoken {
-            Spoken::Seed => seed::campaigns::dial_rate_request(&campaign.id, rate, &campaign.revision),
+        let (client, own) = self.of(&campaign.id);
+        match &client.inner.spoken {
+            Spoken::Seed => seed::campaigns::dial_rate_request(own, rate, &campaign.revision),
             Spoken::Platform(platform) => {
-                platform::campaigns::rate_request(campaign, rate, platform.settings.campaign_change)
+                let campaign = campaign.clone().called(own);
+                platform::campaigns::rate_request(&campaign, rate, platform.settings.campaign_change)
             }
         }
     }
@@ -129,13 +148,14 @@ impl Client {
         id: &str,
         scope: &Scope,
     ) -> Result<Reply, CallError> {
-        let is_ours = match self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        let is_ours = match inner.spoken {
             Spoken::Seed => seed::campaigns::is_dial_rate_request(id, request),
             Spoken::Platform(_) => platform::campaigns::is_rate_request(id, request),
         };
         CallError::refuse_unless(is_ours, || format!("change of campaign {id}'s dial rate"))?;
-        let sent = self.inner.write(&self.inner.campaigns, id, request, scope).await;
-        if let Spoken::Platform(platform) = &self.inner.spoken {
+        let sent = inner.write(&inner.campaigns, id, request, scope).await;
+        if let Spoken::Platform(platform) = &inner.spoken {
             platform.forget_campaign(id);
         }
         sent

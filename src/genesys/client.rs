@@ -17,6 +17,7 @@ use super::breaker::Verdict;
 use super::budget::{BucketShape, Permit, PermitStore, UNTOLD_WAIT};
 use super::credentials::Credentials;
 use super::dialect::Spoken;
+use super::dispatch::{Identity, Others};
 use super::endpoints::{Endpoints, Subject};
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
 use super::pace::Pace;
@@ -61,10 +62,12 @@ pub struct Reply {
 #[derive(Clone)]
 pub struct Client {
     pub(super) inner: Arc<Inner>,
+    pub(super) others: Others,
 }
 
 /// How calls are made, and what families of calls share.
 pub(super) struct Inner {
+    pub identity: Identity,
     pub spoken: Spoken,
     pub base_url: String,
     pub campaigns: Endpoints,
@@ -82,7 +85,7 @@ pub(super) struct Inner {
     tokens: Tokens,
     budget: Budget,
     credentials: Credentials,
-    pace: Pace,
+    pub pace: Pace,
     retry_after_limit: Duration,
 }
 
@@ -105,7 +108,7 @@ struct Fault {
 }
 
 impl Client {
-    /// Starts getting a token at once. Registers `genesys.*` with `health`.
+    /// One organisation's. Starts getting a token at once. Registers `genesys.*` with `health`.
     /// Needs a running tokio runtime; its tasks end with the last clone.
     pub fn new(
         settings: &Settings,
@@ -124,9 +127,11 @@ impl Client {
         let transport = Transport::new(settings)?;
         let shape = BucketShape::new(settings.requests_per_minute, settings.budget_window);
         let endpoints = |name| Endpoints::new(name, true, settings, health);
+        let part = |name| settings.organization.part(name, health);
         let inner = Inner {
-            tokens: Tokens::new(transport.clone(), settings, token_url, health.part("genesys.token")),
-            budget: Budget::new(permits, shape, health.part("genesys.budget")),
+            identity: settings.organization.clone(),
+            tokens: Tokens::new(transport.clone(), settings, token_url, part("token")),
+            budget: Budget::new(permits, shape, part("budget")),
             campaigns: endpoints("campaigns"),
             statistics: endpoints("campaign_statistics"),
             conversation_details: Endpoints::new("conversation_details", false, settings, health),
@@ -144,12 +149,7 @@ impl Client {
             pace: settings.pace.clone(),
             retry_after_limit: settings.retry_after_limit,
         };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// How many times as far apart as configured polls are to come.
-    pub fn poll_stretch(&self) -> f64 {
-        self.inner.pace.stretch()
+        Ok(Self { inner: Arc::new(inner), others: Arc::default() })
     }
 
     /// Whether the platform gives out a token: for `trunkline check`.

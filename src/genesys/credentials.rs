@@ -8,6 +8,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::sleep;
 
+use crate::model::organization::qualified;
+
 /// Id and secret of the client-credentials grant.
 #[derive(Clone, Debug, Default)]
 pub struct OauthClient {
@@ -33,6 +35,8 @@ const FORMER_IDS: usize = 8;
 #[derive(Clone, Default)]
 pub struct Credentials {
     current: Arc<RwLock<Current>>,
+    /// Of a further organisation; the first has no name.
+    organization: Option<Arc<str>>,
     reread: Option<Reread>,
     look_interval: Duration,
 }
@@ -58,7 +62,12 @@ impl Credentials {
     pub fn fixed(id: impl Into<String>, secret: impl Into<SecretString>) -> Self {
         let client = OauthClient { id: id.into(), secret: secret.into() };
         let current = Current { client, ..Current::default() };
-        Self { current: Arc::new(RwLock::new(current)), reread: None, look_interval: LOOK_INTERVAL }
+        Self {
+            current: Arc::new(RwLock::new(current)),
+            organization: None,
+            reread: None,
+            look_interval: LOOK_INTERVAL,
+        }
     }
 
     /// `client`, until `reread` says something else: asked before each new token, and every 5 s.
@@ -72,7 +81,19 @@ impl Credentials {
         Self { look_interval, ..self }
     }
 
-    /// The id in force, under which calls are counted.
+    /// The same, of a further organisation of this name.
+    #[must_use]
+    pub fn of_organization(self, name: &str) -> Self {
+        Self { organization: Some(name.into()), ..self }
+    }
+
+    /// What its calls are counted under: its id, with the organisation's name before it where that has
+    /// one.
+    pub fn account(&self) -> String {
+        qualified(self.organization.as_deref(), &self.id()).into_owned()
+    }
+
+    /// The id in force.
     pub fn id(&self) -> String {
         self.with(|current| current.client.id.clone())
     }

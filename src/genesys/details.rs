@@ -7,10 +7,12 @@ use serde_json::value::RawValue;
 
 use super::client::{Client, Scope, read_request};
 use super::dialect::Spoken;
+use super::dispatch::qualify;
 use super::error::{CallError, CallErrorKind as Kind};
 use super::seed;
 use super::transport::RawReply;
 use crate::model::Timestamp;
+use crate::model::organization::qualified;
 use crate::model::outcome::SentRequest;
 
 /// A question about conversations.
@@ -44,10 +46,31 @@ impl Client {
         query: &DetailsQuery<'_>,
         scope: &Scope,
     ) -> Result<BTreeMap<String, Value>, CallError> {
-        match &self.inner.spoken {
-            Spoken::Seed => self.seed_details(query, scope).await,
-            Spoken::Platform(platform) => platform.details(&self.inner, query, scope).await,
+        let mut all = BTreeMap::new();
+        for (client, own) in self.by_organization(query.conversation_ids.iter().copied()) {
+            if !own.is_empty() {
+                let query = DetailsQuery { conversation_ids: &own, ..*query };
+                all.extend(client.own_details(&query, scope).await?);
+            }
         }
+        Ok(all)
+    }
+
+    async fn own_details(
+        &self,
+        query: &DetailsQuery<'_>,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, Value>, CallError> {
+        let found = match &self.inner.spoken {
+            Spoken::Seed => self.seed_details(query, scope).await?,
+            Spoken::Platform(platform) => platform.details(&self.inner, query, scope).await?,
+        };
+        let Some(name) = self.organization().name.as_deref() else { return Ok(found) };
+        let here = |(id, mut details): (String, Value)| {
+            qualify(&mut details, Some(name));
+            (qualified(Some(name), &id).into_owned(), details)
+        };
+        Ok(found.into_iter().map(here).collect())
     }
 
     async fn seed_details(

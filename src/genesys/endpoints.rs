@@ -37,7 +37,7 @@ pub(super) struct Subject<'a> {
 impl Endpoints {
     /// Not `vital`: what is asked here can wait, however long it is away.
     pub(super) fn new(name: &'static str, vital: bool, settings: &Settings, health: &Health) -> Self {
-        let part = health.part(&format!("genesys.{name}"));
+        let part = settings.organization.part(name, health);
         part.ready();
         metrics::GENESYS_BREAKER_OPEN.gauge(&[name]).set(0.0);
         let breakers = || Mutex::new(Breakers::new(settings.breaker_failures, settings.breaker_pause));

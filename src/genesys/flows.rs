@@ -72,14 +72,15 @@ pub enum ErrorMeasure {
 impl Client {
     /// The flow as it is now.
     pub async fn flow(&self, id: &str, scope: &Scope) -> Result<Flow, CallError> {
-        match &self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        match &inner.spoken {
             Spoken::Seed => {
                 let request = read_request(seed::flows::versions_path(id));
                 let read = |_: &_, body: &[u8]| seed::flows::read_versions(body);
-                let versions = self.inner.read(&self.inner.flow_versions, id, &request, scope, read).await?;
+                let versions = inner.read(&inner.flow_versions, id, &request, scope, read).await?;
                 Ok(Flow { versions, ..Flow::default() })
             }
-            Spoken::Platform(platform) => platform.flow(&self.inner, id, scope).await,
+            Spoken::Platform(platform) => platform.flow(inner, id, scope).await,
         }
     }
 
@@ -92,18 +93,19 @@ impl Client {
         until: Timestamp,
         scope: &Scope,
     ) -> Result<Vec<Measured>, CallError> {
-        let endpoints = &self.inner.flow_measures;
-        match &self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        let endpoints = &inner.flow_measures;
+        match &inner.spoken {
             Spoken::Seed => {
                 let request = seed::flows::measures_request(id, from, until);
                 let read = |_: &_, body: &[u8]| seed::flows::read_measures(body);
-                Ok(vec![self.inner.read(endpoints, id, &request, scope, read).await?])
+                Ok(vec![inner.read(endpoints, id, &request, scope, read).await?])
             }
             Spoken::Platform(platform) => {
                 let measure = platform.settings.error_measure;
                 let request = platform::measures::request(id, from, until, measure);
                 let read = |_: &_, body: &[u8]| platform::measures::read(id, body, measure);
-                self.inner.read(endpoints, id, &request, scope, read).await
+                inner.read(endpoints, id, &request, scope, read).await
             }
         }
     }
@@ -111,7 +113,8 @@ impl Client {
     /// The request that puts `version` of the flow in force. Nothing is sent: record the
     /// request, then [`send_activation`](Self::send_activation) it.
     pub fn prepare_activation(&self, id: &str, version: &str, description: &str) -> SentRequest {
-        match self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        match inner.spoken {
             Spoken::Seed => seed::flows::activation_request(id, version, description),
             Spoken::Platform(_) => platform::flows::publish_request(id, version),
         }
@@ -127,13 +130,14 @@ impl Client {
         id: &str,
         scope: &Scope,
     ) -> Result<Reply, CallError> {
-        let is_ours = match self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        let is_ours = match inner.spoken {
             Spoken::Seed => seed::flows::is_activation_request(id, request),
             Spoken::Platform(_) => platform::flows::is_publish_request(id, request),
         };
         CallError::refuse_unless(is_ours, || format!("activation of a version of flow {id}"))?;
-        let sent = self.inner.write(&self.inner.flow_activations, id, request, scope).await;
-        match &self.inner.spoken {
+        let sent = inner.write(&inner.flow_activations, id, request, scope).await;
+        match &inner.spoken {
             Spoken::Seed => sent,
             Spoken::Platform(_) => sent.map_err(platform::busy),
         }

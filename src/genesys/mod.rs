@@ -4,6 +4,9 @@
 //! The interface is in the terms of the loops, one file per family of calls; how a call looks on
 //! the wire is the matter of the dialect (`seed`, `platform`), which they do not know.
 //!
+//! Where one deployment serves several organisations each has a client of its own, and the first one's
+//! passes on what is about the others' objects (`dispatch`).
+//!
 //! A call makes one attempt at its effect and says precisely what is known about
 //! it afterwards; whether to try again is the caller's decision. Only a rejected
 //! token is dealt with inside: it is renewed once and the call is made once more,
@@ -22,6 +25,7 @@ mod client;
 mod credentials;
 mod details;
 mod dialect;
+mod dispatch;
 mod endpoints;
 mod error;
 mod event_lag;
@@ -51,6 +55,7 @@ pub use client::{Client, Reply, Scope};
 pub use credentials::{Credentials, OauthClient, Reread};
 pub use details::DetailsQuery;
 pub use dialect::{CampaignChange, Dialect, Pacing, PlatformSettings};
+pub use dispatch::Identity;
 pub use error::{CallError, CallErrorKind, ClientError};
 pub use event_lag::{EventLagAnswer, EventLagQuery, EventLagRow};
 pub use flows::{ErrorMeasure, Flow, Measured, Operation, PlatformVersion};
@@ -67,6 +72,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Whom to call as whom, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    pub organization: Identity,
     pub dialect: Dialect,
     /// Where the API is: `https://api.mypurecloud.com`, without a trailing slash.
     pub base_url: String,
@@ -102,6 +108,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            organization: Identity::default(),
             dialect: Dialect::default(),
             base_url: String::new(),
             login_url: None,

@@ -17,20 +17,23 @@ impl Client {
     /// Says which queues will be asked about from here: where the platform can, they are asked
     /// about together.
     pub fn expect_queues<'q>(&self, ids: impl IntoIterator<Item = &'q str>) {
-        if let Spoken::Platform(platform) = &self.inner.spoken {
-            platform.on_queue.expect(ids);
+        for (client, ids) in self.by_organization(ids) {
+            if let Spoken::Platform(platform) = &client.inner.spoken {
+                platform.on_queue.expect(ids);
+            }
         }
     }
 
     /// How many of the queue's agents could take a conversation now.
     pub async fn queue_availability(&self, id: &str, scope: &Scope) -> Result<Available, CallError> {
-        match &self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        match &inner.spoken {
             Spoken::Seed => {
                 let request = read_request(seed::queues::availability_path(id));
                 let read = |_: &_, body: &[u8]| seed::queues::read_availability(body);
-                self.inner.read(&self.inner.queue_availability, id, &request, scope, read).await
+                inner.read(&inner.queue_availability, id, &request, scope, read).await
             }
-            Spoken::Platform(platform) => platform.queue_availability(&self.inner, id, scope).await,
+            Spoken::Platform(platform) => platform.queue_availability(inner, id, scope).await,
         }
     }
 }

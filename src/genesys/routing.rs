@@ -23,6 +23,9 @@ impl Client {
         scope: &Scope,
     ) -> Result<Reply, CallError> {
         let problem = match self.inner.spoken {
+            _ if self.organization_of(id).name.is_some() => {
+                Some("routing configurations are published in the first organisation alone".to_owned())
+            }
             Spoken::Platform(_) => Some(
                 "the platform publishes no routing configurations: set route.platform_publish = \"no\""
                     .to_owned(),

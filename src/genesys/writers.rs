@@ -19,9 +19,10 @@ impl Client {
         id: &str,
         scope: &Scope,
     ) -> Result<Option<String>, CallError> {
-        match &self.inner.spoken {
+        let (Self { inner, .. }, id) = self.of(id);
+        match &inner.spoken {
             Spoken::Seed => Ok(None),
-            Spoken::Platform(platform) => platform.last_writer(&self.inner, what, id, scope).await,
+            Spoken::Platform(platform) => platform.last_writer(inner, what, id, scope).await,
         }
     }
 

@@ -21,6 +21,7 @@ pub mod ingest;
 pub mod json;
 pub mod lag;
 pub mod object;
+pub mod organization;
 pub mod outcome;
 pub mod pause;
 pub mod region;

@@ -12,6 +12,7 @@ use super::ledger::{Advance, advance};
 use super::outbox::{self, Message};
 use super::{Database, Error};
 use crate::model::Timestamp;
+use crate::model::organization::OneOf;
 
 /// Where a conversation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,21 +110,30 @@ impl Database {
         Ok(Enrichment { database: self, transaction })
     }
 
-    /// Conversations that are due, longest first, without those in `except`.
+    /// Conversations of an organisation that are due, longest first, without those in `except`.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn due_conversations(&self, except: &[String], most: usize) -> Result<Vec<DueRow>, Error> {
+    pub async fn due_conversations(
+        &self,
+        of: &OneOf,
+        except: &[String],
+        most: usize,
+    ) -> Result<Vec<DueRow>, Error> {
         let rows: Vec<(String, i64, i64, i64, f64)> = sqlx::query_as(
             "SELECT conversation_id, (extract(epoch FROM first_event_at) * 1000)::bigint,
                     (extract(epoch FROM last_event_at) * 1000)::bigint, rounds,
                     extract(epoch FROM now() - due_at)::float8
              FROM trunkline.conversations
              WHERE state = 'pending' AND due_at <= now() AND conversation_id <> ALL ($1)
+                   AND CASE WHEN $3::text IS NULL THEN split_part(conversation_id, ':', 1) <> ALL ($4)
+                            ELSE split_part(conversation_id, ':', 1) = $3 END
              ORDER BY due_at LIMIT $2",
         )
         .bind(except)
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(&of.name)
+        .bind(&of.further)
         .fetch_all(self.pool())
         .await
         .map_err(|error| self.explain(error))?;

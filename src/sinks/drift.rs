@@ -7,6 +7,7 @@
 mod line;
 mod server;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -18,6 +19,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, SubscriptionError};
 use crate::metrics;
 use crate::model::decision::Loop;
+use crate::model::organization::split;
 use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::role::{Kind, Role};
 use crate::topics;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub token: SecretString,
     /// A tag of every point, where given.
     pub region: Option<String>,
+    /// Those of further organisations, by name; an organisation without one has no tag.
+    pub regions: BTreeMap<String, Option<String>>,
     /// First and longest pause between two tries. Default 250 ms to 30 s.
     pub retry: (Duration, Duration),
     /// How long points are kept for a server that does not take them; then they are
@@ -65,6 +69,7 @@ impl Default for Settings {
             bucket: String::new(),
             token: SecretString::default(),
             region: None,
+            regions: BTreeMap::new(),
             retry: (Duration::from_millis(250), Duration::from_secs(30)),
             give_up_after: Duration::from_secs(3_600),
         }
@@ -111,13 +116,14 @@ pub async fn run(
         retry: settings.retry,
         give_up_after: settings.give_up_after,
     };
-    let drift = Drift { server: Server::new(&settings)?, region: settings.region };
+    let drift = Drift { server: Server::new(&settings)?, region: settings.region, regions: settings.regions };
     Ok(committed::run(reading, kafka, health, shutdown, drift).await?)
 }
 
 struct Drift {
     server: Server,
     region: Option<String>,
+    regions: BTreeMap<String, Option<String>>,
 }
 
 impl Carrier for Drift {
@@ -161,9 +167,10 @@ impl Drift {
     fn point(&self, outcome: Outcome) -> Option<Point> {
         let is_change = outcome.r#loop == Loop::Dial && outcome.status == OutcomeStatus::Applied;
         let effect = outcome.effect.filter(|_| is_change)?.dial_rate()?;
+        let further = split(&outcome.key).and_then(|(name, _)| self.regions.get(name));
         Some(Point {
+            region: further.unwrap_or(&self.region).clone(),
             campaign_id: outcome.key,
-            region: self.region.clone(),
             old_rate: effect.previous_dial_rate,
             new_rate: effect.dial_rate,
             at: outcome.finished_at,

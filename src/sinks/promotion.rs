@@ -71,6 +71,10 @@ impl Change for FlowPublication {
         }
     }
 
+    fn organization(&self, key: &str) -> Option<&str> {
+        self.0.organization_of(key).name.as_deref()
+    }
+
     fn request(&self, decision: &Read<'_, Self>, _: &Flow, plan: &Publication) -> SentRequest {
         let DeliveryParameters { canary_id, .. } = &decision.parameters;
         let description = format!("proven by {canary_id} of trunkline; decision {}", decision.decision_id);

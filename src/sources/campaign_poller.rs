@@ -41,23 +41,13 @@ pub struct Settings {
     pub campaigns: Vec<String>,
     /// Time between two observations of one campaign.
     pub interval: Duration,
-    /// Named in the facts.
-    pub organization_id: Option<String>,
-    /// Named in the facts.
-    pub region: Option<String>,
     /// Observations under way at once in this instance, at least 1.
     pub concurrency: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            campaigns: Vec::new(),
-            interval: Duration::from_secs(30),
-            organization_id: None,
-            region: None,
-            concurrency: 32,
-        }
+        Self { campaigns: Vec::new(), interval: Duration::from_secs(30), concurrency: 32 }
     }
 }
 
@@ -125,8 +115,8 @@ impl Observer {
     ) -> Result<Timestamp, Missed> {
         let Watch { client, clock, .. } = &self.watch;
         let ((campaign, campaign_at), (statistics, statistics_at)) = {
-            let _slot = self.watch.slot(stop).await?;
-            let scope = self.watch.polling(self.settings.interval, stop);
+            let _slot = self.watch.slot(id, stop).await?;
+            let scope = self.watch.polling(id, self.settings.interval, stop);
             let campaign = async { client.campaign_lately(id, &scope).await.map(|read| (read, clock())) };
             let statistics =
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };
@@ -147,10 +137,11 @@ impl Observer {
         statistics: &CampaignStatistics,
         observed_at: Timestamp,
     ) -> CampaignStats<'a> {
+        let organization = self.watch.client.organization_of(&campaign.id);
         CampaignStats {
             campaign_id: campaign.id.as_str().into(),
-            organization_id: self.settings.organization_id.as_deref().map(Into::into),
-            region: self.settings.region.as_deref().map(Into::into),
+            organization_id: organization.id.as_deref().map(Into::into),
+            region: organization.region.as_deref().map(Into::into),
             observed_at,
             answer_rate: statistics.answer_rate,
             attempts: statistics.attempts,

@@ -126,9 +126,9 @@ impl Observer {
         stop: &CancellationToken,
     ) -> Result<Timestamp, Missed> {
         let (versions, observed_at) = {
-            let _slot = self.watch.slot(stop).await?;
+            let _slot = self.watch.slot(flow, stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
-            let scope = self.watch.polling(self.settings.interval, stop);
+            let scope = self.watch.polling(flow, self.settings.interval, stop);
             (self.watch.client.flow(flow, &scope).await?.versions, observed_at)
         };
         let fact = timeline(flow, observed_at, &versions);
@@ -184,7 +184,7 @@ impl Observer {
     ) -> Result<(), Missed> {
         let until = minute.plus(self.settings.minute);
         let (measured, observed_at) = {
-            let _slot = self.watch.slot(stop).await?;
+            let _slot = self.watch.slot(flow, stop).await?;
             let observed_at = (self.watch.clock)();
             let scope = reading(self.settings.minute, stop);
             (self.watch.client.flow_measures(flow, minute, until, &scope).await?, observed_at)

@@ -40,8 +40,6 @@ pub struct Settings {
     pub queues: Vec<String>,
     /// Time between two observations of one queue.
     pub interval: Duration,
-    /// Named in the facts.
-    pub organization_id: Option<String>,
     /// Observations under way at once in this instance, at least 1.
     pub concurrency: usize,
     /// Where the month's allowance of calls does not last: at most so many times as far apart.
@@ -103,14 +101,14 @@ impl Observer {
         stop: &CancellationToken,
     ) -> Result<Timestamp, Missed> {
         let (available, observed_at) = {
-            let _slot = self.watch.slot(stop).await?;
+            let _slot = self.watch.slot(queue, stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
-            let scope = self.watch.polling(self.settings.interval, stop);
+            let scope = self.watch.polling(queue, self.settings.interval, stop);
             (self.watch.client.queue_availability(queue, &scope).await?, observed_at)
         };
         let fact = QueueAvailability {
             queue_id: queue.into(),
-            organization_id: self.settings.organization_id.as_deref().map(Into::into),
+            organization_id: self.watch.client.organization_of(queue).id.as_deref().map(Into::into),
             availability: available.availability,
             available_agents: available.agents,
             observed_at,

@@ -1,6 +1,7 @@
 //! Watching many things of one kind: a bounded number is observed at the same time, each at
 //! once and then every interval. What could not be observed is told, and tried again.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,7 @@ pub(super) struct Poller<'a> {
     pub client: Client,
     /// What is watched, one and many.
     pub nouns: (&'static str, &'static str),
-    /// Observations under way at once, at least 1.
+    /// Observations under way at once in each organisation, at least 1.
     pub concurrency: usize,
     /// Where the month's allowance of calls does not last, observations come up to so many times as
     /// far apart as configured.
@@ -99,12 +100,18 @@ impl Poller<'_> {
     {
         let Self { member, client, nouns: (one, many), concurrency, longest_stretch } = self;
         let producer = FactProducer::new(member.kafka, member.role)?;
+        // An organisation that does not answer must not take the others' places.
+        let slots =
+            |client: &Client| (client.organization().name.clone(), Semaphore::new(concurrency.max(1)));
+        let slots: BTreeMap<_, _> = client.organizations().map(slots).collect();
+        let (health, role) = (member.health, member.role.name);
+        let part = if slots.len() > 1 { health.part_among_several(role) } else { health.part(role) };
         let watch = Watch {
             client,
             producer: producer.clone(),
             clock: clock::now,
-            slots: Semaphore::new(concurrency.max(1)),
-            readiness: Readiness::new(one, many, member.health.part(member.role.name)),
+            slots,
+            readiness: Readiness::new(one, many, part),
             longest_stretch,
         };
         member.run(producer, Arc::new(observer(watch)), work).await
@@ -116,22 +123,22 @@ pub(super) struct Watch {
     pub client: Client,
     pub producer: FactProducer,
     pub clock: fn() -> Timestamp,
-    /// Observations under way.
-    slots: Semaphore,
+    /// Observations under way, by the organisation's name.
+    slots: BTreeMap<Option<String>, Semaphore>,
     readiness: Readiness,
     longest_stretch: f64,
 }
 
 impl Watch {
-    /// How many times as far apart as configured observations come now.
-    fn stretch(&self) -> f64 {
-        self.client.poll_stretch().min(self.longest_stretch).max(1.0)
+    /// How many times as far apart as configured observations of this come now.
+    fn stretch(&self, key: &str) -> f64 {
+        self.client.poll_stretch(key).min(self.longest_stretch).max(1.0)
     }
 
     /// For what is read every interval.
-    pub(super) fn polling(&self, interval: Duration, stop: &CancellationToken) -> Scope {
+    pub(super) fn polling(&self, key: &str, interval: Duration, stop: &CancellationToken) -> Scope {
         // From 100 to a few thousand.
-        let stretch_hundredths = (self.stretch() * 100.0).round() as u32;
+        let stretch_hundredths = (self.stretch(key) * 100.0).round() as u32;
         Scope { priority: Priority::Poll { stretch_hundredths }, ..reading(interval, stop) }
     }
 
@@ -152,7 +159,7 @@ impl Watch {
         let _open = self.readiness.until_dropped(key);
         loop {
             let observed = observe(last).await;
-            let interval = interval.mul_f64(self.stretch());
+            let interval = interval.mul_f64(self.stretch(key));
             let mut wait = Schedule::new(key, interval).wait((self.clock)());
             match self.tell(key, observed.as_ref().err(), &count) {
                 Ended::Stopped => break,
@@ -196,9 +203,14 @@ impl Watch {
     ///
     /// # Errors
     /// [`Missed::Stopped`].
-    pub(super) async fn slot(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, Missed> {
+    pub(super) async fn slot(
+        &self,
+        key: &str,
+        stop: &CancellationToken,
+    ) -> Result<SemaphorePermit<'_>, Missed> {
+        let slots = self.slots.get(&self.client.organization_of(key).name).ok_or(Missed::Stopped)?;
         tokio::select! {
-            slot = self.slots.acquire() => slot.map_err(|_| Missed::Stopped),
+            slot = slots.acquire() => slot.map_err(|_| Missed::Stopped),
             () = stop.cancelled() => Err(Missed::Stopped),
         }
     }

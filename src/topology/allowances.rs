@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::config::{Config, Webhook};
-use crate::genesys::{self, Credentials, Pace};
+use crate::config::{self, Config, Webhook};
+use crate::genesys;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::allowance::{Allowances, Standing, Terms, poll_stretch};
@@ -24,19 +24,34 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 const MOST_CAMPAIGNS: i64 = 10_000;
 
 /// What is covered in a month, and who is told.
-pub(super) fn settings(config: &Config, credentials: Credentials) -> sink::Settings {
+pub(super) fn settings<'s>(
+    config: &Config,
+    platforms: impl IntoIterator<Item = &'s genesys::Settings>,
+) -> sink::Settings {
+    let account = |platform: &genesys::Settings| sink::Account {
+        organization: platform.organization.name.clone(),
+        calls: calls(config, platform),
+        credentials: platform.credentials.clone(),
+    };
     let told = |webhook: &Webhook| sink::Told {
         name: webhook.name.clone(),
         incident_types: webhook.incident_types.clone(),
     };
     sink::Settings {
-        calls: config.genesys.calls(),
+        accounts: platforms.into_iter().map(account).collect(),
         attempts: config.compliance.attempts(),
-        credentials,
         receivers: config.alerts.webhooks.iter().map(told).collect(),
         interval: Duration::from_secs(60),
         reconcile_every: Duration::from_secs(3_600),
     }
+}
+
+/// The calls that a month covers of an organisation.
+pub(crate) fn calls(config: &Config, platform: &genesys::Settings) -> Terms {
+    let name = platform.organization.name.as_deref();
+    let others = &config.genesys.organizations;
+    let further = others.iter().find(|other| Some(other.name.as_str()) == name);
+    further.map_or_else(|| config.genesys.calls(), config::Organization::calls)
 }
 
 /// Campaigns that have made all the attempts they may make in this month. Clones share it.
@@ -55,21 +70,23 @@ impl UsedUp {
 
 /// Keeps pace and holds up to date.
 pub(super) struct Follower {
-    calls: Terms,
+    /// What is covered of the calls of each organisation.
+    calls: Vec<(Terms, genesys::Settings)>,
     attempts: Allowances,
-    credentials: Credentials,
-    pace: Pace,
     pub used_up: UsedUp,
     database: Database,
 }
 
 impl Follower {
-    pub(super) fn new(config: &Config, platform: &genesys::Settings, database: Database) -> Self {
+    pub(super) fn new<'s>(
+        config: &Config,
+        platforms: impl IntoIterator<Item = &'s genesys::Settings>,
+        database: Database,
+    ) -> Self {
+        let of = |platform: &genesys::Settings| (calls(config, platform), platform.clone());
         Self {
-            calls: config.genesys.calls(),
+            calls: platforms.into_iter().map(of).collect(),
             attempts: config.compliance.attempts(),
-            credentials: platform.credentials.clone(),
-            pace: platform.pace.clone(),
             used_up: UsedUp::default(),
             database,
         }
@@ -87,12 +104,16 @@ impl Follower {
     }
 
     async fn look(&self, now: Timestamp) {
-        if self.calls.per_month.is_some() {
-            match self.database.calls_of_month(&self.credentials.id()).await {
-                Ok(calls) => self.stretch(calls, now),
+        let limited = self.calls.iter().filter(|(terms, _)| terms.per_month.is_some());
+        let mut greatest = 1.0_f64;
+        for (terms, platform) in limited {
+            match self.database.calls_of_month(&platform.credentials.account()).await {
+                Ok(calls) => stretch(platform, *terms, calls, now),
                 Err(error) => tracing::debug!(%error, "polls go on as far apart as they came"),
             }
+            greatest = greatest.max(platform.pace.stretch());
         }
+        metrics::GENESYS_POLL_STRETCH.gauge(&[]).set(greatest);
         if self.attempts.limit_campaigns() {
             match self.database.attempts_of_month(MOST_CAMPAIGNS).await {
                 Ok(campaigns) => self.used_up.set(used_up(&self.attempts, campaigns, now)),
@@ -102,15 +123,17 @@ impl Follower {
     }
 }
 
-impl Follower {
-    fn stretch(&self, calls: CallsCounted, now: Timestamp) {
-        let stretch = poll_stretch(self.calls.per_month, calls.month_to_date, calls.demand(), now);
-        if stretch != self.pace.stretch() {
-            tracing::info!(stretch, "polls come so many times as far apart: the month's calls are to last");
-        }
-        self.pace.set(stretch);
-        metrics::GENESYS_POLL_STRETCH.gauge(&[]).set(stretch);
+fn stretch(platform: &genesys::Settings, terms: Terms, calls: CallsCounted, now: Timestamp) {
+    let stretch = poll_stretch(terms.per_month, calls.month_to_date, calls.demand(), now);
+    if stretch != platform.pace.stretch() {
+        let organization = platform.organization.name.as_deref();
+        tracing::info!(
+            organization,
+            stretch,
+            "polls come so many times as far apart: the month's calls are to last"
+        );
     }
+    platform.pace.set(stretch);
 }
 
 fn used_up(allowances: &Allowances, campaigns: Vec<AttemptsCounted>, now: Timestamp) -> BTreeSet<String> {

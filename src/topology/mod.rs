@@ -8,6 +8,7 @@ pub mod dial_tables;
 mod instance;
 mod intake;
 mod pauses;
+mod platforms;
 pub mod redecide;
 mod roles;
 mod routed;
@@ -18,6 +19,7 @@ mod side_tables;
 mod start;
 mod starters;
 
+pub(crate) use allowances::calls as calls_covered;
 pub use instance::Instance;
 pub use pauses::follow as follow_pauses;
 pub use roles::roles;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, CampaignChange, Config, Dialect, ErrorMeasure, RollbackPolicy, Webhook};
+use crate::config::{self, Config, RollbackPolicy, Webhook};
 use crate::console::{self, ApiKey, ApiKeyError};
 use crate::kafka::admin::TopicSettings;
 use crate::kafka::settings::KafkaSettings;
@@ -12,7 +12,7 @@ use crate::runtime::StageSettings;
 use crate::{genesys, postgres};
 
 use crate::model::flow::MinuteSource;
-use crate::sinks::{alerts, analytics, compliance, drift};
+use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
 use crate::stages::dialing::pacing::Pacing;
 use crate::stages::dialing::proportional::Proportional;
@@ -22,10 +22,12 @@ use crate::stages::lag::rules::Thresholds;
 use crate::stages::rollback::Sources;
 use crate::stages::rollback::rule::{Policy, Rule, WithoutBaseline};
 
-use super::credentials;
 use super::instance::Instance;
 use super::roles::roles;
+use super::{allowances, platforms};
 use crate::role::Kind;
+
+pub use super::platforms::{further_organizations, genesys};
 
 pub fn kafka(config: &Config, instance: &Instance) -> KafkaSettings {
     KafkaSettings {
@@ -57,59 +59,8 @@ pub fn postgres(config: &Config) -> postgres::Settings {
     }
 }
 
-/// Longest time an answer serves all who ask for the like of it.
-const SHARED_FOR: Duration = Duration::from_secs(5);
-
-fn dialect(config: &Config) -> genesys::Dialect {
-    if config.genesys.dialect == Dialect::Seed {
-        return genesys::Dialect::Seed;
-    }
-    let defaults = genesys::PlatformSettings::default();
-    let poll = config.dial.interval.min(config.route.availability_interval);
-    genesys::Dialect::Platform(genesys::PlatformSettings {
-        pacing: genesys::Pacing { min: config.dial.min_rate, max: config.dial.max_rate },
-        campaign_change: match config.genesys.campaign_change {
-            CampaignChange::Put => genesys::CampaignChange::Whole,
-            CampaignChange::Patch => genesys::CampaignChange::Lever,
-        },
-        error_measure: match config.rollback.errors {
-            ErrorMeasure::Outcome => genesys::ErrorMeasure::Outcome,
-            ErrorMeasure::ExitReason => genesys::ErrorMeasure::ExitReason,
-        },
-        // No poll is to see what the one before has seen.
-        shared_for: (poll / 4).min(SHARED_FOR),
-        definition_for: genesys::PlatformSettings::definition_for(
-            config.dial.campaigns.len(),
-            config.dial.interval,
-            config.genesys.requests_per_minute,
-            config.genesys.budget_window,
-        ),
-        job_pause: at_pace(config, defaults.job_pause),
-        ..defaults
-    })
-}
-
-/// Whether changes of campaigns name the state they are for.
-pub fn conditional_changes(config: &Config) -> bool {
-    config.genesys.dialect == Dialect::Seed || config.genesys.campaign_change == CampaignChange::Put
-}
-
-pub fn genesys(config: &Config) -> genesys::Settings {
-    let defaults = genesys::Settings::default();
-    genesys::Settings {
-        dialect: dialect(config),
-        base_url: config.genesys.base_url.clone(),
-        login_url: config.genesys.login_url.clone(),
-        credentials: credentials::of(config),
-        requests_per_minute: config.genesys.requests_per_minute,
-        budget_window: config.genesys.budget_window,
-        breaker_pause: at_pace(config, defaults.breaker_pause),
-        ..defaults
-    }
-}
-
 /// Where the simulator's time runs faster, a pause must be as much shorter.
-fn at_pace(config: &Config, pause: Duration) -> Duration {
+pub(super) fn at_pace(config: &Config, pause: Duration) -> Duration {
     pause.mul_f64(pace(config)).max(Duration::from_millis(100))
 }
 
@@ -118,12 +69,22 @@ fn pace(config: &Config) -> f64 {
     (config.genesys.budget_window.as_secs_f64() / 60.0).min(1.0)
 }
 
+/// Campaigns that wait for one organisation's budget must not keep decisions about others unread.
+pub fn actuator(config: &Config) -> actuator::Settings {
+    let settings = actuator::settings(platforms::conditional_changes(config));
+    let in_flight_limit = settings.in_flight_limit.max(2 * config.dial.campaigns.len());
+    actuator::Settings { in_flight_limit, ..settings }
+}
+
+pub fn audit(config: &Config) -> audit::Settings {
+    let organizations = config.genesys.organizations.iter().map(|other| other.name.clone()).collect();
+    audit::Settings { organizations, ..audit::Settings::default() }
+}
+
 pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
     campaign_poller::Settings {
         campaigns: config.dial.campaigns.clone(),
         interval: config.dial.interval,
-        organization_id: config.genesys.organization_id.clone(),
-        region: config.genesys.region.clone(),
         ..campaign_poller::Settings::default()
     }
 }
@@ -252,7 +213,10 @@ pub fn analytics_poller(config: &Config) -> Option<analytics_poller::Settings> {
 
 /// # Errors
 /// When a key's role or digest cannot be read, which a checked configuration rules out.
-pub fn console(config: &Config, credentials: genesys::Credentials) -> Result<console::Settings, ApiKeyError> {
+pub fn console<'s>(
+    config: &Config,
+    platforms: impl IntoIterator<Item = &'s genesys::Settings>,
+) -> Result<console::Settings, ApiKeyError> {
     let api_keys = config
         .http
         .api_keys
@@ -268,10 +232,17 @@ pub fn console(config: &Config, credentials: genesys::Credentials) -> Result<con
     };
     let ticks = console::Ticks { dial: config.dial.interval, lag: config.lag.interval };
     let listen = config.http.listen;
+    let account = |platform: &genesys::Settings| {
+        let credentials = platform.credentials.clone();
+        console::Account {
+            organization: platform.organization.name.clone(),
+            calls: allowances::calls(config, platform),
+            client: console::OauthClientId(Arc::new(move || credentials.account())),
+        }
+    };
     let covered = console::Covered {
-        calls: config.genesys.calls(),
+        accounts: platforms.into_iter().map(account).collect(),
         attempts: config.compliance.attempts(),
-        client: Some(console::OauthClientId(Arc::new(move || credentials.id()))),
     };
     Ok(console::Settings { listen, api_keys, events, ticks, covered, ..console::Settings::default() })
 }
@@ -282,6 +253,12 @@ pub fn ingest(config: &Config) -> events::Settings {
         max_body_bytes: config.ingest.max_body_bytes,
         events_per_second: config.ingest.events_per_second,
         delivery_timeout: config.ingest.delivery_timeout,
+        organizations: config
+            .genesys
+            .organizations
+            .iter()
+            .filter_map(|other| Some((other.organization_id.clone()?, other.name.clone())))
+            .collect(),
     }
 }
 
@@ -309,6 +286,12 @@ pub fn drift(config: &Config) -> Option<drift::Settings> {
         bucket: influx.bucket.clone()?,
         token: influx.token.clone()?,
         region: config.genesys.region.clone(),
+        regions: config
+            .genesys
+            .organizations
+            .iter()
+            .map(|other| (other.name.clone(), other.region.clone()))
+            .collect(),
         ..drift::Settings::default()
     })
 }
@@ -353,7 +336,6 @@ pub fn queue_poller(config: &Config) -> queue_poller::Settings {
     queue_poller::Settings {
         queues: config.route.queues.clone(),
         interval: config.route.availability_interval,
-        organization_id: config.genesys.organization_id.clone(),
         concurrency: 8,
         // What is older than the limit is ignored.
         longest_stretch: config.route.availability_limit.as_secs_f64()

@@ -27,14 +27,14 @@ impl SharedBudget {
         let probing = Probing { life: PROBE_LIFE, nap: PROBE_NAP };
         let (capacity, refill) = (shape.capacity, shape.refill_per_second);
         let credentials = settings.credentials.clone();
-        let row = PlatformBudget::new(database, &credentials.id(), capacity, refill, probing);
+        let row = PlatformBudget::new(database, &credentials.account(), capacity, refill, probing);
         Self { row, shape, credentials }
     }
 }
 
 impl SharedBudget {
     fn row(&self) -> PlatformBudget {
-        self.row.of(&self.credentials.id())
+        self.row.of(&self.credentials.account())
     }
 }
 

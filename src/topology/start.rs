@@ -127,12 +127,13 @@ pub fn start(
     let stop = shutdown.child_token();
     let database = Database::connect(&settings::postgres(config))?;
     let health = Health::default();
-    let platform = settings::genesys(config);
-    let follower = Follower::new(config, &platform, database.clone());
+    let (platform, others) = (settings::genesys(config), settings::further_organizations(config));
+    let follower = Follower::new(config, std::iter::once(&platform).chain(&others), database.clone());
     let mut starting = Starting {
         config,
         kafka: settings::kafka(config, instance),
         platform,
+        others,
         used_up: follower.used_up.clone(),
         client: None,
         edge: None,
@@ -162,8 +163,9 @@ pub(super) struct Starting<'c> {
     pub config: &'c Config,
     pub kafka: KafkaSettings,
     database: Database,
-    /// Whom they call as whom.
+    /// Whom they call as whom: the first organisation, and all others.
     pub platform: genesys::Settings,
+    pub others: Vec<genesys::Settings>,
     /// Campaigns without call attempts left in this month.
     pub used_up: UsedUp,
     /// One for all roles that call the platform.
@@ -217,12 +219,21 @@ impl Starting<'_> {
         });
     }
 
+    /// Of every organisation, the first before all others.
+    pub(super) fn platforms(&self) -> impl Iterator<Item = &genesys::Settings> {
+        std::iter::once(&self.platform).chain(&self.others)
+    }
+
     pub(super) fn client(&mut self) -> anyhow::Result<Client> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let permits = Arc::new(SharedBudget::new(self.database.clone(), &self.platform));
-        let client = Client::new(&self.platform, permits, &self.health)?;
+        let of = |platform: &genesys::Settings| {
+            let permits = Arc::new(SharedBudget::new(self.database.clone(), platform));
+            Client::new(platform, permits, &self.health)
+        };
+        let others: Vec<Client> = self.others.iter().map(of).collect::<Result<_, _>>()?;
+        let client = of(&self.platform)?.serving(others);
         self.client = Some(client.clone());
         Ok(client)
     }

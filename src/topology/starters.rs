@@ -124,7 +124,7 @@ impl Starting<'_> {
         }
         let change = actuator::DialChange::new(self.client()?, redecide::from_the_record());
         let Shared { kafka, database, health, stop } = self.shared();
-        let settings = actuator::settings(settings::conditional_changes(self.config));
+        let settings = settings::actuator(self.config);
         let actuator = actuator::Actuator::new(kafka, settings, change, database).heeding(self.pauses());
         self.task(&actuator::ROLE, async move { actuator.run(&health, stop).await })
     }
@@ -286,13 +286,13 @@ impl Starting<'_> {
 impl Starting<'_> {
     pub(super) fn audit(&mut self) -> Started {
         let Shared { kafka, database, health, stop } = self.shared();
-        let settings = audit::Settings::default();
+        let settings = settings::audit(self.config);
         self.task(&audit::ROLE, async move { audit::run(settings, &kafka, database, &health, stop).await })
     }
 
     pub(super) fn allowances(&mut self) -> Started {
         let client = self.client()?;
-        let settings = of_month::settings(self.config, self.platform.credentials.clone());
+        let settings = of_month::settings(self.config, self.platforms());
         let Shared { kafka, database, health, stop } = self.shared();
         self.task(&allowances::ROLE, async move {
             allowances::run(settings, &kafka, database, client, &health, stop).await
@@ -322,7 +322,7 @@ impl Starting<'_> {
     }
 
     pub(super) fn console(&mut self) -> Started {
-        let settings = settings::console(self.config, self.platform.credentials.clone())?;
+        let settings = settings::console(self.config, self.platforms())?;
         let Shared { database, health, stop, .. } = self.shared();
         let intake = self.edge.clone().map(|edge| edge as Arc<dyn EventIntake>);
         let console = Console::bind(settings, database, health, self.metrics.clone(), intake)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use trunkline::model::Timestamp;
+use trunkline::model::organization::OneOf;
 use trunkline::postgres::enrichment::{Change, Row, State};
 use trunkline::postgres::ledger::{Advance, Stored};
 use trunkline::postgres::{APP_ROLE, Database, READER_ROLE};
@@ -49,7 +50,7 @@ async fn change(database: &Database, changes: &[Change<'_>]) {
 
 async fn due(database: &Database, except: &[&str]) -> Vec<String> {
     let except: Vec<String> = except.iter().map(|id| (*id).to_owned()).collect();
-    let rows = database.due_conversations(&except, 10).await.unwrap();
+    let rows = database.due_conversations(&OneOf::default(), &except, 10).await.unwrap();
     rows.into_iter().map(|row| row.conversation_id).collect()
 }
 
@@ -98,8 +99,26 @@ async fn what_is_due_comes_longest_first_and_without_those_under_way() {
     assert!(backlog.oldest < Duration::from_secs(300), "{backlog:?}");
     change(&database, &[Change { row: row("then", State::NotAvailable), ask_in: None, details: None }]).await;
     assert_eq!(due(&database, &[]).await, ["later"]);
-    let rows = database.due_conversations(&[], 10).await.unwrap();
+    let rows = database.due_conversations(&OneOf::default(), &[], 10).await.unwrap();
     assert_eq!((rows[0].rounds, rows[0].last_event_at), (9, row("later", State::Pending).last_event_at));
+}
+
+#[tokio::test]
+async fn what_is_due_is_told_by_organisation() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let all = ["a", "emea:a", "apac:a", "b:c"].map(|id| begin(id, Duration::ZERO));
+    add(&database, &all).await;
+    let further = vec!["apac".to_owned(), "emea".to_owned()];
+    let of = async |name: Option<&str>| {
+        let one = OneOf { name: name.map(str::to_owned), further: further.clone() };
+        let rows = database.due_conversations(&one, &[], 10).await.unwrap();
+        let mut ids: Vec<String> = rows.into_iter().map(|row| row.conversation_id).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(of(None).await, ["a", "b:c"], "what only looks like a name is none");
+    assert_eq!(of(Some("emea")).await, ["emea:a"]);
+    assert_eq!(due(&database, &[]).await.len(), 4, "one organisation has all");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod enrichment;
 mod events;
 mod kills;
 mod maintenance;
+mod organizations;
 mod promotion;
 mod redrive;
 mod restarts;

@@ -9,7 +9,7 @@ use simulator::{CampaignScenario, Scenario, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline::genesys;
+use trunkline::genesys::{self, Identity};
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::sources::PollerError;
@@ -55,11 +55,11 @@ impl Instance {
         let settings = campaign_poller::Settings {
             campaigns: ids(),
             interval: Duration::from_millis(300),
-            organization_id: Some("org".into()),
-            region: Some("eu_west_1".into()),
             ..campaign_poller::Settings::default()
         };
-        let client = client(client_settings);
+        let identity =
+            Identity { id: Some("org".into()), region: Some("eu_west_1".into()), ..Identity::default() };
+        let client = client(&genesys::Settings { organization: identity, ..client_settings.clone() });
         let running = tokio::spawn({
             let (kafka, health, shutdown) = (kafka.clone(), health.clone(), shutdown.clone());
             async move { campaign_poller::run(settings, kafka, client, &health, shutdown).await }

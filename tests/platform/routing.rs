@@ -45,7 +45,6 @@ async fn availability_is_observed_as_a_fraction() {
             longest_stretch: 1.0,
             queues: vec![STAFFED.into(), EMPTY.into()],
             interval: Duration::from_millis(200),
-            organization_id: None,
             concurrency: 2,
         };
         let (kafka, client) = (kafka.clone(), organization.client());

@@ -2,14 +2,15 @@
 
 use super::{Finding, scope};
 use crate::clock;
-use crate::config::{Config, Dialect};
+use crate::config::Config;
 use crate::genesys::{
-    CallError, CallErrorKind, CallsMade, Campaign, CampaignRule, Changed, Client, DetailsQuery,
+    self, CallError, CallErrorKind, CallsMade, Campaign, CampaignRule, Changed, Client, DetailsQuery,
     OutboundSettings,
 };
 use crate::model::Timestamp;
 use crate::model::allowance::{Counted, Standing, Terms};
-use crate::topology::settings;
+use crate::model::organization::split;
+use crate::topology::{calls_covered, settings};
 
 /// A conversation that nobody has: whether details may be read shows all the same.
 const NO_CONVERSATION: &str = "00000000-0000-4000-8000-000000000000";
@@ -17,18 +18,20 @@ const NO_CONVERSATION: &str = "00000000-0000-4000-8000-000000000000";
 const CALLS_PER_USER: u64 = 75_000;
 
 /// Everything, loop by loop; nothing in the seed dialect, which does not tell.
-pub(super) async fn findings(client: &Client, config: &Config) -> Vec<Finding> {
-    if config.genesys.dialect == Dialect::Seed {
+pub(super) async fn findings(
+    client: &Client,
+    own: &Client,
+    platform: &genesys::Settings,
+    config: &Config,
+) -> Vec<Finding> {
+    if matches!(platform.dialect, genesys::Dialect::Seed) {
         return Vec::new();
     }
-    let (dial, flows, enrichment, allowances) = tokio::join!(
-        dial(client, config),
-        rollback(client, config),
-        enrichment(client, config),
-        allowances(client, config)
-    );
+    let of = One { client, own, platform, config };
+    let (dial, flows, enrichment, allowances) =
+        tokio::join!(of.dial(), of.rollback(), of.enrichment(), of.allowances());
     let mut findings = vec![Finding::note(
-        "dialect platform",
+        of.about("dialect platform"),
         "the platform has no analytics of consumer groups and publishes no routing configurations: lag is \
          measured at the broker alone, and routes take effect in trunkline alone",
     )];
@@ -38,48 +41,176 @@ pub(super) async fn findings(client: &Client, config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// A call that some loop makes, and the permission without which it cannot.
-fn needs<T>(what: &str, permission: &str, result: &Result<T, CallError>) -> Finding {
+/// One organisation, and what is asked about it.
+struct One<'c> {
+    /// Knows all organisations.
+    client: &'c Client,
+    /// This one's own.
+    own: &'c Client,
+    platform: &'c genesys::Settings,
+    config: &'c Config,
+}
+
+/// Paths of calls with the permission without which the platform answers 403. What begins with the path of
+/// another stands before it.
+const PERMISSIONS: &[(&str, &str)] = &[
+    ("/api/v2/outbound/settings", "outbound:settings:view"),
+    ("/api/v2/outbound/campaignrules", "outbound:campaignRule:view"),
+    ("/api/v2/outbound/campaigns", "outbound:campaign:view"),
+    ("/api/v2/analytics/conversations/aggregates", "analytics:conversationAggregate:view"),
+    ("/api/v2/analytics/conversations/details", "analytics:conversationDetail:view"),
+    ("/api/v2/analytics/queues/observations", "analytics:queueObservation:view"),
+    ("/api/v2/analytics/flows/aggregates", "analytics:flowAggregate:view"),
+    ("/api/v2/flows", "architect:flow:view"),
+    ("/api/v2/audits", "audits:audit:view"),
+    ("/api/v2/usage", "usage:organization:view or oauth:client:view"),
+];
+
+/// What to do about a call of the platform dialect that is forbidden, where that is known.
+pub(super) fn remedy(error: &CallError) -> Option<String> {
+    let forbidden = error.kind == CallErrorKind::Forbidden;
+    // The reason begins with the request: method and path.
+    let (_, path) = error.reason.split_once(' ').filter(|_| forbidden)?;
+    let (_, permission) = PERMISSIONS.iter().find(|(of, _)| path.starts_with(of))?;
+    Some(format!("give a role of the OAuth client the permission {permission}"))
+}
+
+/// A call that some loop makes.
+fn needs<T>(what: &str, result: &Result<T, CallError>) -> Finding {
     match result {
         Ok(_) => Finding::good(what),
-        Err(error) if error.kind == CallErrorKind::Forbidden => Finding::bad(
-            what,
-            format!("{error}; give a role of the OAuth client the permission {permission}"),
-        ),
-        Err(error) => Finding::bad(what, error),
+        Err(error) => match remedy(error) {
+            Some(remedy) => Finding::bad(what, format!("{error}; {remedy}")),
+            None => Finding::bad(what, error),
+        },
     }
 }
 
-async fn dial(client: &Client, config: &Config) -> Vec<Finding> {
-    if config.dial.mode.is_none() || config.dial.campaigns.is_empty() {
-        return Vec::new();
+impl One<'_> {
+    /// The name of a further organisation.
+    fn name(&self) -> Option<&str> {
+        self.platform.organization.name.as_deref()
     }
-    let settings = client.outbound_settings(&scope()).await;
-    let mut findings = vec![needs("dial: outbound settings", "outbound:settings:view", &settings)];
-    let settings = settings.ok().flatten();
-    findings.extend(settings.as_ref().map(abandon_rate));
-    client.expect_campaigns(config.dial.campaigns.iter().map(String::as_str));
-    let rules = client.campaign_rules(&scope()).await;
-    findings.push(needs("dial: campaign rules", "outbound:campaignRule:view", &rules));
-    let rules = rules.unwrap_or_default();
-    for id in &config.dial.campaigns {
-        let statistics = client.campaign_statistics(id, &scope()).await;
-        let permissions = "outbound:campaign:view, analytics:conversationAggregate:view and \
-            analytics:queueObservation:view";
-        findings.push(needs(&format!("dial: statistics of campaign {id}"), permissions, &statistics));
-        findings.extend(rules_on(id, &rules));
-        if let (Ok(campaign), Some(settings)) = (client.campaign(id, &scope()).await, &settings) {
-            findings.extend(own_target(&campaign, settings));
-            findings.extend(low_rate_alert(&campaign, settings));
+
+    /// What a finding is about, with the organisation's name where it has one.
+    fn about(&self, what: &str) -> String {
+        match self.name() {
+            Some(name) => format!("{name}, {what}"),
+            None => what.to_owned(),
         }
     }
-    findings
+
+    /// Those of a list that are this organisation's.
+    fn owned<'i>(&self, ids: &'i [String]) -> Vec<&'i str> {
+        let is_own = |id: &&str| self.config.genesys.organization_of(id) == self.name();
+        ids.iter().map(String::as_str).filter(is_own).collect()
+    }
+
+    async fn dial(&self) -> Vec<Finding> {
+        let campaigns = self.owned(&self.config.dial.campaigns);
+        if self.config.dial.mode.is_none() || campaigns.is_empty() {
+            return Vec::new();
+        }
+        let settings = self.own.outbound_settings(&scope()).await;
+        let what = self.about("dial: outbound settings");
+        let mut findings = vec![needs(&what, &settings)];
+        let settings = settings.ok().flatten();
+        let rate = self.about("dial: the platform's own abandon rate");
+        findings.extend(settings.as_ref().map(|settings| abandon_rate(&rate, settings)));
+        self.client.expect_campaigns(campaigns.iter().copied());
+        let rules = self.own.campaign_rules(&scope()).await;
+        findings.push(needs(&self.about("dial: campaign rules"), &rules));
+        let rules = rules.unwrap_or_default();
+        for id in campaigns {
+            let statistics = self.client.campaign_statistics(id, &scope()).await;
+            findings.push(needs(&format!("dial: statistics of campaign {id}"), &statistics));
+            findings.extend(rules_on(id, self.own_id(id), &rules));
+            if let (Ok(campaign), Some(settings)) = (self.client.campaign(id, &scope()).await, &settings) {
+                findings.extend(own_target(&campaign, settings));
+                findings.extend(low_rate_alert(&campaign, settings));
+            }
+        }
+        findings
+    }
+
+    /// What the organisation itself calls an object.
+    fn own_id<'i>(&self, id: &'i str) -> &'i str {
+        self.name().and_then(|_| split(id)).map_or(id, |(_, own)| own)
+    }
+
+    async fn rollback(&self) -> Vec<Finding> {
+        if self.config.rollback.mode.is_none() {
+            return Vec::new();
+        }
+        let watched = settings::flow_poller(self.config);
+        let mut findings = Vec::new();
+        for id in self.owned(&watched.flows) {
+            // That it can be read at all is looked at for every dialect.
+            if let Ok(flow) = self.client.flow(id, &scope()).await
+                && let Some(who) = flow.locked_by
+            {
+                let problem = format!(
+                    "it is locked by {who}: until that is given up no version can be put in force; have it closed in Architect, or unlocked by an administrator"
+                );
+                findings.push(Finding::bad(format!("rollback: flow {id}"), problem));
+            }
+        }
+        if let Some(id) = self.owned(&watched.polled).first() {
+            let until = clock::now().minus(watched.settling);
+            let measures = self.client.flow_measures(id, until.minus(watched.minute), until, &scope()).await;
+            let what = self.about("rollback: measures of flows");
+            findings.push(needs(&what, &measures));
+        }
+        if let Some(id) = self.owned(&watched.flows).first() {
+            findings.push(self.audits(id).await);
+        }
+        findings
+    }
+
+    /// Without it, who changed something between two of our changes has no name.
+    async fn audits(&self, flow: &str) -> Finding {
+        let what = self.about("who else writes: audits");
+        match self.client.ask_last_writer(Changed::Flow, flow, &scope()).await {
+            Ok(_) => Finding::good(what),
+            Err(error) => Finding::note(
+                what,
+                format!(
+                    "cannot be read ({error}): other writers stay without a name; audits:audit:view shows it"
+                ),
+            ),
+        }
+    }
+
+    async fn enrichment(&self) -> Vec<Finding> {
+        if !self.config.enrichment.mode.is_on() {
+            return Vec::new();
+        }
+        let now: Timestamp = clock::now();
+        let query = DetailsQuery { conversation_ids: &[NO_CONVERSATION], from: now, to: now };
+        let details = self.own.conversation_details(&query, &scope()).await;
+        let what = self.about("enrichment: details of conversations");
+        vec![needs(&what, &details)]
+    }
+
+    async fn allowances(&self) -> Vec<Finding> {
+        let what = self.about("allowance: API calls of this month");
+        vec![match self.own.calls_this_month(&scope()).await {
+            Ok(Some(made)) => {
+                let terms = calls_covered(self.config, self.platform);
+                Finding::note(what, calls_left(made, terms, clock::now()))
+            }
+            Ok(None) => Finding::good(what),
+            Err(error) => Finding::note(
+                what,
+                format!("cannot be read ({error}); usage:organization:view or oauth:client:view shows it"),
+            ),
+        }]
+    }
 }
 
 /// What the platform's own abandon rate means, beside the one of the rules.
-fn abandon_rate(settings: &OutboundSettings) -> Finding {
+fn abandon_rate(what: &str, settings: &OutboundSettings) -> Finding {
     let seconds = settings.abandon_seconds.map_or("an unknown time".to_owned(), |it| format!("{it} s"));
-    let what = "dial: the platform's own abandon rate";
     match settings.abandon_denominator.as_deref() {
         Some("ALL_CALLS") => Finding::note(
             what,
@@ -116,9 +247,9 @@ fn own_target(campaign: &Campaign, settings: &OutboundSettings) -> Option<Findin
     ))
 }
 
-fn rules_on(campaign: &str, rules: &[CampaignRule]) -> Vec<Finding> {
+fn rules_on(campaign: &str, own_id: &str, rules: &[CampaignRule]) -> Vec<Finding> {
     let touching = rules.iter().filter_map(|rule| {
-        let actions: Vec<&str> = rule.actions_on(campaign).collect();
+        let actions: Vec<&str> = rule.actions_on(own_id).collect();
         (!actions.is_empty()).then(|| {
             Finding::note(
                 format!("dial: campaign {campaign}"),
@@ -151,68 +282,6 @@ fn low_rate_alert(campaign: &Campaign, settings: &OutboundSettings) -> Option<Fi
     })
 }
 
-async fn rollback(client: &Client, config: &Config) -> Vec<Finding> {
-    if config.rollback.mode.is_none() {
-        return Vec::new();
-    }
-    let watched = settings::flow_poller(config);
-    let mut findings = Vec::new();
-    for id in &watched.flows {
-        // That it can be read at all is looked at for every dialect.
-        if let Ok(flow) = client.flow(id, &scope()).await
-            && let Some(who) = flow.locked_by
-        {
-            let problem =
-                format!("it is locked by {who}: until it is unlocked no version can be put in force");
-            findings.push(Finding::bad(format!("rollback: flow {id}"), problem));
-        }
-    }
-    if let Some(id) = watched.polled.first() {
-        let until = clock::now().minus(watched.settling);
-        let measures = client.flow_measures(id, until.minus(watched.minute), until, &scope()).await;
-        findings.push(needs("rollback: measures of flows", "analytics:flowAggregate:view", &measures));
-    }
-    if let Some(id) = watched.flows.first() {
-        findings.push(audits(client, id).await);
-    }
-    findings
-}
-
-/// Without it, who changed something between two of our changes has no name.
-async fn audits(client: &Client, flow: &str) -> Finding {
-    match client.ask_last_writer(Changed::Flow, flow, &scope()).await {
-        Ok(_) => Finding::good("who else writes: audits"),
-        Err(error) => Finding::note(
-            "who else writes: audits",
-            format!(
-                "cannot be read ({error}): other writers stay without a name; audits:audit:view shows it"
-            ),
-        ),
-    }
-}
-
-async fn enrichment(client: &Client, config: &Config) -> Vec<Finding> {
-    if !config.enrichment.mode.is_on() {
-        return Vec::new();
-    }
-    let now: Timestamp = clock::now();
-    let query = DetailsQuery { conversation_ids: &[NO_CONVERSATION], from: now, to: now };
-    let details = client.conversation_details(&query, &scope()).await;
-    vec![needs("enrichment: details of conversations", "analytics:conversationDetail:view", &details)]
-}
-
-async fn allowances(client: &Client, config: &Config) -> Vec<Finding> {
-    let what = "allowance: API calls of this month";
-    vec![match client.calls_this_month(&scope()).await {
-        Ok(Some(made)) => Finding::note(what, calls_left(made, config.genesys.calls(), clock::now())),
-        Ok(None) => Finding::good(what),
-        Err(error) => Finding::note(
-            what,
-            format!("cannot be read ({error}); usage:organization:view or oauth:client:view shows it"),
-        ),
-    }]
-}
-
 /// What is left of the month's calls, were they to go on as in the month so far.
 fn calls_left(made: CallsMade, terms: Terms, at: Timestamp) -> String {
     let month_to_date = made.own.saturating_add(made.others);
@@ -238,6 +307,7 @@ fn calls_left(made: CallsMade, terms: Terms, at: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::genesys::Definition;
+    use crate::model::outcome::ReceivedResponse;
 
     fn text(finding: &Finding) -> &str {
         finding.note.as_deref().or(finding.problem.as_deref()).unwrap_or_default()
@@ -253,9 +323,25 @@ mod tests {
 
     #[test]
     fn a_rate_over_all_calls_is_explained() {
-        assert!(text(&abandon_rate(&outbound("ALL_CALLS"))).contains("20 % of the live answers"));
-        let comparable = abandon_rate(&outbound("CALLS_THAT_REACHED_QUEUE"));
+        assert!(text(&abandon_rate("rate", &outbound("ALL_CALLS"))).contains("20 % of the live answers"));
+        let comparable = abandon_rate("rate", &outbound("CALLS_THAT_REACHED_QUEUE"));
         assert!(text(&comparable).contains("comparable") && comparable.problem.is_none());
+    }
+
+    #[test]
+    fn a_forbidden_call_names_the_permission_it_lacks() {
+        let told = |kind, path: &str| {
+            let reason = format!("GET {path}: HTTP 403: no");
+            let response =
+                ReceivedResponse { status: Some(403), body: None, error: None, correlation_id: None };
+            remedy(&CallError { kind, reason, response: response.into() })
+        };
+        let statistics = told(CallErrorKind::Forbidden, "/api/v2/outbound/campaigns/c/stats").unwrap();
+        assert!(statistics.ends_with("the permission outbound:campaign:view"), "{statistics}");
+        let rules = told(CallErrorKind::Forbidden, "/api/v2/outbound/campaignrules?pageSize=100").unwrap();
+        assert!(rules.ends_with("outbound:campaignRule:view"), "{rules}");
+        assert_eq!(told(CallErrorKind::NotFound, "/api/v2/flows/f"), None);
+        assert_eq!(told(CallErrorKind::Forbidden, "/api/v2/campaigns/c"), None, "the seed dialect's");
     }
 
     #[test]
@@ -298,8 +384,8 @@ mod tests {
             name: "Slow down".to_owned(),
             actions: vec![("setCampaignMaxCallsPerAgent".to_owned(), vec!["a".to_owned()])],
         };
-        let found = rules_on("a", std::slice::from_ref(&rule));
+        let found = rules_on("emea:a", "a", std::slice::from_ref(&rule));
         assert!(text(&found[0]).contains("\"Slow down\" changes it as well (setCampaignMaxCallsPerAgent)"));
-        assert!(rules_on("b", &[rule]).is_empty());
+        assert!(rules_on("b", "b", &[rule]).is_empty());
     }
 }

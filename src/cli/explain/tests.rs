@@ -10,6 +10,7 @@ fn entry() -> LedgerEntry {
         sequence: 42,
         r#loop: "dial".into(),
         key: "campaign-7".into(),
+        organization: None,
         mode: "live".into(),
         decided_at: at,
         event_time: at,

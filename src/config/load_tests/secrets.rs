@@ -29,6 +29,11 @@ fn secrets(kind: Kind) -> &'static [&'static str] {
             "[{ name = \"a\", brokers = \"h:1\", properties = { \"sasl.passwort\" = \"canary\" } }]",
             "[{ name = \"a\", brokers = \"me:canary@h\", password = \"canary\" }]",
         ],
+        Kind::Organizations => &[
+            "[{ name = \"a\", base_url = \"http://h\", client_id = \"i\", client_secret = \"canary\", x = 1 }]",
+            "[{ name = \"a\", base_url = \"http://me:canary@h\", client_id = \"i\", client_secret_file = \"canary\" }]",
+            "[{ name = \"canary!\", client_secrets = \"canary\" }]",
+        ],
         Kind::Text
         | Kind::OneOf(_)
         | Kind::Integer { .. }
@@ -73,6 +78,7 @@ fn no_key_that_may_hold_a_secret_shows_it_right_or_wrong_or_misspelt() {
         "postgres.url",
         "http.api_keys",
         "genesys.client_secret",
+        "genesys.organizations",
         "lag.clusters",
         "alerts.webhooks",
         "compliance.signing_key",

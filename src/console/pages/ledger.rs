@@ -25,12 +25,12 @@ pub(super) async fn view(shared: &Shared, query: &[(String, String)]) -> Result<
     let lines: Vec<DecisionLine> = entries.into_iter().map(DecisionLine::from).collect();
     let main = html! {
         h1 { "Ledger" }
-        (search(&given))
+        (search(&given, &organizations(shared)))
         @if !asked.is_empty() { p { a href="/ledger" { "Show all again" } } }
         (table(&lines, "Newest first"))
         @if let Some(next) = &next {
             p.pages {
-                @let onward = [("loop", given("loop")), ("key", given("key")), ("from", given("from")), ("to", given("to")), ("cursor", next.as_str())];
+                @let onward = [("loop", given("loop")), ("key", given("key")), ("organization", given("organization")), ("from", given("from")), ("to", given("to")), ("cursor", next.as_str())];
                 a href=(address("/ledger", &onward)) rel="next" { "Older decisions" }
             }
         }
@@ -38,7 +38,12 @@ pub(super) async fn view(shared: &Shared, query: &[(String, String)]) -> Result<
     Ok(("Ledger".to_owned(), main))
 }
 
-fn search<'q>(given: &impl Fn(&str) -> &'q str) -> Markup {
+/// Names of further organisations.
+fn organizations(shared: &Shared) -> Vec<&str> {
+    shared.covered.accounts.iter().filter_map(|account| account.organization.as_deref()).collect()
+}
+
+fn search<'q>(given: &impl Fn(&str) -> &'q str, organizations: &[&str]) -> Markup {
     html! {
         form.search method="get" action="/ledger" role="search" {
             div {
@@ -53,6 +58,17 @@ fn search<'q>(given: &impl Fn(&str) -> &'q str) -> Markup {
             div {
                 label for="key" { "Campaign, flow, group or decision id" }
                 input #key name="key" value=(given("key")) maxlength="512" size="36" autocomplete="off";
+            }
+            @if !organizations.is_empty() {
+                div {
+                    label for="organization" { "Organisation" }
+                    select #organization name="organization" {
+                        option value="" { "all" }
+                        @for name in organizations {
+                            option value=(name) selected[given("organization") == *name] { (name) }
+                        }
+                    }
+                }
             }
             div {
                 label for="from" { "From (UTC)" }

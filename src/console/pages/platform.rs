@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::parts::age;
 use super::words::{number, spaced};
 use crate::console::Shared;
-use crate::console::allowances::Month;
+use crate::console::allowances::{ApiCalls, Month};
 use crate::console::problem::Problem;
 use crate::metrics;
 use crate::model::allowance::{Standing, Warning};
@@ -23,9 +23,9 @@ pub(super) async fn view(shared: &Shared) -> Result<(String, Markup), Problem> {
         h2 { "Budget of calls" }
         (budget(&budgets))
         h2 { "Calls of this month" }
-        (allowance("Calls of the organisation", &month.api_calls.standing))
-        @if month.api_calls.poll_stretch > 1.0 {
-            p { span.badge.bad { "polls come up to " (number(month.api_calls.poll_stretch)) " times as far apart" } " so that the month's calls last." }
+        (calls_of("Calls of the organisation", &month.api_calls))
+        @for other in &month.organizations {
+            (calls_of(&format!("Calls of {}", other.organization), &other.api_calls))
         }
         h2 { "Breakers of this instance" }
         @if breakers.is_empty() {
@@ -37,6 +37,15 @@ pub(super) async fn view(shared: &Shared) -> Result<(String, Markup), Problem> {
         (call_table(&calls))
     };
     Ok(("Platform".to_owned(), main))
+}
+
+fn calls_of(whom: &str, calls: &ApiCalls) -> Markup {
+    html! {
+        (allowance(whom, &calls.standing))
+        @if calls.poll_stretch > 1.0 {
+            p { span.badge.bad { "polls come up to " (number(calls.poll_stretch)) " times as far apart" } " so that the month's calls last." }
+        }
+    }
 }
 
 fn budget(budgets: &[BudgetLine]) -> Markup {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::super::{Database, Error};
 use crate::model::Timestamp;
 use crate::model::decision::{DecisionId, Policy};
+use crate::model::organization::qualified;
 
 /// A decision as it stands on its topic, with what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -23,6 +24,9 @@ pub struct LedgerEntry {
     pub sequence: i64,
     pub r#loop: String,
     pub key: String,
+    /// The further organisation that the key belongs to, where the deployment serves several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
     /// `shadow` or `live`.
     pub mode: String,
     pub decided_at: Timestamp,
@@ -102,6 +106,8 @@ impl LedgerEntry {
 pub struct Filter {
     pub r#loop: Option<String>,
     pub key: Option<String>,
+    /// Name of a further organisation.
+    pub organization: Option<String>,
     /// Decided at this time or later.
     pub from: Option<Timestamp>,
     /// Decided before this time.
@@ -160,6 +166,8 @@ const SELECT: &str = "SELECT d.decision_id, d.sequence, d.loop, d.key, d.mode,
     d.settings_revision, d.cause_ids,
     round(extract(epoch FROM d.expires_at) * 1000)::bigint AS expires_at,
     d.topic || '/' || d.partition || '/' || d.\"offset\" AS position,
+    (SELECT g.name FROM trunkline.organizations g
+     WHERE d.loop <> 'lag' AND g.name = split_part(d.key, ':', 1) AND d.key <> g.name) AS organization,
     o.status, o.loop AS outcome_loop, o.key AS outcome_key, o.sequence AS outcome_sequence,
     o.reason AS outcome_reason, o.attempts, o.request, o.response,
     round(extract(epoch FROM o.requested_at) * 1000)::bigint AS requested_at,
@@ -172,6 +180,17 @@ LEFT JOIN audit.outcome_log v ON v.decision_id = d.decision_id AND v.verificatio
 WHERE ";
 
 impl Database {
+    /// Makes the names of further organisations known, so that the audit tells their decisions.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn know_organizations(&self, names: &[String]) -> Result<(), Error> {
+        let sql =
+            "INSERT INTO trunkline.organizations (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
+        let known = sqlx::query(sql).bind(names).execute(self.pool()).await;
+        known.map(drop).map_err(|error| self.explain(error))
+    }
+
     /// One decision, or `None` where there is none of that id.
     ///
     /// # Errors
@@ -196,6 +215,10 @@ impl Database {
         }
         if let Some(key) = &filter.key {
             query.push(" AND d.key = ").push_bind(key);
+        }
+        if let Some(name) = &filter.organization {
+            query.push(" AND d.loop <> 'lag' AND starts_with(d.key, ").push_bind(qualified(Some(name), ""));
+            query.push(")");
         }
         if let Some(from) = filter.from {
             query.push(" AND d.decided_at >= ");
@@ -227,6 +250,7 @@ fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
         sequence: row.try_get("sequence")?,
         r#loop: row.try_get("loop")?,
         key: row.try_get("key")?,
+        organization: row.try_get("organization")?,
         mode: row.try_get("mode")?,
         decided_at: Timestamp::from_millis(row.try_get("decided_at")?),
         event_time: Timestamp::from_millis(row.try_get("event_time")?),

@@ -48,7 +48,8 @@ pub(super) enum Source {
         last: Option<Lease>,
         lost: mpsc::UnboundedSender<(TopicPartition, Lease)>,
     },
-    Everything,
+    /// Everything of an organisation.
+    Everything(Option<String>),
 }
 
 impl Source {
@@ -67,7 +68,9 @@ impl Source {
                 }
                 () = stop.cancelled() => None,
             },
-            Self::Everything => take_everything(actuation, health, interrupt, stop).await,
+            Self::Everything(organization) => {
+                take_everything(actuation, organization.as_deref(), health, interrupt, stop).await
+            }
         }
     }
 
@@ -175,11 +178,13 @@ async fn take_partition<C: Change, L: Ledger>(
 /// until the tenure is dropped.
 async fn take_everything<C: Change, L: Ledger>(
     actuation: &Actuation<C, L>,
+    organization: Option<&str>,
     health: &Part,
     interrupt: &CancellationToken,
     stop: &CancellationToken,
 ) -> Option<Tenure> {
-    let name = format!("{}/{}", C::DECLARATION.lease, actuation.kafka.topic_prefix);
+    let of = organization.map(|name| format!("/{name}")).unwrap_or_default();
+    let name = format!("{}/{}{of}", C::DECLARATION.lease, actuation.kafka.topic_prefix);
     let settings = &actuation.settings;
     let mut complained = false;
     loop {

@@ -62,8 +62,8 @@ pub enum Exclusivity {
     /// One partition of decisions, held while the partition is ours. Keys go beside each
     /// other; of one key a newer decision supersedes those before it.
     Key,
-    /// Everything, held for one decision: one change at a time over all keys and instances.
-    /// Decisions wait for their turn and do not supersede each other.
+    /// Everything of an organisation, held for one decision: one change at a time over all its keys
+    /// and all instances. Decisions wait for their turn and do not supersede each other.
     Everything,
 }
 
@@ -168,6 +168,12 @@ pub trait Change: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Plan, End>> + Send {
         let _ = (decision, seen, scope);
         std::future::ready(planned)
+    }
+
+    /// The further organisation that an object belongs to: one does not wait for another.
+    fn organization(&self, key: &str) -> Option<&str> {
+        let _ = key;
+        None
     }
 
     /// Takes in how a decision ended here.

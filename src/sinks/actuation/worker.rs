@@ -41,8 +41,14 @@ struct Ended {
     result: Result<Ending, Interrupted>,
 }
 
-/// What waits for each other: decisions of one key in one partition, or all.
-type Queue = Option<(TopicPartition, String)>;
+/// What waits for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Queue {
+    /// Decisions of one key in one partition.
+    OfKey(TopicPartition, String),
+    /// All of an organisation.
+    OfOrganization(Option<String>),
+}
 
 struct Partition {
     epoch: u64,
@@ -122,11 +128,14 @@ impl<C: Change, L: Ledger> Executor<C, L> {
         Finished { outbound, status }
     }
 
-    fn source(&self, partition: TopicPartition) -> Source {
+    fn source(&self, partition: TopicPartition, queue: &Queue) -> Source {
         let lease = self.partitions.get(&partition).and_then(|here| here.lease.clone());
-        match lease {
-            Some(lease) => Source::Partition { partition, lease, last: None, lost: self.lose_lease.clone() },
-            None => Source::Everything,
+        match (lease, queue) {
+            (Some(lease), _) => {
+                Source::Partition { partition, lease, last: None, lost: self.lose_lease.clone() }
+            }
+            (None, Queue::OfOrganization(organization)) => Source::Everything(organization.clone()),
+            (None, Queue::OfKey(..)) => Source::Everything(None),
         }
     }
 }
@@ -172,19 +181,23 @@ impl<C: Change, L: Ledger> Worker for Executor<C, L> {
                 (Some(decision.key.clone().into_owned()), ending)
             }
         };
-        let queue = match C::DECLARATION.exclusivity {
-            Exclusivity::Key => key.map(|key| (partition, key)),
-            Exclusivity::Everything => None,
-        };
+        let queue = key.map(|key| match C::DECLARATION.exclusivity {
+            Exclusivity::Key => Queue::OfKey(partition, key),
+            Exclusivity::Everything => {
+                Queue::OfOrganization(self.actuation.change.organization(&key).map(str::to_owned))
+            }
+        });
         // Whether it needs a turn of its own or not, it takes the place of those before it.
-        if queue.is_some() {
-            self.queues.supersede(&queue);
+        if let Some(queue @ Queue::OfKey(..)) = &queue {
+            self.queues.supersede(queue);
         }
         if let Some(ending) = at_once {
             return Some(self.finished(stay, &record, None, &ending));
         }
+        // Without a key it could not be read, and has ended.
+        let queue = queue?;
         let stop = self.partitions.get(&partition)?.stop.clone();
-        let job = Job { stay, record, lease: self.source(partition), stop };
+        let job = Job { stay, record, lease: self.source(partition, &queue), stop };
         if let Some(turn) = self.queues.arrive(&queue, job) {
             self.launch(queue, turn);
         }

@@ -37,16 +37,24 @@ pub static ROLE: Role = Role {
 /// What is covered and how often it is looked at.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub calls: Terms,
+    /// One for each organisation.
+    pub accounts: Vec<Account>,
     pub attempts: Allowances,
-    /// The OAuth client whose calls are counted.
-    pub credentials: Credentials,
     /// Who is told.
     pub receivers: Vec<Told>,
     /// Time between two looks. Default 60 s.
     pub interval: Duration,
     /// Time between two questions for the platform's own count, over all instances. Default 1 h.
     pub reconcile_every: Duration,
+}
+
+/// Whose calls are counted, and what is covered of them.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// A further organisation's name.
+    pub organization: Option<String>,
+    pub calls: Terms,
+    pub credentials: Credentials,
 }
 
 /// A receiver of alerts.
@@ -87,7 +95,12 @@ pub async fn run(
         || Sink { positions: Positions::new(database.clone(), kafka, &ROLE), database: database.clone() };
     let looking = async {
         loop {
-            reconcile(&settings, &database, &client, &shutdown).await;
+            for account in &settings.accounts {
+                let mut clients = client.organizations();
+                if let Some(client) = clients.find(|it| it.organization().name == account.organization) {
+                    reconcile(account, settings.reconcile_every, &database, client, &shutdown).await;
+                }
+            }
             telling::tell(&settings, &database).await;
             tokio::time::sleep(settings.interval).await;
         }
@@ -99,9 +112,15 @@ pub async fn run(
 }
 
 /// Asks the platform for its own count, where that is due.
-async fn reconcile(settings: &Settings, database: &Database, client: &Client, stop: &CancellationToken) {
-    let id = settings.credentials.id();
-    match database.may_ask_for_usage(&id, settings.reconcile_every).await {
+async fn reconcile(
+    account: &Account,
+    every: Duration,
+    database: &Database,
+    client: &Client,
+    stop: &CancellationToken,
+) {
+    let id = account.credentials.account();
+    match database.may_ask_for_usage(&id, every).await {
         Ok(true) => {}
         Ok(false) => return,
         Err(error) => return tracing::debug!(%error, "the platform's count of calls is not asked for"),

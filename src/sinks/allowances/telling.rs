@@ -9,6 +9,7 @@ use crate::model::Timestamp;
 use crate::model::alert::{Alert, details};
 use crate::model::allowance::{Counted, Standing, Warning, poll_stretch};
 use crate::model::decision::{DecisionId, Loop};
+use crate::model::organization::qualified;
 use crate::postgres::Database;
 use crate::postgres::alerts::Raised;
 
@@ -19,10 +20,14 @@ pub(super) const USED_UP: &str = "ALLOWANCE_USED_UP";
 /// Campaigns looked at.
 const MOST_CAMPAIGNS: i64 = 10_000;
 
+const API_CALLS: &str = "api_calls";
+const CALL_ATTEMPTS: &str = "call_attempts";
+
 /// What an allowance is of.
 #[derive(Clone, Copy)]
 enum Of<'a> {
-    Calls,
+    /// Of an organisation; the first has no name.
+    Calls(Option<&'a str>),
     /// Of all campaigns together.
     Attempts,
     Campaign(&'a str),
@@ -31,14 +36,18 @@ enum Of<'a> {
 pub(super) async fn tell(settings: &Settings, database: &Database) {
     let now = clock::now();
     let mut alerts = Vec::new();
-    match database.calls_of_month(&settings.credentials.id()).await {
-        Ok(calls) => {
-            let stretch = poll_stretch(settings.calls.per_month, calls.month_to_date, calls.demand(), now);
-            let standing = Standing::new(settings.calls, calls.counted(stretch), now);
-            show("api_calls", &standing);
-            alerts.extend(warning(Of::Calls, &standing, now));
+    for account in &settings.accounts {
+        match database.calls_of_month(&account.credentials.account()).await {
+            Ok(calls) => {
+                let terms = account.calls;
+                let stretch = poll_stretch(terms.per_month, calls.month_to_date, calls.demand(), now);
+                let standing = Standing::new(terms, calls.counted(stretch), now);
+                let of = account.organization.as_deref();
+                show(&qualified(of, API_CALLS), &standing);
+                alerts.extend(warning(Of::Calls(of), &standing, now));
+            }
+            Err(error) => tracing::debug!(%error, "how this month's calls stand is not known"),
         }
-        Err(error) => tracing::debug!(%error, "how this month's calls stand is not known"),
     }
     match database.attempts_of_month(MOST_CAMPAIGNS).await {
         Ok(campaigns) => {
@@ -54,7 +63,7 @@ pub(super) async fn tell(settings: &Settings, database: &Database) {
                 alerts.extend(warning(Of::Campaign(&campaign.campaign_id), &standing, now));
             }
             let standing = Standing::new(settings.attempts.all, all, now);
-            show("call_attempts", &standing);
+            show(CALL_ATTEMPTS, &standing);
             alerts.extend(warning(Of::Attempts, &standing, now));
         }
         Err(error) => tracing::debug!(%error, "how this month's call attempts stand is not known"),
@@ -62,7 +71,7 @@ pub(super) async fn tell(settings: &Settings, database: &Database) {
     raise(settings, database, alerts).await;
 }
 
-fn show(of: &'static str, standing: &Standing) {
+fn show(of: &str, standing: &Standing) {
     let show = |gauge: &metrics::Metric, value: Option<f64>| {
         if let Some(value) = value {
             gauge.gauge(&[of]).set(value);
@@ -81,13 +90,13 @@ fn warning(of: Of<'_>, standing: &Standing, now: Timestamp) -> Option<Alert> {
         Warning::UsedUp => USED_UP,
     };
     let (what, key) = match of {
-        Of::Calls => ("api_calls", "api_calls"),
-        Of::Attempts => ("call_attempts", "call_attempts"),
-        Of::Campaign(id) => ("call_attempts", id),
+        Of::Calls(organization) => (API_CALLS, qualified(organization, API_CALLS)),
+        Of::Attempts => (CALL_ATTEMPTS, CALL_ATTEMPTS.into()),
+        Of::Campaign(id) => (CALL_ATTEMPTS, id.into()),
     };
     let campaign = match of {
         Of::Campaign(id) => json!(id),
-        Of::Calls | Of::Attempts => json!(null),
+        Of::Calls(_) | Of::Attempts => json!(null),
     };
     // No decision has led to it: its id stands for the allowance and the month.
     let identity = format!("{what}/{key}");
@@ -104,7 +113,7 @@ fn warning(of: Of<'_>, standing: &Standing, now: Timestamp) -> Option<Alert> {
         incident_type,
         decision_id: DecisionId::derive(Loop::Dial, &identity, 0, now.month()),
         r#loop: Loop::Dial,
-        key: key.to_owned(),
+        key: key.into_owned(),
         occurred_at: now,
         once_per: None,
         details,
@@ -150,14 +159,15 @@ mod tests {
     #[test]
     fn people_are_told_once_a_month_of_each_allowance() {
         const EARLY: &str = "2026-06-10T00:00:00.000Z";
-        assert_eq!(alert(Of::Calls, 799, EARLY), None);
-        let near = alert(Of::Calls, 800, EARLY).unwrap();
+        assert_eq!(alert(Of::Calls(None), 799, EARLY), None);
+        let near = alert(Of::Calls(None), 800, EARLY).unwrap();
         assert_eq!((near.incident_type, near.details["allowance"].clone()), (NEARLY_USED, json!(1_000)));
         let id = |of, used, at| alert(of, used, at).unwrap().id();
-        assert_eq!(id(Of::Calls, 999, "2026-06-20T00:00:00.000Z"), near.id(), "once a month");
+        assert_eq!(id(Of::Calls(None), 999, "2026-06-20T00:00:00.000Z"), near.id(), "once a month");
         for other in [
-            id(Of::Calls, 1_000, EARLY),
-            id(Of::Calls, 800, "2026-07-01T00:00:00.000Z"),
+            id(Of::Calls(None), 1_000, EARLY),
+            id(Of::Calls(None), 800, "2026-07-01T00:00:00.000Z"),
+            id(Of::Calls(Some("emea")), 800, EARLY),
             id(Of::Attempts, 800, EARLY),
             id(Of::Campaign("c"), 800, EARLY),
         ] {

@@ -22,6 +22,7 @@ use crate::clock;
 use crate::genesys::{CallError, CallErrorKind, Client, DetailsQuery, Priority, Scope};
 use crate::health::Part;
 use crate::metrics;
+use crate::model::organization::OneOf;
 use crate::postgres::{Database, Error};
 use crate::topics;
 
@@ -43,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What every query needs.
 pub(super) struct Asking {
     pub settings: Settings,
+    /// Whose conversations are asked about: an organisation that does not answer holds up its own.
+    pub of: OneOf,
     pub client: Client,
     pub database: Database,
     /// The events' topic by its full name.
@@ -103,8 +106,11 @@ impl Flusher {
         let look_every = (self.asking.settings.linger / 4).max(LOOK_EVERY);
         while !stop.is_cancelled() {
             let work = async {
-                self.measure().await?;
-                self.prune().await?;
+                // Once for all organisations.
+                if self.asking.of.name.is_none() {
+                    self.measure().await?;
+                    self.prune().await?;
+                }
                 self.send(&stop).await
             };
             let worked = tokio::select! {
@@ -147,8 +153,8 @@ impl Flusher {
             span: settings.span,
             linger: settings.linger,
         };
-        let rows =
-            self.asking.database.due_conversations(&self.under_way, free * limits.conversations).await?;
+        let (database, most) = (&self.asking.database, free * limits.conversations);
+        let rows = database.due_conversations(&self.asking.of, &self.under_way, most).await?;
         let due = rows.into_iter().map(|row| Due {
             conversation_id: row.conversation_id,
             first_event_at: row.first_event_at,

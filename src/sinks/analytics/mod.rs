@@ -17,6 +17,7 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,6 +26,7 @@ use crate::genesys::Client;
 use crate::health::{Health, Part};
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError, TopicPartition};
+use crate::model::organization::OneOf;
 use crate::postgres::Database;
 use crate::role::{self, Kind, Role};
 use crate::topics;
@@ -113,16 +115,24 @@ pub async fn run(
         commit_interval: settings.commit_interval,
     };
     let waits = settings.waits;
-    let asking = Arc::new(Asking {
-        settings,
-        client,
-        database: database.clone(),
-        events_topic: kafka.topic(&topics::CONVERSATION_EVENTS),
-        part: ready(health, "enrichment queries"),
-    });
+    let names: Vec<Option<String>> =
+        client.organizations().map(|client| client.organization().name.clone()).collect();
+    let further: Vec<String> = names.iter().flatten().cloned().collect();
+    let asking = |name: &Option<String>| {
+        let of = name.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+        Arc::new(Asking {
+            settings: settings.clone(),
+            of: OneOf { name: name.clone(), further: further.clone() },
+            client: client.clone(),
+            database: database.clone(),
+            events_topic: kafka.topic(&topics::CONVERSATION_EVENTS),
+            part: ready(health, &format!("enrichment queries{of}")),
+        })
+    };
+    let asking: Vec<Arc<Asking>> = names.iter().map(asking).collect();
     let enrichment = || Enrichment {
         intake: Intake::new(database.clone(), kafka, waits),
-        asking: Arc::clone(&asking),
+        asking: asking.clone(),
         flusher: None,
     };
     positioned::run(reading, kafka, health, shutdown, enrichment).await
@@ -137,7 +147,8 @@ fn ready(health: &Health, name: &str) -> Part {
 
 struct Enrichment {
     intake: Intake,
-    asking: Arc<Asking>,
+    /// One for each organisation.
+    asking: Vec<Arc<Asking>>,
     /// While partition 0 is ours.
     flusher: Option<(CancellationToken, AbortOnDropHandle<()>)>,
 }
@@ -161,9 +172,9 @@ impl Keeper for Enrichment {
         if has_first(partitions) {
             self.stop_asking().await;
             let stop = shutdown.child_token();
-            let flusher = Flusher::new(Arc::clone(&self.asking));
             tracing::info!("this instance asks the platform about conversations");
-            self.flusher = Some((stop.clone(), AbortOnDropHandle::new(tokio::spawn(flusher.run(stop)))));
+            let asking = ask_all(self.asking.clone(), stop.clone());
+            self.flusher = Some((stop, AbortOnDropHandle::new(tokio::spawn(asking))));
         }
     }
 
@@ -187,6 +198,17 @@ impl Keeper for Enrichment {
             }
         }
         std::future::pending().await
+    }
+}
+
+/// Asks each organisation about its own, until `stop`.
+async fn ask_all(asking: Vec<Arc<Asking>>, stop: CancellationToken) {
+    let mut flushers = JoinSet::new();
+    for asking in asking {
+        flushers.spawn(Flusher::new(asking).run(stop.clone()));
+    }
+    while let Some(ended) = flushers.join_next().await {
+        ended.expect("asking does not panic");
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::Span;
 
 pub use super::positioned::SetAside;
 use super::positioned::{self, Keeper, NotKept, Positions, Reading};
+use crate::backoff::Backoff;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::subscription::{InboundRecord, Offsets, SubscriptionError};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub retry: (Duration, Duration),
     /// How often the group's offsets are brought up to date.
     pub commit_interval: Duration,
+    /// Names of further organisations, by which keys are told apart.
+    pub organizations: Vec<String>,
 }
 
 impl Default for Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             batch_records: 2_000,
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
             commit_interval: Duration::from_secs(1),
+            organizations: Vec::new(),
         }
     }
 }
@@ -89,7 +93,25 @@ pub async fn run(
         commit_interval: settings.commit_interval,
     };
     let audit = || Audit { writer: AuditWriter::new(database.clone(), kafka), began: None };
-    positioned::run(reading, kafka, health, shutdown, audit).await
+    tokio::select! {
+        result = positioned::run(reading, kafka, health, shutdown, audit) => result,
+        never = know(&settings, &database) => never,
+    }
+}
+
+/// Makes organisations known, as soon as Postgres takes it.
+async fn know<T>(settings: &Settings, database: &Database) -> T {
+    let mut pause = Backoff::new(settings.retry);
+    while !settings.organizations.is_empty() {
+        match database.know_organizations(&settings.organizations).await {
+            Ok(()) => break,
+            Err(error) => {
+                tracing::warn!(%error, "the audit does not know all organisations yet");
+                tokio::time::sleep(pause.pause()).await;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Spans that end with the transaction: one of all records, and for each one of its own trace.

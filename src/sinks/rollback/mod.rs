@@ -32,7 +32,7 @@ pub use super::actuation::{ActuationError, Settings};
 pub static ROLE: Role = Role {
     name: "rollback-actuator",
     kind: Kind::Sink,
-    description: "rolls flow versions back, one at a time over all flows and instances",
+    description: "rolls flow versions back, one at a time over all flows of an organisation and all instances",
     reads: &[&topics::ROLLBACK_DECISIONS],
     writes: &[&topics::OUTCOMES, &topics::ROLLBACK_REFUSALS],
     sets_aside: &[&topics::DEAD_LETTERS],
@@ -50,6 +50,12 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Who but us has changed the flow last, where the platform tells.
     fn other_writer(&self, flow_id: &str, scope: &Scope) -> impl Future<Output = Option<String>> + Send;
+
+    /// The further organisation that has the flow.
+    fn organization(&self, flow_id: &str) -> Option<&str> {
+        let _ = flow_id;
+        None
+    }
 
     /// Sends the activation of a version; one attempt at its effect.
     fn send(
@@ -75,6 +81,10 @@ impl Platform for Client {
 
     async fn other_writer(&self, flow_id: &str, scope: &Scope) -> Option<String> {
         self.last_writer(Changed::Flow, flow_id, scope).await
+    }
+
+    fn organization(&self, flow_id: &str) -> Option<&str> {
+        self.organization_of(flow_id).name.as_deref()
     }
 }
 
@@ -166,6 +176,10 @@ impl<P: Platform> Change for FlowVersionChange<P> {
         let who = self.platform.other_writer(&decision.key, scope).await;
         let who = who.map(|who| format!(" ({OTHER_WRITER}: {who})")).unwrap_or_default();
         Err(End(OutcomeStatus::Unchanged, format!("{reason}{who}")))
+    }
+
+    fn organization(&self, key: &str) -> Option<&str> {
+        self.platform.organization(key)
     }
 
     fn request(&self, decision: &Read<'_, Self>, _: &Flow, plan: &VersionChange) -> SentRequest {

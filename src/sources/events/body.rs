@@ -29,6 +29,7 @@ pub(super) struct CloudAttributes {
     pub id: Option<String>,
     pub r#type: Option<String>,
     pub time: Option<String>,
+    pub source: Option<String>,
 }
 
 /// Content types of JSON texts one after another.
@@ -112,6 +113,7 @@ impl CloudAttributes {
             id: attribute("ce-id"),
             r#type: attribute("ce-type"),
             time: attribute("ce-time"),
+            source: attribute("ce-source"),
         }
     }
 }
@@ -227,6 +229,7 @@ mod tests {
             id: Some("a ü%zz".into()),
             r#type: Some("ConversationEnded".into()),
             time: None,
+            source: None,
         };
         assert_eq!(binary, Ok(Form::Binary(attributes)));
         for refused in [

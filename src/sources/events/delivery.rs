@@ -194,6 +194,7 @@ impl CloudAttributes {
             ("ce_id", self.id.as_ref()),
             ("ce_type", self.r#type.as_ref()),
             ("ce_time", self.time.as_ref()),
+            ("ce_source", self.source.as_ref()),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?.as_str())))

@@ -1,5 +1,7 @@
 //! From one item to conversation events: EventBridge envelopes and CloudEvents.
 
+mod found;
+
 use std::borrow::Cow;
 
 use base64::Engine;
@@ -17,30 +19,7 @@ use crate::model::json;
 use crate::runtime::dead_letter::{AheadOf, Reason};
 use crate::runtime::watermark::is_from_the_future;
 
-/// One event found in an item, or why it is none.
-pub(super) struct Found<'i> {
-    /// Place in `detail` where that is a list.
-    pub detail_index: Option<usize>,
-    pub event: Result<ConversationEvent<'i>, NoEvent>,
-    /// What to keep where it is unusable: could be sent again as it is.
-    pub original: Cow<'i, [u8]>,
-}
-
-/// Why something brings no conversation event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NoEvent {
-    /// The platform tells of something else on the same bus.
-    Elsewhere {
-        event_type: String,
-    },
-    Unusable(Reason),
-}
-
-impl From<Reason> for NoEvent {
-    fn from(reason: Reason) -> Self {
-        Self::Unusable(reason)
-    }
-}
+pub(super) use found::{Found, NoEvent};
 
 /// An EventBridge envelope or a CloudEvent, whichever members it has.
 #[derive(Deserialize)]
@@ -51,6 +30,8 @@ struct Envelope<'a> {
     detail_type: Option<Text<'a>>,
     #[serde(borrow, default)]
     time: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    source: Option<Text<'a>>,
     #[serde(borrow, default)]
     detail: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -110,6 +91,7 @@ struct Frame<'a> {
     id: Option<Cow<'a, str>>,
     name: Option<Cow<'a, str>>,
     time: Option<Cow<'a, str>>,
+    source: Option<Cow<'a, str>>,
     received_at: Option<Timestamp>,
 }
 
@@ -124,8 +106,12 @@ pub(super) fn read(
     received_at: Timestamp,
     mut take: impl FnMut(Found<'_>),
 ) {
-    let refuse =
-        |reason: Reason| Found { detail_index: None, event: Err(reason.into()), original: item.bytes.into() };
+    let refuse = |reason: Reason| Found {
+        detail_index: None,
+        source: None,
+        event: Err(reason.into()),
+        original: item.bytes.into(),
+    };
     let text = match item.text() {
         Ok(text) => text,
         Err(reason) => return take(refuse(reason)),
@@ -184,6 +170,7 @@ fn read_binary(
         id: borrowed(&attributes.id),
         name: borrowed(&attributes.r#type),
         time: borrowed(&attributes.time),
+        source: borrowed(&attributes.source),
         received_at: Some(received_at),
     };
     read_detail(item, text, data, &frame, take)
@@ -220,7 +207,12 @@ fn read_detail(
                 return Err(body::reason(flaw));
             }
             let event = event(detail, frame, true);
-            take(Found { detail_index: None, event, original: item.bytes.into() });
+            take(Found {
+                detail_index: None,
+                source: frame.source.clone(),
+                event,
+                original: item.bytes.into(),
+            });
             Ok(())
         }
         Some(b'[') => read_list(item, text, detail, frame, take),
@@ -261,7 +253,7 @@ fn read_list(
             }
             _ => Cow::Borrowed(element.bytes),
         };
-        take(Found { detail_index: Some(index), event, original });
+        take(Found { detail_index: Some(index), source: frame.source.clone(), event, original });
     }
     Ok(())
 }
@@ -356,7 +348,8 @@ impl<'a> Frame<'a> {
         let text = |text: &Option<Text<'a>>| text.clone().map(|text| text.0);
         let name = if envelope.specversion.is_some() { &envelope.r#type } else { &envelope.detail_type };
         let id = text(&envelope.id).filter(|id| !id.is_empty());
-        Self { id, name: text(name), time: text(&envelope.time), received_at: None }
+        let source = text(&envelope.source);
+        Self { id, name: text(name), time: text(&envelope.time), source, received_at: None }
     }
 }
 

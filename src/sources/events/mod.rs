@@ -68,6 +68,9 @@ pub struct Settings {
     pub events_per_second: Option<u32>,
     /// How long the brokers may take to acknowledge a request.
     pub delivery_timeout: Duration,
+    /// Names of further organisations by their ids on the platform, which the `source` of an envelope
+    /// holds.
+    pub organizations: BTreeMap<String, String>,
 }
 
 impl Default for Settings {
@@ -77,6 +80,7 @@ impl Default for Settings {
             max_body_bytes: 1_048_576,
             events_per_second: None,
             delivery_timeout: Duration::from_secs(4),
+            organizations: BTreeMap::new(),
         }
     }
 }
@@ -239,7 +243,10 @@ impl Edge {
         let received_at = clock::now();
         let mut records = RecordBatch::new(body.len(), self.settings.max_events, received_at);
         for (index, item) in items.iter().enumerate() {
-            event::read(item, attributes, received_at, |found| records.take(index, found));
+            event::read(item, attributes, received_at, |mut found| {
+                found.belongs_to(&self.settings.organizations);
+                records.take(index, found);
+            });
         }
         drop(items);
         records.admissible()?;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -244,6 +246,7 @@ fn cloud_events_come_in_three_modes() {
         id: Some("ce-1".into()),
         r#type: Some("v2.detail.events.conversation.{id}.acd.end".into()),
         time: Some("2026-01-02T03:04:05Z".into()),
+        source: None,
     };
     let binary = Form::Binary(attributes.clone());
     assert_eq!(told_as(&binary, data.to_string().as_bytes()), [(None, Ok(expected))]);
@@ -316,4 +319,23 @@ proptest! {
             prop_assert_eq!(event.is_ok(), index != at);
         }
     }
+}
+
+#[test]
+fn ids_of_a_further_organisations_event_are_spelled_as_its_own() {
+    let text = flow_end().to_string();
+    let told = |organization: &str| {
+        let names = BTreeMap::from([(organization.to_owned(), "emea".to_owned())]);
+        let mut ids = Vec::new();
+        for item in Form::Json.items(text.as_bytes(), 10).expect("items") {
+            read(&item, None, received_at(), |mut found| {
+                found.belongs_to(&names);
+                let event = found.event.expect("an event");
+                ids = vec![event.conversation_id.into_owned(), event.flow_id.expect("a flow").into_owned()];
+            });
+        }
+        ids
+    };
+    assert_eq!(told("o"), [format!("emea:{CONVERSATION}"), "emea:f".to_owned()]);
+    assert_eq!(told("another"), [CONVERSATION, "f"]);
 }
