@@ -149,7 +149,11 @@ fn sentence(canary: &Canary) -> String {
             )
         }
     };
-    format!("{what}: {}.", why(canary))
+    if canary.state == CanaryState::Promoted {
+        format!("{what}.")
+    } else {
+        format!("{what}: {}.", why(canary))
+    }
 }
 
 /// The way of a canary, and where on it this one is.

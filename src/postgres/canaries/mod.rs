@@ -81,7 +81,8 @@ fn canary(row: &PgRow) -> Result<Canary, sqlx::Error> {
         state,
         step: row.try_get::<i32, _>("step")?.unsigned_abs(),
         steps: row.try_get("steps")?,
-        share: row.try_get("share")?,
+        // What was promoted is over: the configuration is in force as it is written.
+        share: if state == CanaryState::Promoted { 0.0 } else { row.try_get("share")? },
         hold_minutes: row.try_get::<i32, _>("hold_minutes")?.unsigned_abs(),
         reason: row.try_get("reason")?,
         evidence: row.try_get("evidence")?,
