@@ -18,9 +18,9 @@ use crate::model::decision::Policy;
 use crate::model::settings::{DIAL, DIAL_CAMPAIGN, DialPolicy};
 use crate::postgres::Database;
 use crate::postgres::ledger::LedgerEntry;
+use crate::stages::dialing::in_force;
 use crate::stages::lag::rules;
 use crate::stages::rollback::rule;
-use crate::topology::dial_tables::in_force;
 use crate::topology::settings;
 
 /// Changes of a setting that are looked through.

@@ -205,6 +205,10 @@ pub struct DialAnswer {
     /// What the shadow policy would have decided in this one's place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowAnswer>,
+    /// What the loop remembered of the campaign before this decision, told now and then: from there on its
+    /// decisions can be taken again. Its form is the loop's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<serde_json::Value>,
 }
 
 /// The change alone, without how it came to be.
@@ -217,6 +221,7 @@ impl From<DialParameters> for DialAnswer {
             holds: Vec::new(),
             own_rates: ArrayVec::new(),
             shadow: None,
+            memory: None,
         }
     }
 }

@@ -292,6 +292,9 @@ pub struct DeliveryInputs {
     pub evidence: f64,
     /// The e-value that ends a canary.
     pub abort_at: f64,
+    /// Minutes that a step lasts at least; absent in decisions of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_minutes: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
     /// Scopes of maintenance windows and pauses that hold it.

@@ -2,11 +2,14 @@
 //!
 //! Text is owned: a thousand samples a second are few, and much of what they say is kept.
 
+mod advised_on;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::decision::Action;
+pub use advised_on::AdvisedOn;
 
 /// One thing seen of one consumer group in one poll: a partition it reads, or an
 /// event type where the platform's analytics were asked.
@@ -377,6 +380,9 @@ pub struct LagInputs {
     /// When help was last asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub called_at: Option<Timestamp>,
+    /// What the advice went by beside all this; absent in decisions of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advised_on: Option<AdvisedOn>,
 }
 
 /// What a lag decision asks for.

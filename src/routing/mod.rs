@@ -14,6 +14,7 @@
 //!   the one recorded first stands and is counted, once. What was recorded is [followed] by
 //!   every instance, so that it is not contradicted while the counters cannot be asked.
 
+pub mod again;
 mod block;
 mod breaker;
 mod context;

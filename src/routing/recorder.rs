@@ -14,6 +14,7 @@ use super::group_counters::book;
 use super::rule::{self, Standing};
 use super::service::ROLE;
 use crate::health::Part;
+use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::routing::{RouteGroup, RouteInputs, RouteParameters, RouteReason, RouteSource};
 use crate::postgres::outbox::Message;
@@ -191,41 +192,71 @@ fn decision<'a>(
     mode: Mode,
     policy: &'a Policy<'static>,
 ) -> RouteDecision<'a, Vec<String>> {
-    let sequence = answer.sequence.unsigned_abs();
     let groups = block.names.iter().zip(&block.standings);
     let groups = groups.map(|(name, at)| RouteGroup::of(name, block.unit, at.share, at.deficit));
-    Decision {
-        decision_id: DecisionId::derive(Loop::Route, &of.configuration_id, sequence, answer.decided_at),
-        sequence,
-        r#loop: Loop::Route,
-        key: Cow::Borrowed(&of.configuration_id),
-        mode,
-        decided_at: answer.decided_at,
-        event_time: answer.decided_at,
-        action: Action::Route,
+    let inputs =
+        RouteInputs { revision: answer.revision.unsigned_abs(), unit: block.unit, groups: groups.collect() };
+    let given = Given {
+        configuration_id: &of.configuration_id,
+        sequence: answer.sequence.unsigned_abs(),
+        conversation_id: &answer.conversation_id,
+        destination_id: &answer.destination_id,
+        source: RouteSource::of(&answer.source).unwrap_or(RouteSource::Exact),
         reason: Cow::Borrowed(&answer.reason),
-        parameters: RouteParameters {
-            conversation_id: Cow::Borrowed(&answer.conversation_id),
-            destination_id: Cow::Borrowed(&answer.destination_id),
-            source: RouteSource::of(&answer.source).unwrap_or(RouteSource::Exact),
-        },
-        inputs: RouteInputs {
-            revision: answer.revision.unsigned_abs(),
-            unit: block.unit,
-            groups: groups.collect(),
-        },
-        policy: policy.by_reference(),
-        settings_revision: block.settings_revision,
-        cause_ids: Vec::new(),
-        // It was carried out by being given.
-        expires_at: answer.decided_at,
+        decided_at: answer.decided_at,
+    };
+    given.decision(inputs, mode, policy.by_reference(), block.settings_revision)
+}
+
+/// An answer, without what it was taken from.
+pub(super) struct Given<'a> {
+    pub configuration_id: &'a str,
+    pub sequence: u64,
+    pub conversation_id: &'a str,
+    pub destination_id: &'a str,
+    pub source: RouteSource,
+    pub reason: Cow<'a, str>,
+    pub decided_at: Timestamp,
+}
+
+impl<'a> Given<'a> {
+    /// As it stands on its topic.
+    pub(super) fn decision(
+        self,
+        inputs: RouteInputs<'a>,
+        mode: Mode,
+        policy: Policy<'a>,
+        settings_revision: u64,
+    ) -> RouteDecision<'a, Vec<String>> {
+        let (key, at) = (self.configuration_id, self.decided_at);
+        Decision {
+            decision_id: DecisionId::derive(Loop::Route, key, self.sequence, at),
+            sequence: self.sequence,
+            r#loop: Loop::Route,
+            key: Cow::Borrowed(key),
+            mode,
+            decided_at: at,
+            event_time: at,
+            action: Action::Route,
+            reason: self.reason,
+            parameters: RouteParameters {
+                conversation_id: Cow::Borrowed(self.conversation_id),
+                destination_id: Cow::Borrowed(self.destination_id),
+                source: self.source,
+            },
+            inputs,
+            policy,
+            settings_revision,
+            cause_ids: Vec::new(),
+            // It was carried out by being given.
+            expires_at: at,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
     use crate::model::routing::BILLION;
 
     #[test]

@@ -54,6 +54,48 @@ impl Plan {
         let last = self.steps.len().saturating_sub(2);
         self.steps.iter().position(enough).unwrap_or(last).min(last)
     }
+
+    /// The verdict on a step.
+    pub(super) fn judge(&self, seen: &Seen) -> Verdict {
+        let is_alone = seen.step + 1 >= self.steps.len();
+        if seen.evidence >= self.abort_at {
+            return Verdict::Abort;
+        }
+        match self.missing(seen, is_alone) {
+            Some(missing) => Verdict::Hold(missing),
+            None if is_alone => Verdict::Done,
+            None => Verdict::Advance(seen.step + 1),
+        }
+    }
+
+    fn missing(&self, seen: &Seen, is_alone: bool) -> Option<Missing> {
+        if seen.minutes < self.hold_minutes {
+            return Some(Missing::Minutes(self.hold_minutes - seen.minutes));
+        }
+        if seen.candidate.total < self.interactions {
+            return Some(Missing::Interactions(self.interactions - seen.candidate.total));
+        }
+        let control = if is_alone { seen.past } else { seen.control };
+        let spread = (control.variance() + seen.candidate.variance()).sqrt();
+        let excess = seen.candidate.rate() - control.rate() + self.z * spread;
+        let allowed = self.margin.max(self.margin_share * control.rate());
+        (excess > allowed).then_some(Missing::Certainty { excess, allowed })
+    }
+}
+
+/// What was seen at a step so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub step: usize,
+    /// Minutes at this step that were evidence.
+    pub minutes: u32,
+    /// The control so far, before and beside the candidate.
+    pub past: Counts,
+    /// Both flows at this step.
+    pub control: Counts,
+    pub candidate: Counts,
+    /// The e-value.
+    pub evidence: f64,
 }
 
 /// What a minute led to.
@@ -66,6 +108,12 @@ pub enum Verdict {
     Abort,
     /// It has proven itself with everything.
     Done,
+}
+
+impl Verdict {
+    pub(super) fn goes_on(self) -> bool {
+        matches!(self, Verdict::Advance(_) | Verdict::Done)
+    }
 }
 
 /// Where a canary stands.
@@ -112,16 +160,21 @@ impl Canary {
         self.minutes = self.minutes.saturating_add(1);
         self.control.add(control);
         self.candidate.add(candidate);
-        if self.evidence() >= plan.abort_at {
-            return Verdict::Abort;
+        let verdict = plan.judge(&self.seen());
+        if let Verdict::Advance(_) = verdict {
+            self.advance();
         }
-        match self.missing(plan, is_alone) {
-            Some(missing) => Verdict::Hold(missing),
-            None if is_alone => Verdict::Done,
-            None => {
-                self.advance();
-                Verdict::Advance(self.step)
-            }
+        verdict
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            step: self.step,
+            minutes: self.minutes,
+            past: self.past,
+            control: self.control,
+            candidate: self.candidate,
+            evidence: self.evidence(),
         }
     }
 
@@ -148,20 +201,6 @@ impl Canary {
         self.step += 1;
         self.minutes = 0;
         (self.control, self.candidate) = (Counts::default(), Counts::default());
-    }
-
-    fn missing(&self, plan: &Plan, is_alone: bool) -> Option<Missing> {
-        if self.minutes < plan.hold_minutes {
-            return Some(Missing::Minutes(plan.hold_minutes - self.minutes));
-        }
-        if self.candidate.total < plan.interactions {
-            return Some(Missing::Interactions(plan.interactions - self.candidate.total));
-        }
-        let control = if is_alone { self.past } else { self.control };
-        let spread = (control.variance() + self.candidate.variance()).sqrt();
-        let excess = self.candidate.rate() - control.rate() + plan.z * spread;
-        let allowed = plan.margin.max(plan.margin_share * control.rate());
-        (excess > allowed).then_some(Missing::Certainty { excess, allowed })
     }
 }
 

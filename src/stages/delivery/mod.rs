@@ -8,6 +8,7 @@
 //!              └────────────── abort ◀───────────────┴────────────────┘   the candidate's share is 0 at once
 //! ```
 
+pub mod again;
 pub mod canary;
 pub mod evidence;
 mod run;
@@ -23,7 +24,7 @@ use crate::model::delivery::{CanaryFact, CanaryMinute, CanaryRequest, Counts, Or
 use crate::model::settings::MaintenanceWindow;
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking};
 use crate::role::Role;
-use crate::topics;
+use crate::topics::{self, DeliveryDecision};
 
 use canary::Plan;
 use run::{Around, Finding, Run};
@@ -73,7 +74,7 @@ pub struct Delivery {
 
 impl Delivery {
     pub fn new(mode: Mode, minute: Duration, lookup: Arc<dyn Lookup>) -> Self {
-        Self { mode, minute, policy: Policy::new("e-process", VERSION, &Plan::default()), lookup }
+        Self { mode, minute, policy: named(&Plan::default()), lookup }
     }
 
     /// Scopes of the windows that are open for one of both flows now, or were during the minute.
@@ -88,24 +89,16 @@ impl Delivery {
 
     fn decide(&self, occasion: Occasion<'_>, sequence: &mut u64, finding: Finding, outputs: &mut Outputs) {
         *sequence += 1;
-        let Finding { action, reason, inputs, parameters } = finding;
-        let decision = Decision {
-            decision_id: DecisionId::derive(Loop::Delivery, occasion.key, *sequence, occasion.event_time),
+        let under = Under {
+            key: occasion.key,
             sequence: *sequence,
-            r#loop: Loop::Delivery,
-            key: occasion.key.into(),
             mode: self.mode,
-            decided_at: occasion.at,
             event_time: occasion.event_time,
-            action,
-            reason: reason.into(),
-            parameters,
-            inputs,
-            policy: self.policy.by_reference(),
+            at: occasion.at,
             settings_revision: self.lookup.settings_revision(),
-            cause_ids: occasion.causes,
-            expires_at: occasion.at.plus(EXPIRES_AFTER),
+            causes: occasion.causes,
         };
+        let decision = under.decision(finding, self.policy.by_reference());
         outputs.send(&topics::DELIVERY_DECISIONS, occasion.key, &decision);
     }
 
@@ -179,6 +172,46 @@ impl Delivery {
 
     fn patience(&self) -> Duration {
         self.minute * SILENT_MINUTES
+    }
+}
+
+/// The rule as decisions name it.
+pub fn named(plan: &Plan) -> Policy<'static> {
+    Policy::new("e-process", VERSION, plan)
+}
+
+/// What a decision is taken under, beside what was found.
+struct Under<'a, C> {
+    key: &'a str,
+    sequence: u64,
+    mode: Mode,
+    event_time: Timestamp,
+    at: Timestamp,
+    settings_revision: u64,
+    causes: C,
+}
+
+impl<'a, C> Under<'a, C> {
+    /// A finding as it stands on its topic.
+    fn decision(self, finding: Finding, policy: Policy<'a>) -> DeliveryDecision<'a, C> {
+        let Finding { action, reason, inputs, parameters } = finding;
+        Decision {
+            decision_id: DecisionId::derive(Loop::Delivery, self.key, self.sequence, self.event_time),
+            sequence: self.sequence,
+            r#loop: Loop::Delivery,
+            key: self.key.into(),
+            mode: self.mode,
+            decided_at: self.at,
+            event_time: self.event_time,
+            action,
+            reason: reason.into(),
+            parameters,
+            inputs,
+            policy,
+            settings_revision: self.settings_revision,
+            cause_ids: self.causes,
+            expires_at: self.at.plus(EXPIRES_AFTER),
+        }
     }
 }
 

@@ -16,12 +16,13 @@ use crate::model::delivery::{
 };
 
 /// Minutes that the control is seen alone before the first step.
-const BASELINE_MINUTES: u32 = 5;
+pub(super) const BASELINE_MINUTES: u32 = 5;
 /// Minutes of which one flow is known and the other awaited, at most.
 const AWAITED: usize = 180;
 /// Why nothing is learned.
 const NO_MINUTES: &str = "no_minutes";
-const NOT_IN_FORCE: &str = "share_not_in_force";
+pub(super) const NOT_IN_FORCE: &str = "share_not_in_force";
+pub(super) const CAME_TOO_LATE: &str = "share_came_too_late";
 
 /// What is decided, and from what.
 #[derive(Debug)]
@@ -47,13 +48,13 @@ pub(super) struct Run {
     canary_id: String,
     control_id: String,
     candidate_id: String,
-    plan: Plan,
-    state: CanaryState,
+    pub(super) plan: Plan,
+    pub(super) state: CanaryState,
     /// The control alone, before the first step.
-    baseline: Counts,
-    baseline_minutes: u32,
-    canary: Canary,
-    share: f64,
+    pub(super) baseline: Counts,
+    pub(super) baseline_minutes: u32,
+    pub(super) canary: Canary,
+    pub(super) share: f64,
     /// From when on the step's share is known to be in force; absent until it is. Minutes from before
     /// are none of the step.
     in_force_since: Option<Timestamp>,
@@ -136,7 +137,7 @@ impl Run {
             (self.in_force_since, self.heard, self.said) = (Some(at), at, None);
             return None;
         }
-        Some(self.go_on("share_came_too_late", self.inputs(None), at))
+        Some(self.go_on(CAME_TOO_LATE, self.inputs(None), at))
     }
 
     /// One complete minute of one flow; `at` is now. `None` where nothing new is to be said.
@@ -233,6 +234,16 @@ impl Run {
         self.baseline.add(counts);
         self.baseline_minutes += 1;
         inputs.control_before = self.baseline;
+        self.conclude_baseline(inputs, at, around)
+    }
+
+    /// What the control alone leads to; `inputs` hold it up to now.
+    pub(super) fn conclude_baseline(
+        &mut self,
+        mut inputs: DeliveryInputs,
+        at: Timestamp,
+        around: Around<'_>,
+    ) -> Option<Finding> {
         if self.baseline_minutes < BASELINE_MINUTES {
             inputs.missing = Some(Missing::Minutes(BASELINE_MINUTES - self.baseline_minutes));
             return self.say("baseline_missing", Limit::Evidence, &[], inputs);
@@ -274,10 +285,22 @@ impl Run {
         inputs.step_minutes += 1;
         let verdict = self.canary.observe(&self.plan, control, candidate);
         inputs.evidence = self.canary.evidence();
-        let goes_on = matches!(verdict, Verdict::Advance(_) | Verdict::Done);
-        if goes_on && !around.pauses.is_empty() {
+        if verdict.goes_on() && !around.pauses.is_empty() {
             self.canary = before;
             self.canary.weigh(&self.plan, control, candidate);
+        }
+        self.conclude(verdict, inputs, at, around)
+    }
+
+    /// What a verdict leads to.
+    pub(super) fn conclude(
+        &mut self,
+        verdict: Verdict,
+        mut inputs: DeliveryInputs,
+        at: Timestamp,
+        around: Around<'_>,
+    ) -> Option<Finding> {
+        if verdict.goes_on() && !around.pauses.is_empty() {
             return self.say("paused", Limit::Hold, around.pauses, inputs);
         }
         match verdict {
@@ -310,7 +333,7 @@ impl Run {
     }
 
     /// To the share of the step that the canary is at.
-    fn go_on(&mut self, reason: &'static str, inputs: DeliveryInputs, at: Timestamp) -> Finding {
+    pub(super) fn go_on(&mut self, reason: &'static str, inputs: DeliveryInputs, at: Timestamp) -> Finding {
         let share = self.plan.steps.get(self.canary.step).copied().unwrap_or(1.0);
         let mut parameters = self.parameters(Chain::new(share));
         (self.share, self.step_since, self.said) = (share, at, None);
@@ -320,7 +343,7 @@ impl Run {
     }
 
     /// It stays as it is. Said again only for another reason.
-    fn say(
+    pub(super) fn say(
         &mut self,
         reason: &'static str,
         limit: Limit,
@@ -351,6 +374,7 @@ impl Run {
             control_before: self.canary.past(),
             evidence: self.canary.evidence(),
             abort_at: self.plan.abort_at,
+            hold_minutes: Some(self.plan.hold_minutes),
             missing: None,
             held_by: Vec::new(),
             ordered_by: None,

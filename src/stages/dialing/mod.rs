@@ -1,5 +1,6 @@
 //! Campaign windows → dial decisions.
 
+pub mod again;
 pub mod evidence;
 pub mod judgement;
 mod last_known;
@@ -25,7 +26,7 @@ use crate::role::Role;
 use crate::topics;
 
 use judgement::{Answered, Around, Judgement, Lacking, judge};
-pub use lookup::{InForce, Lookup};
+pub use lookup::{InForce, Lookup, in_force};
 
 use last_known::LastKnown;
 use rules::Rules;
@@ -130,6 +131,7 @@ impl Dialing {
                     holds: taken.holds,
                     own_rates,
                     shadow: beside.zip(shadow).map(|(judged, policy)| shadow_answer(judged, &policy)),
+                    memory: taken.memory,
                 },
                 inputs: taken.inputs,
                 policy,
@@ -215,6 +217,7 @@ struct Taken<'a, I, C> {
     news: Option<&'a pacing::Observation>,
     around: Around,
     holds: Vec<String>,
+    memory: Option<serde_json::Value>,
     event_time: Timestamp,
     at: Timestamp,
     expires_at: Timestamp,
@@ -295,6 +298,7 @@ impl Stage for Dialing {
             return Step::NoOp("window_not_newer");
         }
         let observed_at = window.observed_at;
+        let memory = state.told();
         let (around, holds) = self.around(state, &window, record.at);
         let lacking = evidence::lacking(&window, self.tick, observed_at);
         let seen = evidence::observation(&window);
@@ -313,6 +317,7 @@ impl Stage for Dialing {
             news: seen.as_ref().filter(|_| lacking.is_none()),
             around: Around { evidence: lacking, ..around },
             holds,
+            memory,
             event_time: observed_at,
             at: record.at,
             expires_at: observed_at.plus(self.life),
@@ -372,6 +377,7 @@ impl Dialing {
             news: None,
             around: Around { evidence: lacking, ..around },
             holds,
+            memory: None,
             event_time: waking.time,
             at: waking.at,
             // Where more is on its way, that says what is to be done.

@@ -4,7 +4,7 @@
 //! no fixed point. It walks to the greatest rate while the mean is below the
 //! target and to the least while it is above.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::judgement::{Answered, Around, Judgement, judge};
 use crate::model::dial_rate::Limits;
@@ -14,7 +14,7 @@ pub const NAME: &str = "proportional";
 pub const VERSION: u32 = 2;
 
 /// The rule with its parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proportional {
     /// Answer rate aimed at, 0–1, default 0.85.
     pub target: f64,

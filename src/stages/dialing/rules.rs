@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::pacing::{self, Pacing};
 use super::proportional::{self, Proportional};
@@ -10,7 +10,7 @@ use crate::model::decision::Policy;
 use crate::model::settings::{DialPolicy, DialSettings, DialShadow};
 
 /// The rules there are with their numbers, and which of them decides.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
     pub policy: DialPolicy,
     /// Decides beside it; nobody acts on that.

@@ -1,9 +1,8 @@
 //! What would help a group.
 
-use super::Lag;
-use super::poll::Summary;
+use super::rules::Thresholds;
 use crate::model::decision::Action;
-use crate::model::lag::LagStatus;
+use crate::model::lag::{AdvisedOn, LagStatus};
 
 /// What would help, and how many consumers would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,18 +11,31 @@ pub(super) struct Advice {
     pub replicas: Option<u32>,
 }
 
-impl Lag {
-    /// `leading` is the worse source's poll, `measured` the brokers' where there is one.
-    /// `calm_ms` is how long the status has been as it is.
-    pub(super) fn advice(&self, leading: &Summary, measured: &Summary, calm_ms: u64) -> Advice {
+/// What the advice goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    /// The worst source's.
+    pub status: LagStatus,
+    /// How long the status has been as it is.
+    pub calm_ms: u64,
+    /// Of the brokers where they were asked, as what follows.
+    pub members: Option<u32>,
+    pub drain_per_second: Option<f64>,
+    pub catch_up_seconds: Option<f64>,
+    pub on: AdvisedOn,
+}
+
+impl Thresholds {
+    pub(super) fn advice(&self, measured: &Measured) -> Advice {
+        let Measured { status, on, .. } = *measured;
         // Analytics do not tell how many consumers there are.
         let Some(members) = measured.members else {
-            return Advice { action: without_members(leading.status), replicas: None };
+            return Advice { action: without_members(status), replicas: None };
         };
-        let as_they_are = if members > 0 { members } else { measured.members_before.max(1) };
-        let most = measured.parts.max(1);
-        let (action, replicas) = match leading.status {
-            _ if leading.may_mend_itself => (Action::Hold, as_they_are),
+        let as_they_are = if members > 0 { members } else { on.members_before.max(1) };
+        let most = on.parts.max(1);
+        let (action, replicas) = match status {
+            _ if on.may_mend_itself => (Action::Hold, as_they_are),
             // More consumers would read nothing that is lost, and wait in the same line; those
             // that are there read what they are told to.
             LagStatus::DataLoss
@@ -35,8 +47,8 @@ impl Lag {
             LagStatus::Error | LagStatus::Warning => self.for_a_slow_group(measured, as_they_are, most),
             LagStatus::Unknown | LagStatus::Uncommitted => (Action::Hold, as_they_are),
             // Fewer only after it has been well for as long as the history reaches.
-            LagStatus::Ok => match measured.needed {
-                Some(needed) if calm_ms >= self.thresholds.history_ms => {
+            LagStatus::Ok => match on.needed {
+                Some(needed) if measured.calm_ms >= self.history_ms => {
                     (Action::Hold, needed.min(as_they_are))
                 }
                 _ => (Action::Hold, as_they_are),
@@ -45,21 +57,20 @@ impl Lag {
         Advice { action, replicas: Some(replicas) }
     }
 
-    fn for_a_slow_group(&self, measured: &Summary, members: u32, most: u32) -> (Action, u32) {
+    fn for_a_slow_group(&self, measured: &Measured, members: u32, most: u32) -> (Action, u32) {
         // Nothing moves: that is soon STALLED or STOPPED, where more consumers do not help.
         if measured.drain_per_second.is_none_or(|drain| drain <= 0.0) {
             return (Action::Hold, members);
         }
-        let soon = measured
-            .catch_up_seconds
-            .is_some_and(|seconds| seconds * 1_000.0 <= self.thresholds.catch_up_ms as f64);
+        let soon =
+            measured.catch_up_seconds.is_some_and(|seconds| seconds * 1_000.0 <= self.catch_up_ms as f64);
         if soon {
             return (Action::Hold, members);
         }
         if members >= most {
             return (Action::Investigate, members);
         }
-        (Action::ScaleOut, measured.needed.unwrap_or(0).clamp(members + 1, most))
+        (Action::ScaleOut, measured.on.needed.unwrap_or(0).clamp(members + 1, most))
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::rules::Thresholds;
 use crate::model::Timestamp;
 use crate::model::decision::Action;
-use crate::model::lag::LagStatus;
+use crate::model::lag::{LagEvaluation, LagStatus};
 
 /// From the first status that needs help to the first that needs none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,14 +22,40 @@ pub(super) struct Episode {
 
 /// What an evaluation comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+enum Call {
     /// Ask for this now.
     For(Action),
     /// Ask for nothing, for this reason.
     Nothing(&'static str),
 }
 
+/// What is decided of an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Said {
+    pub action: Action,
+    pub reason: String,
+}
+
 impl Episode {
+    /// Takes the next evaluation in: what is asked for, and why.
+    pub(super) fn say(&mut self, evaluation: &LagEvaluation, thresholds: &Thresholds) -> Said {
+        let LagEvaluation { observed_at, status, recommended_action, .. } = *evaluation;
+        match self.next(observed_at, status, recommended_action, thresholds) {
+            Call::For(action) => {
+                let reason = evaluation.reasons.first().map_or("ok", |reason| &*reason.rule);
+                Said { action, reason: reason.to_owned() }
+            }
+            Call::Nothing(why) => Said { action: Action::Hold, reason: why.to_owned() },
+        }
+    }
+
+    /// The episode after a decision that recorded it.
+    pub(super) fn after(since: Option<Timestamp>, called_at: Option<Timestamp>) -> Self {
+        // Help is asked for within the episode, and so after it began.
+        let called = since.is_some_and(|since| called_at.is_some_and(|called_at| called_at >= since));
+        Self { since, called, called_at }
+    }
+
     /// Times of a clock that was ahead, later than any may be now, count as of now.
     pub(super) fn heal(&mut self, clock: Timestamp, latest: Timestamp) {
         for time in
@@ -40,7 +66,7 @@ impl Episode {
     }
 
     /// Takes the next evaluation in.
-    pub(super) fn next(
+    fn next(
         &mut self,
         at: Timestamp,
         status: LagStatus,

@@ -1,6 +1,7 @@
 //! Lag samples → how each consumer group is, and what help it needs.
 
 mod advice;
+pub mod again;
 mod ends;
 mod episode;
 mod history;
@@ -20,14 +21,15 @@ use serde::{Deserialize, Serialize};
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy, Position};
 use crate::model::lag::{
-    AuditAction, LagEvaluation, LagEvidence, LagInputs, LagParameters, LagReason, LagSample, LagSource,
-    LagStatus,
+    AdvisedOn, AuditAction, LagEvaluation, LagEvidence, LagInputs, LagParameters, LagReason, LagSample,
+    LagSource, LagStatus,
 };
 use crate::pipeline::{Declaration, Outputs, Record, Silence, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
-use crate::topics;
+use crate::topics::{self, LagDecision};
 
-use episode::{Call, Episode};
+use advice::{Advice, Measured};
+use episode::{Episode, Said};
 use poll::{Polled, Summary, Taken};
 use rules::Thresholds;
 
@@ -72,7 +74,7 @@ impl Intervals {
 
 impl Lag {
     pub fn new(mode: Mode, thresholds: Thresholds, intervals: Intervals) -> Self {
-        let policy = Policy::new(rules::NAME, rules::VERSION, &thresholds);
+        let policy = named(&thresholds);
         Self { mode, thresholds, policy, intervals }
     }
 }
@@ -105,6 +107,57 @@ impl State {
             *since = clock;
         }
         self.episode.heal(clock, latest);
+    }
+}
+
+/// The rules as decisions name them.
+pub fn named(thresholds: &Thresholds) -> Policy<'static> {
+    Policy::new(rules::NAME, rules::VERSION, thresholds)
+}
+
+/// What a decision is taken under, beside the rules and its inputs.
+struct Under<'a, C> {
+    key: &'a str,
+    sequence: u64,
+    mode: Mode,
+    at: Timestamp,
+    settings_revision: u64,
+    causes: C,
+}
+
+impl<'a, C> Under<'a, C> {
+    /// What was said of an evaluation, as it stands on its topic.
+    fn decision(
+        self,
+        inputs: LagInputs,
+        said: Said,
+        thresholds: &Thresholds,
+        policy: Policy<'a>,
+    ) -> LagDecision<'a, C> {
+        let evaluation = &inputs.evaluation;
+        let now = evaluation.observed_at;
+        Decision {
+            decision_id: DecisionId::derive(Loop::Lag, self.key, self.sequence, now),
+            sequence: self.sequence,
+            r#loop: Loop::Lag,
+            key: self.key.into(),
+            mode: self.mode,
+            decided_at: self.at,
+            event_time: now,
+            action: said.action,
+            reason: said.reason.into(),
+            parameters: LagParameters {
+                status: evaluation.status,
+                replicas: evaluation.replicas.filter(|_| said.action == Action::ScaleOut),
+                recommended_action: evaluation.recommended_action,
+                audit_action: evaluation.audit_action,
+            },
+            inputs,
+            policy,
+            settings_revision: self.settings_revision,
+            cause_ids: self.causes,
+            expires_at: now.plus(Duration::from_millis(thresholds.cooldown_ms)),
+        }
     }
 }
 
@@ -206,9 +259,9 @@ impl Lag {
         fresh: &[(LagSource, Summary)],
         outputs: &mut Outputs,
     ) {
-        if let Some((worst, evaluation)) = self.evaluation(occasion, state, fresh) {
+        if let Some((worst, advised_on, evaluation)) = self.evaluation(occasion, state, fresh) {
             outputs.send(&topics::LAG_STATUS, occasion.key, &evaluation);
-            self.decide(occasion, state, worst, evaluation, outputs);
+            self.decide(occasion, state, worst, advised_on, evaluation, outputs);
         }
     }
 
@@ -218,7 +271,7 @@ impl Lag {
         occasion: &Occasion<'_>,
         state: &State,
         fresh: &[(LagSource, Summary)],
-    ) -> Option<(LagEvidence, LagEvaluation)> {
+    ) -> Option<(LagEvidence, AdvisedOn, LagEvaluation)> {
         let now = occasion.now;
         let (_, leading) = fresh.iter().min_by_key(|(_, summary)| summary.status)?;
         let worst = leading.worst.clone()?;
@@ -236,7 +289,7 @@ impl Lag {
         let measured = fresh.iter().map(|(_, summary)| summary).find(|summary| summary.members.is_some());
         let measured = measured.unwrap_or(leading);
         let calm_ms = now.millis_since(since).unsigned_abs();
-        let advice = self.advice(leading, measured, calm_ms);
+        let (advised_on, advice) = self.advised(leading, measured, calm_ms);
         let exceeded = fresh.iter().any(|(_, summary)| summary.exceeded);
         let evaluation = LagEvaluation {
             consumer_group: occasion.key.into(),
@@ -261,7 +314,26 @@ impl Lag {
                 false => AuditAction::MonitorCycleComplete,
             },
         };
-        Some((worst, evaluation))
+        Some((worst, advised_on, evaluation))
+    }
+
+    /// What would help, and what that goes by.
+    fn advised(&self, leading: &Summary, measured: &Summary, calm_ms: u64) -> (AdvisedOn, Advice) {
+        let on = AdvisedOn {
+            parts: measured.parts,
+            members_before: measured.members_before,
+            may_mend_itself: leading.may_mend_itself,
+            needed: measured.needed,
+        };
+        let advice = self.thresholds.advice(&Measured {
+            status: leading.status,
+            calm_ms,
+            members: measured.members,
+            drain_per_second: measured.drain_per_second,
+            catch_up_seconds: measured.catch_up_seconds,
+            on,
+        });
+        (on, advice)
     }
 
     /// Records a change of status and every call for help.
@@ -270,55 +342,36 @@ impl Lag {
         occasion: &Occasion<'_>,
         state: &mut State,
         worst: LagEvidence,
+        advised_on: AdvisedOn,
         evaluation: LagEvaluation,
         outputs: &mut Outputs,
     ) {
-        let (now, previous) = (evaluation.observed_at, state.status);
-        let call =
-            state.episode.next(now, evaluation.status, evaluation.recommended_action, &self.thresholds);
-        let (action, reason) = match call {
-            Call::For(action) => (action, evaluation.reasons.first().map_or("ok", |reason| &*reason.rule)),
-            Call::Nothing(why) => (Action::Hold, why),
-        };
-        let changed = previous.is_none_or(|(status, _)| status != evaluation.status);
-        if !changed && action == Action::Hold {
+        let previous = state.status.map(|(status, _)| status);
+        let said = state.episode.say(&evaluation, &self.thresholds);
+        if previous == Some(evaluation.status) && said.action == Action::Hold {
             return;
         }
         state.status = Some((evaluation.status, evaluation.since));
         state.sequence += 1;
-        outputs.send(
-            &topics::LAG_EVALUATIONS,
-            occasion.key,
-            &Decision {
-                decision_id: DecisionId::derive(Loop::Lag, occasion.key, state.sequence, now),
-                sequence: state.sequence,
-                r#loop: Loop::Lag,
-                key: occasion.key.into(),
-                mode: self.mode,
-                decided_at: occasion.at,
-                event_time: now,
-                action,
-                reason: reason.to_owned().into(),
-                parameters: LagParameters {
-                    status: evaluation.status,
-                    replicas: evaluation.replicas.filter(|_| action == Action::ScaleOut),
-                    recommended_action: evaluation.recommended_action,
-                    audit_action: evaluation.audit_action,
-                },
-                inputs: LagInputs {
-                    worst,
-                    previous_status: previous.map(|(status, _)| status),
-                    episode_since: state.episode.since,
-                    called_at: state.episode.called_at,
-                    evaluation,
-                },
-                policy: self.policy.by_reference(),
-                // No setting is about lag: the configuration alone.
-                settings_revision: 0,
-                cause_ids: occasion.cause.as_slice(),
-                expires_at: now.plus(Duration::from_millis(self.thresholds.cooldown_ms)),
-            },
-        );
+        let inputs = LagInputs {
+            worst,
+            previous_status: previous,
+            episode_since: state.episode.since,
+            called_at: state.episode.called_at,
+            advised_on: Some(advised_on),
+            evaluation,
+        };
+        let under = Under {
+            key: occasion.key,
+            sequence: state.sequence,
+            mode: self.mode,
+            at: occasion.at,
+            // No setting is about lag: the configuration alone.
+            settings_revision: 0,
+            causes: occasion.cause.as_slice(),
+        };
+        let decision = under.decision(inputs, said, &self.thresholds, self.policy.by_reference());
+        outputs.send(&topics::LAG_EVALUATIONS, occasion.key, &decision);
     }
 
     fn life(&self, source: LagSource) -> Duration {

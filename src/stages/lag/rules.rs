@@ -2,7 +2,7 @@
 //! event type's, evidence says.
 
 use arrayvec::ArrayVec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::lag::{Assigned, LagEvidence, LagStatus, Observation, PartitionLag};
 
@@ -11,7 +11,7 @@ pub const NAME: &str = "lag-rules";
 pub const VERSION: u32 = 2;
 
 /// Where the rules draw their lines.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Thresholds {
     /// Rules 5 and 6: so long at one offset while behind, or without any commit. Also how

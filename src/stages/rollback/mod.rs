@@ -1,5 +1,6 @@
 //! Flow minutes → rollback decisions, and whether a rollback helped.
 
+pub mod again;
 pub mod attribution;
 pub mod guard;
 pub mod history;
@@ -24,7 +25,7 @@ use crate::model::rollback::RollbackParameters;
 use crate::model::settings::MaintenanceWindow;
 use crate::pipeline::{Declaration, Outputs, Record, Silence, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
-use crate::topics;
+use crate::topics::{self, RollbackDecision};
 
 use guard::{Guard, Judgement, Observation, Surroundings};
 use rule::Rule;
@@ -92,8 +93,7 @@ pub struct Rollback {
 
 impl Rollback {
     pub fn new(mode: Mode, rule: Rule, sources: Sources, lookup: Arc<dyn Lookup>) -> Self {
-        let policy = Policy::new(rule.policy.name(), rule::VERSION, &rule);
-        Self { mode, rule, policy, sources, lookup }
+        Self { mode, rule, policy: named(&rule), sources, lookup }
     }
 
     /// Scopes of the windows that are open for the flow now, or were during the minute.
@@ -107,44 +107,25 @@ impl Rollback {
     }
 
     fn decide(&self, occasion: Occasion<'_>, state: &mut State, judgement: Judgement, outputs: &mut Outputs) {
-        let Judgement { answer, inputs, error_rate, candidates } = judgement;
         state.sequence += 1;
-        let event_time = inputs.minute.plus(self.rule.minute);
-        let decision_id = DecisionId::derive(Loop::Rollback, occasion.key, state.sequence, event_time);
-        if answer.action == Action::Rollback && self.mode == Mode::Live {
-            let pending = Pending::new(decision_id, state.sequence, inputs.flow_version.clone(), event_time);
+        let under = Under {
+            key: occasion.key,
+            sequence: state.sequence,
+            mode: self.mode,
+            at: occasion.at,
+            settings_revision: self.lookup.settings_revision(),
+            causes: occasion.causes,
+        };
+        let decision = under.decision(judgement, &self.rule, self.policy.by_reference());
+        if decision.action == Action::Rollback && self.mode == Mode::Live {
+            let version = decision.inputs.flow_version.clone();
+            let pending = Pending::new(decision.decision_id, state.sequence, version, decision.event_time);
             if let Some(before) = state.pending.replace(pending) {
                 let finding = before.judge(&self.rule);
                 self.conclude(occasion, &before, finding, outputs);
             }
         }
-        outputs.send(
-            &topics::ROLLBACK_DECISIONS,
-            occasion.key,
-            &Decision {
-                decision_id,
-                sequence: state.sequence,
-                r#loop: Loop::Rollback,
-                key: occasion.key.into(),
-                mode: self.mode,
-                decided_at: occasion.at,
-                event_time,
-                action: answer.action,
-                reason: answer.reason.into(),
-                parameters: RollbackParameters {
-                    flow_version: inputs.flow_version.clone(),
-                    error_rate,
-                    threshold: self.rule.threshold,
-                    candidates,
-                },
-                inputs,
-                policy: self.policy.by_reference(),
-                settings_revision: self.lookup.settings_revision(),
-                cause_ids: occasion.causes,
-                // Within the cooldown nothing newer can be decided.
-                expires_at: occasion.at.plus(self.rule.minutes(self.rule.cooldown_minutes)),
-            },
-        );
+        outputs.send(&topics::ROLLBACK_DECISIONS, occasion.key, &decision);
     }
 
     fn conclude(&self, occasion: Occasion<'_>, pending: &Pending, finding: Finding, outputs: &mut Outputs) {
@@ -200,6 +181,52 @@ impl Rollback {
         }
         if let (Some(pending), Some(finding)) = (state.pending.take(), finding) {
             self.conclude(occasion, &pending, finding, outputs);
+        }
+    }
+}
+
+/// A rule as decisions name it.
+pub fn named(rule: &Rule) -> Policy<'static> {
+    Policy::new(rule.policy.name(), rule::VERSION, rule)
+}
+
+/// What a decision is taken under, beside the rule and its inputs.
+struct Under<'a, C> {
+    key: &'a str,
+    sequence: u64,
+    mode: Mode,
+    at: Timestamp,
+    settings_revision: u64,
+    causes: C,
+}
+
+impl<'a, C> Under<'a, C> {
+    /// A judgement as it stands on its topic.
+    fn decision(self, judged: Judgement, rule: &Rule, policy: Policy<'a>) -> RollbackDecision<'a, C> {
+        let Judgement { answer, inputs, error_rate, candidates } = judged;
+        let event_time = inputs.minute.plus(rule.minute);
+        Decision {
+            decision_id: DecisionId::derive(Loop::Rollback, self.key, self.sequence, event_time),
+            sequence: self.sequence,
+            r#loop: Loop::Rollback,
+            key: self.key.into(),
+            mode: self.mode,
+            decided_at: self.at,
+            event_time,
+            action: answer.action,
+            reason: answer.reason.into(),
+            parameters: RollbackParameters {
+                flow_version: inputs.flow_version.clone(),
+                error_rate,
+                threshold: rule.threshold,
+                candidates,
+            },
+            inputs,
+            policy,
+            settings_revision: self.settings_revision,
+            cause_ids: self.causes,
+            // Within the cooldown nothing newer can be decided.
+            expires_at: self.at.plus(rule.minutes(rule.cooldown_minutes)),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::decision::Action;
 use crate::model::rollback::RollbackInputs;
@@ -15,7 +15,7 @@ pub const VERSION: u32 = 1;
 pub const BREACHES_IN_A_ROW: &str = "breaches_in_a_row";
 
 /// Which evidence is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// Buckets in a row over the threshold: the rule the project was asked for. Where the
@@ -35,7 +35,7 @@ impl Policy {
 }
 
 /// What `attributed` does where the version before has too few interactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutBaseline {
     Consecutive,
@@ -43,7 +43,7 @@ pub enum WithoutBaseline {
 }
 
 /// The rule with its parameters. Minutes are of the length `minute` says.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     pub policy: Policy,
     pub without_baseline: WithoutBaseline,

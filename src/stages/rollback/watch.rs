@@ -21,6 +21,13 @@ pub struct Minute {
     pub errors: u64,
 }
 
+/// Errors per interaction over these buckets, 0–1; 0 without any.
+pub(super) fn error_rate(buckets: &[Bucket]) -> f64 {
+    let total: u64 = buckets.iter().map(|bucket| bucket.total).sum();
+    let errors: u64 = buckets.iter().map(|bucket| bucket.errors).sum();
+    if total == 0 { 0.0 } else { errors as f64 / total as f64 }
+}
+
 /// What is known about the version in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
@@ -228,10 +235,7 @@ impl Watch {
     /// Errors per interaction: of the closed buckets where there are any, else of the
     /// hours seen so far in the open one.
     pub fn error_rate(&self) -> f64 {
-        let buckets = if self.closed.is_empty() { self.open.as_slice() } else { &self.closed[..] };
-        let total: u64 = buckets.iter().map(|bucket| bucket.total).sum();
-        let errors: u64 = buckets.iter().map(|bucket| bucket.errors).sum();
-        if total == 0 { 0.0 } else { errors as f64 / total as f64 }
+        error_rate(if self.closed.is_empty() { self.open.as_slice() } else { &self.closed[..] })
     }
 
     /// Whether nothing was heard of it for so long that another version's interactions

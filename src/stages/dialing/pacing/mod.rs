@@ -37,7 +37,7 @@ const HANDLE_HALF_LIFE: f64 = 3_600.0;
 const LONGEST_TICK_SECONDS: f64 = 3_600.0;
 
 /// The rule's parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pacing {
     /// Share of live answers that may be abandoned on average, 0–1.
