@@ -40,6 +40,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (23, "allowances", include_str!("../../sql/0023_allowances.sql")),
     (25, "counted_by_statistics", include_str!("../../sql/0025_counted_by_statistics.sql")),
     (28, "canaries", include_str!("../../sql/0028_canaries.sql")),
+    (30, "rule_numbers", include_str!("../../sql/0030_rule_numbers.sql")),
     (32, "organizations", include_str!("../../sql/0032_organizations.sql")),
     (33, "traces", include_str!("../../sql/0033_traces.sql")),
 ];

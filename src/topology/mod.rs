@@ -7,6 +7,7 @@ mod credentials;
 pub mod dial_tables;
 mod instance;
 mod intake;
+mod noted_numbers;
 mod pauses;
 mod platforms;
 pub mod redecide;

@@ -12,8 +12,10 @@ use crate::runtime::StageSettings;
 use crate::{genesys, postgres};
 
 use crate::model::flow::MinuteSource;
+use crate::replay::Numbers;
 use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift};
 use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
+use crate::stages::delivery::canary::Plan;
 use crate::stages::dialing::pacing::Pacing;
 use crate::stages::dialing::proportional::Proportional;
 use crate::stages::dialing::rules::Rules;
@@ -103,6 +105,17 @@ pub fn dial_rules(config: &Config) -> Rules {
             time_scale: 1.0 / pace(config),
         },
         proportional: Proportional { target: dial.target },
+    }
+}
+
+/// The numbers of every loop's rule.
+pub fn numbers(config: &Config) -> Numbers {
+    Numbers {
+        dial: dial_rules(config),
+        dial_tick_ms: u64::try_from(config.dial.interval.as_millis()).unwrap_or(u64::MAX),
+        rollback: rollback_rule(config),
+        lag: lag_thresholds(config),
+        delivery: Plan::default(),
     }
 }
 

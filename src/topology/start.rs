@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allowances::{Follower, UsedUp};
 use super::instance::Instance;
+use super::noted_numbers::NotedNumbers;
 use super::pauses;
 use super::roles::{WIRED, roles};
 use super::routed::Routed;
@@ -152,6 +153,7 @@ pub fn start(
     };
     starting.watch_database();
     starting.follow_allowances(follower);
+    starting.note_numbers();
     for (role, start) in WIRED.iter().filter(|(role, _)| names.contains(&role.name)) {
         start(&mut starting).with_context(|| format!("role {} cannot start", role.name))?;
     }
@@ -222,6 +224,15 @@ impl Starting<'_> {
     /// Of every organisation, the first before all others.
     pub(super) fn platforms(&self) -> impl Iterator<Item = &genesys::Settings> {
         std::iter::once(&self.platform).chain(&self.others)
+    }
+
+    fn note_numbers(&mut self) {
+        let noted = NotedNumbers::new(self.config, self.database.clone());
+        let stop = self.running.stop.clone();
+        self.running.tasks.spawn(async move {
+            noted.keep(stop).await;
+            ("rule numbers noted", Ok(()))
+        });
     }
 
     pub(super) fn client(&mut self) -> anyhow::Result<Client> {

@@ -159,7 +159,7 @@ impl FromStr for Cursor {
     }
 }
 
-const SELECT: &str = "SELECT d.decision_id, d.sequence, d.loop, d.key, d.mode,
+pub(super) const SELECT: &str = "SELECT d.decision_id, d.sequence, d.loop, d.key, d.mode,
     round(extract(epoch FROM d.decided_at) * 1000)::bigint AS decided_at,
     round(extract(epoch FROM d.event_time) * 1000)::bigint AS event_time,
     d.action, d.reason, d.parameters, d.inputs, d.policy, d.policy_version, d.policy_hash,
@@ -239,11 +239,11 @@ impl Database {
     }
 }
 
-fn push_time(query: &mut QueryBuilder<Postgres>, time: Timestamp) {
+pub(super) fn push_time(query: &mut QueryBuilder<Postgres>, time: Timestamp) {
     query.push("to_timestamp(").push_bind(time.as_millis()).push("::bigint::float8 / 1000)");
 }
 
-fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
+pub(super) fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
     let decision_id = DecisionId(row.try_get("decision_id")?);
     Ok(LedgerEntry {
         decision_id,
