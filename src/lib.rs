@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod postgres;
+pub mod replay;
 pub mod role;
 pub mod routing;
 pub mod runtime;

@@ -18,6 +18,7 @@ mod maintenance;
 mod manual;
 mod notify;
 mod pause;
+mod replay;
 mod routes;
 mod run;
 mod settings;
@@ -63,6 +64,8 @@ enum Command {
     Database(database::Arguments),
     /// What was decided, from which inputs, under which policy, what was sent, what came back
     Explain(explain::Arguments),
+    /// Decides again what is on record: the same rules must say the same, others say what would have been
+    Replay(replay::Arguments),
     /// What a rule does on simulated data, before it does it for real
     Evaluate(evaluate::Arguments),
     /// Abandonment as an auditor counts it, and the evidence for it
@@ -148,6 +151,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Routes(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Canary(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Replay(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::DeadLetters(arguments) => on_runtime("warn", |_| arguments.run()),
     }
 }

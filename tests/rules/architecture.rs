@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("genesys", &["model", "backoff", "clock", "metrics", "health"]),
     ("postgres", &["model", "metrics", "health"]),
+    ("replay", &["model", "topics", "stages", "routing"]),
     (
         "sources",
         &[
@@ -76,6 +77,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "sources",
             "sinks",
             "routing",
+            "replay",
             "console",
             "config",
             "metrics",
@@ -100,6 +102,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "sources",
             "sinks",
             "routing",
+            "replay",
             "console",
             "config",
             "metrics",
@@ -292,7 +295,7 @@ fn stages_and_sinks_do_not_know_their_siblings() {
 }
 
 /// Rooms whose answers depend on what they are given alone.
-const PURE: &[&str] = &["model", "topics", "role", "pipeline", "stages"];
+const PURE: &[&str] = &["model", "topics", "role", "pipeline", "stages", "replay"];
 
 /// Clocks, chance, threads and everything outside.
 const IMPURE: &[&str] = &[

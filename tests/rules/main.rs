@@ -7,3 +7,4 @@ mod dashboards;
 mod documents;
 mod named;
 mod pacing;
+mod replay;
