@@ -164,8 +164,7 @@ pub struct Ordered {
     pub when: Timestamp,
 }
 
-/// What became of a share that was decided. Sent with the transaction that wrote it into the counters
-/// of routing: until then what both flows meet says nothing about the step.
+/// What became of a share, sent with the transaction that wrote it: minutes before say nothing of the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SettledShare {
