@@ -9,6 +9,7 @@ mod compliance;
 mod database;
 mod dead_letters;
 mod demo;
+mod dial_model;
 pub mod documents;
 pub mod evaluate;
 pub mod explain;
@@ -18,6 +19,7 @@ mod maintenance;
 mod manual;
 mod notify;
 mod pause;
+mod recommend;
 mod replay;
 mod routes;
 mod run;
@@ -66,6 +68,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Decides again what is on record: the same rules must say the same, others say what would have been
     Replay(replay::Arguments),
+    /// What settings would come to, by a model of each campaign; nothing is applied
+    Recommend(recommend::Arguments),
     /// What a rule does on simulated data, before it does it for real
     Evaluate(evaluate::Arguments),
     /// Abandonment as an auditor counts it, and the evidence for it
@@ -152,6 +156,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Canary(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Explain(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::Replay(arguments) => on_runtime("warn", |_| arguments.run()),
+        Command::Recommend(arguments) => on_runtime("warn", |_| arguments.run()),
         Command::DeadLetters(arguments) => on_runtime("warn", |_| arguments.run()),
     }
 }

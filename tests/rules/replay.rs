@@ -212,3 +212,35 @@ fn groups_are_called_for_by_the_age_that_is_set() {
     let report = recording.replay(Loop::Lag, &[("polls", "2")], None);
     assert_eq!(report.different, 0, "it is what it was");
 }
+
+/// By the median campaign of the recording: its agents' time and its abandoned answers, played with the
+/// rates that were dialled.
+#[test]
+fn the_model_that_settings_are_recommended_by_comes_near_to_what_was() {
+    let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/demo.jsonl.gz");
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_trunkline"))
+        .args(["recommend", "dial", "--plays", "2", "--json", "--recording", recording])
+        .output()
+        .expect("the program runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    let campaigns = answer["items"].as_array().expect("a list");
+    let median_error = |figure: &str| {
+        let of =
+            |campaign: &serde_json::Value, what: &str| campaign[what][figure].as_f64().expect("a figure");
+        let mut errors: Vec<f64> = campaigns
+            .iter()
+            .map(|campaign| (of(campaign, "recorded") - of(campaign, "modelAsDialled")).abs())
+            .collect();
+        errors.sort_by(f64::total_cmp);
+        errors[errors.len() / 2]
+    };
+    assert_eq!(campaigns.len(), 9);
+    assert!(median_error("utilisation") <= 0.03, "{}", median_error("utilisation"));
+    assert!(median_error("abandonment") <= 0.005, "{}", median_error("abandonment"));
+    for campaign in campaigns {
+        let rows = campaign["rows"].as_array().expect("rows");
+        assert!(rows.iter().any(|row| row["inForce"] == true) && rows.len() == 9, "{campaign}");
+        assert!(rows.iter().all(|row| row["onFrontier"] == false || row["overCap"] == false), "{campaign}");
+    }
+}

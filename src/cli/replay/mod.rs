@@ -1,11 +1,12 @@
 //! `trunkline replay`: decides again what is on record (`docs/replay.md`).
 
+mod dial;
 mod record;
 mod source;
 mod table;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use crate::config::Needs;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
 use crate::replay::{Change, Range, Replay, Report};
-use source::{Ledger, Source};
+pub(super) use dial::observed;
+use source::Ledger;
+pub(super) use source::Source;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -70,7 +73,7 @@ struct Decided {
 }
 
 /// A time, or how long ago it was.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
@@ -91,11 +94,21 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 /// Longest range of one replay.
 const LONGEST: Duration = Duration::from_secs(400 * 86_400);
 
-fn range(from: Timestamp, to: Option<Timestamp>) -> anyhow::Result<Range> {
+pub(super) fn range(from: Timestamp, to: Option<Timestamp>) -> anyhow::Result<Range> {
     let to = to.unwrap_or_else(clock::now);
     ensure!(from < to, "--from {from} is not before --to {to}");
     ensure!(to <= from.plus(LONGEST), "--from and --to are more than 400 days apart");
     Ok(Range { from, to })
+}
+
+/// A recording, or the audit of the configuration's database.
+pub(super) async fn source(recording: Option<&Path>, config: &ConfigFile) -> anyhow::Result<Source> {
+    if let Some(path) = recording {
+        return Source::file(path).with_context(|| format!("recording {}", path.display()));
+    }
+    let config = config.load(Needs::Postgres)?;
+    let database = super::start::database(&config).await?;
+    Ok(Source::Ledger(Ledger::new(database, &config).await?))
 }
 
 impl Arguments {
@@ -116,7 +129,8 @@ impl Decided {
     async fn run(self, of: Loop) -> anyhow::Result<ExitCode> {
         let change = Change::of(of, &self.set, self.policy.as_deref())?;
         let is_changed = !change.is_none();
-        let mut source = self.source().await?;
+        let dial = change.dial;
+        let mut source = source(self.recording.as_deref(), &self.config).await?;
         let range = match (self.from, source.range()) {
             (None, Some(recorded)) => recorded,
             (Some(from), Some(recorded)) => range(from, Some(self.to.unwrap_or(recorded.to)))?,
@@ -135,24 +149,29 @@ impl Decided {
                 range.to
             );
         }
-        self.print(&report)?;
+        let modelled = match of {
+            Loop::Dial if is_changed => {
+                dial::modelled(&mut source, range, self.key.as_deref(), &dial).await?
+            }
+            _ => Vec::new(),
+        };
+        self.print(&report, &modelled)?;
         let is_as_it_was = is_changed || report.is_identical();
         Ok(if is_as_it_was { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn source(&self) -> anyhow::Result<Source> {
-        if let Some(path) = &self.recording {
-            return Source::file(path).with_context(|| format!("recording {}", path.display()));
-        }
-        let config = self.config.load(Needs::Postgres)?;
-        let database = super::start::database(&config).await?;
-        Ok(Source::Ledger(Ledger::new(database, &config).await?))
-    }
-
-    fn print(&self, report: &Report) -> anyhow::Result<()> {
+    fn print(&self, report: &Report, modelled: &[dial::Modelled]) -> anyhow::Result<()> {
         if self.json {
-            return super::print_json(report);
+            let mut answer = serde_json::to_value(report)?;
+            if !modelled.is_empty() {
+                answer["modelBased"] = serde_json::to_value(modelled)?;
+            }
+            return super::print_json(&answer);
         }
-        Ok(write!(std::io::stdout(), "{}", table::text(report))?)
+        let mut text = table::text(report);
+        if !modelled.is_empty() {
+            text.push_str(&dial::text(modelled));
+        }
+        Ok(write!(std::io::stdout(), "{text}")?)
     }
 }

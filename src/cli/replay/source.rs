@@ -26,7 +26,7 @@ const NUMBERS_LIMIT: u32 = 1_000;
 const PROGRESS: u64 = 20_000;
 
 /// See the module.
-pub(super) enum Source {
+pub(in crate::cli) enum Source {
     Ledger(Ledger),
     File { path: PathBuf, header: Header },
 }
@@ -53,7 +53,7 @@ impl Source {
     }
 
     /// What it holds, where it says.
-    pub(super) fn range(&self) -> Option<Range> {
+    pub(in crate::cli) fn range(&self) -> Option<Range> {
         match self {
             Source::Ledger(_) => None,
             Source::File { header, .. } => Some(Range { from: header.from, to: header.to }),
