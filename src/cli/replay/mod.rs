@@ -108,7 +108,7 @@ pub(super) async fn source(recording: Option<&Path>, config: &ConfigFile) -> any
     }
     let config = config.load(Needs::Postgres)?;
     let database = super::start::database(&config).await?;
-    Ok(Source::Ledger(Ledger::new(database, &config).await?))
+    Ok(Source::Ledger(Box::new(Ledger::new(database, &config).await?)))
 }
 
 impl Arguments {

@@ -27,7 +27,7 @@ const PROGRESS: u64 = 20_000;
 
 /// See the module.
 pub(in crate::cli) enum Source {
-    Ledger(Ledger),
+    Ledger(Box<Ledger>),
     File { path: PathBuf, header: Header },
 }
 
