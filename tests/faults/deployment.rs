@@ -229,6 +229,11 @@ impl Deployment {
 
     /// Ends the instances, has what is left worked off, and judges all they left behind.
     pub(crate) async fn ends_well(&self, seed: u64, instances: &mut [Instance]) {
+        // Where little was changed there is little to judge; slow brokers leave a run hardly begun.
+        within(TAKEN_OVER, "a change at the platform", async || {
+            (!self.scene.effects().await.is_empty()).then_some(())
+        })
+        .await;
         for instance in instances.iter() {
             instance.process.signal(Signal::TERM);
         }
@@ -250,7 +255,6 @@ impl Deployment {
         let told: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert!(found.is_empty(), "seed {seed}:\n{}", told.join("\n"));
         let evidence = self.scene.evidence().await;
-        assert!(!evidence.effects.is_empty(), "the run changed nothing at the platform");
         println!(
             "{} statistics, {} decisions, {} effects",
             evidence.stats.len(),

@@ -54,7 +54,7 @@ impl Scene {
     }
 
     /// Changes made at a request of ours, as the simulator wrote them down.
-    async fn effects(&self) -> Vec<Effect> {
+    pub(crate) async fn effects(&self) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut since = 0;
         loop {
