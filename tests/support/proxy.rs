@@ -9,6 +9,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex as Waiting, MutexGuard, mpsc, oneshot, watch};
 
+use super::within;
+
 /// The request that ends a transaction (Kafka protocol, API key 26).
 pub(crate) const END_TXN: i16 = 26;
 
@@ -60,7 +62,11 @@ impl Proxy {
         let address = variable("TRUNKLINE_TEST_KAFKA_PROXY");
         let upstream = variable("TRUNKLINE_TEST_KAFKA_PROXY_UPSTREAM");
         let only = ONLY_ONE.lock().await;
-        let listener = TcpListener::bind(&address).await.expect("the proxy's port is free");
+        // The runtime of the one before may not have let it go yet.
+        let listener = within(Duration::from_secs(10), "the proxy's port to be free", async || {
+            TcpListener::bind(&address).await.ok()
+        })
+        .await;
         let traps = Arc::new(Mutex::new(None));
         let (away, gone) = watch::channel(false);
         let (delay, delayed) = watch::channel(Duration::ZERO);
