@@ -11,6 +11,8 @@ use std::sync::Mutex;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Level;
+use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -49,7 +51,12 @@ pub fn start(quiet: &str, file: Option<&Path>) -> anyhow::Result<Telemetry> {
     };
     let spans = collector_configured().then(spans_exporter).transpose()?;
     let exported = spans.as_ref().map(|provider| {
-        let info = EnvFilter::new("trunkline=info");
+        // Asked anew for each span: an answer that tracing-subscriber remembers by callsite can leave what
+        // another layer's filter said on this thread in force, and spans are then missing.
+        let info = dynamic_filter_fn(|metadata, _| {
+            metadata.target().starts_with("trunkline") && *metadata.level() <= Level::INFO
+        })
+        .with_max_level_hint(Level::INFO);
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("trunkline"));
         layer.with_location(false).with_threads(false).with_target(false).with_filter(info)
     });

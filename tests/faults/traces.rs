@@ -149,7 +149,6 @@ async fn ask(instance: &Instance, traceparent: &str) {
 
 /// Whoever asks routing hands a trace over: it leads through the answer and the ledger to the people
 /// who are told.
-#[ignore = "the span of the question is missing since organisations came in; the cause is not found"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_routing_decision_is_one_trace_from_its_question_to_those_who_are_told() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
