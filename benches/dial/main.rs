@@ -13,11 +13,9 @@ mod bare;
 mod harness;
 mod window;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::Offset;
 use tokio_util::sync::CancellationToken;
@@ -32,12 +30,11 @@ use trunkline::topics;
 
 use harness::measure::percentile;
 use harness::{
-    child, is_bench, kafka, measure_stage, new_topics, now, number, part, producer, read_alone, reader,
-    records, run_parts, send, workers,
+    PACE_PER_SECOND, answered, child, is_bench, kafka, measure_stage, new_topics, now, number, part,
+    producer, read_alone, reader, records, run_parts, send, workers,
 };
 
 const CAMPAIGNS: usize = 10_000;
-const PACE_PER_SECOND: usize = 1_000;
 const SETTLING: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -146,37 +143,13 @@ fn paced(kafka: &KafkaSettings, seconds: usize) {
     reader.poll(Duration::from_secs(60)).expect("the stage answers").expect("a decision");
     std::thread::sleep(SETTLING);
 
-    let count = seconds * PACE_PER_SECOND;
-    let mut sent: HashMap<(String, String), Instant> = HashMap::with_capacity(count);
-    let mut latencies = Vec::with_capacity(count);
-    let begun = Instant::now();
-    let mut next = 0;
-    while latencies.len() < count {
-        let due = (begun.elapsed().as_millis() as usize * PACE_PER_SECOND / 1_000).min(count);
-        while next < due {
-            next += 1;
-            let observed_at = now();
-            sent.insert((campaign(next), observed_at.to_string()), Instant::now());
-            send_window(&producer, &topic, next, observed_at);
-        }
-        producer.poll(Duration::ZERO);
-        // Sleeps instead of polling with a short timeout, which spins and would take a core
-        // from the stage and the broker.
-        std::thread::sleep(Duration::from_micros(500));
-        while let Some(message) = reader.poll(Duration::ZERO) {
-            let message = message.expect("a decision");
-            let decision: serde_json::Value =
-                serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
-            let text = |name: &str| decision[name].as_str().expect("text").to_owned();
-            if let Some(at) = sent.remove(&(text("key"), text("eventTime"))) {
-                latencies.push(at.elapsed());
-            }
-        }
-        assert!(begun.elapsed() < Duration::from_secs(seconds as u64 + 60), "decisions are missing");
-    }
+    let latencies = answered(&producer, &reader, seconds, |nth| {
+        let observed_at = now();
+        send_window(&producer, &topic, nth, observed_at);
+        (campaign(nth), observed_at)
+    });
     running.kill().expect("killed");
     running.wait().expect("reaped");
-    latencies.sort();
     let at = |share| percentile(&latencies, share).as_secs_f64() * 1e3;
     println!(
         "window → committed decision at {PACE_PER_SECOND}/s for {seconds} s: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",

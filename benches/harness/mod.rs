@@ -5,12 +5,14 @@
 
 pub(crate) mod measure;
 
+use std::collections::HashMap;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
@@ -205,4 +207,47 @@ fn committed(kafka: &KafkaSettings, asker: &BaseConsumer, topic: &Topic) -> i64 
             })
             .sum()
     })
+}
+
+/// Records a second at a steady pace.
+pub(crate) const PACE_PER_SECOND: usize = 1_000;
+
+/// Times from a record to the decision about it, in order, at a steady pace for so many seconds. `send`
+/// writes the nth record and answers its key and its time.
+pub(crate) fn answered<C: rdkafka::consumer::ConsumerContext>(
+    producer: &BaseProducer,
+    reader: &BaseConsumer<C>,
+    seconds: usize,
+    mut send: impl FnMut(usize) -> (String, Timestamp),
+) -> Vec<Duration> {
+    let count = seconds * PACE_PER_SECOND;
+    let mut sent: HashMap<(String, String), Instant> = HashMap::with_capacity(count);
+    let mut latencies = Vec::with_capacity(count);
+    let begun = Instant::now();
+    let mut next = 0;
+    while latencies.len() < count {
+        let due = (begun.elapsed().as_millis() as usize * PACE_PER_SECOND / 1_000).min(count);
+        while next < due {
+            next += 1;
+            let at = Instant::now();
+            let (key, observed_at) = send(next);
+            sent.insert((key, observed_at.to_string()), at);
+        }
+        producer.poll(Duration::ZERO);
+        // Sleeps instead of polling with a short timeout, which spins and would take a core from
+        // what is measured and the broker.
+        std::thread::sleep(Duration::from_micros(500));
+        while let Some(message) = reader.poll(Duration::ZERO) {
+            let message = message.expect("a decision");
+            let decision: serde_json::Value =
+                serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
+            let text = |name: &str| decision[name].as_str().expect("text").to_owned();
+            if let Some(at) = sent.remove(&(text("key"), text("eventTime"))) {
+                latencies.push(at.elapsed());
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(seconds as u64 + 60), "decisions are missing");
+    }
+    latencies.sort();
+    latencies
 }

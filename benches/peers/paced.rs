@@ -1,23 +1,20 @@
 //! From a statistic to its committed decision at a steady pace; and what a program uses while
 //! nothing happens.
 
-use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdkafka::message::Message;
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics;
 
 use crate::harness::measure::{percentile, threads};
-use crate::harness::{now, producer, reader_of, send};
+use crate::harness::{PACE_PER_SECOND, answered, now, producer, reader_of, send};
 use crate::jobs::{campaign, statistics};
 use crate::log_of;
 use crate::program::Program;
 
-const PACE_PER_SECOND: usize = 1_000;
 const SETTLING: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -38,37 +35,14 @@ pub(crate) fn latency(
     reader.poll(Duration::from_secs(60)).expect("it answers").expect("a decision");
     std::thread::sleep(SETTLING);
 
-    let count = seconds * PACE_PER_SECOND;
-    let mut sent: HashMap<(String, String), Instant> = HashMap::with_capacity(count);
-    let mut latencies = Vec::with_capacity(count);
     let before = program.used();
-    let begun = Instant::now();
-    let mut next = 0;
-    while latencies.len() < count {
-        let due = (begun.elapsed().as_millis() as usize * PACE_PER_SECOND / 1_000).min(count);
-        while next < due {
-            next += 1;
-            let (observed_at, key) = (now(), campaign(next));
-            sent.insert((key.clone(), observed_at.to_string()), Instant::now());
-            send(&producer, &topic, &key, &statistics(&key, 1 + next / 10_000, observed_at));
-        }
-        producer.poll(Duration::ZERO);
-        // Sleeps instead of polling with a short timeout, which spins and would take a core.
-        std::thread::sleep(Duration::from_micros(500));
-        while let Some(message) = reader.poll(Duration::ZERO) {
-            let message = message.expect("a decision");
-            let decision: serde_json::Value =
-                serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
-            let text = |name: &str| decision[name].as_str().expect("text").to_owned();
-            if let Some(at) = sent.remove(&(text("key"), text("eventTime"))) {
-                latencies.push(at.elapsed());
-            }
-        }
-        assert!(begun.elapsed() < Duration::from_secs(seconds as u64 + 60), "decisions are missing");
-    }
+    let latencies = answered(&producer, &reader, seconds, |nth| {
+        let (observed_at, key) = (now(), campaign(nth));
+        send(&producer, &topic, &key, &statistics(&key, 1 + nth / 10_000, observed_at));
+        (key, observed_at)
+    });
     let cpu = program.used().cpu_seconds - before.cpu_seconds;
     program.end();
-    latencies.sort();
     let at = |share| percentile(&latencies, share).as_secs_f64() * 1e3;
     let told = format!(
         "{name}: {PACE_PER_SECOND} statistics a second for {seconds} s: p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms; CPU {:.0} µs each",
@@ -76,7 +50,7 @@ pub(crate) fn latency(
         at(0.9),
         at(0.99),
         at(1.0),
-        cpu * 1e6 / count as f64
+        cpu * 1e6 / latencies.len() as f64
     );
     println!("{told}");
     told
