@@ -210,6 +210,64 @@ pub struct Decision<'a, I, P, C> {
     pub expires_at: Timestamp,
 }
 
+/// What a decision is taken under, whatever it says.
+pub(crate) struct Under<'a, C> {
+    pub key: &'a str,
+    pub sequence: u64,
+    pub mode: Mode,
+    pub at: Timestamp,
+    pub settings_revision: u64,
+    pub causes: C,
+}
+
+/// What a decision says, of when, and until when.
+pub(crate) struct Saying<'a, I, P> {
+    pub event_time: Timestamp,
+    pub action: Action,
+    pub reason: Cow<'a, str>,
+    pub parameters: P,
+    pub inputs: I,
+    pub policy: Policy<'a>,
+    pub expires_at: Timestamp,
+}
+
+impl<'a> Under<'a, Vec<String>> {
+    /// What a recorded decision was taken under.
+    pub(crate) fn of<I, P>(recorded: &'a Decision<'_, I, P, Vec<String>>) -> Self {
+        Self {
+            key: &recorded.key,
+            sequence: recorded.sequence,
+            mode: recorded.mode,
+            at: recorded.decided_at,
+            settings_revision: recorded.settings_revision,
+            causes: recorded.cause_ids.clone(),
+        }
+    }
+}
+
+impl<'a, C> Under<'a, C> {
+    /// The decision that says this, as it stands on its topic.
+    pub(crate) fn says<I, P>(self, of: Loop, saying: Saying<'a, I, P>) -> Decision<'a, I, P, C> {
+        Decision {
+            decision_id: DecisionId::derive(of, self.key, self.sequence, saying.event_time),
+            sequence: self.sequence,
+            r#loop: of,
+            key: self.key.into(),
+            mode: self.mode,
+            decided_at: self.at,
+            event_time: saying.event_time,
+            action: saying.action,
+            reason: saying.reason,
+            parameters: saying.parameters,
+            inputs: saying.inputs,
+            policy: saying.policy,
+            settings_revision: self.settings_revision,
+            cause_ids: self.causes,
+            expires_at: saying.expires_at,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

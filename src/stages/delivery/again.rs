@@ -2,9 +2,9 @@
 
 use super::canary::{Canary, Plan, Seen, Verdict};
 use super::run::{Around, BASELINE_MINUTES, CAME_TOO_LATE, Finding, NOT_IN_FORCE, Run};
-use super::{Under, named};
+use super::{decision, named};
 use crate::model::chain::Limit;
-use crate::model::decision::Action;
+use crate::model::decision::{Action, Under};
 use crate::model::delivery::{CanaryOrder, CanaryRequest, CanaryState, DeliveryInputs, Missing, Ordered};
 use crate::model::pause::PAUSE;
 use crate::topics::DeliveryDecision;
@@ -23,16 +23,7 @@ pub fn take<'d>(
         if plan.hold_minutes == taken_under.hold_minutes { own_hold } else { plan.hold_minutes };
     let own = Plan { steps: recorded.parameters.steps.clone(), hold_minutes, ..plan.clone() };
     let finding = found(recorded, own)?;
-    let under = Under {
-        key: &recorded.key,
-        sequence: recorded.sequence,
-        mode: recorded.mode,
-        event_time: recorded.event_time,
-        at: recorded.decided_at,
-        settings_revision: recorded.settings_revision,
-        causes: recorded.cause_ids.clone(),
-    };
-    Some(under.decision(finding, named(plan)))
+    Some(decision(Under::of(recorded), recorded.event_time, finding, named(plan)))
 }
 
 /// The canary as it stood before, asked with what was seen.

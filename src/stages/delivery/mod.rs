@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
-use crate::model::decision::{Decision, DecisionId, Loop, Mode, Policy, Position};
+use crate::model::decision::{Loop, Mode, Policy, Position, Saying, Under};
 use crate::model::delivery::{CanaryFact, CanaryMinute, CanaryRequest, Counts, Ordered, SettledShare};
 use crate::model::settings::MaintenanceWindow;
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking};
@@ -93,12 +93,11 @@ impl Delivery {
             key: occasion.key,
             sequence: *sequence,
             mode: self.mode,
-            event_time: occasion.event_time,
             at: occasion.at,
             settings_revision: self.lookup.settings_revision(),
             causes: occasion.causes,
         };
-        let decision = under.decision(finding, self.policy.by_reference());
+        let decision = decision(under, occasion.event_time, finding, self.policy.by_reference());
         outputs.send(&topics::DELIVERY_DECISIONS, occasion.key, &decision);
     }
 
@@ -180,39 +179,17 @@ pub fn named(plan: &Plan) -> Policy<'static> {
     Policy::new("e-process", VERSION, plan)
 }
 
-/// What a decision is taken under, beside what was found.
-struct Under<'a, C> {
-    key: &'a str,
-    sequence: u64,
-    mode: Mode,
+/// What was found about a canary at this time.
+fn decision<'a, C>(
+    under: Under<'a, C>,
     event_time: Timestamp,
-    at: Timestamp,
-    settings_revision: u64,
-    causes: C,
-}
-
-impl<'a, C> Under<'a, C> {
-    /// A finding as it stands on its topic.
-    fn decision(self, finding: Finding, policy: Policy<'a>) -> DeliveryDecision<'a, C> {
-        let Finding { action, reason, inputs, parameters } = finding;
-        Decision {
-            decision_id: DecisionId::derive(Loop::Delivery, self.key, self.sequence, self.event_time),
-            sequence: self.sequence,
-            r#loop: Loop::Delivery,
-            key: self.key.into(),
-            mode: self.mode,
-            decided_at: self.at,
-            event_time: self.event_time,
-            action,
-            reason: reason.into(),
-            parameters,
-            inputs,
-            policy,
-            settings_revision: self.settings_revision,
-            cause_ids: self.causes,
-            expires_at: self.at.plus(EXPIRES_AFTER),
-        }
-    }
+    finding: Finding,
+    policy: Policy<'a>,
+) -> DeliveryDecision<'a, C> {
+    let Finding { action, reason, inputs, parameters } = finding;
+    let expires_at = under.at.plus(EXPIRES_AFTER);
+    let reason = reason.into();
+    under.says(Loop::Delivery, Saying { event_time, action, reason, parameters, inputs, policy, expires_at })
 }
 
 /// When and about which configuration something is said, and by which records.

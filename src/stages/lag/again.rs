@@ -4,8 +4,8 @@
 use super::advice::Measured;
 use super::episode::Episode;
 use super::rules::{self, Thresholds};
-use super::{Under, named};
-use crate::model::decision::Action;
+use super::{decision, named};
+use crate::model::decision::{Action, Under};
 use crate::model::lag::{AdvisedOn, LagEvidence, LagInputs, LagReason};
 use crate::topics::LagDecision;
 
@@ -44,15 +44,7 @@ impl Again {
             episode
         };
         self.before = Some((recorded.sequence, after));
-        let under = Under {
-            key: &recorded.key,
-            sequence: recorded.sequence,
-            mode: recorded.mode,
-            at: recorded.decided_at,
-            settings_revision: recorded.settings_revision,
-            causes: recorded.cause_ids.clone(),
-        };
-        Some(under.decision(inputs, said, thresholds, named(thresholds)))
+        Some(decision(Under::of(recorded), inputs, said, thresholds, named(thresholds)))
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
-use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy, Position};
+use crate::model::decision::{Action, Loop, Mode, Policy, Position, Saying, Under};
 use crate::model::lag::{
     AdvisedOn, AuditAction, LagEvaluation, LagEvidence, LagInputs, LagParameters, LagReason, LagSample,
     LagSource, LagStatus,
@@ -115,50 +115,31 @@ pub fn named(thresholds: &Thresholds) -> Policy<'static> {
     Policy::new(rules::NAME, rules::VERSION, thresholds)
 }
 
-/// What a decision is taken under, beside the rules and its inputs.
-struct Under<'a, C> {
-    key: &'a str,
-    sequence: u64,
-    mode: Mode,
-    at: Timestamp,
-    settings_revision: u64,
-    causes: C,
-}
-
-impl<'a, C> Under<'a, C> {
-    /// What was said of an evaluation, as it stands on its topic.
-    fn decision(
-        self,
-        inputs: LagInputs,
-        said: Said,
-        thresholds: &Thresholds,
-        policy: Policy<'a>,
-    ) -> LagDecision<'a, C> {
-        let evaluation = &inputs.evaluation;
-        let now = evaluation.observed_at;
-        Decision {
-            decision_id: DecisionId::derive(Loop::Lag, self.key, self.sequence, now),
-            sequence: self.sequence,
-            r#loop: Loop::Lag,
-            key: self.key.into(),
-            mode: self.mode,
-            decided_at: self.at,
-            event_time: now,
-            action: said.action,
-            reason: said.reason.into(),
-            parameters: LagParameters {
-                status: evaluation.status,
-                replicas: evaluation.replicas.filter(|_| said.action == Action::ScaleOut),
-                recommended_action: evaluation.recommended_action,
-                audit_action: evaluation.audit_action,
-            },
-            inputs,
-            policy,
-            settings_revision: self.settings_revision,
-            cause_ids: self.causes,
-            expires_at: now.plus(Duration::from_millis(thresholds.cooldown_ms)),
-        }
-    }
+/// What was said of an evaluation.
+fn decision<'a, C>(
+    under: Under<'a, C>,
+    inputs: LagInputs,
+    said: Said,
+    thresholds: &Thresholds,
+    policy: Policy<'a>,
+) -> LagDecision<'a, C> {
+    let evaluation = &inputs.evaluation;
+    let now = evaluation.observed_at;
+    let saying = Saying {
+        event_time: now,
+        action: said.action,
+        reason: said.reason.into(),
+        parameters: LagParameters {
+            status: evaluation.status,
+            replicas: evaluation.replicas.filter(|_| said.action == Action::ScaleOut),
+            recommended_action: evaluation.recommended_action,
+            audit_action: evaluation.audit_action,
+        },
+        inputs,
+        policy,
+        expires_at: now.plus(Duration::from_millis(thresholds.cooldown_ms)),
+    };
+    under.says(Loop::Lag, saying)
 }
 
 /// What an evaluation is made on.
@@ -370,7 +351,7 @@ impl Lag {
             settings_revision: 0,
             causes: occasion.cause.as_slice(),
         };
-        let decision = under.decision(inputs, said, &self.thresholds, self.policy.by_reference());
+        let decision = decision(under, inputs, said, &self.thresholds, self.policy.by_reference());
         outputs.send(&topics::LAG_EVALUATIONS, occasion.key, &decision);
     }
 

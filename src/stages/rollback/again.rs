@@ -2,9 +2,9 @@
 
 use super::guard::Judgement;
 use super::rule::{Rule, exceeds};
-use super::{Under, named, watch};
+use super::{decision, named, watch};
 use crate::model::Timestamp;
-use crate::model::decision::Action;
+use crate::model::decision::{Action, Under};
 use crate::model::rollback::{Bucket, RollbackInputs};
 use crate::topics::RollbackDecision;
 
@@ -98,13 +98,6 @@ fn answer<'d>(
         Action::Rollback => recorded.parameters.candidates.clone(),
         _ => Vec::new(),
     };
-    let under = Under {
-        key: &recorded.key,
-        sequence: recorded.sequence,
-        mode: recorded.mode,
-        at: recorded.decided_at,
-        settings_revision: recorded.settings_revision,
-        causes: recorded.cause_ids.clone(),
-    };
-    under.decision(Judgement { answer, inputs, error_rate, candidates }, rule, named(rule))
+    let judged = Judgement { answer, inputs, error_rate, candidates };
+    decision(Under::of(recorded), judged, rule, named(rule))
 }

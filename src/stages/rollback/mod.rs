@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
-use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy, Position};
+use crate::model::decision::{Action, Loop, Mode, Policy, Position, Saying, Under};
 use crate::model::flow::{FlowMinute, FlowVersions, MinuteSource};
 use crate::model::outcome::{Outcome, OutcomeStatus};
 use crate::model::rollback::RollbackParameters;
@@ -116,7 +116,7 @@ impl Rollback {
             settings_revision: self.lookup.settings_revision(),
             causes: occasion.causes,
         };
-        let decision = under.decision(judgement, &self.rule, self.policy.by_reference());
+        let decision = decision(under, judgement, &self.rule, self.policy.by_reference());
         if decision.action == Action::Rollback && self.mode == Mode::Live {
             let version = decision.inputs.flow_version.clone();
             let pending = Pending::new(decision.decision_id, state.sequence, version, decision.event_time);
@@ -190,45 +190,30 @@ pub fn named(rule: &Rule) -> Policy<'static> {
     Policy::new(rule.policy.name(), rule::VERSION, rule)
 }
 
-/// What a decision is taken under, beside the rule and its inputs.
-struct Under<'a, C> {
-    key: &'a str,
-    sequence: u64,
-    mode: Mode,
-    at: Timestamp,
-    settings_revision: u64,
-    causes: C,
-}
-
-impl<'a, C> Under<'a, C> {
-    /// A judgement as it stands on its topic.
-    fn decision(self, judged: Judgement, rule: &Rule, policy: Policy<'a>) -> RollbackDecision<'a, C> {
-        let Judgement { answer, inputs, error_rate, candidates } = judged;
-        let event_time = inputs.minute.plus(rule.minute);
-        Decision {
-            decision_id: DecisionId::derive(Loop::Rollback, self.key, self.sequence, event_time),
-            sequence: self.sequence,
-            r#loop: Loop::Rollback,
-            key: self.key.into(),
-            mode: self.mode,
-            decided_at: self.at,
-            event_time,
-            action: answer.action,
-            reason: answer.reason.into(),
-            parameters: RollbackParameters {
-                flow_version: inputs.flow_version.clone(),
-                error_rate,
-                threshold: rule.threshold,
-                candidates,
-            },
-            inputs,
-            policy,
-            settings_revision: self.settings_revision,
-            cause_ids: self.causes,
-            // Within the cooldown nothing newer can be decided.
-            expires_at: self.at.plus(rule.minutes(rule.cooldown_minutes)),
-        }
-    }
+/// What was judged of a flow.
+fn decision<'a, C>(
+    under: Under<'a, C>,
+    judged: Judgement,
+    rule: &Rule,
+    policy: Policy<'a>,
+) -> RollbackDecision<'a, C> {
+    let Judgement { answer, inputs, error_rate, candidates } = judged;
+    let saying = Saying {
+        event_time: inputs.minute.plus(rule.minute),
+        action: answer.action,
+        reason: answer.reason.into(),
+        parameters: RollbackParameters {
+            flow_version: inputs.flow_version.clone(),
+            error_rate,
+            threshold: rule.threshold,
+            candidates,
+        },
+        inputs,
+        policy,
+        // Within the cooldown nothing newer can be decided.
+        expires_at: under.at.plus(rule.minutes(rule.cooldown_minutes)),
+    };
+    under.says(Loop::Rollback, saying)
 }
 
 /// When and about which flow something is said, and by which records.
