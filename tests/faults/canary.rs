@@ -257,7 +257,6 @@ async fn killed_instances_keep_every_share_exact_and_an_abort_final() {
         while state(&owner).await.is_none_or(|(state, _)| state != "done") {
             assert!(std::time::Instant::now() < end, "seed {seed}, round {round}: {:?}", state(&owner).await);
             tokio::time::sleep(KILL_EVERY).await;
-            println!("round {round}, {kills} kills: {:?}", state(&owner).await);
             let number = chance.random_range(0..INSTANCES);
             instances[number].process.kill();
             kills += 1;

@@ -61,6 +61,11 @@ fn all_failed(groups: &BTreeMap<String, Vec<LagSample>>, reason: &str) -> bool {
     )
 }
 
+/// Whether asking about this group failed, by the newest sample seen: the answer about another may still be on its way.
+fn failed(groups: &BTreeMap<String, Vec<LagSample>>, name: &str) -> bool {
+    matches!(groups[name][0].observation, Observation::Failed { .. })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pages_are_one_answer_and_what_is_wrong_with_it_is_told() {
     let organization = Organization::start(settings()).await;
@@ -112,9 +117,7 @@ async fn all_pages_are_one_answer_and_what_is_wrong_with_it_is_told() {
 
     put(&organization, "event-analytics", json!({"badRows": 1})).await;
     let groups = polled(&kafka, "the wrong row to be told", |groups| {
-        // Of the other group the answer may still be on its way: the newest seen is then the one refused.
-        matches!(groups["absent"][0].observation, Observation::Failed { .. })
-            && !matches!(groups["wide"][0].observation, Observation::Failed { .. })
+        failed(groups, "absent") && !failed(groups, "wide")
     })
     .await;
     let Observation::Failed { reason } = &groups["absent"][0].observation else { unreachable!() };
