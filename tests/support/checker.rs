@@ -32,6 +32,8 @@ pub(crate) struct Fact {
     pub place: Place,
     pub campaign: String,
     pub observed_at: String,
+    /// That of a statistic; those that a window holds.
+    pub answer_rates: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,8 +111,13 @@ fn every_fact_decided(evidence: &Evidence, broken: &mut Broken<'_>) {
     let windows: BTreeSet<_> =
         evidence.windows.iter().map(|window| (&window.campaign, &window.observed_at)).collect();
     for fact in &evidence.stats {
-        if !set_aside.contains(&fact.place) && !windows.contains(&(&fact.campaign, &fact.observed_at)) {
+        if set_aside.contains(&fact.place) || windows.contains(&(&fact.campaign, &fact.observed_at)) {
+            continue;
+        }
+        if !is_older(fact, &evidence.stats) {
             broken("I1", format!("statistics at {:?} have no window", fact.place));
+        } else if !counts_in_the_next(fact, evidence) {
+            broken("I1", format!("statistics at {:?} came after newer ones and count nowhere", fact.place));
         }
     }
     let causes: BTreeMap<&str, &Decided> =
@@ -126,6 +133,33 @@ fn every_fact_decided(evidence: &Evidence, broken: &mut Broken<'_>) {
             Some(_) => {}
         }
     }
+}
+
+/// A newer observation of the campaign stands before it, as where an instance that stood still
+/// wrote what it had in hand: it has no window of its own.
+fn is_older(fact: &Fact, stats: &[Fact]) -> bool {
+    earlier(fact, stats).any(|newer| newer.observed_at > fact.observed_at)
+}
+
+/// Statistics of the campaign that stand before this one in its partition.
+fn earlier<'s>(fact: &'s Fact, stats: &'s [Fact]) -> impl Iterator<Item = &'s Fact> {
+    stats.iter().filter(|other| {
+        let (topic, partition, offset) = &other.place;
+        (topic, partition) == (&fact.place.0, &fact.place.1)
+            && *offset < fact.place.2
+            && other.campaign == fact.campaign
+    })
+}
+
+/// Whether the campaign's next window holds it. Where nothing came after it, it waits in the state.
+fn counts_in_the_next(fact: &Fact, evidence: &Evidence) -> bool {
+    let newest = earlier(fact, &evidence.stats).map(|other| &other.observed_at).max();
+    let next = evidence
+        .windows
+        .iter()
+        .filter(|window| window.campaign == fact.campaign && Some(&window.observed_at) > newest)
+        .min_by(|one, other| one.observed_at.cmp(&other.observed_at));
+    next.is_none_or(|window| fact.answer_rates.iter().all(|rate| window.answer_rates.contains(rate)))
 }
 
 fn every_decision_ended(evidence: &Evidence, broken: &mut Broken<'_>) {
@@ -218,6 +252,7 @@ mod tests {
             place: (topic.into(), 0, tick),
             campaign: "c".into(),
             observed_at: format!("t{tick}"),
+            answer_rates: (0..=tick).map(|tick| tick as f64).collect(),
         };
         let ids: Vec<String> = (0..3).map(|tick| format!("d{tick}")).collect();
         Evidence {
@@ -291,12 +326,35 @@ mod tests {
     }
 
     #[test]
+    fn what_came_after_newer_statistics_must_count_in_the_next_window() {
+        let late = |place, observed_at: &str, rate| Fact {
+            place: ("stats".into(), 0, place),
+            campaign: "c".into(),
+            observed_at: observed_at.into(),
+            answer_rates: vec![rate],
+        };
+        // After the second tick, whose number it takes; the third's window has it or has it not.
+        let between = |run: &mut Evidence, rate| {
+            run.stats[2].place.2 = 3;
+            run.stats.insert(2, late(2, "t0.5", rate));
+        };
+        assert!(broken_by(|run| between(run, 1.0)).is_empty());
+        assert!(broken_by(|run| between(run, 0.3)).contains("I1"));
+        assert!(broken_by(|run| run.stats.push(late(3, "t1.5", 0.3))).is_empty(), "no window came after it");
+        assert!(
+            broken_by(|run| run.stats.push(late(3, "t3", 3.0))).contains("I1"),
+            "nothing newer before it"
+        );
+    }
+
+    #[test]
     fn what_was_set_aside_is_not_lost() {
         let evidence = broken_by(|run| {
             run.stats.push(Fact {
                 place: ("stats".into(), 1, 9),
                 campaign: "c".into(),
                 observed_at: "?".into(),
+                answer_rates: Vec::new(),
             });
             run.set_aside.push(("stats".into(), 1, 9));
         });

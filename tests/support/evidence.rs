@@ -96,6 +96,10 @@ fn fact(topic: &str, record: &Read) -> Fact {
         place: (topic.to_owned(), record.partition, record.offset),
         campaign: field("campaignId"),
         observed_at: field("observedAt"),
+        answer_rates: match &value["answerRates"] {
+            Value::Array(held) => held.iter().filter_map(Value::as_f64).collect(),
+            _ => value["answerRate"].as_f64().into_iter().collect(),
+        },
     }
 }
 
