@@ -11,6 +11,7 @@ use super::ConfigFile;
 use super::explain::{printable, text_of, texts};
 use crate::model::decision::Loop;
 use crate::model::delivery::{Steps, share_in_percent};
+use crate::model::name::Kind;
 use crate::postgres::canaries::{Canary, NewCanary};
 use crate::postgres::ledger::LedgerEntry;
 
@@ -176,7 +177,11 @@ pub(super) fn sentence(entry: &LedgerEntry) -> Option<String> {
         let (total, errors) = (counts.get("total")?.as_f64()?, counts.get("errors")?.as_f64()?);
         Some(format!("{errors} errors of {total}"))
     };
-    let (candidate, control) = (text_of(parameters, "candidateId"), text_of(parameters, "controlId"));
+    let flow = |name: &str| {
+        let id = text_of(parameters, name);
+        entry.names.of(Kind::Flow, &id).map_or_else(|| id.clone(), |name| format!("{name} ({id})"))
+    };
+    let (candidate, control) = (flow("candidateId"), flow("controlId"));
     let share = percent(parameters.get("share")?)?;
     let what = match entry.action.as_str() {
         "set_share" => format!("{candidate} gets {share} beside {control}"),

@@ -42,10 +42,9 @@ pub struct Known {
 impl Known {
     /// What is not known or cannot be asked now is left out.
     pub async fn of(entry: &LedgerEntry, config: &Config, database: &Database) -> Self {
-        let names = match entry.r#loop.as_str() {
-            "dial" => campaign_name(&entry.key, config).await,
-            "route" => route_name(&entry.key, database).await,
-            _ => None,
+        let names = match (&entry.name, entry.r#loop.as_str()) {
+            (None, "dial") => campaign_name(&entry.key, config).await,
+            (name, _) => name.clone(),
         };
         let names = names.map(|name| (entry.key.clone(), name)).into_iter().collect();
         let rule = match entry.r#loop.as_str() {
@@ -95,12 +94,7 @@ fn same(entry: &LedgerEntry, name: &'static str, version: u32, numbers: &impl Se
     is_same.then(|| serde_json::to_value(numbers).ok()).flatten()
 }
 
-async fn route_name(id: &str, database: &Database) -> Option<String> {
-    let saved = database.route(id).await.ok()?;
-    saved.in_force.map(|(_, definition)| definition).or(saved.draft).map(|definition| definition.name)
-}
-
-/// Asked of the platform, where the configuration says how.
+/// Asked of the platform where no poller has told it, where the configuration says how.
 async fn campaign_name(id: &str, config: &Config) -> Option<String> {
     if config.genesys.base_url.is_empty() || config.genesys.client_id.is_empty() {
         return None;

@@ -16,6 +16,7 @@ use super::routes::{Answer, Content, Method, Route};
 use crate::clock;
 use crate::model::Timestamp;
 use crate::model::allowance::{Allowances, Counted, Standing, Terms, poll_stretch};
+use crate::model::name::Kind;
 use crate::postgres::{Database, Error};
 
 /// Campaigns told of.
@@ -92,6 +93,9 @@ pub(super) struct ApiCalls {
 #[serde(rename_all = "camelCase")]
 pub(super) struct CampaignAttempts {
     pub campaign_id: String,
+    /// What people call it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     #[serde(flatten)]
     pub standing: Standing,
 }
@@ -127,12 +131,15 @@ impl Month {
         }
         let mut all = Counted::default();
         let mut campaigns = Vec::new();
-        for campaign in database.attempts_of_month(MOST_CAMPAIGNS).await? {
+        let attempts = database.attempts_of_month(MOST_CAMPAIGNS).await?;
+        let names = database.names_of(attempts.iter().map(|campaign| &*campaign.campaign_id)).await;
+        for campaign in attempts {
             let counted = campaign.counted();
             all.month_to_date += counted.month_to_date;
             all.per_second += counted.per_second;
             let standing = Standing::new(covered.attempts.of_campaign(&campaign.campaign_id), counted, now);
-            campaigns.push(CampaignAttempts { campaign_id: campaign.campaign_id, standing });
+            let name = names.of(Kind::Campaign, &campaign.campaign_id).map(str::to_owned);
+            campaigns.push(CampaignAttempts { campaign_id: campaign.campaign_id, name, standing });
         }
         Ok(Self {
             month: now.month(),

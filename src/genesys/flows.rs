@@ -10,6 +10,8 @@ use crate::model::outcome::SentRequest;
 /// A flow as the platform has it now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Flow {
+    /// What people call it, where the platform tells.
+    pub name: Option<String>,
     /// In the platform's order.
     pub versions: Vec<PlatformVersion>,
     /// Who keeps others from publishing it, where somebody does.

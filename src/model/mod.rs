@@ -20,6 +20,7 @@ pub mod flow;
 pub mod ingest;
 pub mod json;
 pub mod lag;
+pub mod name;
 pub mod object;
 pub mod organization;
 pub mod outcome;

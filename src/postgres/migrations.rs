@@ -43,6 +43,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (30, "rule_numbers", include_str!("../../sql/0030_rule_numbers.sql")),
     (32, "organizations", include_str!("../../sql/0032_organizations.sql")),
     (33, "traces", include_str!("../../sql/0033_traces.sql")),
+    (35, "names", include_str!("../../sql/0035_names.sql")),
 ];
 
 /// Where sqlx keeps its book.

@@ -17,6 +17,7 @@ pub mod leases;
 pub mod ledger;
 pub mod maintenance;
 pub mod migrations;
+mod names;
 pub mod outbox;
 mod overview;
 mod pause;

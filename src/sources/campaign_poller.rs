@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::names::Names;
 use super::ownership::{Member, Owned, PollerError};
 use super::watch::{Missed, Poller, Watch, observed_after};
 use crate::genesys::{Campaign, CampaignStatistics, Client};
@@ -19,6 +20,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignStats, Reading, ticks_to_stale};
+use crate::model::name::Kind as NameKind;
 use crate::role::{self, Kind, Role};
 use crate::topics;
 
@@ -43,11 +45,18 @@ pub struct Settings {
     pub interval: Duration,
     /// Observations under way at once in this instance, at least 1.
     pub concurrency: usize,
+    /// Where the campaigns' names go.
+    pub names: Names,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { campaigns: Vec::new(), interval: Duration::from_secs(30), concurrency: 32 }
+        Self {
+            campaigns: Vec::new(),
+            interval: Duration::from_secs(30),
+            concurrency: 32,
+            names: Names::default(),
+        }
     }
 }
 
@@ -122,6 +131,7 @@ impl Observer {
                 async { client.campaign_statistics(id, &scope).await.map(|read| (read, clock())) };
             tokio::try_join!(campaign, statistics)?
         };
+        self.settings.names.tell(NameKind::Campaign, id, campaign.name.as_deref());
         let observed_at = observed_after(last, campaign_at.min(statistics_at.minus(statistics.age)));
         let fact = self.fact(&campaign, &statistics, observed_at);
         self.watch.publish(&topics::CAMPAIGN_STATS, partition, id, &fact, stop).await?;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::names::Names;
 use super::ownership::{Member, Owned, PollerError};
 use super::watch::{Ended, Missed, Poller, Watch, observed_after, reading};
 use crate::genesys::{Client, Measured, PlatformVersion};
@@ -19,6 +20,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::metrics;
 use crate::model::Timestamp;
 use crate::model::flow::{FlowHealth, FlowVersion, FlowVersions};
+use crate::model::name::Kind as NameKind;
 use crate::role::{self, Kind, Role};
 use crate::topics;
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub settling: Duration,
     /// Observations under way at once in this instance, at least 1.
     pub concurrency: usize,
+    /// Where the flows' names go.
+    pub names: Names,
 }
 
 /// Pause after a measure that could not be had, as a share of a minute.
@@ -125,13 +129,14 @@ impl Observer {
         last: Timestamp,
         stop: &CancellationToken,
     ) -> Result<Timestamp, Missed> {
-        let (versions, observed_at) = {
+        let (observed, observed_at) = {
             let _slot = self.watch.slot(flow, stop).await?;
             let observed_at = observed_after(last, (self.watch.clock)());
             let scope = self.watch.polling(flow, self.settings.interval, stop);
-            (self.watch.client.flow(flow, &scope).await?.versions, observed_at)
+            (self.watch.client.flow(flow, &scope).await?, observed_at)
         };
-        let fact = timeline(flow, observed_at, &versions);
+        self.settings.names.tell(NameKind::Flow, flow, observed.name.as_deref());
+        let fact = timeline(flow, observed_at, &observed.versions);
         self.watch.publish(&topics::FLOW_VERSIONS, partition, flow, &fact, stop).await?;
         Ok(observed_at)
     }

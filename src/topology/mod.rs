@@ -7,6 +7,7 @@ mod credentials;
 pub mod dial_tables;
 mod instance;
 mod intake;
+mod names;
 mod noted_numbers;
 mod pauses;
 mod platforms;

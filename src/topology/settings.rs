@@ -14,7 +14,9 @@ use crate::{genesys, postgres};
 use crate::model::flow::MinuteSource;
 use crate::replay::Numbers;
 use crate::sinks::{actuator, alerts, analytics, audit, compliance, drift};
-use crate::sources::{analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller};
+use crate::sources::{
+    Names, analytics_poller, campaign_poller, events, flow_poller, lag_poller, queue_poller,
+};
 use crate::stages::delivery::canary::Plan;
 use crate::stages::dialing::pacing::Pacing;
 use crate::stages::dialing::proportional::Proportional;
@@ -211,6 +213,7 @@ pub fn flow_poller(config: &Config) -> flow_poller::Settings {
         minute: config.events.window,
         settling: rollback.settling,
         concurrency: 32,
+        names: Names::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allowances::{Follower, UsedUp};
 use super::instance::Instance;
+use super::names;
 use super::noted_numbers::NotedNumbers;
 use super::pauses;
 use super::roles::{WIRED, roles};
@@ -29,6 +30,7 @@ use crate::pipeline::PartitionStage;
 use crate::postgres::Database;
 use crate::role::Role;
 use crate::runtime::{StageHandle, run_stage};
+use crate::sources::Names;
 use crate::sources::events::{self, Edge};
 use crate::topics;
 
@@ -140,6 +142,7 @@ pub fn start(
         edge: None,
         routed: None,
         pauses: None,
+        names: None,
         running: Running {
             tasks: JoinSet::new(),
             stages: Vec::new(),
@@ -177,6 +180,8 @@ pub(super) struct Starting<'c> {
     pub routed: Option<Arc<Routed>>,
     /// Which loops are stopped: one table for all that heed it.
     pauses: Option<watch::Receiver<Pauses>>,
+    /// Where what the platform calls things is kept for people.
+    names: Option<Names>,
     health: Health,
     pub metrics: Metrics,
     pub running: Running,
@@ -256,6 +261,21 @@ impl Starting<'_> {
             pauses::follow(table, &self.health)
         });
         known.clone()
+    }
+
+    /// Where pollers hand names on: one keeper for all of them.
+    pub(super) fn names(&mut self) -> Names {
+        if let Some(names) = &self.names {
+            return names.clone();
+        }
+        let (names, told) = Names::channel(names::WAITING);
+        let (database, stop) = (self.database.clone(), self.running.stop.clone());
+        self.running.tasks.spawn(async move {
+            names::keep(database, told, stop).await;
+            ("names kept", Ok(()))
+        });
+        self.names = Some(names.clone());
+        names
     }
 
     /// What every role is given.

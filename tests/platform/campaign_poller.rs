@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use trunkline::genesys::{self, Identity};
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
-use trunkline::sources::PollerError;
+use trunkline::model::name::Named;
 use trunkline::sources::campaign_poller;
+use trunkline::sources::{Names, PollerError};
 use trunkline::topics::{self, CAMPAIGN_STATS, DEAD_LETTERS};
 
 use crate::support::simulated::{Organization, client, settings};
@@ -51,10 +52,15 @@ struct Instance {
 
 impl Instance {
     fn start(kafka: &KafkaSettings, client_settings: &genesys::Settings) -> Self {
+        Self::telling(kafka, client_settings, Names::default())
+    }
+
+    fn telling(kafka: &KafkaSettings, client_settings: &genesys::Settings, names: Names) -> Self {
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let settings = campaign_poller::Settings {
             campaigns: ids(),
             interval: Duration::from_millis(300),
+            names,
             ..campaign_poller::Settings::default()
         };
         let identity =
@@ -168,12 +174,18 @@ async fn a_campaign_that_is_gone_is_named_and_the_others_go_on() {
     let organization = Organization::start(organization()).await;
     let kafka = kafka::settings();
     kafka::create_topics(&kafka, &[&CAMPAIGN_STATS], PARTITIONS).await;
-    let instance = Instance::start(&kafka, &organization.client_settings());
+    // Nobody takes the names, and nobody waits for that.
+    let (names, mut told) = Names::channel(CAMPAIGNS + 1);
+    let instance = Instance::telling(&kafka, &organization.client_settings(), names);
     until("all campaigns", async || {
         let asked = asked_since(&organization, 0).await;
         (asked.len() == CAMPAIGNS && instance.health.reasons().is_empty()).then_some(())
     })
     .await;
+    until("their names", async || (told.len() == told.max_capacity()).then_some(())).await;
+    let names: BTreeMap<String, String> =
+        std::iter::from_fn(|| told.try_recv().ok()).map(|Named { id, name, .. }| (id, name)).collect();
+    assert_eq!(names, (0..CAMPAIGNS).map(|n| (id(n), format!("Campaign {n}"))).collect());
     organization.delete_campaign(&id(3)).await;
     let reasons = until("a reason", async || {
         let reasons = instance.health.impairments();

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
+use trunkline::sources::Names;
 use trunkline::sources::flow_poller::{self, Settings};
 use trunkline::topics::{FLOW_HEALTH, FLOW_VERSIONS, Topic};
 
@@ -40,6 +41,7 @@ async fn versions_and_measures_are_told_and_failed_reads_are_no_minutes_without_
         minute: Duration::from_secs(1),
         settling: Duration::from_millis(166),
         concurrency: 4,
+        names: Names::default(),
     };
     let (client, health, stop) = (stand.client(), Health::default(), CancellationToken::new());
     let polling = tokio::spawn({

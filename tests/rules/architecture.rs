@@ -225,6 +225,7 @@ const FOUNDATIONS: &[&str] = &[
     "sinks::transacted",
     "sources::readiness",
     "sources::facts",
+    "sources::names",
     "sources::ownership",
     "sources::schedule",
     "sources::watch",

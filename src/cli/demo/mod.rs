@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Needs, Source};
 use crate::kafka::admin;
+use crate::model::name::{Kind, Named};
 use crate::postgres::Database;
 use crate::topics;
 use crate::topology::{self, Instance, settings};
@@ -184,7 +185,8 @@ impl Arguments {
         shutdown: &CancellationToken,
         log: Option<&std::path::Path>,
     ) -> anyhow::Result<ExitCode> {
-        let flows: Vec<String> = simulation.overview().flows.into_iter().map(|flow| flow.id).collect();
+        let overview = simulation.overview();
+        let flows: Vec<String> = overview.flows.iter().map(|flow| flow.id.clone()).collect();
         let config = self.configuration(services, simulation, &flows)?;
         let instance = Instance::claim(Some("demo"), "")?;
         let kafka = settings::kafka(&config, &instance);
@@ -193,6 +195,9 @@ impl Arguments {
             .context("topics could not be created")?;
         let database = Database::connect(&settings::postgres(&config))?;
         database.migrate().await?;
+        // The seed's interface tells versions of flows and not what they are called.
+        let named = overview.flows.iter().filter_map(|flow| Named::new(Kind::Flow, &flow.id, &flow.name));
+        database.keep_names(&named.collect::<Vec<_>>()).await?;
 
         let stop = shutdown.child_token();
         let names: Vec<&str> = topology::roles().map(|role| role.name).collect();

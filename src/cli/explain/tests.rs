@@ -10,6 +10,7 @@ fn entry() -> LedgerEntry {
         sequence: 42,
         r#loop: "dial".into(),
         key: "campaign-7".into(),
+        name: None,
         organization: None,
         mode: "live".into(),
         decided_at: at,
@@ -42,6 +43,7 @@ fn entry() -> LedgerEntry {
         }),
         verification: None,
         position: "trunkline.dial-decisions.v1/0/41".into(),
+        names: Default::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{age, key, to_decision};
+use super::parts::{age, named, to_decision};
 use super::words::spaced;
 use crate::console::Shared;
 use crate::console::problem::Problem;
@@ -36,7 +36,7 @@ pub(super) fn table(alerts: &[AlertLine]) -> Markup {
                             tr {
                                 td { (age(alert.occurred_at)) }
                                 th scope="row" { (alert.incident_type) }
-                                td { (alert.r#loop) " " (key(&alert.key)) }
+                                td { (alert.r#loop) " " (named(alert.name.as_deref(), &alert.key)) }
                                 td { (to_decision(alert.decision_id, "why")) }
                                 td {
                                     @if alert.deliveries.is_empty() { span.soft { "no receiver" } }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::chart::{Chart, Event, Limit, Series, Unit, spark};
-use super::parts::{address, age, figure, is_stale, key, short, status, to_decision};
+use super::parts::{address, age, called, figure, is_stale, key, status, to_decision, to_named};
 use super::platform::allowance;
 use super::shell::Shell;
 use super::words::{self, number, number_of, percent, percent_of, rate_of};
@@ -88,7 +88,7 @@ fn attempts(month: &Month) -> Markup {
                         @for campaign in month.campaigns.iter().take(MOST_SHOWN) {
                             @let standing = &campaign.standing;
                             tr {
-                                th scope="row" { a href=(address("/campaigns", &[("id", &campaign.campaign_id)])) title=(campaign.campaign_id) { (short(&campaign.campaign_id)) } }
+                                th scope="row" { (to_named("/campaigns", campaign.name.as_deref(), &campaign.campaign_id)) }
                                 td.number { (units(Some(standing.month_to_date))) } td.number { (units(Some(standing.forecast))) }
                                 td.number { (units(standing.allowance)) }
                                 td.number { (units(standing.left)) @if standing.is_used_up() { " " span.badge.bad { "used up" } } }
@@ -107,7 +107,7 @@ fn row(line: &DecisionLine, own: &[&DecisionLine], tick: Duration) -> Markup {
     let over = abandoned.is_some_and(|share| share > CAP);
     html! {
         tr.stale[is_stale(line.decided_at, tick)] data-at=(line.decided_at) data-tick=(super::parts::as_millis(tick)) {
-            th scope="row" { a href=(address("/campaigns", &[("id", &line.key)])) title=(line.key) { (short(&line.key)) } }
+            th scope="row" { (to_named("/campaigns", line.name(), &line.key)) }
             td.number { span.value { (rate_of(rate_after(line))) } }
             td { (spark(&points(own, |line| rate_after(line).as_f64()))) }
             td.number { span.value { (percent_of(&inputs["meanAnswerRate"])) } }
@@ -168,7 +168,7 @@ async fn one(shared: &Shared, shell: &Shell, id: &str) -> Result<(String, Markup
         .database
         .series_of_keys(Loop::Dial.name(), std::slice::from_ref(&id.to_owned()), LARGE)
         .await?;
-    let title = format!("Campaign {}", short(id));
+    let title = format!("Campaign {}", called(lines.last().and_then(DecisionLine::name), id));
     let Some(newest) = lines.last() else {
         let main =
             html! { h1 { (title) } p.empty { "Nothing was ever decided about a campaign " (key(id)) "." } };

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::canary_forms::{Entered, START};
 use super::chart::{Chart, Limit, Series, Unit, bar};
-use super::parts::{address, age, figure, key, short, status, to_decision};
+use super::parts::{address, age, called, figure, key, named, short, status, to_decision};
 use super::shell::Shell;
 use super::words::{self, number, percent};
 use super::{canary_forms, ledger};
@@ -16,6 +16,7 @@ use crate::console::problem::Problem;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
 use crate::model::delivery::{CanaryState, Counts, DeliveryInputs, share_in_percent};
+use crate::model::name::{Kind, Names};
 use crate::postgres::canaries::Canary;
 use crate::postgres::console::DecisionLine;
 
@@ -44,13 +45,14 @@ pub(super) async fn all(
     entered: &Entered,
 ) -> Result<(String, Markup), Problem> {
     let canaries = shared.database.canaries().await?;
+    let names = names(shared, &canaries).await;
     let main = html! {
         h1 { "Canaries" }
         p.soft {
             "A flow that is tried out gets a rising, exact share of the conversations of one routing configuration, "
             "and is taken away as soon as it fails more than the one in force."
         }
-        @if canaries.is_empty() { p.empty { "No flow was ever tried out." } } @else { (table(&canaries)) }
+        @if canaries.is_empty() { p.empty { "No flow was ever tried out." } } @else { (table(&canaries, &names)) }
         @if shell.caller.may_operate() {
             h2 #(START) { "Try a flow out" }
             (canary_forms::start(shell, entered))
@@ -59,7 +61,14 @@ pub(super) async fn all(
     Ok(("Canaries".to_owned(), main))
 }
 
-fn table(canaries: &[Canary]) -> Markup {
+/// Of the flows and configurations of these canaries.
+pub(super) async fn names(shared: &Shared, canaries: &[Canary]) -> Names {
+    let ids = canaries.iter().flat_map(|each| [&each.candidate_id, &each.control_id, &each.configuration_id]);
+    shared.database.names_of(ids.map(|id| &**id)).await
+}
+
+fn table(canaries: &[Canary], names: &Names) -> Markup {
+    let flow = |id: &str| named(names.of(Kind::Flow, id), id);
     html! {
         div.scroll tabindex="0" role="region" aria-label="Canaries" {
             table {
@@ -73,9 +82,9 @@ fn table(canaries: &[Canary]) -> Markup {
                         tr {
                             th scope="row" { a href=(address("/canaries", &[("id", &canary.id)])) { (short(&canary.id)) } }
                             td { (state(canary.state)) " " (age(canary.changed_at)) }
-                            td { (key(&canary.candidate_id)) }
-                            td { (key(&canary.control_id)) }
-                            td { (key(&canary.configuration_id)) }
+                            td { (flow(&canary.candidate_id)) }
+                            td { (flow(&canary.control_id)) }
+                            td { (named(names.of(Kind::Route, &canary.configuration_id), &canary.configuration_id)) }
                             td.number { span.value { (share_in_percent(canary.share)) } }
                             td.number { (number(canary.evidence)) }
                             td.words { (why(canary)) }
@@ -108,13 +117,14 @@ async fn one(shared: &Shared, shell: &Shell, id: &str) -> Result<(String, Markup
         let main = html! { h1 { (title) } p.empty { "There was never a canary " (key(id)) "." } };
         return Ok((title, main));
     };
+    let names = names(shared, std::slice::from_ref(&canary)).await;
     let keys = std::slice::from_ref(&canary.configuration_id);
     let mut lines = shared.database.series_of_keys(Loop::Delivery.name(), keys, MOST).await?;
     lines.retain(|line| line.parameters["canaryId"] == *canary.id);
     let newest: Vec<DecisionLine> = lines.iter().rev().take(LISTED).cloned().collect();
     let main = html! {
         h1 { "Canary " (short(&canary.id)) " " (state(canary.state)) }
-        p.lead { (sentence(&canary)) }
+        p.lead { (sentence(&canary, &names)) }
         (states(&canary))
         @if shell.caller.may_operate() { (canary_forms::changes(shell, &canary)) }
         (facts(&canary, newest.first()))
@@ -127,9 +137,10 @@ async fn one(shared: &Shared, shell: &Shell, id: &str) -> Result<(String, Markup
     Ok((title, main))
 }
 
-fn sentence(canary: &Canary) -> String {
-    let (candidate, control) = (short(&canary.candidate_id), short(&canary.control_id));
-    let of = short(&canary.configuration_id);
+fn sentence(canary: &Canary, names: &Names) -> String {
+    let flow = |id: &str| called(names.of(Kind::Flow, id), id);
+    let (candidate, control) = (flow(&canary.candidate_id), flow(&canary.control_id));
+    let of = called(names.of(Kind::Route, &canary.configuration_id), &canary.configuration_id);
     let what = match canary.state {
         CanaryState::Planned => {
             format!("Flow {candidate} gets nothing yet: it is seen how flow {control} does alone")

@@ -5,13 +5,14 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::chart::bar;
-use super::parts::{address, age, end, mode, status};
+use super::parts::{address, age, end, mode, named, status};
 use super::words::{self, number, percent, rate, rate_of, spaced};
 use super::{alerts, flows};
 use crate::console::Shared;
-use crate::console::problem::{Kind, Problem};
+use crate::console::problem::{Kind as ProblemKind, Problem};
 use crate::model::chain::Chain;
 use crate::model::decision::DecisionId;
+use crate::model::name::{Kind, Names};
 use crate::postgres::console::DecisionLine;
 use crate::postgres::ledger::LedgerEntry;
 
@@ -21,20 +22,22 @@ const LISTED: usize = 200;
 pub(super) async fn view(shared: &Shared, id: &str) -> Result<(String, Markup), Problem> {
     let missing = || {
         let remedy = "check the id; a decision taken just now is here once the audit has recorded it";
-        Problem::new(Kind::NotFound, "there is no decision of this id", remedy)
+        Problem::new(ProblemKind::NotFound, "there is no decision of this id", remedy)
     };
     let id = uuid::Uuid::try_parse(id).map(DecisionId).map_err(|_| missing())?;
     let entry = shared.database.decision(id).await?.ok_or_else(missing)?;
     let told = shared.database.newest_alerts(Some(id), 20).await?;
     let line = DecisionLine::from(entry.clone());
+    let groups = groups(&entry).iter().filter_map(|group| group["destinationId"].as_str());
+    let names = shared.database.names_of(groups).await;
     let title = format!("Decision {}", &id.to_string()[..8]);
     let main = html! {
-        h1 { (title) " " (mode(&entry.mode)) " " (end(&line)) }
+        h1 { (title) " " (mode(&entry.r#loop, &entry.mode)) " " (end(&line)) }
         p.lead { (words::sentence(&line)) }
         @if let Some(found) = &entry.verification {
             p { "Looked at again " (age(found.finished_at)) ": " (status(Some(&found.status))) " " (words::why(&found.reason)) "." }
         }
-        (how(&entry, &line))
+        (how(&entry, &line, &names))
         (facts(&entry))
         h2 { "Outcome" }
         (outcome(&entry))
@@ -49,7 +52,7 @@ pub(super) async fn view(shared: &Shared, id: &str) -> Result<(String, Markup), 
 }
 
 /// How the value came to be, drawn.
-fn how(entry: &LedgerEntry, line: &DecisionLine) -> Markup {
+fn how(entry: &LedgerEntry, line: &DecisionLine, names: &Names) -> Markup {
     match entry.r#loop.as_str() {
         "dial" => html! { h2 { "How the rate came to be" } (dial(entry)) },
         "rollback" => html! {
@@ -58,7 +61,7 @@ fn how(entry: &LedgerEntry, line: &DecisionLine) -> Markup {
             (counts(&entry.inputs))
         },
         "lag" => html! { h2 { "How the group was" } (fields(&entry.inputs["evaluation"])) },
-        "route" => html! { h2 { "Whose turn it was" } (turn(entry)) },
+        "route" => html! { h2 { "Whose turn it was" } (turn(entry, names)) },
         _ => html! {},
     }
 }
@@ -140,10 +143,14 @@ fn counts(inputs: &Value) -> Markup {
     }
 }
 
+/// Groups that a conversation could have been sent to.
+fn groups(entry: &LedgerEntry) -> &[Value] {
+    entry.inputs["groups"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
 /// Each group's share and how far it was behind.
-fn turn(entry: &LedgerEntry) -> Markup {
+fn turn(entry: &LedgerEntry, names: &Names) -> Markup {
     let unit = entry.inputs["unit"].as_f64().unwrap_or(1e9);
-    let groups = entry.inputs["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
     let taken = entry.parameters["destinationId"].as_str();
     let part = |group: &Value, exact: &str, rounded: &str| {
         group[exact].as_f64().map(|value| value / unit).or(group[rounded].as_f64().map(|value| value / 1e9))
@@ -154,9 +161,10 @@ fn turn(entry: &LedgerEntry) -> Markup {
                 caption { "Share by the weights in force, and how many interactions each group was behind its due before this one." }
                 thead { tr { th scope="col" { "Group" } th.number scope="col" { "Share" } th.number scope="col" { "Behind" } th scope="col" { "Chosen" } } }
                 tbody {
-                    @for group in groups {
+                    @for group in groups(entry) {
+                        @let id = group["destinationId"].as_str().unwrap_or("?");
                         tr {
-                            th scope="row" { (group["destinationId"].as_str().unwrap_or("?")) }
+                            th scope="row" { (named(names.of(Kind::Flow, id), id)) }
                             td.number { (part(group, "share", "shareBillionths").map_or_else(|| "–".to_owned(), percent)) }
                             td.number { (part(group, "deficit", "deficitBillionths").map_or_else(|| "–".to_owned(), number)) }
                             td { @if group["destinationId"].as_str() == taken { span.badge.good { "chosen" } } }
@@ -175,7 +183,7 @@ fn facts(entry: &LedgerEntry) -> Markup {
         div.scroll tabindex="0" role="region" aria-label="Facts about the decision" { table { tbody {
             tr { th scope="row" { "Id" } td { span.id { (entry.decision_id) } } }
             tr { th scope="row" { "About" } td {
-                (entry.r#loop) " of " span.id { (entry.key) } ", number " (entry.sequence) " · "
+                (entry.r#loop) " of " @if let Some(name) = &entry.name { (name) " " } span.id { (entry.key) } ", number " (entry.sequence) " · "
                 a href=(address("/ledger", &[("loop", &entry.r#loop), ("key", &entry.key)])) { "all about it" }
             } }
             tr { th scope="row" { "Decided" } td { (entry.decided_at) " " (age(entry.decided_at)) } }

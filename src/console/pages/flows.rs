@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::chart::{Chart, Event, Limit, Series, Unit};
-use super::parts::{address, age, figure, key, short, status, to_decision};
+use super::parts::{address, age, called, figure, key, status, to_decision, to_named};
 use super::words::{self, percent, percent_of};
 use crate::console::Shared;
 use crate::console::problem::Problem;
@@ -43,7 +43,7 @@ async fn all(shared: &Shared) -> Result<(String, Markup), Problem> {
                     tbody {
                         @for line in &flows {
                             tr {
-                                th scope="row" { a href=(address("/flows", &[("id", &line.key)])) title=(line.key) { (short(&line.key)) } }
+                                th scope="row" { (to_named("/flows", line.name(), &line.key)) }
                                 td { (version(line)) }
                                 td.number {
                                     span.value { (percent_of(&line.parameters["errorRate"])) }
@@ -102,7 +102,7 @@ fn taken_back(rollbacks: &[RollbackLine]) -> Markup {
                         @for each in rollbacks {
                             tr {
                                 td { (age(each.confirmed_at)) }
-                                th scope="row" { a href=(address("/flows", &[("id", &each.flow_id)])) { (key(&each.flow_id)) } }
+                                th scope="row" { (to_named("/flows", each.flow_name.as_deref(), &each.flow_id)) }
                                 td { (each.bad_version) }
                                 td { (each.target_version) }
                                 td { @match each.verification.as_deref() { Some(found) => (status(Some(found))), None => span.soft { "not known yet" } } }
@@ -121,7 +121,7 @@ async fn one(shared: &Shared, id: &str) -> Result<(String, Markup), Problem> {
         .database
         .series_of_keys(Loop::Rollback.name(), std::slice::from_ref(&id.to_owned()), LARGE)
         .await?;
-    let title = format!("Flow {}", short(id));
+    let title = format!("Flow {}", called(lines.last().and_then(DecisionLine::name), id));
     let Some(newest) = lines.last() else {
         let main =
             html! { h1 { (title) } p.empty { "Nothing was ever decided about a flow " (key(id)) "." } };

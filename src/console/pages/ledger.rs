@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{address, age, end, key, mode, to_decision};
+use super::parts::{address, age, end, mode, named, to_decision};
 use super::words;
 use crate::console::Shared;
 use crate::console::decisions::read_query;
@@ -12,11 +12,16 @@ use crate::postgres::console::DecisionLine;
 use crate::postgres::ledger::{Cursor, LedgerEntry};
 
 const ON_A_PAGE: u32 = 50;
+/// Things with the text in their name that are looked for.
+const NAMED_SO: i64 = 20;
 
 pub(super) async fn view(shared: &Shared, query: &[(String, String)]) -> Result<(String, Markup), Problem> {
     // Fields that a form sends empty are not asked for.
     let asked: Vec<(String, String)> = query.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
-    let (filter, _) = read_query(&asked)?;
+    let (mut filter, _) = read_query(&asked)?;
+    if let Some(text) = &filter.key {
+        filter.or_keys = shared.database.ids_called(text, NAMED_SO).await?;
+    }
     let mut entries = shared.database.decisions(&filter, ON_A_PAGE + 1).await?;
     let more = entries.len() > ON_A_PAGE as usize;
     entries.truncate(ON_A_PAGE as usize);
@@ -56,7 +61,7 @@ fn search<'q>(given: &impl Fn(&str) -> &'q str, organizations: &[&str]) -> Marku
                 }
             }
             div {
-                label for="key" { "Campaign, flow, group or decision id" }
+                label for="key" { "Campaign, flow, group or decision: name or id" }
                 input #key name="key" value=(given("key")) maxlength="512" size="36" autocomplete="off";
             }
             @if !organizations.is_empty() {
@@ -100,8 +105,8 @@ pub(super) fn table(lines: &[DecisionLine], caption: &str) -> Markup {
                         @for line in lines {
                             tr {
                                 td { (age(line.decided_at)) }
-                                td.tight { (line.r#loop) " " (mode(&line.mode)) }
-                                td { (key(&line.key)) }
+                                td.tight { (line.r#loop) " " (mode(&line.r#loop, &line.mode)) }
+                                td { (named(line.name(), &line.key)) }
                                 td.words { (to_decision(line.decision_id, &words::decided(line))) }
                                 td.words { (words::why(&line.reason)) }
                                 td { (end(line)) }
@@ -130,6 +135,7 @@ impl From<LedgerEntry> for DecisionLine {
             decided_at: entry.decided_at,
             status,
             outcome_reason,
+            names: entry.names,
         }
     }
 }

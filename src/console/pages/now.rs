@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::parts::{address, age, end, key, mode, short, to_decision};
+use super::parts::{ROUTE_ANSWERS, age, end, mode, named, to_decision, to_named};
 use super::shell::Shell;
 use super::{canaries, words};
 use crate::console::Shared;
 use crate::console::problem::Problem;
 use crate::model::decision::Loop;
 use crate::model::delivery::share_in_percent;
+use crate::model::name::{Kind, Names};
 use crate::model::pause::PauseInForce;
 use crate::postgres::canaries::Canary;
 use crate::postgres::console::{Activity, DecisionLine, ShareLine};
@@ -68,6 +69,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     newest.truncate(NEWEST as usize);
     let mut canaries = shared.database.canaries().await?;
     canaries.retain(|canary| !canary.state.is_over());
+    let names = canaries::names(shared, &canaries).await;
     let pauses = shell.pauses();
     let (reasons, mut impairments) = (shared.health.reasons(), shared.health.impairments());
     // Pauses have a place of their own.
@@ -78,7 +80,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
         (parts(&reasons, &impairments))
         ul.cards {
             @for standing in &loops {
-                li { (card(shell, standing, pauses.stopping(standing.of), (&shares, &canaries))) }
+                li { (card(shell, standing, pauses.stopping(standing.of), (&shares, &canaries, &names))) }
             }
         }
         h2 { "Newest decisions" }
@@ -91,6 +93,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
 fn summary(loops: &[Standing], all_well: bool) -> String {
     let live: Vec<&str> = loops
         .iter()
+        .filter(|standing| standing.of != Loop::Route)
         .filter(|standing| standing.newest.as_ref().is_some_and(|line| line.mode == "live"))
         .map(|standing| standing.of.name())
         .collect();
@@ -99,12 +102,14 @@ fn summary(loops: &[Standing], all_well: bool) -> String {
         [one] => format!("The loop {one} may change the centre; the others only watch."),
         _ => format!("The loops {} may change the centre.", live.join(", ")),
     };
+    let asked = loops.iter().any(|standing| standing.of == Loop::Route && standing.newest.is_some());
+    let answering = if asked { format!(" In any case {ROUTE_ANSWERS}.") } else { String::new() };
     let well = if all_well {
         "All parts of this instance work."
     } else {
         "Not all parts of this instance work, see below."
     };
-    format!("{acting} {well} To stop any of it: the red button at the top.")
+    format!("{acting}{answering} {well} To stop any of it: the red button at the top.")
 }
 
 /// What does not work.
@@ -130,7 +135,7 @@ fn card(
     shell: &Shell,
     standing: &Standing,
     pause: Option<&PauseInForce>,
-    (shares, canaries): (&[ShareLine], &[Canary]),
+    (shares, canaries, names): (&[ShareLine], &[Canary], &Names),
 ) -> Markup {
     let (purpose, path) = purpose(standing.of);
     // Only the dial loop decides at every tick; the others when something changes.
@@ -140,7 +145,7 @@ fn card(
         article.card.paused[pause.is_some()] aria-labelledby=(format!("loop-{}", standing.of.name())) {
             div.top {
                 h3 #(format!("loop-{}", standing.of.name())) { a href=(path) { (standing.of.name()) } }
-                @match newest { Some(line) => (mode(&line.mode)), None => span.badge { "nothing decided" } }
+                @match newest { Some(line) => (mode(&line.r#loop, &line.mode)), None => span.badge { "nothing decided" } }
                 @if let Some(pause) = pause { span.badge.warn { "paused by " (pause.who) } }
             }
             p.soft.small { (purpose) }
@@ -157,24 +162,24 @@ fn card(
             }
             @if standing.of == Loop::Route {
                 @for share in shares.iter().take(3) {
-                    p.small { "Configuration " (key(&share.configuration_id)) ": " (share.decisions) " decisions so far" }
+                    p.small { (named(Some(&*share.definition.name), &share.configuration_id)) ": " (share.decisions) " decisions so far" }
                 }
             } @else {
                 (activity(&standing.activity))
             }
-            @if standing.of == Loop::Delivery { (under_way(canaries)) }
+            @if standing.of == Loop::Delivery { (under_way(canaries, names)) }
             (held(&standing.held))
         }
     }
 }
 
 /// Flows that are tried out now.
-fn under_way(canaries: &[Canary]) -> Markup {
+fn under_way(canaries: &[Canary], names: &Names) -> Markup {
     html! {
         @for canary in canaries.iter().take(HELD_SHOWN) {
             p.small {
-                a href=(address("/canaries", &[("id", &canary.id)])) { (short(&canary.id)) } " " (canaries::state(canary.state)) " "
-                (key(&canary.candidate_id)) " has " (share_in_percent(canary.share)) ": " (canaries::why(canary))
+                (to_named("/canaries", None, &canary.id)) " " (canaries::state(canary.state)) " "
+                (named(names.of(Kind::Flow, &canary.candidate_id), &canary.candidate_id)) " has " (share_in_percent(canary.share)) ": " (canaries::why(canary))
             }
         }
     }
@@ -205,7 +210,7 @@ fn held(held: &[DecisionLine]) -> Markup {
                 ul {
                     @for line in held.iter().take(HELD_SHOWN) {
                         li.small {
-                            (key(&line.key)) ": " (why_held(line)) " " (to_decision(line.decision_id, "why")) " "
+                            (named(line.name(), &line.key)) ": " (why_held(line)) " " (to_decision(line.decision_id, "why")) " "
                             (age(line.decided_at))
                         }
                     }

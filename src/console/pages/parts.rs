@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::words;
 use crate::clock;
 use crate::model::Timestamp;
-use crate::model::decision::DecisionId;
+use crate::model::decision::{DecisionId, Loop};
 use crate::postgres::console::DecisionLine;
 
 /// How long ago, kept up to date by the page's script.
@@ -22,6 +22,10 @@ pub(super) fn age(at: Timestamp) -> Markup {
 pub(super) fn fieldset(inner: &Markup) -> Markup {
     html! { fieldset data-change { (inner) } }
 }
+
+/// What the mode of routing does not change.
+pub(super) const ROUTE_ANSWERS: &str =
+    "whoever asks routing is answered in every mode, and the conversation goes where the answer says";
 
 /// How old a figure may get: two ticks of what it comes from.
 pub(super) fn is_stale(at: Timestamp, tick: Duration) -> bool {
@@ -63,8 +67,11 @@ pub(super) fn end(line: &DecisionLine) -> Markup {
     }
 }
 
-/// `live` stands out: it acts.
-pub(super) fn mode(mode: &str) -> Markup {
+/// `live` stands out: it acts. So does routing in every mode, by being asked.
+pub(super) fn mode(of: &str, mode: &str) -> Markup {
+    if of == Loop::Route.name() {
+        return html! { span.badge.good title=(format!("in {mode} mode; {ROUTE_ANSWERS}")) { "answers" } };
+    }
     html! { span.badge.good[mode == "live"] { (mode) } }
 }
 
@@ -88,6 +95,29 @@ pub(super) fn key(id: &str) -> Markup {
     html! { span.id title=(id) { (short(id)) } }
 }
 
+/// What people call it, or its id where nobody knows.
+pub(super) fn called(name: Option<&str>, id: &str) -> String {
+    name.map_or_else(|| short(id), str::to_owned)
+}
+
+/// The name with the id small beside it, or the id alone; the id in full for those who point at it.
+pub(super) fn named(name: Option<&str>, id: &str) -> Markup {
+    html! {
+        @match name {
+            Some(name) => span title=(id) { (name) " " span.id.small.soft { (short(id)) } },
+            None => (key(id)),
+        }
+    }
+}
+
+/// The same, leading to its page at `path`.
+pub(super) fn to_named(path: &str, name: Option<&str>, id: &str) -> Markup {
+    html! {
+        a href=(address(path, &[("id", id)])) title=(id) { (called(name, id)) }
+        @if name.is_some() { " " span.id.small.soft { (short(id)) } }
+    }
+}
+
 /// An address with a query of these names and values.
 pub(super) fn address(path: &str, query: &[(&str, &str)]) -> String {
     let mut text = form_urlencoded::Serializer::new(String::new());
@@ -108,6 +138,14 @@ mod tests {
         assert_eq!(address, "/flows?id=a%2Fb%3Fc%3D%3Cd%3E%26%C3%A9");
         assert_eq!(short("6e1a0c3d-2b1f-4c0e-8d6e-6a3b0c1d2e3f"), "6e1a0c3d…");
         assert_eq!(short("demo-readers"), "demo-readers");
+    }
+
+    #[test]
+    fn a_name_stands_first_and_its_id_beside_it() {
+        let id = "6e1a0c3d-2b1f-4c0e-8d6e-6a3b0c1d2e3f";
+        let drawn = to_named("/flows", Some("<i>Menu</i>"), id).into_string();
+        assert!(drawn.contains(">&lt;i&gt;Menu&lt;/i&gt;</a>") && drawn.contains(">6e1a0c3d…<"), "{drawn}");
+        assert_eq!(named(None, id).into_string(), key(id).into_string());
     }
 
     #[test]

@@ -108,6 +108,10 @@ impl Shell {
         html! {
             header.head {
                 a.brand href="/" { "trunkline" }
+                @if self.caller.may_operate() {
+                    button.stop popovertarget="stop" { "Stop a loop" }
+                    (self.stop())
+                }
                 nav aria-label="Views" {
                     ul {
                         @for (path, name) in VIEWS {
@@ -123,10 +127,6 @@ impl Shell {
                             button.plain { "Log out" }
                         }
                     }
-                }
-                @if self.caller.may_operate() {
-                    button.stop popovertarget="stop" { "Stop a loop" }
-                    (self.stop())
                 }
             }
         }

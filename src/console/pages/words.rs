@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
+use crate::model::name::{Kind, Names};
 use crate::postgres::console::DecisionLine;
 
-use super::parts::short;
+use super::parts::called;
 
 /// `3 s ago`, `5 min ago`.
 pub(super) fn ago(millis: i64) -> String {
@@ -134,7 +135,7 @@ pub(super) fn why(reason: &str) -> String {
 
 /// What was decided, in a sentence without its end.
 pub(super) fn decided(line: &DecisionLine) -> String {
-    let (of, parameters) = (short(&line.key), &line.parameters);
+    let (of, parameters) = (called(line.name(), &line.key), &line.parameters);
     let rate = |name: &str| parameters[name].as_f64().map(|rate| format!("{rate:.2}"));
     match (line.r#loop.as_str(), line.action.as_str()) {
         (name, "set_dial_rate") if name == Loop::Dial.name() => {
@@ -179,17 +180,21 @@ pub(super) fn decided(line: &DecisionLine) -> String {
         }
         (name, _) if name == Loop::Route.name() => {
             let to = parameters["destinationId"].as_str().unwrap_or("?");
-            format!("Send the conversation to {} by configuration {of}", short(to))
+            let to = called(line.names.of(Kind::Flow, to), to);
+            format!("Send the conversation to {to} by configuration {of}")
         }
-        (name, action) if name == Loop::Delivery.name() => canary(&of, action, parameters),
+        (name, action) if name == Loop::Delivery.name() => canary(&of, action, parameters, &line.names),
         (name, action) => format!("{}: {} for {of}", spaced(name), spaced(action)),
     }
 }
 
 /// What was decided about the canary of a routing configuration.
-fn canary(of: &str, action: &str, parameters: &Value) -> String {
-    let text = |name: &str| short(parameters[name].as_str().unwrap_or("?"));
-    let (candidate, control) = (text("candidateId"), text("controlId"));
+fn canary(of: &str, action: &str, parameters: &Value, names: &Names) -> String {
+    let flow = |name: &str| {
+        let id = parameters[name].as_str().unwrap_or("?");
+        called(names.of(Kind::Flow, id), id)
+    };
+    let (candidate, control) = (flow("candidateId"), flow("controlId"));
     let share = percent_of(&parameters["share"]);
     match action {
         "set_share" => format!("Give flow {candidate} {share} of {of} beside flow {control}"),
@@ -227,8 +232,11 @@ pub(super) fn ended(line: &DecisionLine) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::decision::DecisionId;
+    use crate::model::name::Named;
     use serde_json::json;
 
     fn line(of: &str, action: &str, reason: &str, parameters: Value) -> DecisionLine {
@@ -246,6 +254,7 @@ mod tests {
             decided_at: at,
             status: None,
             outcome_reason: None,
+            names: Default::default(),
         }
     }
 
@@ -281,6 +290,14 @@ mod tests {
         assert_eq!(
             decided(&line("delivery", "abort", "candidate_worse", step)),
             "Take flow menu-2 away from support: flow menu gets everything"
+        );
+        let named = [(Kind::Flow, "menu-2", "Main menu, new"), (Kind::Route, "support", "Support")];
+        let named = named.into_iter().filter_map(|(kind, id, name)| Named::new(kind, id, name));
+        let step = json!({"candidateId": "menu-2", "controlId": "menu", "share": 0.05});
+        let step = line("delivery", "set_share", "step_proven", step);
+        assert_eq!(
+            decided(&DecisionLine { names: Arc::new(named.collect()), ..step }),
+            "Give flow Main menu, new 5.0 % of Support beside flow menu"
         );
         let unheard = line("experiment", "next_step", "brand_new", json!([]));
         assert_eq!(decided(&unheard), "experiment: next step for support");

@@ -50,6 +50,7 @@ pub(crate) fn is_publish_request(flow_id: &str, request: &SentRequest) -> bool {
 /// What a flow says of itself.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Told {
+    pub name: Option<String>,
     /// The version in force; none where it was never published or is switched off.
     pub published: Option<String>,
     pub locked_by: Option<String>,
@@ -97,6 +98,7 @@ pub(crate) fn read_flow(id: &str, is_ours: impl Fn(&str) -> bool, body: &[u8]) -
     #[serde(rename_all = "camelCase")]
     struct Wire {
         id: Option<String>,
+        name: Option<String>,
         #[serde(default)]
         deleted: bool,
         published_version: Option<WireActor>,
@@ -111,6 +113,7 @@ pub(crate) fn read_flow(id: &str, is_ours: impl Fn(&str) -> bool, body: &[u8]) -
     let client = wire.locked_client.filter(|client| !client.is(&is_ours));
     let user = wire.locked_user.map(|user| actor("user", user));
     Ok(Told {
+        name: wire.name,
         published: wire.published_version.and_then(|version| version.id).filter(|_| !wire.deleted),
         locked_by: user.or_else(|| client.map(|client| actor("OAuth client", client))),
         operation: wire.current_operation.and_then(operation),
@@ -225,7 +228,7 @@ pub(crate) fn flow(told: Told, mut versions: Vec<PlatformVersion>) -> Result<Flo
         version.replaced_at = None;
     }
     versions.sort_by_key(|version| (version.is_active(), version.published_at));
-    Ok(Flow { versions, locked_by: told.locked_by, operation: told.operation })
+    Ok(Flow { name: told.name, versions, locked_by: told.locked_by, operation: told.operation })
 }
 
 #[cfg(test)]
@@ -244,6 +247,7 @@ mod tests {
     fn a_publish_is_over_when_the_flow_says_so() {
         let running = told(include_bytes!("fixtures/flow_publishing.json"));
         assert_eq!(running.published.as_deref(), Some("12.0"));
+        assert_eq!(running.name.as_deref(), Some("Main menu"));
         let operation = running.operation.unwrap();
         assert_eq!((&*operation.id, operation.complete, &*operation.action), (OPERATION, false, "PUBLISH"));
         let begun = read_operation(include_bytes!("fixtures/operation.json"));
@@ -276,8 +280,14 @@ mod tests {
     fn what_is_in_force_is_as_the_flow_says() {
         let page = read_versions(1, VERSIONS).unwrap();
         assert!(!page.goes_on);
-        let published = |id: &str| Told { published: Some(id.to_owned()), locked_by: None, operation: None };
+        let published = |id: &str| Told {
+            name: Some("Main menu".to_owned()),
+            published: Some(id.to_owned()),
+            locked_by: None,
+            operation: None,
+        };
         let read = flow(published("12.0"), page.versions.clone()).unwrap();
+        assert_eq!(read.name.as_deref(), Some("Main menu"));
         let listed: Vec<_> =
             read.versions.iter().map(|it| (&*it.id, &*it.status, it.replaced_at.is_some())).collect();
         assert_eq!(listed, [("11.0", "published", true), ("12.0", "active", false)]);

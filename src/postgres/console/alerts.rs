@@ -16,6 +16,8 @@ pub struct AlertLine {
     pub incident_type: String,
     pub r#loop: String,
     pub key: String,
+    /// What people call what it is about, where that is known.
+    pub name: Option<String>,
     /// The decision it is about.
     pub decision_id: DecisionId,
     pub occurred_at: Timestamp,
@@ -55,12 +57,19 @@ impl Database {
                 incident_type: row.try_get("incident_type")?,
                 r#loop: row.try_get("loop")?,
                 key: row.try_get("key")?,
+                name: None,
                 decision_id: DecisionId(row.try_get::<Uuid, _>("decision_id")?),
                 occurred_at: Timestamp::from_millis(row.try_get("occurred_at_ms")?),
                 body: row.try_get("body")?,
                 deliveries: deliveries.map(|Json(deliveries)| deliveries).unwrap_or_default(),
             })
         };
-        rows.map_err(explain)?.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(explain)
+        let read = rows.map_err(explain)?.iter().map(read).collect::<Result<Vec<_>, sqlx::Error>>();
+        let mut alerts = read.map_err(explain)?;
+        let names = self.names_of(alerts.iter().map(|alert| &*alert.key)).await;
+        for alert in &mut alerts {
+            alert.name = names.of_key(&alert.r#loop, &alert.key).map(str::to_owned);
+        }
+        Ok(alerts)
     }
 }

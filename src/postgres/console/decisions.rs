@@ -1,13 +1,17 @@
 //! Decisions as pages list them.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
+use super::super::ledger::ids_of;
 use super::super::{Database, Error};
 use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
+use crate::model::name::Names;
 
 /// Decisions that an [`Activity`] counts at most.
 const COUNTED: i64 = 5_000;
@@ -28,6 +32,15 @@ pub struct DecisionLine {
     /// How it ended; `None` while that is open.
     pub status: Option<String>,
     pub outcome_reason: Option<String>,
+    /// Of all that it names by id.
+    pub names: Arc<Names>,
+}
+
+impl DecisionLine {
+    /// What people call what it is about, where that is known.
+    pub fn name(&self) -> Option<&str> {
+        self.names.of_key(&self.r#loop, &self.key)
+    }
 }
 
 /// What a loop has done lately.
@@ -60,13 +73,20 @@ fn line(row: &PgRow) -> Result<DecisionLine, sqlx::Error> {
         decided_at: Timestamp::from_millis(row.try_get("decided_at_ms")?),
         status: row.try_get("status")?,
         outcome_reason: row.try_get("outcome_reason")?,
+        names: Arc::default(),
     })
 }
 
 impl Database {
-    fn lines(&self, rows: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<DecisionLine>, Error> {
-        let read = |rows: Vec<PgRow>| rows.iter().map(line).collect::<Result<_, _>>();
-        rows.and_then(read).map_err(|error| self.explain(error))
+    async fn lines(&self, rows: Result<Vec<PgRow>, sqlx::Error>) -> Result<Vec<DecisionLine>, Error> {
+        let read = |rows: Vec<PgRow>| rows.iter().map(line).collect::<Result<Vec<_>, _>>();
+        let mut lines = rows.and_then(read).map_err(|error| self.explain(error))?;
+        let ids = lines.iter().flat_map(|line| ids_of(&line.key, &line.parameters));
+        let names = Arc::new(self.names_of(ids).await);
+        for line in &mut lines {
+            line.names = names.clone();
+        }
+        Ok(lines)
     }
 
     /// The newest decisions of one loop, newest first.
@@ -81,7 +101,7 @@ impl Database {
              WHERE d.loop = $1 {among} ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT $2"
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;
-        self.lines(rows)
+        self.lines(rows).await
     }
 
     /// The newest decision about each key of a loop, by key; keys that nothing was decided about
@@ -104,7 +124,7 @@ impl Database {
              ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' ORDER BY d.key"
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;
-        self.lines(rows)
+        self.lines(rows).await
     }
 
     /// For each of these keys its newest `each` decisions, oldest first.
@@ -124,7 +144,7 @@ impl Database {
         );
         let rows =
             sqlx::query(AssertSqlSafe(sql)).bind(of).bind(keys).bind(each).fetch_all(self.pool()).await;
-        self.lines(rows)
+        self.lines(rows).await
     }
 
     /// What a loop has done in the last ten minutes, by its newest decisions.

@@ -6,12 +6,15 @@ use uuid::Uuid;
 use super::super::{Database, Error};
 use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
+use crate::model::name::Kind;
 
 /// One rollback.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RollbackLine {
     pub decision_id: DecisionId,
     pub flow_id: String,
+    /// What people call the flow, where that is known.
+    pub flow_name: Option<String>,
     pub bad_version: String,
     pub target_version: String,
     pub confirmed_at: Timestamp,
@@ -37,12 +40,18 @@ impl Database {
             Ok(RollbackLine {
                 decision_id: DecisionId(row.try_get::<Uuid, _>("decision_id")?),
                 flow_id: row.try_get("flow_id")?,
+                flow_name: None,
                 bad_version: row.try_get("bad_version")?,
                 target_version: row.try_get("target_version")?,
                 confirmed_at: Timestamp::from_millis(row.try_get("confirmed_at_ms")?),
                 verification: row.try_get("verification")?,
             })
         };
-        rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(explain)
+        let mut lines = rows.iter().map(read).collect::<Result<Vec<_>, sqlx::Error>>().map_err(explain)?;
+        let names = self.names_of(lines.iter().map(|line| &*line.flow_id)).await;
+        for line in &mut lines {
+            line.flow_name = names.of(Kind::Flow, &line.flow_id).map(str::to_owned);
+        }
+        Ok(lines)
     }
 }

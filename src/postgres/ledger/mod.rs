@@ -6,6 +6,7 @@ mod read;
 mod series;
 mod write;
 
+pub(super) use read::ids_of;
 pub use read::{Cursor, CursorError, Filter, LedgerEntry, OutcomeEntry, VerificationEntry};
 pub use series::Place;
 pub use write::{

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use super::super::{Database, Error};
 use crate::model::Timestamp;
 use crate::model::decision::{DecisionId, Policy};
+use crate::model::name::Names;
 use crate::model::organization::qualified;
 
 /// A decision as it stands on its topic, with what became of it.
@@ -24,6 +26,9 @@ pub struct LedgerEntry {
     pub sequence: i64,
     pub r#loop: String,
     pub key: String,
+    /// What people call what the key stands for, where that is known; as it was when this was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The further organisation that the key belongs to, where the deployment serves several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
@@ -54,6 +59,9 @@ pub struct LedgerEntry {
     /// Its own place in Kafka, as `topic/partition/offset`.
     #[serde(skip)]
     pub position: String,
+    /// Of all that it names by id.
+    #[serde(skip)]
+    pub names: Arc<Names>,
 }
 
 /// How a decision ended, as it stands on its topic.
@@ -106,6 +114,8 @@ impl LedgerEntry {
 pub struct Filter {
     pub r#loop: Option<String>,
     pub key: Option<String>,
+    /// Where a key is given: others that will do as well.
+    pub or_keys: Vec<String>,
     /// Name of a further organisation.
     pub organization: Option<String>,
     /// Decided at this time or later.
@@ -199,7 +209,8 @@ impl Database {
         let mut query = QueryBuilder::<Postgres>::new(SELECT);
         query.push("d.decision_id = ").push_bind(id.0);
         let row = query.build().fetch_optional(self.pool()).await.map_err(|error| self.explain(error))?;
-        row.map(|row| entry(&row)).transpose().map_err(|error| self.explain(error))
+        let entry = row.map(|row| entry(&row)).transpose().map_err(|error| self.explain(error))?;
+        Ok(self.with_names(Vec::from_iter(entry)).await.pop())
     }
 
     /// At most `limit` decisions, newest first.
@@ -214,7 +225,12 @@ impl Database {
             query.push(" AND d.loop = ").push_bind(name);
         }
         if let Some(key) = &filter.key {
-            query.push(" AND d.key = ").push_bind(key);
+            if filter.or_keys.is_empty() {
+                query.push(" AND d.key = ").push_bind(key);
+            } else {
+                let keys: Vec<&str> = filter.or_keys.iter().chain([key]).map(String::as_str).collect();
+                query.push(" AND d.key = ANY(").push_bind(keys).push(")");
+            }
         }
         if let Some(name) = &filter.organization {
             query.push(" AND d.loop <> 'lag' AND starts_with(d.key, ").push_bind(qualified(Some(name), ""));
@@ -235,8 +251,28 @@ impl Database {
         }
         query.push(" ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT ").push_bind(i64::from(limit));
         let rows = query.build().fetch_all(self.pool()).await.map_err(|error| self.explain(error))?;
-        rows.iter().map(entry).collect::<Result<_, _>>().map_err(|error| self.explain(error))
+        let entries = rows.iter().map(entry).collect::<Result<Vec<_>, _>>();
+        Ok(self.with_names(entries.map_err(|error| self.explain(error))?).await)
     }
+
+    /// The same, with the names of what they are about.
+    async fn with_names(&self, mut entries: Vec<LedgerEntry>) -> Vec<LedgerEntry> {
+        let ids = entries.iter().flat_map(|entry| ids_of(&entry.key, &entry.parameters));
+        let names = Arc::new(self.names_of(ids).await);
+        for entry in &mut entries {
+            entry.name = names.of_key(&entry.r#loop, &entry.key).map(str::to_owned);
+            entry.names = names.clone();
+        }
+        entries
+    }
+}
+
+/// All that a decision names by id and people may have called something.
+pub(in crate::postgres) fn ids_of<'d>(key: &'d str, parameters: &'d Value) -> impl Iterator<Item = &'d str> {
+    let others = ["candidateId", "controlId", "destinationId"]
+        .into_iter()
+        .filter_map(|name| parameters[name].as_str());
+    std::iter::once(key).chain(others)
 }
 
 pub(super) fn push_time(query: &mut QueryBuilder<Postgres>, time: Timestamp) {
@@ -250,6 +286,7 @@ pub(super) fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
         sequence: row.try_get("sequence")?,
         r#loop: row.try_get("loop")?,
         key: row.try_get("key")?,
+        name: None,
         organization: row.try_get("organization")?,
         mode: row.try_get("mode")?,
         decided_at: Timestamp::from_millis(row.try_get("decided_at")?),
@@ -270,6 +307,7 @@ pub(super) fn entry(row: &PgRow) -> Result<LedgerEntry, sqlx::Error> {
         outcome: outcome(decision_id, row)?,
         verification: verification(row)?,
         position: row.try_get("position")?,
+        names: Arc::default(),
     })
 }
 

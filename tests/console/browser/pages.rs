@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use trunkline::console::{ApiKey, Role, Settings};
 use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
+use trunkline::model::name::{Kind, Named};
 use trunkline::model::pause::Extent;
 use trunkline::postgres::Database;
 use trunkline::sinks::audit::AuditWriter;
@@ -21,16 +22,17 @@ use crate::support::until;
 /// The views, and a text of what [`scene`] brings that each must show.
 const VIEWS: &[(&str, &str)] = &[
     ("/", "What is being done now"),
-    ("/campaigns", "campaign-a"),
-    ("/campaigns?id=campaign-a", "1.70"),
-    ("/flows", "flow-a"),
+    ("/campaigns", "Renewals campaign-a"),
+    ("/campaigns?id=campaign-a", "Campaign Renewals"),
+    ("/flows", "Main menu flow-a"),
     ("/flows?id=flow-a", "14.6 %"),
     ("/lag", "crm-sync"),
-    ("/routes", "support"),
+    ("/routes", "the conversation goes where the answer says"),
     ("/platform", "Budget of calls"),
-    ("/alerts", "AUTO_ROLLBACK_TRIGGERED"),
-    ("/ledger", "campaign-a"),
-    ("/canaries", "menu-next"),
+    ("/alerts", "rollback Main menu flow-a"),
+    ("/ledger", "campaign-b"),
+    ("/ledger?key=renewal", "Lower the dial rate of campaign Renewals"),
+    ("/canaries", "Main menu, next menu-next"),
     ("/canaries?id=canary-7", "What speaks against it"),
     ("/canaries?id=nothing", "There was never a canary"),
     ("/settings", "How campaigns are dialled"),
@@ -70,6 +72,8 @@ async fn scene(owner: &PgPool, database: &Database) {
     held["action"] = "hold".into();
     held["reason"] = "no_data".into();
     fill(database, &[a, held, now_dated(rollback())], &[outcome("campaign-a", 1)]).await;
+    name(database, &[(Kind::Campaign, "campaign-a", "Renewals"), (Kind::Flow, "flow-a", "Main menu")]).await;
+    name(database, &[(Kind::Flow, "menu-next", "Main menu, next")]).await;
     let mut lag = example("trunkline.lag-status.v1", "error");
     lag["consumerGroup"] = "crm-sync".into();
     lag["observedAt"] = json!(now());
@@ -124,6 +128,11 @@ async fn canary(owner: &PgPool, database: &Database) {
     }
 }
 
+async fn name(database: &Database, names: &[(Kind, &str, &str)]) {
+    let named = names.iter().map(|(kind, id, name)| Named::new(*kind, id, name).expect("a name"));
+    database.keep_names(&named.collect::<Vec<_>>()).await.expect("is kept");
+}
+
 async fn run(owner: &PgPool, sql: &'static str, value: Value) {
     sqlx::query(sql).bind(value).execute(owner).await.expect(sql);
 }
@@ -149,7 +158,7 @@ fn assert_clean(page: &Page, console: &Running) {
 }
 
 /// Texts on the page whose colour is too near to what is behind them (WCAG 1.4.3), and fields and
-/// buttons that nobody can name.
+/// buttons that nobody can name or hit (2.5.8).
 const FAULTS: &str = r#"(() => {
   const faults = [];
   const parse = (text) => (text.match(/[\d.]+/g) || []).map(Number);
@@ -170,6 +179,10 @@ const FAULTS: &str = r#"(() => {
     if (!(e.textContent.trim() || e.getAttribute('aria-label'))) faults.push(`no name: ${e.outerHTML.slice(0, 80)}`);
   for (const e of document.querySelectorAll('svg:not([aria-hidden=true])'))
     if (!(e.getAttribute('role') === 'img' && e.getAttribute('aria-label'))) faults.push(`no words: ${e.outerHTML.slice(0, 80)}`);
+  for (const e of document.querySelectorAll('nav a, button, summary, input:not([type=hidden]), select')) {
+    const box = e.getBoundingClientRect();
+    if (e.checkVisibility() && (box.width < 24 || box.height < 24)) faults.push(`too small to hit: ${e.outerHTML.slice(0, 80)}`);
+  }
   if (document.querySelectorAll('h1').length !== 1) faults.push('not one h1');
   if (!document.querySelector('main')) faults.push('no main');
   if (document.documentElement.lang !== 'en') faults.push('no language');
@@ -177,6 +190,14 @@ const FAULTS: &str = r#"(() => {
   if (new Set(ids).size !== ids.length) faults.push('ids twice: ' + ids.filter((id, i) => ids.indexOf(id) !== i));
   if (document.documentElement.scrollWidth > innerWidth) faults.push(`wider than the window: ${document.documentElement.scrollWidth}`);
   return faults;
+})()"#;
+
+/// Whether the view that the page belongs to is seen in the head without scrolling sideways.
+const HERE_IS_SEEN: &str = r#"(() => {
+  const box = document.querySelector('nav [aria-current=page]').getBoundingClientRect();
+  const nav = document.querySelector('nav').getBoundingClientRect();
+  return box.width > 0 && box.left >= Math.max(0, nav.left) && box.right <= Math.min(innerWidth, nav.right) + .5
+    && box.top >= 0 && box.bottom <= innerHeight;
 })()"#;
 
 #[tokio::test]
@@ -187,7 +208,7 @@ async fn each_view_shows_what_the_database_holds_to_everybody() {
     let browser = Browser::start().await;
     let page = browser.page().await;
     let one = format!("/decisions/{}", decision_id("campaign-a", 1));
-    let views = VIEWS.iter().copied().chain([(one.as_str(), "Lower the dial rate of campaign campaign-a")]);
+    let views = VIEWS.iter().copied().chain([(one.as_str(), "Lower the dial rate of campaign Renewals")]);
     for (path, shown) in views {
         for (width, dark) in [(1_280, false), (1_280, true), (360, false)] {
             page.set_width(width, 800).await;
@@ -197,6 +218,7 @@ async fn each_view_shows_what_the_database_holds_to_everybody() {
             assert!(text.contains(shown), "{path}: {shown} is not in\n{text}");
             assert_eq!(page.eval(FAULTS).await, json!([]), "{path} at {width}, dark: {dark}");
             assert!(page.text("header").await.contains("Stop a loop"), "{path}");
+            assert_eq!(page.eval(HERE_IS_SEEN).await, true, "{path} at {width}: where one is must be seen");
         }
     }
     assert_clean(&page, &console);
@@ -294,6 +316,8 @@ async fn hostile_texts_stay_text() {
         json!({"text": HOSTILE}),
     )
     .await;
+    name(&database, &[(Kind::Campaign, HOSTILE, HOSTILE), (Kind::Flow, HOSTILE, HOSTILE)]).await;
+    name(&database, &[(Kind::Campaign, "campaign-a", HOSTILE), (Kind::Flow, "flow-a", HOSTILE)]).await;
     database.pause(Extent::All, HOSTILE, HOSTILE).await.unwrap();
     let console = Running::start(Settings::default(), database).await;
     let page = Browser::start().await.page().await;
