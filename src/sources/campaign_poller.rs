@@ -49,6 +49,14 @@ pub struct Settings {
     pub names: Names,
 }
 
+impl Settings {
+    /// The same, with somebody who wants to know the names.
+    #[must_use]
+    pub fn with(self, names: Names) -> Self {
+        Self { names, ..self }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

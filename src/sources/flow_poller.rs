@@ -56,6 +56,14 @@ pub struct Settings {
     pub names: Names,
 }
 
+impl Settings {
+    /// The same, with somebody who wants to know the names.
+    #[must_use]
+    pub fn with(self, names: Names) -> Self {
+        Self { names, ..self }
+    }
+}
+
 /// Pause after a measure that could not be had, as a share of a minute.
 const RETRY_SHARE: u32 = 10;
 /// Versions told of one flow: the newest.

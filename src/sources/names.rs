@@ -16,7 +16,7 @@ impl Names {
     }
 
     /// Never waits: a name that finds no room is told again with the next observation.
-    pub(super) fn tell(&self, kind: Kind, id: &str, name: Option<&str>) {
+    pub fn tell(&self, kind: Kind, id: &str, name: Option<&str>) {
         let (Some(names), Some(name)) = (&self.0, name) else { return };
         if let Some(named) = Named::new(kind, id, name) {
             let _ = names.try_send(named);

@@ -23,6 +23,7 @@ mod starters;
 
 pub(crate) use allowances::calls as calls_covered;
 pub use instance::Instance;
+pub use names::keep as keep_names;
 pub use pauses::follow as follow_pauses;
 pub use roles::roles;
 pub use routed::Routed;

@@ -23,7 +23,7 @@ const MOST: usize = 100_000;
 const AT_ONCE: usize = 1_000;
 
 /// Keeps what is `told` until `stop`.
-pub(super) async fn keep(database: Database, mut told: mpsc::Receiver<Named>, stop: CancellationToken) {
+pub async fn keep(database: Database, mut told: mpsc::Receiver<Named>, stop: CancellationToken) {
     let mut heard = Heard::default();
     let keeping = async {
         // Ends with the last poller.

@@ -64,9 +64,7 @@ impl Starting<'_> {
         if self.config.dial.mode.is_none() {
             return left_out(&campaign_poller::ROLE, DIAL_OFF);
         }
-        let watched = settings::campaign_poller(self.config);
-        let settings = campaign_poller::Settings { names: self.names(), ..watched };
-        let client = self.client()?;
+        let (settings, client) = (settings::campaign_poller(self.config).with(self.names()), self.client()?);
         let Shared { kafka, health, stop, .. } = self.shared();
         self.task(&campaign_poller::ROLE, async move {
             campaign_poller::run(settings, kafka, client, &health, stop).await
@@ -150,9 +148,7 @@ impl Starting<'_> {
         if self.config.rollback.mode.is_none() {
             return left_out(&flow_poller::ROLE, ROLLBACK_OFF);
         }
-        let watched = settings::flow_poller(self.config);
-        let settings = flow_poller::Settings { names: self.names(), ..watched };
-        let client = self.client()?;
+        let (settings, client) = (settings::flow_poller(self.config).with(self.names()), self.client()?);
         let Shared { kafka, health, stop, .. } = self.shared();
         self.task(&flow_poller::ROLE, async move {
             flow_poller::run(settings, kafka, client, &health, stop).await

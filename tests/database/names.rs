@@ -1,10 +1,14 @@
 //! What people call things, kept beside the ledger.
 
+use tokio_util::sync::CancellationToken;
 use trunkline::model::name::{Kind, Named};
 use trunkline::postgres::ledger::Filter;
+use trunkline::sources::Names;
+use trunkline::topology::keep_names;
 
 use crate::support::postgres::TestDatabase;
 use crate::support::records::{decision, fill};
+use crate::support::until;
 
 fn named(kind: Kind, id: &str, name: &str) -> Named {
     Named::new(kind, id, name).expect("a name")
@@ -66,6 +70,26 @@ async fn decisions_tell_names_and_are_found_by_them() {
     sqlx::query("DROP VIEW trunkline.names").execute(&own.owner().await).await.unwrap();
     assert_eq!(database.decisions(&filter, 10).await.unwrap().len(), 2);
     assert_eq!(database.newest_by_key("dial", 10).await.unwrap().len(), 0, "they are old");
+}
+
+#[tokio::test]
+async fn what_pollers_tell_is_kept_until_the_end() {
+    let (_own, database) = TestDatabase::migrated().await;
+    let (names, told) = Names::channel(1);
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(keep_names(database.clone(), told, stop.clone()));
+    for name in ["Renewals", "Renewals, spring"] {
+        // As polls do: again and again, whether there was room for it or not.
+        until("the name to be kept", async || {
+            names.tell(Kind::Campaign, "a", Some(name));
+            let kept = database.names_of(["a"]).await;
+            (kept.of(Kind::Campaign, "a") == Some(name)).then_some(())
+        })
+        .await;
+    }
+    drop(names);
+    stop.cancel();
+    keeping.await.expect("ends");
 }
 
 #[tokio::test]

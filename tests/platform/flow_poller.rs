@@ -29,12 +29,8 @@ async fn at_least(kafka: &KafkaSettings, topic: &'static Topic, count: usize) ->
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn versions_and_measures_are_told_and_failed_reads_are_no_minutes_without_errors() {
-    let stand = Stand::with(2).await;
-    kafka::create_topics(&stand.kafka, &[&FLOW_VERSIONS, &FLOW_HEALTH], 3).await;
-    let measures = json!({"path": "/api/v2/analytics/measures/*"});
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         flows: vec![flow(0), flow(1)],
         polled: vec![flow(1)],
         interval: Duration::from_millis(700),
@@ -42,11 +38,18 @@ async fn versions_and_measures_are_told_and_failed_reads_are_no_minutes_without_
         settling: Duration::from_millis(166),
         concurrency: 4,
         names: Names::default(),
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_measures_are_told_and_failed_reads_are_no_minutes_without_errors() {
+    let stand = Stand::with(2).await;
+    kafka::create_topics(&stand.kafka, &[&FLOW_VERSIONS, &FLOW_HEALTH], 3).await;
+    let measures = json!({"path": "/api/v2/analytics/measures/*"});
     let (client, health, stop) = (stand.client(), Health::default(), CancellationToken::new());
     let polling = tokio::spawn({
         let (kafka, health, stop) = (stand.kafka.clone(), health.clone(), stop.clone());
-        async move { flow_poller::run(settings, kafka, client, &health, stop).await }
+        async move { flow_poller::run(settings(), kafka, client, &health, stop).await }
     });
     let told = at_least(&stand.kafka, &FLOW_VERSIONS, 4).await;
     for id in [flow(0), flow(1)] {

@@ -12,7 +12,7 @@ use crate::console::problem::Problem;
 use crate::model::decision::Loop;
 use crate::model::delivery::share_in_percent;
 use crate::model::name::{Kind, Names};
-use crate::model::pause::PauseInForce;
+use crate::model::pause::{PauseInForce, Pauses};
 use crate::postgres::canaries::Canary;
 use crate::postgres::console::{Activity, DecisionLine, ShareLine};
 
@@ -34,11 +34,11 @@ struct Standing {
 /// What a loop is for, in a few words.
 fn purpose(of: Loop) -> (&'static str, &'static str) {
     match of {
-        Loop::Dial => ("sets the dial rate of campaigns", "/campaigns"),
-        Loop::Rollback => ("takes bad flow versions back", "/flows"),
-        Loop::Lag => ("watches consumer groups", "/lag"),
-        Loop::Route => ("shares conversations out to groups", "/routes"),
-        Loop::Delivery => ("tries flows out by exact shares", "/canaries"),
+        Loop::Dial => ("sets how many lines a campaign dials for each idle agent", "/campaigns"),
+        Loop::Rollback => ("puts the version before back in force when a flow fails", "/flows"),
+        Loop::Lag => ("watches whether consumers of topics keep up, and tells people", "/lag"),
+        Loop::Route => ("answers which group gets a conversation, by exact shares", "/routes"),
+        Loop::Delivery => ("tries a new flow out on a small, rising share of conversations", "/canaries"),
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     impairments.retain(|(part, _)| !part.starts_with("pause."));
     let main = html! {
         h1 { "What is being done now" }
-        p.lead { (summary(&loops, reasons.is_empty() && impairments.is_empty())) }
+        p.lead { (summary(&loops, &pauses, reasons.is_empty() && impairments.is_empty())) }
         (parts(&reasons, &impairments))
         ul.cards {
             @for standing in &loops {
@@ -89,27 +89,40 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     Ok(("Now".to_owned(), main))
 }
 
-/// The first sentence of the page.
-fn summary(loops: &[Standing], all_well: bool) -> String {
-    let live: Vec<&str> = loops
-        .iter()
-        .filter(|standing| standing.of != Loop::Route)
-        .filter(|standing| standing.newest.as_ref().is_some_and(|line| line.mode == "live"))
-        .map(|standing| standing.of.name())
-        .collect();
-    let acting = match live[..] {
-        [] => "No loop changes anything outside: none has decided in live mode.".to_owned(),
-        [one] => format!("The loop {one} may change the centre; the others only watch."),
-        _ => format!("The loops {} may change the centre.", live.join(", ")),
+/// The first sentences of the page: who acts here, how it is, how to stop it.
+fn summary(loops: &[Standing], pauses: &Pauses, all_well: bool) -> String {
+    let (paused, going): (Vec<_>, Vec<_>) =
+        loops.iter().partition(|standing| pauses.stopping(standing.of).is_some());
+    let in_mode = |mode: &str| -> Vec<&str> {
+        let decided = going.iter().filter(|standing| standing.of != Loop::Route);
+        let so = decided.filter(|standing| standing.newest.as_ref().is_some_and(|line| line.mode == mode));
+        so.map(|standing| standing.of.name()).collect()
+    };
+    let acting = match &in_mode("live")[..] {
+        [] => "None of them is live and goes on, so they change nothing.".to_owned(),
+        live => format!("Live, so what they decide is carried out: {}.", live.join(", ")),
+    };
+    let watching = match &in_mode("shadow")[..] {
+        [] => String::new(),
+        shadow => format!(" In shadow, so what they decide is only recorded: {}.", shadow.join(", ")),
+    };
+    let stopped = if paused.is_empty() {
+        String::new()
+    } else {
+        let names: Vec<&str> = paused.iter().map(|standing| standing.of.name()).collect();
+        format!(" Paused, so what they decide is only recorded: {}.", names.join(", "))
     };
     let asked = loops.iter().any(|standing| standing.of == Loop::Route && standing.newest.is_some());
-    let answering = if asked { format!(" In any case {ROUTE_ANSWERS}.") } else { String::new() };
+    let answering = if asked { format!(" Besides, {ROUTE_ANSWERS}.") } else { String::new() };
     let well = if all_well {
         "All parts of this instance work."
     } else {
         "Not all parts of this instance work, see below."
     };
-    format!("{acting}{answering} {well} To stop any of it: the red button at the top.")
+    format!(
+        "trunkline steers this contact centre by itself, with the loops below. {acting}{watching}{stopped}{answering} {well} To \
+         stop one of them or all: the red button at the top."
+    )
 }
 
 /// What does not work.
@@ -152,7 +165,7 @@ fn card(
             @if let Some(line) = newest {
                 @let stale = super::parts::is_stale(line.decided_at, tick);
                 div.stale[stale] data-at=(line.decided_at) data-tick=(super::parts::as_millis(tick)) {
-                    p { span.value { (words::decided(line)) } "." }
+                    p { span.value { (words::decided(line)) } ", because " (words::why(&line.reason)) "." }
                     p.small {
                         (end(line)) " " (to_decision(line.decision_id, "why")) " " (age(line.decided_at))
                     }
@@ -165,7 +178,7 @@ fn card(
                     p.small { (named(Some(&*share.definition.name), &share.configuration_id)) ": " (share.decisions) " decisions so far" }
                 }
             } @else {
-                (activity(&standing.activity))
+                (activity(standing.of, &standing.activity))
             }
             @if standing.of == Loop::Delivery { (under_way(canaries, names)) }
             (held(&standing.held))
@@ -185,7 +198,11 @@ fn under_way(canaries: &[Canary], names: &Names) -> Markup {
     }
 }
 
-fn activity(activity: &Activity) -> Markup {
+fn activity(of: Loop, activity: &Activity) -> Markup {
+    // Of lag nothing else comes than that it is told.
+    let said = |status: &str| {
+        if of == Loop::Lag && status == "open" { "told".to_owned() } else { words::spaced(status) }
+    };
     html! {
         @if activity.decisions > 0 {
             p.small {
@@ -194,7 +211,7 @@ fn activity(activity: &Activity) -> Markup {
                 "; "
                 @for (index, (status, count)) in activity.statuses.iter().enumerate() {
                     @if index > 0 { ", " }
-                    (words::spaced(status)) " " (count)
+                    (said(status)) " " (count)
                 }
             }
         }

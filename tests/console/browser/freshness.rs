@@ -3,7 +3,7 @@
 use trunkline::console::Settings;
 
 use super::devtools::Browser;
-use super::pages::{decide, now_dated};
+use super::scene::{decide, now_dated};
 use crate::Running;
 use crate::support::postgres::TestDatabase;
 use crate::support::records::decision;

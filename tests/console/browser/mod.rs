@@ -5,3 +5,4 @@ mod devtools;
 mod freshness;
 mod pages;
 mod pictures;
+mod scene;

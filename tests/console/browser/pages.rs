@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use sqlx::PgPool;
+use serde_json::json;
 use trunkline::console::{ApiKey, Role, Settings};
-use trunkline::model::Timestamp;
 use trunkline::model::decision::{DecisionId, Loop};
-use trunkline::model::name::{Kind, Named};
+use trunkline::model::name::Kind;
 use trunkline::model::pause::Extent;
-use trunkline::postgres::Database;
-use trunkline::sinks::audit::AuditWriter;
-use trunkline::topics::{self, Topic};
 
 use super::devtools::{Browser, Page};
+use super::scene::{decide, name, now_dated, run, scene};
 use crate::Running;
 use crate::support::postgres::TestDatabase;
-use crate::support::records::{self, decision, decision_id, fill, no_kafka, outcome};
+use crate::support::records::{decision, decision_id};
 use crate::support::until;
 
 /// The views, and a text of what [`scene`] brings that each must show.
@@ -38,116 +34,6 @@ const VIEWS: &[(&str, &str)] = &[
     ("/settings", "How campaigns are dialled"),
     ("/settings?id=campaign-a", "Campaign campaign-a"),
 ];
-
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    Timestamp::from_millis(since.as_millis() as i64)
-}
-
-fn example(topic: &str, name: &str) -> Value {
-    let path = format!("{}/schemas/examples/{topic}/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_slice(&std::fs::read(&path).expect(&path)).expect("JSON")
-}
-
-fn rollback() -> Value {
-    let mut rollback = example("trunkline.rollback-decisions.v1", "rollback");
-    rollback["key"] = "flow-a".into();
-    rollback["sequence"] = 1.into();
-    rollback
-}
-
-/// Decisions are from now: what is a day old is not shown everywhere.
-pub(super) fn now_dated(mut decision: Value) -> Value {
-    let at = now();
-    for (field, ahead) in [("decidedAt", 0), ("eventTime", 0), ("expiresAt", 60)] {
-        decision[field] = json!(at.plus(std::time::Duration::from_secs(ahead)));
-    }
-    decision
-}
-
-/// Something of everything.
-async fn scene(owner: &PgPool, database: &Database) {
-    let a = now_dated(decision("campaign-a", 1));
-    let mut held = now_dated(decision("campaign-b", 1));
-    held["action"] = "hold".into();
-    held["reason"] = "no_data".into();
-    fill(database, &[a, held, now_dated(rollback())], &[outcome("campaign-a", 1)]).await;
-    name(database, &[(Kind::Campaign, "campaign-a", "Renewals"), (Kind::Flow, "flow-a", "Main menu")]).await;
-    name(database, &[(Kind::Flow, "menu-next", "Main menu, next")]).await;
-    let mut lag = example("trunkline.lag-status.v1", "error");
-    lag["consumerGroup"] = "crm-sync".into();
-    lag["observedAt"] = json!(now());
-    lag["validUntil"] = json!(now().plus(std::time::Duration::from_secs(600)));
-    run(
-        owner,
-        "INSERT INTO trunkline.lag_status VALUES ('crm-sync', now(), now() + interval '10 minutes', $1 ->> 'status', $1)",
-        lag,
-    )
-    .await;
-    let definition = json!({
-        "id": "support", "name": "Support", "routingType": "SINGLE_QUEUE", "status": "ENABLED",
-        "rules": [
-            {"id": "r1", "destination": {"type": "QUEUE_ID", "id": "queue-one"}, "weight": 70},
-            {"id": "r2", "destination": {"type": "QUEUE_ID", "id": "queue-two"}, "weight": 30}
-        ]
-    });
-    run(owner, "INSERT INTO trunkline.route_revisions VALUES ('support', 1, $1, 'test')", definition).await;
-    run(
-        owner,
-        "INSERT INTO trunkline.route_counters (configuration_id, revision, decisions, groups) VALUES ('support', 1, 10, $1)",
-        json!({"queue-one": [0, 7], "queue-two": [0, 3]}),
-    )
-    .await;
-    run(
-        owner,
-        "INSERT INTO audit.alert_log (alert_id, incident_type, loop, key, decision_id, occurred_at, body, topic, partition, \"offset\")
-         VALUES (gen_random_uuid(), 'AUTO_ROLLBACK_TRIGGERED', 'rollback', 'flow-a', ($1 ->> 'decision')::uuid, now(), $1::text, 't', 0, 1)",
-        json!({"decision": rollback()["decisionId"]}),
-    )
-    .await;
-    canary(owner, database).await;
-}
-
-/// A canary at its second step, with what was decided about it.
-async fn canary(owner: &PgPool, database: &Database) {
-    run(
-        owner,
-        "INSERT INTO trunkline.canaries (canary_id, configuration_id, control_id, candidate_id, steps, hold_minutes,
-                                         state, step, share, reason, evidence, missing, started_by)
-         VALUES ('canary-7', 'dispatcher', 'menu', 'menu-next', '{0.05,0.5,1}', 15, 'running', 2, 0.5, 'minutes_missing',
-                 1.5, $1, 'alice')",
-        json!({"minutes": 9}),
-    )
-    .await;
-    for (number, name) in ["next-step", "held"].into_iter().enumerate() {
-        let mut decided = now_dated(example("trunkline.delivery-decisions.v1", name));
-        decided["key"] = "dispatcher".into();
-        decided["sequence"] = (number + 1).into();
-        decided["parameters"]["canaryId"] = "canary-7".into();
-        bring(database, &topics::DELIVERY_DECISIONS, &decided, number as i64).await;
-    }
-}
-
-async fn name(database: &Database, names: &[(Kind, &str, &str)]) {
-    let named = names.iter().map(|(kind, id, name)| Named::new(*kind, id, name).expect("a name"));
-    database.keep_names(&named.collect::<Vec<_>>()).await.expect("is kept");
-}
-
-async fn run(owner: &PgPool, sql: &'static str, value: Value) {
-    sqlx::query(sql).bind(value).execute(owner).await.expect(sql);
-}
-
-/// Brings one more decision into the ledger, as the audit does.
-pub(super) async fn decide(database: &Database, value: &Value, offset: i64) {
-    bring(database, &topics::DIAL_DECISIONS, value, offset).await;
-}
-
-async fn bring(database: &Database, topic: &'static Topic, value: &Value, offset: i64) {
-    let mut writer = AuditWriter::new(database.clone(), &no_kafka());
-    let partition = trunkline::kafka::subscription::TopicPartition { topic, partition: 0 };
-    writer.positions(&[partition], &Default::default()).await.expect("positions");
-    writer.write(&[records::record(topic, offset, value)], &[]).await.expect("is written");
-}
 
 fn assert_clean(page: &Page, console: &Running) {
     assert_eq!(page.errors(), Vec::<String>::new());
