@@ -45,14 +45,37 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// What a model takes, in words.
+    pub(super) fn needed() -> String {
+        let (apart, over) = (LONGEST_TICK_MS / 60_000, 2 * BIN_SECONDS / 60);
+        format!("{FEW_WINDOWS} at most {apart} minutes apart, over {over} minutes")
+    }
+
+    /// Calls that were placed.
+    pub(super) fn attempts(&self) -> u64 {
+        self.windows.iter().map(|seen| seen.attempts).sum()
+    }
+
+    /// Polls that counted calls.
+    pub(super) fn windows(&self) -> usize {
+        self.windows.len()
+    }
+
     /// Takes the window of a decision in, where it says anything new. `time_scale`: the platform's
     /// seconds in one of ours.
     pub(super) fn add(&mut self, decision: &DialDecision<'_, Vec<String>>, time_scale: f64) {
         let Some(seen) = evidence::observation(&decision.inputs) else { return };
         let at = Timestamp::from_millis((seen.at.as_millis() as f64 * time_scale) as i64);
-        let is_newer = self.windows.last().is_none_or(|last| last.at < at);
-        if is_newer && !decision.cause_ids.is_empty() && self.windows.len() < MOST_WINDOWS {
-            self.windows.push(Observation { at, ..seen });
+        if !decision.cause_ids.is_empty() {
+            self.see(Observation { at, ..seen });
+        }
+    }
+
+    /// Takes a window in, in the platform's time, where it is newer than the last one.
+    pub(super) fn see(&mut self, seen: Observation) {
+        let is_newer = self.windows.last().is_none_or(|last| last.at < seen.at);
+        if is_newer && self.windows.len() < MOST_WINDOWS {
+            self.windows.push(seen);
         }
     }
 
@@ -85,7 +108,7 @@ impl Observed {
     pub(super) fn fit(&self) -> Option<Fitted> {
         let (first, last) = (self.windows.first()?, self.windows.last()?);
         let seconds = last.at.millis_since(first.at) / 1_000;
-        if self.windows.len() < FEW_WINDOWS || seconds < 2 * BIN_SECONDS {
+        if self.ticks().count() < FEW_WINDOWS || seconds < 2 * BIN_SECONDS {
             return None;
         }
         let seconds = seconds.min(LONGEST_SECONDS);
@@ -132,16 +155,22 @@ impl Observed {
                 *count = (count.0 + seen.attempts, count.1 + seen.answers);
             }
         }
-        let total = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
         let rate =
             |(attempts, answers): (u64, u64)| (answers as f64 / attempts.max(1) as f64).clamp(0.01, 0.95);
-        let mut known = rate(total);
-        let mut steps = Vec::with_capacity(bins);
-        for (bin, count) in counts.into_iter().enumerate() {
-            if count.0 >= FEW_ATTEMPTS {
-                known = rate(count);
+        let both = |sum: (u64, u64), count: (u64, u64)| (sum.0 + count.0, sum.1 + count.1);
+        let total = counts.iter().copied().fold((0, 0), both);
+        // Bins with few attempts are taken together with the next ones. Left out they must not be: where
+        // agents are few, those with many attempts are those in which few people answered.
+        let (mut steps, mut begin, mut pooled) = (Vec::with_capacity(bins), 0, (0, 0));
+        for (bin, count) in (0..).zip(counts) {
+            pooled = both(pooled, count);
+            if pooled.0 >= FEW_ATTEMPTS {
+                steps.push((begin * BIN_SECONDS as u64, rate(pooled)));
+                (begin, pooled) = (bin + 1, (0, 0));
             }
-            steps.push((bin as u64 * BIN_SECONDS as u64, known));
+        }
+        if steps.is_empty() {
+            steps.push((0, rate(total)));
         }
         steps
     }

@@ -244,3 +244,24 @@ fn the_model_that_settings_are_recommended_by_comes_near_to_what_was() {
         assert!(rows.iter().all(|row| row["onFrontier"] == false || row["overCap"] == false), "{campaign}");
     }
 }
+
+/// Days whose whole course is known: what the model makes of their polls, and of the same days dialled otherwise.
+#[test]
+fn the_model_comes_near_to_whole_days_and_to_the_same_days_under_a_change() {
+    let days = ["--seed", "9000", "--days", "2", "--plays", "2", "--worlds", "walk,shift", "--agents", "20"];
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_trunkline"))
+        .args(["evaluate", "model", "--json"])
+        .args(days)
+        .output()
+        .expect("the program runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    let rows = answer["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        for kind in ["asDialled", "byTheRule", "underTheChange"] {
+            assert!(row[kind]["utilisationMean"].as_f64() <= Some(0.03), "{kind}: {row}");
+            assert!(row[kind]["abandonmentMean"].as_f64() <= Some(0.005), "{kind}: {row}");
+        }
+    }
+}

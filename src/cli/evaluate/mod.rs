@@ -52,6 +52,8 @@ impl Runs {
 enum What {
     /// How busy agents are, and how many calls are abandoned, under the policies of the dial loop
     Pacing(pacing::Arguments),
+    /// How far the model is off by which settings are recommended and judged
+    Model(pacing::model::Arguments),
     /// How often good candidates of a canary are aborted, and what bad ones cost until they are
     Delivery(delivery::Arguments),
     /// How often healthy flow versions would be taken back, and how soon bad ones are
@@ -62,6 +64,7 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.what {
             What::Pacing(arguments) => arguments.run(),
+            What::Model(arguments) => arguments.run(),
             What::Delivery(arguments) => arguments.run(),
             What::Rollback(arguments) => arguments.run(),
         }

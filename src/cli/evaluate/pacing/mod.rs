@@ -2,6 +2,7 @@
 //! same days. The dialer, the agents and the called are those of the simulated platform.
 
 mod day;
+pub(super) mod model;
 mod picture;
 mod policies;
 mod program;

@@ -64,6 +64,21 @@ impl Window {
     fn limits(&self) -> Limits {
         Limits { min: self.min_dial_rate, max: self.max_dial_rate }
     }
+
+    /// As the rule takes it in.
+    pub(super) fn observation(&self) -> Observation {
+        Observation {
+            at: self.observed_at,
+            attempts: self.attempts,
+            answers: self.answers,
+            abandoned: self.abandoned,
+            agents_idle: self.agents_idle,
+            agents_busy: self.agents_busy,
+            answer_rate: self.answer_rate,
+            dial_rate: self.dial_rate,
+            limits: self.limits(),
+        }
+    }
 }
 
 /// A policy at work on one campaign at a time.
@@ -166,8 +181,16 @@ impl Pacer for SeedRule {
 
 /// The rule that `trunkline run` decides by.
 #[derive(Default)]
-struct Live {
+pub(super) struct Live {
+    pacing: Pacing,
     state: State,
+}
+
+impl Live {
+    /// With these numbers; the handle time is what it is told.
+    pub(super) fn with(pacing: Pacing) -> Self {
+        Self { pacing, state: State::default() }
+    }
 }
 
 impl Pacer for Live {
@@ -176,22 +199,11 @@ impl Pacer for Live {
     }
 
     fn decide(&mut self, window: &Window) -> anyhow::Result<Option<f64>> {
-        let rule = Pacing { handle_seconds: window.handle_seconds, ..Pacing::default() };
-        let limits = window.limits();
-        let seen = Observation {
-            at: window.observed_at,
-            attempts: window.attempts,
-            answers: window.answers,
-            abandoned: window.abandoned,
-            agents_idle: window.agents_idle,
-            agents_busy: window.agents_busy,
-            answer_rate: window.answer_rate,
-            dial_rate: window.dial_rate,
-            limits,
-        };
+        let rule = Pacing { handle_seconds: window.handle_seconds, ..self.pacing };
+        let seen = window.observation();
         rule.take_in(&mut self.state, &seen);
         let answered = Answered::by_pacing(&rule, &self.state, &seen);
-        Ok(Some(judge(answered, window.dial_rate, limits, Around::default()).chain.value()))
+        Ok(Some(judge(answered, seen.dial_rate, seen.limits, Around::default()).chain.value()))
     }
 }
 
