@@ -14,5 +14,6 @@ mod names;
 mod organizations;
 mod outbox;
 mod refusals;
+mod replay;
 mod routing;
 mod settings;
