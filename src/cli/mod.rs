@@ -21,6 +21,7 @@ mod notify;
 mod pause;
 mod recommend;
 mod replay;
+mod review;
 mod routes;
 mod run;
 mod settings;

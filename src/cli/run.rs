@@ -1,11 +1,13 @@
 //! `trunkline run`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigFile;
 use super::notify::Supervisor;
+use super::review::Review;
 use crate::config::Needs;
 use crate::topology::{self, Instance};
 
@@ -33,7 +35,8 @@ impl Arguments {
             [] => topology::roles().map(|role| role.name).collect(),
             chosen => chosen.iter().map(String::as_str).collect(),
         };
-        let running = topology::start(&config, &instance, &names, &shutdown)?;
+        let review = Arc::new(Review::new(&config)?);
+        let running = topology::start(&config, &instance, &names, review, &shutdown)?;
         if let Some(address) = running.http_address() {
             tracing::info!(%address, "HTTP");
         }

@@ -356,6 +356,12 @@ keys! {
             "Ed25519 private key, PKCS#8 as PEM, that evidence packs are signed with. Make one with: openssl genpkey -algorithm ed25519.";
     }
 
+    /// Changes at run time.
+    settings: AtRunTime {
+        require_replay: bool = Kind::OneOf(&["yes", "no"]), Some("no"),
+            "`yes` refuses a change of how campaigns are dialled when the last day, played again under it by the model of each campaign, abandons more than the campaign's cap; or when that cannot be found out.";
+    }
+
     /// Where points of applied changes go.
     influx: Influx {
         url: Option<String> = HTTP, None,
@@ -364,11 +370,6 @@ keys! {
         bucket: Option<String> = Kind::Text, None, "Its bucket. Required with `influx.url`.";
         token: Option<SecretString> = Kind::Secret, None, "Its token. Required with `influx.url`.";
     }
-}
-
-/// `TRUNKLINE_<SECTION>__<FIELD>`.
-pub fn environment_name(key: &str) -> String {
-    format!("TRUNKLINE_{}", key.replacen('.', "__", 1).replace('.', "_").to_uppercase())
 }
 
 /// The example file: defaults stand as comments, what must be given stands empty.

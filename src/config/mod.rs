@@ -22,12 +22,17 @@ use secrecy::SecretString;
 
 pub use campaign::CampaignEntry;
 pub use choice::{CampaignChange, Dialect, ErrorMeasure, RollbackPolicy, Switch, WithoutBaseline};
-pub use keys::{Compliance, Config, Genesys, KEYS, Key, environment_name};
+pub use keys::{Compliance, Config, Genesys, KEYS, Key};
 pub use kind::Kind;
 pub use load::{Needs, Source, load};
 pub use organization::Organization;
 pub use rotation::CredentialFiles;
 pub use webhook::Webhook;
+
+/// `TRUNKLINE_<SECTION>__<FIELD>`.
+pub fn environment_name(key: &str) -> String {
+    format!("TRUNKLINE_{}", key.replacen('.', "__", 1).replace('.', "_").to_uppercase())
+}
 
 /// A key that opens part of the HTTP interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use toml::Value as Toml;
 
 use super::Source;
 use super::choice::Dialect;
+use super::environment_name;
 use super::item::Item;
-use super::keys::{Key, environment_name, genesys};
+use super::keys::{Key, genesys};
 use super::reader::DEFAULT_FILE;
 use super::setting::Setting;
 use crate::model::organization::is_name;

@@ -6,8 +6,9 @@ use std::path::Path;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
+use super::environment_name;
 use super::item::{Fault, printable};
-use super::keys::{KEYS, Key, environment_name};
+use super::keys::{KEYS, Key};
 use super::kind::Value;
 use super::setting::Setting;
 use super::{Needs, Problem, property};

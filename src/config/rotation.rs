@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use toml::Value as Toml;
 
-use super::keys::{Key, environment_name, genesys};
+use super::environment_name;
+use super::keys::{Key, genesys};
 use super::kind::Value;
 use super::reader::DEFAULT_FILE;
 use super::{Source, property};

@@ -12,6 +12,7 @@ mod pages;
 mod parameters;
 mod pause;
 mod problem;
+mod review;
 mod routes;
 mod routing;
 mod seats;
@@ -39,13 +40,13 @@ use tokio_util::sync::CancellationToken;
 use crate::health::Health;
 use crate::model::decision::DecisionId;
 use crate::postgres::Database;
-use crate::role;
-use crate::topics;
+use crate::{role, topics};
 
 pub use access::{Access, ApiKey, ApiKeyError, Caller, Role};
 pub use allowances::{Account, Covered, OauthClientId};
 pub use events::{EventIntake, Refusing, Taking};
 pub use openapi::document as openapi_document;
+pub use review::{Proposed, ReviewError, SettingsReview};
 pub use routes::{Method, Place, ROUTES, Route};
 pub use routing::{NotPublished, RouteDecisions, Routing};
 pub use status::Metrics;
@@ -191,6 +192,7 @@ struct Inner {
     events: EventLimits,
     intake: Option<Arc<dyn EventIntake>>,
     routing: Option<Arc<dyn RouteDecisions>>,
+    review: Option<Arc<dyn SettingsReview>>,
     sessions: Sessions,
     /// Those who follow `/v1/stream`.
     listeners: Listeners,
@@ -240,6 +242,11 @@ impl Console {
             .weigher(|_, text: &Bytes| u32::try_from(text.len() + 256).unwrap_or(u32::MAX))
             .max_capacity(settings.cache_bytes)
             .build();
+        let limits = |places| Limits {
+            permits: Semaphore::new(places),
+            request_timeout: settings.request_timeout,
+            max_body_bytes: settings.max_body_bytes,
+        };
         let shared = Arc::new(Inner {
             database,
             health,
@@ -252,20 +259,13 @@ impl Console {
                 request_timeout: settings.events.request_timeout,
                 max_body_bytes: settings.events.max_body_bytes,
             },
-            route_limits: Limits {
-                permits: Semaphore::new(settings.max_route_decisions),
-                request_timeout: settings.request_timeout,
-                max_body_bytes: settings.max_body_bytes,
-            },
-            limits: Limits {
-                permits: Semaphore::new(settings.max_concurrent),
-                request_timeout: settings.request_timeout,
-                max_body_bytes: settings.max_body_bytes,
-            },
+            route_limits: limits(settings.max_route_decisions),
+            limits: limits(settings.max_concurrent),
             max_body_bytes: settings.max_body_bytes,
             events: settings.events,
             intake,
             routing: None,
+            review: None,
             sessions: Sessions::new(),
             listeners: Listeners::default(),
             ticks: settings.ticks,

@@ -26,6 +26,8 @@ pub(super) enum Kind {
     TimedOut,
     Unavailable,
     Conflict,
+    BreaksCap,
+    NotReviewed,
     DatabaseUnavailable,
     Internal,
 }
@@ -56,6 +58,10 @@ impl Kind {
                 ("unavailable", "This cannot be done at the moment", StatusCode::SERVICE_UNAVAILABLE)
             }
             Kind::Conflict => ("conflict", "This cannot be done as things are", StatusCode::CONFLICT),
+            Kind::BreaksCap => ("breaks-cap", "The change would break a cap", StatusCode::CONFLICT),
+            Kind::NotReviewed => {
+                ("not-reviewed", "What the change would come to is not known", StatusCode::CONFLICT)
+            }
             Kind::DatabaseUnavailable => {
                 ("database-unavailable", "The database does not answer", StatusCode::SERVICE_UNAVAILABLE)
             }

@@ -267,6 +267,16 @@ static FOR_PROGRAMS: &[Route] = &[
         handler: |method| on(method, settings::put),
     },
     Route {
+        method: Method::Post,
+        path: "/v1/settings/{scope}/dry-run",
+        summary: "What a change would have come to in the last hour; nothing is changed",
+        access: Access::Needs(Role::Operate),
+        parameters: settings::SCOPE_PARAMETERS,
+        body: Some(settings::SETTING_BODY),
+        answers: settings::DRY_RUN_ANSWERS,
+        handler: |method| on(method, settings::dry_run),
+    },
+    Route {
         method: Method::Get,
         path: "/v1/maintenance-windows",
         summary: "Maintenance windows that are open",

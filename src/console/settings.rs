@@ -16,6 +16,7 @@ use super::problem::{Kind, Problem};
 use super::routes::{Answer, Content, Parameter, Place, RequestBody};
 use super::{Shared, routing};
 use crate::model::Timestamp;
+use crate::model::dry_run::DryRun;
 use crate::model::object;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, ROUTE, Setting, check};
 use crate::postgres::settings::SettingError;
@@ -60,6 +61,23 @@ pub(super) const SETTING_ANSWERS: &[Answer] = &[
     },
     UNREADABLE,
     Answer { status: 404, description: "It is not set", content: Content::Problem },
+    NOT_ADMITTED,
+];
+
+const NOT_ADMITTED: Answer = Answer {
+    status: 409,
+    description: "Played over the last day, the change breaks a cap (`breaks-cap`), or that cannot be found out (`not-reviewed`)",
+    content: Content::Problem,
+};
+
+pub(super) const DRY_RUN_ANSWERS: &[Answer] = &[
+    Answer {
+        status: 200,
+        description: "How many decisions of the last hour would have been others, and the first of them",
+        content: Content::Json(|generator| generator.subschema_for::<DryRun>()),
+    },
+    UNREADABLE,
+    Answer { status: 409, description: "The record could not be played in time", content: Content::Problem },
 ];
 
 pub(super) const WINDOW_ANSWERS: &[Answer] = &[
@@ -154,12 +172,30 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Setting<'static>>, Problem> {
-    let value: Value = read(&headers, &body)?;
-    check(&scope, &value).map_err(|reason| Problem::new(Kind::BadBody, reason, "see /openapi.json"))?;
-    if let (Some(id), false) = (scope.strip_prefix(ROUTE), value.is_null()) {
-        routing::check_weights(&shared, id, &value).await?;
-    }
+    let value = checked(&shared, &scope, &headers, &body).await?;
+    shared.admit(&scope, &value, &caller.name).await?;
     Ok(Json(shared.database.change_setting(&scope, &caller.name, |_, _| Ok(value)).await?))
+}
+
+/// What the same change would have come to; nothing is changed.
+pub(super) async fn dry_run(
+    State(shared): State<Shared>,
+    Path(scope): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<DryRun>, Problem> {
+    let value = checked(&shared, &scope, &headers, &body).await?;
+    Ok(Json(shared.dry_run(&scope, &value).await?))
+}
+
+/// A value that can be set.
+async fn checked(shared: &Shared, scope: &str, headers: &HeaderMap, body: &Bytes) -> Result<Value, Problem> {
+    let value: Value = read(headers, body)?;
+    check(scope, &value).map_err(|reason| Problem::new(Kind::BadBody, reason, "see /openapi.json"))?;
+    if let (Some(id), false) = (scope.strip_prefix(ROUTE), value.is_null()) {
+        routing::check_weights(shared, id, &value).await?;
+    }
+    Ok(value)
 }
 
 pub(super) async fn list_windows(State(shared): State<Shared>) -> Result<Json<Windows>, Problem> {

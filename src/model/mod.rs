@@ -14,6 +14,7 @@ pub mod conversation;
 pub mod decision;
 pub mod delivery;
 pub mod dial_rate;
+pub mod dry_run;
 pub mod enriched;
 pub mod excerpt;
 pub mod flow;

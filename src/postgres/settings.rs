@@ -44,6 +44,10 @@ fn check_names(scope: &str, who: &str) -> Result<(), SettingError> {
     }
 }
 
+fn meanwhile(scope: &str) -> String {
+    format!("{scope} was changed meanwhile, or never: look at its history again")
+}
+
 fn setting(row: &PgRow) -> Result<Setting<'static>, sqlx::Error> {
     let Json(value): Json<Value> = row.try_get("value")?;
     Ok(Setting {
@@ -155,17 +159,33 @@ impl Database {
         revision: u64,
         who: &str,
     ) -> Result<Setting<'static>, SettingError> {
-        let mut changes = self.settings_history(Some(scope), 2).await?.into_iter();
-        let meanwhile = || format!("{scope} was changed meanwhile, or never: look at its history again");
-        let newest = changes.next().filter(|newest| newest.revision == revision);
-        let newest = newest.ok_or_else(|| SettingError::Refused(meanwhile()))?;
-        let before = changes.next().map_or(Value::Null, |before| before.value);
+        let (newest, before) = self.newest_two(scope, revision).await?;
         self.change_setting(scope, who, |_, in_force| {
             let expected = Some(revision).filter(|_| !newest.value.is_null());
             let is_newest = in_force.map(|setting| setting.revision) == expected;
-            if is_newest { Ok(before) } else { Err(meanwhile()) }
+            if is_newest { Ok(before) } else { Err(meanwhile(scope)) }
         })
         .await
+    }
+
+    /// The value that [`undo_setting`](Self::undo_setting) would put in force again; null where there was none.
+    ///
+    /// # Errors
+    /// When the revision is not the newest of its scope, or the database cannot be asked.
+    pub async fn setting_before(&self, scope: &str, revision: u64) -> Result<Value, SettingError> {
+        Ok(self.newest_two(scope, revision).await?.1)
+    }
+
+    /// The change with this revision, and the value before it.
+    async fn newest_two(
+        &self,
+        scope: &str,
+        revision: u64,
+    ) -> Result<(Setting<'static>, Value), SettingError> {
+        let mut changes = self.settings_history(Some(scope), 2).await?.into_iter();
+        let newest = changes.next().filter(|newest| newest.revision == revision);
+        let newest = newest.ok_or_else(|| SettingError::Refused(meanwhile(scope)))?;
+        Ok((newest, changes.next().map_or(Value::Null, |before| before.value)))
     }
 
     /// The setting in force, or `None` where it was never set or is withdrawn.

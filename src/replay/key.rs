@@ -97,7 +97,9 @@ impl KeyReplay {
                 let recorded: DialDecision<'_, Vec<String>> = read(text)?;
                 let inputs: Inputs<'_> = read(text)?;
                 let set = settings.dial(&self.key, recorded.settings_revision);
-                match again.take(&recorded, inputs.inputs.get(), set, rules.change.dial) {
+                let newest = rules.change.settings.as_ref().map(|settings| settings.newest(&self.key));
+                let under = rules.change.dial.or(newest.unwrap_or(set.settings));
+                match again.take(&recorded, inputs.inputs.get(), set, under) {
                     Err(why) => Ok(Compared::NotTaken(why.to_string())),
                     Ok(taken) => {
                         let replayed: DialDecision<'_, Vec<String>> = serde_json::from_slice(taken)?;

@@ -12,7 +12,7 @@ mod settings;
 pub use compare::{Cause, Mismatch};
 pub use numbers::{Numbers, Unusable};
 pub use recording::{Header, Line, RecordingError, read_lines};
-pub use report::{Figure, Report, Said};
+pub use report::{Figure, Report};
 pub use settings::Settings;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Change {
     pub numbers: Vec<(String, String)>,
     /// Of dial: stands over what was set at run time.
     pub dial: DialSettings,
+    /// Of dial: the newest of these stands for what was set at run time.
+    pub settings: Option<Settings>,
 }
 
 impl Change {
@@ -135,10 +137,16 @@ impl Replay {
         Ok(())
     }
 
+    /// Decisions of the range that were taken so far.
+    pub fn decisions(&self) -> u64 {
+        self.report.decisions
+    }
+
     /// What came of it.
     pub fn report(self) -> Report {
         let mut report = self.report;
         report.score = self.scores.figures();
+        report.actions.sort_by_key(|counted| std::cmp::Reverse(counted.decisions));
         report
     }
 }

@@ -10,6 +10,7 @@ use super::compare::{Cause, Compared, Mismatch, Taken, asked};
 use super::{Common, LISTED, Range};
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
+use crate::model::dry_run::{Actions, Said};
 
 /// See the module. Decisions that could not be taken again are neither identical nor different.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +30,8 @@ pub struct Report {
     pub not_taken: BTreeMap<String, u64>,
     /// Without a change: differences by cause.
     pub causes: BTreeMap<&'static str, u64>,
+    /// Decisions by what was done and what would have been, the most frequent pair first.
+    pub actions: Vec<Actions>,
     /// The first differences.
     pub items: Vec<Difference>,
     /// What was done, and what would have been, as far as the record tells.
@@ -53,20 +56,9 @@ pub struct Difference {
     pub mismatch: Option<Mismatch>,
 }
 
-/// What a decision says.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Said {
-    pub action: String,
-    pub reason: String,
-    /// The rate, the destination, the share, the consumers, or the version judged.
-    pub value: Value,
-}
-
-impl Said {
-    fn of(decision: &Value) -> Self {
-        let text = |name: &str| decision[name].as_str().unwrap_or_default().to_owned();
-        Self { action: text("action"), reason: text("reason"), value: asked(decision) }
-    }
+fn said(decision: &Value) -> Said {
+    let text = |name: &str| decision[name].as_str().unwrap_or_default().to_owned();
+    Said { action: text("action"), reason: text("reason"), value: asked(decision) }
 }
 
 /// One figure of both.
@@ -89,6 +81,7 @@ impl Report {
             different: 0,
             not_taken: BTreeMap::new(),
             causes: BTreeMap::new(),
+            actions: Vec::new(),
             items: Vec::new(),
             score: Vec::new(),
         }
@@ -109,7 +102,8 @@ impl Report {
             Compared::Taken(taken) => taken,
         };
         let Taken { recorded, replayed, mismatch } = *taken;
-        let said = (Said::of(&recorded), Said::of(&replayed));
+        let said = (said(&recorded), said(&replayed));
+        self.count(&said.0.action, &said.1.action);
         let is_same = if self.changed { said.0 == said.1 } else { mismatch.is_none() };
         if is_same {
             self.identical += 1;
@@ -131,6 +125,19 @@ impl Report {
                 outcome: outcome.map(str::to_owned),
                 mismatch,
             });
+        }
+    }
+
+    /// There are few actions: a loop has four at most.
+    fn count(&mut self, recorded: &str, replayed: &str) {
+        let found = self.actions.iter_mut().find(|it| it.recorded == recorded && it.replayed == replayed);
+        match found {
+            Some(counted) => counted.decisions += 1,
+            None => self.actions.push(Actions {
+                recorded: recorded.to_owned(),
+                replayed: replayed.to_owned(),
+                decisions: 1,
+            }),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::routed::Routed;
 use super::settings;
 use super::shared_budget::SharedBudget;
 use crate::config::Config;
-use crate::console::{self, Metrics};
+use crate::console::{self, Metrics, SettingsReview};
 use crate::genesys::{self, Client};
 use crate::health::Health;
 use crate::kafka::global_table::GlobalTable;
@@ -106,7 +106,7 @@ impl Running {
     }
 }
 
-/// Starts `names`, which are names of [`roles`]. Brokers, database and platform need not
+/// Starts `names`, which are names of [`roles`]; `review` is asked before settings are changed. Brokers, database and platform need not
 /// be there: roles wait for them, and readiness says so.
 ///
 /// # Errors
@@ -115,6 +115,7 @@ pub fn start(
     config: &Config,
     instance: &Instance,
     names: &[&str],
+    review: Arc<dyn SettingsReview>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Running> {
     let unknown = names.iter().find(|name| roles().all(|role| role.name != **name));
@@ -143,6 +144,7 @@ pub fn start(
         routed: None,
         pauses: None,
         names: None,
+        review,
         running: Running {
             tasks: JoinSet::new(),
             stages: Vec::new(),
@@ -183,6 +185,7 @@ pub(super) struct Starting<'c> {
     /// Where what the platform calls things is kept for people.
     names: Option<Names>,
     health: Health,
+    pub review: Arc<dyn SettingsReview>,
     pub metrics: Metrics,
     pub running: Running,
 }

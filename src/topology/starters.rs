@@ -326,6 +326,7 @@ impl Starting<'_> {
         let Shared { database, health, stop, .. } = self.shared();
         let intake = self.edge.clone().map(|edge| edge as Arc<dyn EventIntake>);
         let console = Console::bind(settings, database, health, self.metrics.clone(), intake)?;
+        let console = console.with_review(self.review.clone());
         let console = match self.routed.clone() {
             Some(routed) => console.with_routing(routed),
             None => console,

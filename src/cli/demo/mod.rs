@@ -12,12 +12,14 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::review::Review;
 use crate::config::{self, Config, Needs, Source};
 use crate::kafka::admin;
 use crate::model::name::{Kind, Named};
@@ -201,7 +203,8 @@ impl Arguments {
 
         let stop = shutdown.child_token();
         let names: Vec<&str> = topology::roles().map(|role| role.name).collect();
-        let running = topology::start(&config, &instance, &names, &stop)?;
+        let review = Arc::new(Review::new(&config)?);
+        let running = topology::start(&config, &instance, &names, review, &stop)?;
         let http = running.http_address().context("the demo serves HTTP")?;
 
         let platform = Platform::new(simulation, format!("http://{http}"), None);

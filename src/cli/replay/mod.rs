@@ -18,9 +18,10 @@ use crate::config::Needs;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
 use crate::replay::{Change, Range, Replay, Report};
+use crate::topology::settings::numbers;
 pub(super) use dial::observed;
-use source::Ledger;
-pub(super) use source::Source;
+pub(super) use source::{Ledger, Source};
+pub(super) use table::dry_run;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -108,7 +109,7 @@ pub(super) async fn source(recording: Option<&Path>, config: &ConfigFile) -> any
     }
     let config = config.load(Needs::Postgres)?;
     let database = super::start::database(&config).await?;
-    Ok(Source::Ledger(Box::new(Ledger::new(database, &config).await?)))
+    Ok(Source::Ledger(Box::new(Ledger::new(database, numbers(&config)).await?)))
 }
 
 impl Arguments {

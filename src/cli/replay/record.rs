@@ -17,6 +17,7 @@ use crate::model::Timestamp;
 use crate::model::decision::Loop;
 use crate::model::settings::{DIAL, DIAL_CAMPAIGN, Setting};
 use crate::replay::{Header, Line};
+use crate::topology::settings::numbers;
 
 /// Changes of settings that are looked through.
 const SETTINGS_LIMIT: u32 = 100_000;
@@ -53,7 +54,7 @@ impl Arguments {
         let config = self.config.load(Needs::Postgres)?;
         let database = crate::cli::start::database(&config).await?;
         let history = database.settings_history(None, SETTINGS_LIMIT).await?;
-        let ledger = Ledger::new(database, &config).await?;
+        let ledger = Ledger::new(database, numbers(&config)).await?;
         let path = self.output.display();
         let file = File::create(&self.output).with_context(|| format!("{path} cannot be written"))?;
         let mut out = BufWriter::new(GzEncoder::new(file, Compression::best()));

@@ -9,12 +9,10 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize as _;
 use serde_json::value::RawValue;
 
-use crate::config::Config;
 use crate::model::decision::Loop;
 use crate::postgres::Database;
 use crate::postgres::ledger::{LedgerEntry, Place};
 use crate::replay::{Header, Line, Numbers, Range, Recorded, Settings, read_lines};
-use crate::topology;
 
 /// Decisions read at once.
 const PAGE: u32 = 1_000;
@@ -112,8 +110,8 @@ impl Source {
 }
 
 impl Ledger {
-    pub(in crate::cli) async fn new(database: Database, config: &Config) -> anyhow::Result<Self> {
-        let own = topology::settings::numbers(config);
+    /// `own`: the numbers of the configuration here.
+    pub(in crate::cli) async fn new(database: Database, own: Numbers) -> anyhow::Result<Self> {
         let noted = database.rule_numbers(NUMBERS_LIMIT).await?;
         // Those of another release may have another form.
         let noted = noted.into_iter().filter_map(|numbers| Numbers::deserialize(numbers).ok());

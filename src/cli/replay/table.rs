@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use crate::cli::explain::printable;
-use crate::replay::{Figure, Report, Said};
+use crate::model::dry_run::{DryRun, Said};
+use crate::replay::{Figure, Report};
 
 /// Differences that are shown one by one; --json has more.
 const SHOWN: usize = 20;
@@ -36,6 +37,33 @@ pub(super) fn text(report: &Report) -> String {
     }
     if report.changed && !report.score.is_empty() {
         let _ = writeln!(text, "{}", figures(&report.score));
+    }
+    text
+}
+
+/// What would have been decided differently, and how often what.
+pub(in crate::cli) fn dry_run(run: &DryRun) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{}, {} to {}, as if it had been in force", run.r#loop, run.from, run.to);
+    let (decisions, different) = (run.decisions, run.different);
+    let _ = writeln!(text, "{decisions} decisions: {} as they were, {different} different", run.identical);
+    if run.not_taken > 0 {
+        let _ = writeln!(text, "{} not taken again: the record does not have what it takes", run.not_taken);
+    }
+    if !run.complete {
+        let _ = writeln!(text, "the rest of the time was not looked at: it was too much");
+    }
+    let mut counts = table(&["recorded", "replayed", "decisions"]);
+    for pair in &run.actions {
+        counts.add_row([printable(&pair.recorded), printable(&pair.replayed), pair.decisions.to_string()]);
+    }
+    let mut items = table(&["decided", "about", "recorded", "replayed"]);
+    for item in &run.items {
+        let decided_at = item.decided_at.to_string();
+        items.add_row([decided_at, printable(&item.key), said(&item.recorded), said(&item.replayed)]);
+    }
+    for table in [counts, items].iter().filter(|table| !table.is_empty()) {
+        let _ = writeln!(text, "{table}");
     }
     text
 }

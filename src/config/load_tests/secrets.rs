@@ -66,7 +66,7 @@ fn no_key_that_may_hold_a_secret_shows_it_right_or_wrong_or_misspelt() {
                 }
             }
             let bare = value.trim_matches('"');
-            let variable = keys::environment_name(name);
+            let variable = crate::config::environment_name(name);
             for variable in [variable.clone(), format!("{variable}X"), variable.replacen("__", "_", 1)] {
                 let told = told("", &[(&variable, bare)]);
                 assert!(!shows_canary(&told), "{variable} = {bare}: {told}");

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::dry_run;
 use super::forms::Fields;
 use super::parts::fieldset;
 use super::shell::Shell;
 use crate::console::Shared;
 use crate::console::problem::Problem;
+use crate::model::dry_run::DryRun;
 use crate::model::object;
 use crate::model::settings::{DIAL, DIAL_CAMPAIGN, DialPolicy, DialSettings};
 
@@ -158,8 +160,13 @@ fn problem(entered: &Entered, name: &str) -> Markup {
     }
 }
 
-/// The last question: each field that would change, before and after.
-pub(super) fn confirmation(shell: &Shell, entered: &Entered, before: &Value, after: &Value) -> Markup {
+/// The last question: each field that would change, before and after, and what came of playing it.
+pub(super) fn confirmation(
+    shell: &Shell,
+    entered: &Entered,
+    (before, after): (&Value, &Value),
+    played: &Result<DryRun, Problem>,
+) -> Markup {
     let names = ["policy", "shadowPolicy"].into_iter().chain(NUMBERS.iter().map(|(name, ..)| *name));
     let word = |value: &Value| match value {
         Value::Null => "as configured".to_owned(),
@@ -195,6 +202,7 @@ pub(super) fn confirmation(shell: &Shell, entered: &Entered, before: &Value, aft
                     th scope="row" { (name) } td { (word(&before[name])) } td { (word(&after[name])) }
                 } } }
             }
+            (dry_run::view(played))
             form method="post" action="/settings/dial" { (shell.token()) (fieldset(&confirm)) }
         }
     }

@@ -11,6 +11,7 @@ mod canary_forms;
 mod chart;
 mod decision;
 mod dial_form;
+mod dry_run;
 mod flows;
 mod forms;
 mod lag;

@@ -40,10 +40,12 @@ pub(super) async fn dial(
     if !confirmed {
         let before = shared.database.setting(&scope).await?.map_or(Value::Null, |setting| setting.value);
         let shell = Shell::of(&shared, caller, PAGE, &Uri::from_static(PAGE)).await;
-        let main = dial_form::confirmation(&shell, &entered, &before, &value);
+        let played = shared.dry_run(&scope, &value).await;
+        let main = dial_form::confirmation(&shell, &entered, (&before, &value), &played);
         return Ok(page(shell.around("Settings", &main)));
     }
     crate::model::settings::check(&scope, &value).map_err(refused)?;
+    shared.admit(&scope, &value, &caller.name).await?;
     let change = |_, in_force: Option<&crate::model::settings::Setting<'static>>| {
         let before = in_force.map_or(Value::Null, |setting| setting.value.clone());
         let is_seen =
@@ -64,6 +66,8 @@ pub(super) async fn undo(
     }
     let revision = field(&fields, "revision").parse();
     let revision = revision.map_err(|_| refused("the revision is no number".to_owned()))?;
+    let before = shared.database.setting_before(scope, revision).await?;
+    shared.admit(scope, &before, &caller.name).await?;
     shared.database.undo_setting(scope, revision, &caller.name).await?;
     Ok(redirect(PAGE))
 }

@@ -104,8 +104,8 @@ impl Again {
     }
 
     /// The decision as the stage takes it now, as it would stand on its topic. `inputs` are the
-    /// recorded ones as JSON, `set` is what was set at run time for the campaign, and `changed` stands
-    /// over that.
+    /// recorded ones as JSON, `set` is what was set at run time for the campaign, and `under` what it is
+    /// taken under now.
     ///
     /// What is remembered goes on from the rates that were really decided, whatever is answered here.
     ///
@@ -116,10 +116,10 @@ impl Again {
         recorded: &DialDecision<'_, Vec<String>>,
         inputs: &str,
         set: InForce,
-        changed: DialSettings,
+        under: DialSettings,
     ) -> Result<&[u8], NotTaken> {
         let mut state = self.remembered(recorded)?;
-        self.look_up(&recorded.parameters.holds, InForce { settings: changed.or(set.settings), ..set });
+        self.look_up(&recorded.parameters.holds, InForce { settings: under, ..set });
         self.outputs.clear();
         let taken_under = self.known.iter().find(|known| known.are_those_of(recorded, &set.settings));
         let known = taken_under.or(self.known.first()).ok_or(NotTaken::InputsUnusable)?;
