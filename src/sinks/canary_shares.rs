@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use super::positioned::{self, Keeper, NotKept, NotWritten, Positions, Reading, SetAside, Step, Writer};
 use crate::clock;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -69,20 +69,16 @@ impl Keeper for Sink {
     }
 
     async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
-        loop {
-            let Step { records, advances, next } = self.positions.step(records, set_aside).await?;
-            if next.is_empty() {
-                return Ok(next);
-            }
-            let (decisions, published) = read(&records).map_err(NotKept::Refused)?;
-            let consumer = self.positions.consumer();
-            let now = clock::now();
-            let written =
-                self.database.apply_deliveries(consumer, &advances, &decisions, &published, now).await;
-            if let Some(next) = self.positions.settle(next, written)? {
-                return Ok(next);
-            }
-        }
+        positioned::keep(self, records, set_aside).await
+    }
+}
+
+impl Writer for Sink {
+    async fn write(&mut self, step: &Step<'_>) -> Result<(), NotWritten> {
+        let (decisions, published) = read(&step.records).map_err(NotWritten::Refused)?;
+        let (consumer, now) = (self.positions.consumer(), clock::now());
+        self.database.apply_deliveries(consumer, &step.advances, &decisions, &published, now).await?;
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use super::positioned::{self, Keeper, NotKept, NotWritten, Positions, Reading, SetAside, Step, Writer};
 use crate::clock;
 use crate::health::Health;
 use crate::kafka::settings::KafkaSettings;
@@ -114,21 +114,18 @@ impl Keeper for Sink {
     }
 
     async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
-        loop {
-            let Step { records, advances, next } = self.positions.step(records, set_aside).await?;
-            if next.is_empty() {
-                return Ok(next);
-            }
-            let newest = newest(&records).map_err(NotKept::Refused)?;
-            let evaluations: Vec<&LagEvaluation> = newest.values().collect();
-            let consumer = self.positions.consumer();
-            let written = self.database.put_lag_status(consumer, &advances, &evaluations).await;
-            if let Some(next) = self.positions.settle(next, written)? {
-                lock(&self.shown).update(newest.values(), clock::now());
-                self.prune().await;
-                return Ok(next);
-            }
-        }
+        positioned::keep(self, records, set_aside).await
+    }
+}
+
+impl Writer for Sink {
+    async fn write(&mut self, step: &Step<'_>) -> Result<(), NotWritten> {
+        let newest = newest(&step.records).map_err(NotWritten::Refused)?;
+        let evaluations: Vec<&LagEvaluation> = newest.values().collect();
+        self.database.put_lag_status(self.positions.consumer(), &step.advances, &evaluations).await?;
+        lock(&self.shown).update(newest.values(), clock::now());
+        self.prune().await;
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! | contract | driver and trait | where the position is | roles |
 //! |---|---|---|---|
-//! | `positioned` | `run`, `Keeper` | in Postgres, in the rows' own transaction: each record once | audit, alerts, enrichment, compliance, lag-status, canary-shares |
+//! | `positioned` | `run`, `Keeper`, for most `Writer` | in Postgres, in the rows' own transaction: each record once | audit, alerts, enrichment, compliance, lag-status, canary-shares, allowances |
 //! | `committed` | `run`, `Carrier` | the group's offsets, committed afterwards: at least once | drift |
 //! | `transacted` | `run`, `Worker` | the group's offsets, in one Kafka transaction with what came of the records: once | actuator, rollback-actuator, promotion-actuator (all by `actuation`) |
 //!

@@ -13,7 +13,9 @@ use crate::metrics;
 use crate::model::Timestamp;
 use crate::postgres::Database;
 use crate::postgres::alerts::Raised;
-use crate::sinks::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use crate::sinks::positioned::{
+    self, Keeper, NotKept, NotWritten, Positions, Reading, SetAside, Step, Writer,
+};
 use crate::telemetry;
 use crate::topics::headers;
 
@@ -49,20 +51,18 @@ impl Keeper for Intake<'_> {
     }
 
     async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
-        loop {
-            let Step { records, advances, next } = self.positions.step(records, set_aside).await?;
-            if next.is_empty() {
-                return Ok(next);
-            }
-            let raised = self.raised(&records, clock::now());
-            let written = self.database.raise(self.positions.consumer(), &advances, &raised).await;
-            if let Some(next) = self.positions.settle(next, written.map(drop))? {
-                for raised in &raised {
-                    metrics::ALERTS_RAISED.counter(&[raised.alert.incident_type]).increment(1);
-                }
-                return Ok(next);
-            }
+        positioned::keep(self, records, set_aside).await
+    }
+}
+
+impl Writer for Intake<'_> {
+    async fn write(&mut self, step: &Step<'_>) -> Result<(), NotWritten> {
+        let raised = self.raised(&step.records, clock::now());
+        self.database.raise(self.positions.consumer(), &step.advances, &raised).await?;
+        for raised in &raised {
+            metrics::ALERTS_RAISED.counter(&[raised.alert.incident_type]).increment(1);
         }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::positioned::{self, Keeper, NotKept, Positions, Reading, SetAside, Step};
+use super::positioned::{self, Keeper, NotKept, NotWritten, Positions, Reading, SetAside, Step, Writer};
 use crate::clock;
 use crate::genesys::{Client, Credentials, Priority, Scope};
 use crate::health::Health;
@@ -162,19 +162,16 @@ impl Keeper for Sink {
     }
 
     async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
-        loop {
-            let Step { records, advances, next } = self.positions.step(records, set_aside).await?;
-            if next.is_empty() {
-                return Ok(next);
-            }
-            let attempts: Vec<Attempts> =
-                records.iter().filter_map(|record| attempts(record.value.as_deref()?)).collect();
-            let consumer = self.positions.consumer();
-            let written = self.database.count_attempts(consumer, &advances, &attempts).await;
-            if let Some(next) = self.positions.settle(next, written)? {
-                return Ok(next);
-            }
-        }
+        positioned::keep(self, records, set_aside).await
+    }
+}
+
+impl Writer for Sink {
+    async fn write(&mut self, step: &Step<'_>) -> Result<(), NotWritten> {
+        let attempts: Vec<Attempts> =
+            step.records.iter().filter_map(|record| attempts(record.value.as_deref()?)).collect();
+        self.database.count_attempts(self.positions.consumer(), &step.advances, &attempts).await?;
+        Ok(())
     }
 }
 

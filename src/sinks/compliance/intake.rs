@@ -12,7 +12,7 @@ use crate::model::enriched::EnrichedConversation;
 use crate::postgres::Database;
 use crate::postgres::compliance::RecordedCall;
 use crate::runtime::dead_letter::Reason;
-use crate::sinks::positioned::{Keeper, NotKept, Positions, SetAside, Step};
+use crate::sinks::positioned::{self, Keeper, NotKept, NotWritten, Positions, SetAside, Step, Writer};
 
 pub(super) struct Intake {
     database: Database,
@@ -55,21 +55,18 @@ impl Keeper for Intake {
     }
 
     async fn keep(&mut self, records: &[InboundRecord], set_aside: &[SetAside]) -> Result<Offsets, NotKept> {
-        loop {
-            let Step { records, advances, next } = self.positions.step(records, set_aside).await?;
-            if next.is_empty() {
-                return Ok(next);
-            }
-            let calls = calls(&records, self.rules).map_err(NotKept::Refused)?;
-            let written = self.database.record_calls(self.positions.consumer(), &advances, &calls).await;
-            let added = *written.as_ref().unwrap_or(&0);
-            if let Some(next) = self.positions.settle(next, written.map(drop))? {
-                metrics::COMPLIANCE_CALLS.counter(&["recorded"]).increment(added);
-                let same = (calls.len() as u64).saturating_sub(added);
-                metrics::COMPLIANCE_CALLS.counter(&["unchanged"]).increment(same);
-                return Ok(next);
-            }
-        }
+        positioned::keep(self, records, set_aside).await
+    }
+}
+
+impl Writer for Intake {
+    async fn write(&mut self, step: &Step<'_>) -> Result<(), NotWritten> {
+        let calls = calls(&step.records, self.rules).map_err(NotWritten::Refused)?;
+        let added = self.database.record_calls(self.positions.consumer(), &step.advances, &calls).await?;
+        metrics::COMPLIANCE_CALLS.counter(&["recorded"]).increment(added);
+        let same = (calls.len() as u64).saturating_sub(added);
+        metrics::COMPLIANCE_CALLS.counter(&["unchanged"]).increment(same);
+        Ok(())
     }
 }
 

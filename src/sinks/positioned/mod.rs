@@ -22,8 +22,7 @@ use crate::kafka::subscription::{
 };
 use crate::role::Role;
 
-pub(super) use positions::Step;
-pub(super) use positions::{PositionError, Positions};
+pub(super) use positions::{NotWritten, PositionError, Positions, Step, Writer, keep};
 pub use refusals::SetAside;
 
 /// Brings records into Postgres.

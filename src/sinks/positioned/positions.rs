@@ -12,7 +12,7 @@ use crate::postgres::{Database, Error};
 use crate::role::Role;
 use crate::topics::{self, Topic};
 
-use super::{NotKept, SetAside};
+use super::{Keeper, NotKept, SetAside};
 
 /// The stored positions of one consumer's partitions.
 pub(crate) struct Positions {
@@ -34,7 +34,58 @@ pub(in crate::sinks) struct Step<'r> {
     /// Those that have rows.
     pub records: Vec<&'r InboundRecord>,
     pub advances: Vec<Advance>,
-    pub next: Offsets,
+    next: Offsets,
+}
+
+/// Why a step was not written.
+pub(in crate::sinks) enum NotWritten {
+    /// These records say nothing that could be.
+    Refused(Vec<SetAside>),
+    /// The database did not.
+    Failed(RecordError),
+}
+
+impl From<RecordError> for NotWritten {
+    fn from(error: RecordError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Writes what its records say in one transaction with the positions.
+pub(in crate::sinks) trait Writer: Keeper {
+    async fn write(&mut self, step: &Step<'_>) -> Result<(), NotWritten>;
+}
+
+/// Has a writer's step taken until the positions are past all of these records: where another
+/// writer was there, what is left is written anew. Answers how far they moved.
+pub(in crate::sinks) async fn keep<W: Writer>(
+    writer: &mut W,
+    records: &[InboundRecord],
+    set_aside: &[SetAside],
+) -> Result<Offsets, NotKept> {
+    loop {
+        let step = writer.positions().step(records, set_aside).await?;
+        if step.next.is_empty() {
+            return Ok(step.next);
+        }
+        let written = writer.write(&step).await;
+        let positions = writer.positions();
+        match written {
+            Ok(()) => {
+                positions.moved(&step.next);
+                return Ok(step.next);
+            }
+            Err(NotWritten::Refused(refused)) => return Err(NotKept::Refused(refused)),
+            Err(NotWritten::Failed(RecordError::Refused(error))) => {
+                return Err(NotKept::RefusedSome(error.refusal()));
+            }
+            Err(NotWritten::Failed(RecordError::Moved)) => positions.doubt(),
+            Err(NotWritten::Failed(RecordError::Unavailable(error))) => {
+                positions.doubt();
+                return Err(NotKept::Yet(error.to_string()));
+            }
+        }
+    }
 }
 
 /// Why positions cannot be relied on.
@@ -157,7 +208,7 @@ impl Positions {
     ///
     /// # Errors
     /// See [`PositionError`].
-    pub(in crate::sinks) async fn step<'r>(
+    async fn step<'r>(
         &mut self,
         records: &'r [InboundRecord],
         set_aside: &[SetAside],
@@ -166,28 +217,6 @@ impl Positions {
         let (mut records, next) = self.ahead(records);
         records.retain(|record| !set_aside.iter().any(|other| other.is_of(record)));
         Ok(Step { records, advances: self.advances(&next), next })
-    }
-
-    /// Takes note of how the transaction of a step ended: how far the positions are, or
-    /// `None` where another writer was there and the step is to be taken anew.
-    pub(in crate::sinks) fn settle(
-        &mut self,
-        next: Offsets,
-        written: Result<(), RecordError>,
-    ) -> Result<Option<Offsets>, NotKept> {
-        match written {
-            Ok(()) => {
-                self.moved(&next);
-                return Ok(Some(next));
-            }
-            Err(RecordError::Refused(error)) => return Err(NotKept::RefusedSome(error.refusal())),
-            Err(RecordError::Moved) => self.doubt(),
-            Err(RecordError::Unavailable(error)) => {
-                self.doubt();
-                return Err(NotKept::Yet(error.to_string()));
-            }
-        }
-        Ok(None)
     }
 
     /// What moves the stored positions to `next`.
