@@ -1,7 +1,7 @@
 //! Topics and names of a test's own on the broker that `make test` started.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
@@ -9,6 +9,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -197,6 +198,16 @@ pub(crate) fn read_all(kafka: &KafkaSettings, topic: &Topic) -> Vec<OwnedMessage
     read
 }
 
+/// What a broker says of groups while it is finding out which of them are its own.
+fn is_starting(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+    )
+}
+
 /// The group's committed offset of one partition.
 pub(crate) fn committed(kafka: &KafkaSettings, role: &str, topic: &Topic, partition: i32) -> Option<i64> {
     let consumer: BaseConsumer = client(kafka)
@@ -206,7 +217,16 @@ pub(crate) fn committed(kafka: &KafkaSettings, role: &str, topic: &Topic, partit
         .expect("a consumer");
     let mut list = TopicPartitionList::new();
     list.add_partition(&kafka.topic(topic), partition);
-    let found = consumer.committed_offsets(list, Duration::from_secs(10)).expect("committed offsets");
+    let patience = Instant::now() + Duration::from_secs(30);
+    let found = loop {
+        match consumer.committed_offsets(list.clone(), Duration::from_secs(10)) {
+            Ok(found) => break found,
+            Err(KafkaError::MetadataFetch(code)) if is_starting(code) && Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(error) => panic!("committed offsets of {}: {error}", kafka.group(role)),
+        }
+    };
     match found.elements()[0].offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
