@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use simulator::{Answering, CampaignScenario, Dialer, Scenario, Snapshot};
+use simulator::{Answering, CampaignScenario, Dialect, Dialer, Scenario, Snapshot};
 use trunkline::model::Timestamp;
 use trunkline::model::dial_rate::Limits;
 use trunkline::stages::dialing::judgement::{Answered, Around, judge};
@@ -93,8 +93,19 @@ fn in_memory(scenario: &CampaignScenario, seed: u64, from: u64, to: u64) -> Shar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_loop_does_what_the_rule_does_in_memory() {
+    does_what_the_rule_does_in_memory(Dialect::Seed).await;
+}
+
+/// Idle agents come from the queue's observations, abandoned calls from the aggregates.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_in_the_platforms_own_dialect() {
+    does_what_the_rule_does_in_memory(Dialect::Platform).await;
+}
+
+async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     let half_hours = rounds(1, 16) as u64;
     let organisation = simulator::Settings {
+        dialect,
         speed: SPEED,
         scenario: Scenario::of_campaigns(vec![campaign()]),
         ..simulator::Settings::default()

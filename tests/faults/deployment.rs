@@ -84,11 +84,7 @@ impl Deployment {
     pub(crate) async fn speaking(scenario: Scenario, dialect: simulator::Dialect) -> Self {
         let brokers = std::env::var("TRUNKLINE_TEST_KAFKA").expect("TRUNKLINE_TEST_KAFKA is not set");
         let organisation = simulator::Settings { dialect, ..restless(scenario) };
-        let mut deployment = Self::prepare_with(brokers, TestDatabase::create().await, organisation).await;
-        if dialect == simulator::Dialect::Platform {
-            deployment.configure(&[("GENESYS__DIALECT", "platform".to_owned())]);
-        }
-        deployment
+        Self::prepare_with(brokers, TestDatabase::create().await, organisation).await
     }
 
     /// An organisation at a speed of its own, dialled at its pace: the program knows how fast its time
@@ -120,7 +116,6 @@ impl Deployment {
         };
         let mut deployment = Self::prepare_with(brokers, TestDatabase::create().await, organisation).await;
         deployment.configure(&[
-            ("GENESYS__DIALECT", "platform".to_owned()),
             ("GENESYS__REQUESTS_PER_MINUTE", requests.to_string()),
             ("GENESYS__BUDGET_WINDOW", format!("{}ms", minute.as_millis())),
             ("DIAL__INTERVAL", format!("{}ms", minute.as_millis() / 2)),
@@ -154,6 +149,10 @@ impl Deployment {
         database: TestDatabase,
         organisation: simulator::Settings,
     ) -> Self {
+        let dialect = match organisation.dialect {
+            simulator::Dialect::Platform => "platform",
+            _ => "seed",
+        };
         // Another test of this process may have done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let topic_prefix = format!("t-{}-", uuid::Uuid::now_v7().simple());
@@ -168,6 +167,7 @@ impl Deployment {
             ("KAFKA__TOPIC_PREFIX", topic_prefix.clone()),
             ("KAFKA__PARTITIONS", "4".to_owned()),
             ("POSTGRES__URL", database.url()),
+            ("GENESYS__DIALECT", dialect.to_owned()),
             ("GENESYS__BASE_URL", simulator.api_url()),
             ("GENESYS__CLIENT_ID", DEMO_CLIENT_ID.to_owned()),
             ("GENESYS__CLIENT_SECRET", DEMO_CLIENT_SECRET.to_owned()),
