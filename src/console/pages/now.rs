@@ -76,7 +76,12 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     impairments.retain(|(part, _)| !part.starts_with("pause."));
     let main = html! {
         h1 { "What is being done now" }
-        p.lead { (summary(&loops, &pauses, reasons.is_empty() && impairments.is_empty())) }
+        p.lead {
+            "trunkline steers this contact centre by itself, with the loops below. To stop one of them or all: the red "
+            "button at the top."
+        }
+        (summary(&loops, &pauses, reasons.is_empty() && impairments.is_empty()))
+        (words_explained())
         (parts(&reasons, &impairments))
         ul.cards {
             @for standing in &loops {
@@ -89,40 +94,57 @@ pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Mark
     Ok(("Now".to_owned(), main))
 }
 
-/// The first sentences of the page: who acts here, how it is, how to stop it.
-fn summary(loops: &[Standing], pauses: &Pauses, all_well: bool) -> String {
+/// Who acts here, and how it is.
+fn summary(loops: &[Standing], pauses: &Pauses, all_well: bool) -> Markup {
     let (paused, going): (Vec<_>, Vec<_>) =
         loops.iter().partition(|standing| pauses.stopping(standing.of).is_some());
-    let in_mode = |mode: &str| -> Vec<&str> {
-        let decided = going.iter().filter(|standing| standing.of != Loop::Route);
-        let so = decided.filter(|standing| standing.newest.as_ref().is_some_and(|line| line.mode == mode));
-        so.map(|standing| standing.of.name()).collect()
+    let names = |some: &[&Standing], mode: &str| -> Option<String> {
+        let so =
+            some.iter().filter(|standing| standing.newest.as_ref().is_some_and(|line| line.mode == mode));
+        let names: Vec<&str> = so.filter(|it| it.of != Loop::Route).map(|it| it.of.name()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     };
-    let acting = match &in_mode("live")[..] {
-        [] => "None of them is live and goes on, so they change nothing.".to_owned(),
-        live => format!("Live, so what they decide is carried out: {}.", live.join(", ")),
-    };
-    let watching = match &in_mode("shadow")[..] {
-        [] => String::new(),
-        shadow => format!(" In shadow, so what they decide is only recorded: {}.", shadow.join(", ")),
-    };
-    let stopped = if paused.is_empty() {
-        String::new()
-    } else {
-        let names: Vec<&str> = paused.iter().map(|standing| standing.of.name()).collect();
-        format!(" Paused, so what they decide is only recorded: {}.", names.join(", "))
-    };
-    let asked = loops.iter().any(|standing| standing.of == Loop::Route && standing.newest.is_some());
-    let answering = if asked { format!(" Besides, {ROUTE_ANSWERS}.") } else { String::new() };
-    let well = if all_well {
-        "All parts of this instance work."
-    } else {
-        "Not all parts of this instance work, see below."
-    };
-    format!(
-        "trunkline steers this contact centre by itself, with the loops below. {acting}{watching}{stopped}{answering} {well} To \
-         stop one of them or all: the red button at the top."
-    )
+    let stopped: Vec<&str> = paused.iter().map(|standing| standing.of.name()).collect();
+    let is_asked = loops.iter().any(|standing| standing.of == Loop::Route && standing.newest.is_some());
+    html! {
+        ul {
+            @match names(&going, "live") {
+                Some(live) => li { strong { "Live" } ", so what they decide is carried out: " (live) },
+                None => li { "No loop is live and goes on, so none changes anything" },
+            }
+            @if let Some(shadow) = names(&going, "shadow") {
+                li { strong { "In shadow" } ", so what they decide is only recorded: " (shadow) }
+            }
+            @if !stopped.is_empty() { li { strong { "Paused" } ", so what they decide is only recorded: " (stopped.join(", ")) } }
+            @if is_asked { li { strong { "Answering" } ": " (ROUTE_ANSWERS) } }
+            li { @if all_well { "All parts of this instance work" } @else { "Not all parts of this instance work, see below" } }
+        }
+    }
+}
+
+/// Words of this page that people ask about.
+const WORDS: &[(&str, &str)] = &[
+    ("loop", "watches one thing, decides about it again and again by a rule, and records each decision"),
+    ("live", "what the loop decides is carried out"),
+    ("shadow", "the loop decides and records, and changes nothing"),
+    ("paused", "somebody has stopped the loop: it decides and records, and changes nothing"),
+    ("applied", "it was done, and the platform confirmed it"),
+    ("unchanged", "nothing had to be changed"),
+    ("shadowed", "it was only recorded: the loop is in shadow, or paused"),
+    ("superseded", "a newer decision took its place before it was sent"),
+    ("expired", "it came too late and was not sent"),
+    ("conflicted", "somebody else kept changing the same thing, and it was given up"),
+    ("failed", "the platform refused it, or it could not be carried out"),
+    ("open", "what came of it is not recorded yet"),
+];
+
+fn words_explained() -> Markup {
+    html! {
+        details #words {
+            summary { "What the words mean" }
+            dl.words { @for (word, meaning) in WORDS { dt { (word) } dd { (meaning) } } }
+        }
+    }
 }
 
 /// What does not work.

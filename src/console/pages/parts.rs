@@ -141,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn routing_is_never_said_to_be_in_shadow() {
+        let shown = |of: Loop| mode(of.name(), "shadow").into_string();
+        assert!(shown(Loop::Route).contains(">answers<"), "it answers in every mode");
+        assert!(shown(Loop::Dial).contains(">shadow<"));
+    }
+
+    #[test]
     fn a_name_stands_first_and_its_id_beside_it() {
         let id = "6e1a0c3d-2b1f-4c0e-8d6e-6a3b0c1d2e3f";
         let drawn = to_named("/flows", Some("<i>Menu</i>"), id).into_string();

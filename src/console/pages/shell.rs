@@ -120,7 +120,7 @@ impl Shell {
                     }
                 }
                 div.who {
-                    span { (self.caller.name) }
+                    span title="Changes made here are recorded under this name" { "as " (self.caller.name) }
                     @if self.caller.session().is_some() {
                         form method="post" action="/logout" {
                             (self.token())

@@ -158,6 +158,8 @@ async fn a_pause_is_made_by_hand_shown_everywhere_and_taken_back() {
     let pauses = database.pauses().await.unwrap();
     let pause = pauses.get(Extent::One(Loop::Dial)).expect("is in force");
     assert_eq!((&*pause.who, &*pause.reason), ("local", "<b>too many</b> abandoned"));
+    let first = there.get("/").await.text().await.unwrap();
+    assert!(first.contains("</strong>, so what they decide is only recorded: dial<"), "{first}");
     // Undone on the other instance.
     other.click("#state button").await;
     until("the pause to end", || async { database.pauses().await.unwrap().is_empty().then_some(()) }).await;
