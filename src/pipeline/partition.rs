@@ -113,6 +113,12 @@ pub trait PartitionState: Default + Send {
     /// Keys held, for people to look at.
     fn keys(&self) -> usize;
 
+    /// Whether anything may come of it that the partition's time gets as far as `time` without a record.
+    fn minds(&self, time: Timestamp) -> bool {
+        let _ = time;
+        true
+    }
+
     /// The change that the last step has made, to find the record that made it too large
     /// for the changelog. `None` where the state keeps its changes small by itself.
     fn last_change(&self, version: u32, buffer: &mut Vec<u8>) -> Option<&[u8]> {

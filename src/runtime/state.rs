@@ -241,9 +241,13 @@ impl<T: Default + Serialize + DeserializeOwned + Send> PartitionState for Table<
         self.index.len()
     }
 
+    fn minds(&self, time: Timestamp) -> bool {
+        self.is_restored || self.timers.earliest().is_some_and(|due| due <= time)
+    }
+
     fn last_change(&self, version: u32, buffer: &mut Vec<u8>) -> Option<&[u8]> {
         let slot = &self.slots[self.last_changed? as usize];
-        write_state(buffer, version, &slot.state);
+        versioned::append(buffer, version, &slot.state);
         Some(slot.key.as_bytes())
     }
 }

@@ -308,7 +308,7 @@ impl<S: PartitionStage> Task<S> {
     }
 
     /// Partitions whose watermark waits for a record that has not come for as long as the
-    /// stage allows. Where one is read to its end, [`let_time_pass`](Self::let_time_pass).
+    /// stage allows, where there is anything that time could do. Where one is read to its end, [`let_time_pass`](Self::let_time_pass).
     pub(super) fn quiet(&self, at: Timestamp) -> Vec<(i32, i64)> {
         let Some(idle_after) = self.idle_after else {
             return Vec::new();
@@ -316,7 +316,7 @@ impl<S: PartitionStage> Task<S> {
         (0..)
             .zip(&self.partitions)
             .filter_map(|(partition, held)| Some((partition, held.as_ref()?)))
-            .filter(|(_, held)| at >= held.read_at.plus(idle_after))
+            .filter(|(_, held)| at >= held.read_at.plus(idle_after) && held.state.minds(at.minus(idle_after)))
             .map(|(partition, held)| (partition, held.next_offset))
             .collect()
     }

@@ -38,6 +38,11 @@ impl Timers {
         }
     }
 
+    /// When the earliest timer stands; it may have been put off.
+    pub(super) fn earliest(&self) -> Option<Timestamp> {
+        self.due.peek().map(|Reverse((due, _))| *due)
+    }
+
     /// Takes the earliest timer that is due at `time`. Until the [end](Self::end_of_turn) of
     /// the turn none that is set comes up again.
     pub(super) fn next(&mut self, time: Timestamp) -> Option<u32> {
