@@ -5,6 +5,7 @@
 //! [`wake`](Stage::wake). Those that count over a whole partition are a [`PartitionStage`];
 //! to the runtime every [`Stage`] is one too.
 
+pub mod json;
 mod outputs;
 mod partition;
 mod silence;

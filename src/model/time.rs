@@ -15,6 +15,17 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};
+
 /// `0001-01-01T00:00:00Z` and `9999-12-31T23:59:59.999Z`.
 const RANGE_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
@@ -65,19 +76,19 @@ impl Timestamp {
         let millis_of_day = self.0.rem_euclid(86_400_000);
         let (year, month, day) = civil_from_days(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        let mut put = |at: usize, digits: usize, mut value: i64| {
-            for position in (at..at + digits).rev() {
-                text[position] = b'0' + (value % 10) as u8;
-                value /= 10;
-            }
+        let mut put = |at: usize, below_100: i64| {
+            text[at..at + 2].copy_from_slice(&PAIRS[below_100 as usize]);
         };
-        put(0, 4, year);
-        put(5, 2, month);
-        put(8, 2, day);
-        put(11, 2, millis_of_day / 3_600_000);
-        put(14, 2, millis_of_day / 60_000 % 60);
-        put(17, 2, millis_of_day / 1_000 % 60);
-        put(20, 3, millis_of_day % 1_000);
+        put(0, year / 100);
+        put(2, year % 100);
+        put(5, month);
+        put(8, day);
+        put(11, millis_of_day / 3_600_000);
+        put(14, millis_of_day / 60_000 % 60);
+        put(17, millis_of_day / 1_000 % 60);
+        let millis = millis_of_day % 1_000;
+        put(20, millis / 10);
+        text[22] = b'0' + (millis % 10) as u8;
         text
     }
 

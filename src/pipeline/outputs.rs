@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::json;
 use crate::topics::Topic;
 
 /// Records a stage wants sent, serialised into one reused buffer.
@@ -56,7 +57,7 @@ impl Outputs {
     fn store(&mut self, topic: &'static Topic, destination: Destination, key: &str, value: &impl Serialize) {
         self.bytes.extend_from_slice(key.as_bytes());
         let key_end = self.bytes.len();
-        serde_json::to_writer(&mut self.bytes, value).expect("own values are JSON");
+        json::append(&mut self.bytes, value);
         self.records.push(Stored { topic, destination, key_end, value_end: self.bytes.len() });
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::UnreadableState;
+use super::{UnreadableState, json};
 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
@@ -15,7 +15,17 @@ struct Versioned<T> {
 /// # Panics
 /// When it cannot be written as JSON, which for a stage's own state is a bug.
 pub fn written<T: Serialize>(v: u32, s: &T) -> Vec<u8> {
-    serde_json::to_vec(&Versioned { v, s }).expect("own state is JSON")
+    let mut bytes = Vec::new();
+    append(&mut bytes, v, s);
+    bytes
+}
+
+/// The same behind what is in `bytes`.
+///
+/// # Panics
+/// As [`written`].
+pub fn append<T: Serialize>(bytes: &mut Vec<u8>, v: u32, s: &T) {
+    json::append(bytes, &Versioned { v, s });
 }
 
 /// The value that `key` has on the changelog, `known` being the newest version that can be read.

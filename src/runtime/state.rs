@@ -15,7 +15,7 @@ use super::watermark::Watermark;
 use crate::model::Timestamp;
 use crate::pipeline::{
     Change, Declaration, Moment, Outputs, PartitionStage, PartitionState, Record, Stage, Step,
-    UnreadableState, Waking,
+    UnreadableState, Waking, versioned,
 };
 
 /// Stages with state per key keep a table of them for each partition.
@@ -226,7 +226,7 @@ impl<T: Default + Serialize + DeserializeOwned + Send> PartitionState for Table<
         self.changed.iter().try_for_each(|place| {
             let slot = &self.slots[*place as usize];
             buffer.clear();
-            write_state(&mut buffer, version, &slot.state);
+            versioned::append(&mut buffer, version, &slot.state);
             write(Change { key: slot.key.as_bytes(), value: Some(&buffer), by_offset: slot.changed_by })
         })
     }
@@ -287,17 +287,7 @@ pub enum StateError {
     Repartitioned { then: i32, now: i32 },
 }
 
-/// Appends `{"v":<version>,"s":<state>}` to `buffer`.
-fn write_state(buffer: &mut Vec<u8>, version: u32, state: &impl Serialize) {
-    #[derive(Serialize)]
-    struct Versioned<'a, T> {
-        v: u32,
-        s: &'a T,
-    }
-    serde_json::to_writer(buffer, &Versioned { v: version, s: state }).expect("own state is JSON");
-}
-
-/// Reads what [`write_state`] wrote, this version's or an older one's.
+/// Reads what [`versioned::append`] wrote, this version's or an older one's.
 fn read_state<T: DeserializeOwned>(known: u32, key: &str, value: &[u8]) -> Result<T, UnreadableState> {
     #[derive(Deserialize)]
     struct Versioned<'a> {
@@ -384,7 +374,7 @@ mod tests {
     #[test]
     fn state_survives_the_changelog_and_newer_versions_are_refused() {
         let mut bytes = Vec::new();
-        write_state(&mut bytes, 3, &vec![1.5, 2.0]);
+        versioned::append(&mut bytes, 3, &vec![1.5, 2.0]);
         assert_eq!(bytes, br#"{"v":3,"s":[1.5,2.0]}"#);
         assert_eq!(read_state::<Vec<f64>>(3, "a", &bytes).unwrap(), [1.5, 2.0]);
         assert_eq!(read_state::<Vec<f64>>(4, "a", &bytes).unwrap(), [1.5, 2.0]);

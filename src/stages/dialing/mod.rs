@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::model::Timestamp;
 use crate::model::campaign::{CampaignWindow, DialAnswer, OWN_RATES, ShadowAnswer};
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
 use crate::model::dial_rate::Limits;
 use crate::model::settings::DialPolicy;
+use crate::pipeline::json::Verbatim;
 use crate::pipeline::{Declaration, Outputs, Record, Stage, Step, Waking, latest_possible};
 use crate::role::Role;
 use crate::topics;
@@ -309,8 +309,6 @@ impl Stage for Dialing {
         state.observed_at = Some(observed_at);
         state.last.get_or_insert_default().know(&window);
         state.due = Some(observed_at.plus(self.tick.saturating_mul(TICKS_TO_SILENCE)));
-        // The window goes in as it was read: cheaper than writing it again, and to the letter.
-        let inputs: &RawValue = serde_json::from_str(record.value).expect("the window was read from it");
         let taken = Taken {
             key: record.key,
             window: &window,
@@ -321,7 +319,8 @@ impl Stage for Dialing {
             event_time: observed_at,
             at: record.at,
             expires_at: observed_at.plus(self.life),
-            inputs,
+            // As it was read: cheaper than writing it again, and to the letter.
+            inputs: Verbatim::new(record.value),
             cause_ids: [record.position],
         };
         self.send(state, taken, outputs);
