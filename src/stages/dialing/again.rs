@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::rules::Rules;
-use super::{DECLARATION, Dialing, InForce, Lookup, State, judgement};
+use super::{Dialing, InForce, Lookup, State, judgement};
 use crate::model::Timestamp;
 use crate::model::chain::Limit;
 use crate::model::decision::{Mode, Position};
@@ -18,6 +18,8 @@ use crate::topics::DialDecision;
 
 /// A campaign's memory is told with the first decision on a window after so many.
 const DECISIONS_TO_MEMORY: u64 = 100;
+/// Version of the form in which it is told.
+const MEMORY_VERSION: u32 = 2;
 
 /// Why a decision cannot be taken again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -175,14 +177,18 @@ impl State {
         let mut told = serde_json::to_value(self).expect("own state is JSON");
         // When somebody is to look again says nothing about an answer.
         told.as_object_mut()?.remove("due");
-        Some(serde_json::json!({ "version": DECLARATION.state_version, "state": told }))
+        if let Some(pacing) = &self.pacing {
+            // Each by itself, as people read it.
+            told["pacing"]["polls"] = serde_json::to_value(pacing.polls()).expect("numbers are JSON");
+        }
+        Some(serde_json::json!({ "version": MEMORY_VERSION, "state": told }))
     }
 }
 
 /// A memory as a decision tells it.
 fn told(memory: &Value) -> Result<State, NotTaken> {
     let version = memory["version"].as_u64();
-    if version != Some(u64::from(DECLARATION.state_version)) {
+    if version != Some(u64::from(MEMORY_VERSION)) {
         return Err(NotTaken::MemoryUnreadable);
     }
     State::deserialize(&memory["state"]).map_err(|_| NotTaken::MemoryUnreadable)

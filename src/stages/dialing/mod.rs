@@ -37,7 +37,7 @@ pub static DECLARATION: Declaration = Declaration {
     input: &topics::CAMPAIGN_WINDOWS,
     outputs: &[&topics::DIAL_DECISIONS],
     changelog: &topics::DIALING_CHANGELOG,
-    state_version: 2,
+    state_version: 3,
     lateness: Duration::from_secs(300),
 };
 

@@ -39,6 +39,10 @@ pub(super) struct FromEvents {
 }
 
 impl FromEvents {
+    pub(super) fn have_told_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// What events have counted since the poll before. `None` where they tell nothing, began
     /// anew, or tell of fewer calls than reached an agent by the statistics.
     fn since(&mut self, told: Option<CallCounts>, delivered: Option<u64>) -> Option<CallCounts> {

@@ -24,7 +24,7 @@ pub static DECLARATION: Declaration = Declaration {
     input: &topics::CAMPAIGN_STATS,
     outputs: &[&topics::CAMPAIGN_WINDOWS],
     changelog: &topics::WINDOWING_CHANGELOG,
-    state_version: 1,
+    state_version: 2,
     // A window spans 10 ticks of 30 s; what is older cannot be in it.
     lateness: Duration::from_secs(300),
 };
@@ -71,7 +71,7 @@ pub struct State {
     #[serde(default)]
     changed_at: Option<Timestamp>,
     /// What conversation events counted then.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "FromEvents::have_told_nothing")]
     from_events: FromEvents,
 }
 

@@ -10,7 +10,56 @@ use crate::model::campaign::WINDOW_SAMPLES;
 #[derive(Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Window {
+    #[serde(with = "samples")]
     samples: ArrayVec<(Timestamp, f64), WINDOW_SAMPLES>,
+}
+
+/// Samples as they are kept: times and rates in one row, each time in milliseconds since the one
+/// before. Up to version 1 of the state each sample was a list of its own, with its time as text.
+mod samples {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::{SerializeSeq as _, Serializer};
+
+    use super::{ArrayVec, Timestamp, WINDOW_SAMPLES};
+
+    type Samples = ArrayVec<(Timestamp, f64), WINDOW_SAMPLES>;
+
+    pub(super) fn serialize<S: Serializer>(samples: &Samples, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut row = serializer.serialize_seq(Some(2 * samples.len()))?;
+        let mut before = Timestamp::default();
+        for (time, rate) in samples {
+            row.serialize_element(&time.millis_since(before))?;
+            row.serialize_element(rate)?;
+            before = *time;
+        }
+        row.end()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Samples, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Piece {
+            /// A double holds every millisecond.
+            Number(f64),
+            Sample(Timestamp, f64),
+        }
+        let (mut samples, mut since, mut before) = (Samples::new(), None, Timestamp::default());
+        for piece in Vec::<Piece>::deserialize(deserializer)? {
+            let sample = match (piece, since.take()) {
+                (Piece::Sample(time, rate), _) => (time, rate),
+                (Piece::Number(passed), None) => {
+                    since = Some(passed as i64);
+                    continue;
+                }
+                (Piece::Number(rate), Some(passed)) => {
+                    before = Timestamp::from_millis(before.as_millis().saturating_add(passed));
+                    (before, rate)
+                }
+            };
+            samples.try_push(sample).map_err(D::Error::custom)?;
+        }
+        Ok(samples)
+    }
 }
 
 /// Where a sample went.
@@ -103,6 +152,23 @@ mod tests {
                 prop_assert_eq!(window.hold(time, rate), Held::Repeated);
             }
             prop_assert_eq!(window.samples.as_slice(), samples.as_slice());
+        }
+
+        #[test]
+        fn a_window_is_kept_in_one_row_and_read_as_it_was_kept_before(
+            held in proptest::collection::vec((0i64..2_000_000_000_000, 0.0f64..=1.0), 0..=WINDOW_SAMPLES),
+        ) {
+            let mut window = Window::default();
+            for (millis, rate) in held {
+                window.hold(Timestamp::from_millis(millis), rate);
+            }
+            let kept = serde_json::to_string(&window).unwrap();
+            let kept_before = serde_json::to_string(&window.samples).unwrap();
+            prop_assert_eq!(kept.matches('[').count(), 1);
+            for kept in [kept, kept_before] {
+                let read: Window = serde_json::from_str(&kept).unwrap();
+                prop_assert_eq!(&read.samples, &window.samples);
+            }
         }
 
         #[test]

@@ -4,6 +4,7 @@
 mod belief;
 mod budget;
 pub mod overflow;
+mod polls;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,9 @@ pub struct Observation {
     pub limits: Limits,
 }
 
+/// When, idle, busy.
+type Poll = (i64, u32, u32);
+
 /// What is kept per campaign. The rule's answers hang on it and on the observation alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -84,8 +88,9 @@ pub struct State {
     at: Option<i64>,
     belief: Option<Belief>,
     budget: Budget,
-    /// When, idle, busy; oldest first.
-    polls: ArrayVec<(i64, u32, u32), POLLS>,
+    /// Oldest first.
+    #[serde(with = "polls")]
+    polls: ArrayVec<Poll, POLLS>,
     /// Discounted seconds agents were busy, and calls delivered in them.
     handled: (f64, f64),
 }
@@ -179,6 +184,11 @@ impl Pacing {
 }
 
 impl State {
+    /// When agents were counted, idle ones and busy ones.
+    pub(super) fn polls(&self) -> &[Poll] {
+        &self.polls
+    }
+
     fn take_in(&mut self, rule: &Pacing, seen: &Observation, at: i64, seconds: f64) {
         let belief = self.belief.get_or_insert_with(|| Belief::from_history(seen.answer_rate));
         belief.feed(seconds, seen.answers, seen.attempts);
@@ -238,6 +248,23 @@ mod tests {
                 rate
             })
             .collect()
+    }
+
+    #[test]
+    fn polls_are_kept_in_one_row_and_read_as_they_were_kept_before() {
+        let mut state = State::default();
+        rates(&mut state, 0..3, 0);
+        let kept = serde_json::to_value(&state).unwrap();
+        let first = 1_767_340_800_000_i64;
+        assert_eq!(kept["polls"], serde_json::json!([first, 3, 17, 30_000, 3, 17, 30_000, 3, 17]));
+        let before = serde_json::json!([[first, 3, 17], [first + 30_000, 3, 17], [first + 60_000, 3, 17]]);
+        let mut kept_before = kept.clone();
+        kept_before["polls"] = before;
+        for kept in [kept, kept_before] {
+            assert_eq!(serde_json::from_value::<State>(kept).unwrap(), state);
+        }
+        let too_many = serde_json::json!(vec![1; 3 * (POLLS + 1)]);
+        assert!(polls::deserialize(too_many).is_err());
     }
 
     #[test]
