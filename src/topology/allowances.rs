@@ -56,10 +56,10 @@ pub(crate) fn calls(config: &Config, platform: &genesys::Settings) -> Terms {
 
 /// Campaigns that have made all the attempts they may make in this month. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct UsedUp(Arc<RwLock<BTreeSet<String>>>);
+pub(super) struct UsedUp(Arc<RwLock<BTreeSet<String>>>);
 
 impl UsedUp {
-    pub fn has(&self, campaign_id: &str) -> bool {
+    pub(super) fn has(&self, campaign_id: &str) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(campaign_id)
     }
 

@@ -1,11 +1,7 @@
 //! What the stages of canaries look up beside their records, from a table that every instance holds
 //! whole.
 
-use tokio_util::sync::CancellationToken;
-
 use super::settings_table::SettingsTable;
-use crate::health::Health;
-use crate::kafka::settings::KafkaSettings;
 use crate::model::decision::Loop;
 use crate::model::delivery::{Arm, CANARY, CanaryOrder, CanaryRequest};
 use crate::model::pause::Extent;
@@ -18,15 +14,8 @@ use crate::stages::delivery;
 pub(super) struct CanaryTables(SettingsTable);
 
 impl CanaryTables {
-    /// Starts reading. Registers `<role>.settings` with `health`.
-    pub(super) fn open(
-        role: &str,
-        kafka: &KafkaSettings,
-        health: &Health,
-        shutdown: &CancellationToken,
-    ) -> Self {
-        let part = health.part(&format!("{role}.settings"));
-        Self(SettingsTable::open(kafka, part, shutdown))
+    pub(super) fn new(settings: SettingsTable) -> Self {
+        Self(settings)
     }
 
     /// Waits until all is read. `false` when the shutdown came first.

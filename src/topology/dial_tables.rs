@@ -3,35 +3,41 @@
 use tokio_util::sync::CancellationToken;
 
 use super::allowances::UsedUp;
+use super::settings_table::SettingsTable;
 use crate::health::Health;
 use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
 use crate::model::Timestamp;
 use crate::model::lag::{LagEvaluation, LagStatus};
-use crate::model::settings::{DIAL, DIAL_CAMPAIGN, Setting};
+use crate::model::settings::{DIAL, DIAL_CAMPAIGN};
 use crate::stages::dialing::{InForce, Lookup, in_force};
 use crate::stages::{dialing, windowing};
 use crate::topics;
 
-/// Settings and consumer groups known at most.
+/// Consumer groups known at most.
 const ENTRIES_LIMIT: usize = 100_000;
 
 /// Settings, and how the groups are that statistics pass on their way to a decision.
 #[derive(Clone, Debug)]
-pub struct DialTables {
-    settings: GlobalTable<Setting<'static>>,
+pub(super) struct DialTables {
+    settings: SettingsTable,
     lag: GlobalTable<LagEvaluation>,
     groups: [String; 2],
     used_up: UsedUp,
 }
 
 impl DialTables {
-    /// Starts reading. Registers `dialing.settings` and `dialing.lag` with `health`.
-    pub fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
-        let part = |name: &str| health.part(&format!("dialing.{name}"));
+    /// Starts reading. Registers `dialing.lag` with `health`.
+    pub(super) fn open(
+        settings: SettingsTable,
+        kafka: &KafkaSettings,
+        health: &Health,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let part = health.part("dialing.lag");
         Self {
-            settings: GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part("settings"), shutdown),
-            lag: GlobalTable::open(kafka, &topics::LAG_STATUS, ENTRIES_LIMIT, part("lag"), shutdown),
+            settings,
+            lag: GlobalTable::open(kafka, &topics::LAG_STATUS, ENTRIES_LIMIT, part, shutdown),
             groups: [&windowing::DECLARATION, &dialing::DECLARATION].map(|stage| kafka.group(stage.name)),
             used_up: UsedUp::default(),
         }
@@ -39,20 +45,20 @@ impl DialTables {
 
     /// Whose call attempts of the month are used up.
     #[must_use]
-    pub fn heeding(self, used_up: UsedUp) -> Self {
+    pub(super) fn heeding(self, used_up: UsedUp) -> Self {
         Self { used_up, ..self }
     }
 
     /// Waits until both are read. `false` when the shutdown came first.
-    pub async fn caught_up(&self) -> bool {
-        self.settings.caught_up().await && self.lag.caught_up().await
+    pub(super) async fn caught_up(&self) -> bool {
+        self.settings.0.caught_up().await && self.lag.caught_up().await
     }
 }
 
 impl Lookup for DialTables {
     fn settings(&self, campaign_id: &str) -> InForce {
-        let own = self.settings.get(&format!("{DIAL_CAMPAIGN}{campaign_id}"));
-        let general = self.settings.get(DIAL);
+        let own = self.settings.0.get(&format!("{DIAL_CAMPAIGN}{campaign_id}"));
+        let general = self.settings.0.get(DIAL);
         in_force([own.as_deref(), general.as_deref()])
     }
 

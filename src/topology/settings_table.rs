@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Part;
+use crate::health::Health;
 use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
@@ -11,13 +11,14 @@ use crate::topics;
 /// Settings known at most.
 const ENTRIES_LIMIT: usize = 100_000;
 
-/// Settings; clones share them.
+/// Settings; clones share them, so that the roles of a process read them once.
 #[derive(Clone, Debug)]
 pub(super) struct SettingsTable(pub GlobalTable<Setting<'static>>);
 
 impl SettingsTable {
-    /// Starts reading.
-    pub(super) fn open(kafka: &KafkaSettings, part: Part, shutdown: &CancellationToken) -> Self {
+    /// Starts reading. Registers `settings` with `health`.
+    pub(super) fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+        let part = health.part("settings");
         Self(GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part, shutdown))
     }
 

@@ -27,9 +27,13 @@ pub(super) struct SideTables {
 }
 
 impl SideTables {
-    /// Starts reading. Registers `rollback.versions`, `rollback.settings` and
-    /// `rollback.refusals` with `health`.
-    pub(super) fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+    /// Starts reading. Registers `rollback.versions` and `rollback.refusals` with `health`.
+    pub(super) fn open(
+        settings: SettingsTable,
+        kafka: &KafkaSettings,
+        health: &Health,
+        shutdown: &CancellationToken,
+    ) -> Self {
         let part = |name: &str| health.part(&format!("rollback.{name}"));
         Self {
             versions: GlobalTable::open(
@@ -39,7 +43,7 @@ impl SideTables {
                 part("versions"),
                 shutdown,
             ),
-            settings: SettingsTable::open(kafka, part("settings"), shutdown),
+            settings,
             refusals: GlobalTable::open(
                 kafka,
                 &topics::ROLLBACK_REFUSALS,

@@ -18,12 +18,12 @@ use super::pauses;
 use super::roles::{WIRED, roles};
 use super::routed::Routed;
 use super::settings;
+use super::settings_table::SettingsTable;
 use super::shared_budget::SharedBudget;
 use crate::config::Config;
 use crate::console::{self, Metrics, SettingsReview};
 use crate::genesys::{self, Client};
 use crate::health::Health;
-use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
 use crate::model::pause::Pauses;
 use crate::pipeline::PartitionStage;
@@ -32,10 +32,6 @@ use crate::role::Role;
 use crate::runtime::{StageHandle, run_stage};
 use crate::sources::Names;
 use crate::sources::events::{self, Edge};
-use crate::topics;
-
-/// Settings an instance keeps in memory to know what is paused.
-const MOST_SETTINGS: usize = 100_000;
 
 /// Every role ends within this; what is cut off then is taken up by the next start.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(9);
@@ -145,6 +141,7 @@ pub fn start(
         pauses: None,
         names: None,
         review,
+        settings_table: None,
         running: Running {
             tasks: JoinSet::new(),
             stages: Vec::new(),
@@ -184,6 +181,7 @@ pub(super) struct Starting<'c> {
     pauses: Option<watch::Receiver<Pauses>>,
     /// Where what the platform calls things is kept for people.
     names: Option<Names>,
+    settings_table: Option<SettingsTable>,
     health: Health,
     pub review: Arc<dyn SettingsReview>,
     pub metrics: Metrics,
@@ -258,11 +256,8 @@ impl Starting<'_> {
     }
 
     pub(super) fn pauses(&mut self) -> watch::Receiver<Pauses> {
-        let known = self.pauses.get_or_insert_with(|| {
-            let (part, stop) = (self.health.part("pauses"), &self.running.stop);
-            let table = GlobalTable::open(&self.kafka, &topics::SETTINGS, MOST_SETTINGS, part, stop);
-            pauses::follow(table, &self.health)
-        });
+        let settings = self.settings_table();
+        let known = self.pauses.get_or_insert_with(|| pauses::follow(settings.0, &self.health));
         known.clone()
     }
 
@@ -279,6 +274,12 @@ impl Starting<'_> {
         });
         self.names = Some(names.clone());
         names
+    }
+
+    /// One for all roles that look anything up in it.
+    pub(super) fn settings_table(&mut self) -> SettingsTable {
+        let (kafka, health, stop) = (&self.kafka, &self.health, &self.running.stop);
+        self.settings_table.get_or_insert_with(|| SettingsTable::open(kafka, health, stop)).clone()
     }
 
     /// What every role is given.

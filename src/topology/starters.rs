@@ -105,7 +105,7 @@ impl Starting<'_> {
             );
         }
         let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = DialTables::open(&kafka, &health, &stop);
+        let tables = DialTables::open(self.settings_table(), &kafka, &health, &stop);
         let tables = tables.heeding(self.used_up.clone());
         let stage = Dialing::new(mode, self.config.dial.interval, rules, Arc::new(tables.clone()));
         let settings = settings::stage(self.config);
@@ -160,7 +160,7 @@ impl Starting<'_> {
             return left_out(&rollback::ROLE, ROLLBACK_OFF);
         };
         let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = SideTables::open(&kafka, &health, &stop);
+        let tables = SideTables::open(self.settings_table(), &kafka, &health, &stop);
         let sources = settings::rollback_sources(self.config);
         let lookup = Arc::new(tables.clone());
         let stage = Rollback::new(mode, settings::rollback_rule(self.config), sources, lookup);
@@ -194,7 +194,7 @@ impl Starting<'_> {
             return left_out(role, DELIVERY_OFF);
         }
         let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = CanaryTables::open(role.name, &kafka, &health, &stop);
+        let tables = CanaryTables::new(self.settings_table());
         let sources = settings::rollback_sources(self.config);
         let stage = CanaryMinutes::new(sources.usual, sources.polled, Arc::new(tables.clone()));
         let settings = settings::stage(self.config);
@@ -211,7 +211,7 @@ impl Starting<'_> {
         let role = &delivery::ROLE;
         let Some(mode) = self.config.delivery.mode else { return left_out(role, DELIVERY_OFF) };
         let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = CanaryTables::open(role.name, &kafka, &health, &stop);
+        let tables = CanaryTables::new(self.settings_table());
         let stage = Delivery::new(mode, self.config.events.window, Arc::new(tables.clone()));
         let settings = settings::stage(self.config);
         // Without knowing what holds it nothing is decided.
