@@ -58,7 +58,7 @@ impl TopicReader {
     pub(super) fn consumer(&self) -> Result<BaseConsumer<Watch>, String> {
         let mut config = self.kafka.reader("table");
         config.set("auto.offset.reset", "earliest");
-        let preferences = [("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "4096")];
+        let preferences = [("queued.max.messages.kbytes", "4096")];
         self.kafka.prefer(&mut config, &preferences);
         BaseConsumer::from_config_and_context(&config, Watch::default())
             .map_err(|error| format!("cannot make a Kafka consumer: {error}"))

@@ -28,8 +28,8 @@ pub(super) fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &Stag
         ("session.timeout.ms", "6000"),
         ("heartbeat.interval.ms", "500"),
         ("topic.metadata.refresh.interval.ms", "5000"),
-        ("fetch.min.bytes", "1"),
-        ("fetch.wait.max.ms", "100"),
+        // A partition that comes later waits for this; so often silent ones are asked.
+        ("fetch.wait.max.ms", "250"),
         // Compressed: in memory it is several times as much.
         ("fetch.message.max.bytes", "131072"),
         ("queued.min.messages", "20000"),

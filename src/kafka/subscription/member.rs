@@ -70,7 +70,7 @@ pub(super) fn spawn(
         ("heartbeat.interval.ms", "500"),
         // How soon a topic or partition that comes later is found.
         ("topic.metadata.refresh.interval.ms", "5000"),
-        ("fetch.wait.max.ms", "100"),
+        ("fetch.wait.max.ms", "250"),
         ("queued.max.messages.kbytes", "16384"),
     ];
     kafka.prefer(&mut config, &preferences);
