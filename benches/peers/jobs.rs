@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use trunkline::kafka::settings::KafkaSettings;
@@ -42,6 +43,23 @@ impl Job {
         match self {
             Job::Dial => &topics::CAMPAIGN_STATS,
             Job::FlowMinutes => &topics::CONVERSATION_EVENTS,
+        }
+    }
+
+    /// Where trunkline puts what comes of it.
+    pub(crate) fn output(self) -> &'static Topic {
+        match self {
+            Job::Dial => &topics::DIAL_DECISIONS,
+            Job::FlowMinutes => &topics::FLOW_MINUTES,
+        }
+    }
+
+    /// Fewest results that `records` have: a decision of each statistic; how many minutes events
+    /// fall into is not counted here.
+    pub(crate) fn fewest_results(self, records: usize) -> usize {
+        match self {
+            Job::Dial => records,
+            Job::FlowMinutes => FLOWS,
         }
     }
 
@@ -173,6 +191,32 @@ impl Asker {
         let committed = self.committed();
         self.ends().iter().zip(committed).all(|(end, read)| read + 1 >= *end)
     }
+}
+
+/// Committed records of a topic, read back: what a group has read says nothing of what came of it.
+pub(crate) fn committed_records(kafka: &KafkaSettings, topic: &str) -> usize {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("group.id", format!("{}counter", kafka.topic_prefix))
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&assignment).expect("assigned");
+    let (mut records, mut open) = (0, PARTITIONS);
+    while open > 0 {
+        match consumer.poll(ANSWER).expect("an answer of the broker") {
+            Ok(_) => records += 1,
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => panic!("{topic}: {error}"),
+        }
+    }
+    records
 }
 
 /// From the first result to the last.

@@ -25,7 +25,7 @@ use trunkline::topics;
 
 use harness::measure::cpu_seconds;
 use harness::{is_bench, new_topics, number};
-use jobs::{Asker, Course, Job, follow};
+use jobs::{Asker, Course, Job, committed_records, follow};
 use program::{Program, Used};
 
 fn main() {
@@ -132,14 +132,20 @@ fn compare(job: Job, rounds: usize) {
         bytes = job.fill(&kafka, records());
         for program in &programs {
             let before = broker_seconds();
-            let (course, used) = match program.as_str() {
-                "trunkline" => trunkline(job, &kafka),
-                "streams" => streams::run(job, &kafka, records()),
+            let ((course, used), output) = match program.as_str() {
+                "trunkline" => (trunkline(job, &kafka), kafka.topic(job.output())),
+                "streams" => (streams::run(job, &kafka, records()), streams::results(&kafka)),
                 other => panic!("no program {other}"),
             };
             let broker_seconds = broker_seconds() - before;
+            let results = committed_records(&kafka, &output);
+            let fewest = job.fewest_results(records());
+            assert!(
+                results >= fewest,
+                "{program} committed {results} results, {fewest} at least were to come"
+            );
             let run = Run { program: program.clone(), course, used, broker_seconds };
-            println!("{} {program} {:.2?}", job.name(), run.numbers());
+            println!("{} {program} {:.2?}, {results} results", job.name(), run.numbers());
             runs.push(run);
         }
     }
