@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::problem::{Kind, ParameterError, Problem};
-use super::routes::{Parameter, Place};
+use super::routes::{Answer, Content, Parameter, Place};
 use crate::model::Timestamp;
 use crate::model::decision::DecisionId;
 use crate::model::organization::is_name;
@@ -85,6 +85,29 @@ pub(super) const ID_PARAMETERS: &[Parameter] = &[Parameter {
     description: "The decision's id",
     schema: |_| json_schema!({"type": "string", "format": "uuid"}),
 }];
+
+pub(super) const LIST_ANSWERS: &[Answer] = &[
+    Answer {
+        status: 200,
+        description: "One page",
+        content: Content::Json(|generator| generator.subschema_for::<Page>()),
+    },
+    Answer {
+        status: 400,
+        description: "Parameters that are not allowed, all of them",
+        content: Content::Problem,
+    },
+];
+
+pub(super) const ANSWERS: &[Answer] = &[
+    Answer {
+        status: 200,
+        description: "The decision",
+        content: Content::Json(|generator| generator.subschema_for::<LedgerEntry>()),
+    },
+    Answer { status: 400, description: "Not an id", content: Content::Problem },
+    Answer { status: 404, description: "No decision of this id", content: Content::Problem },
+];
 
 pub(super) async fn list(
     State(shared): State<Shared>,

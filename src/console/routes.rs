@@ -122,18 +122,7 @@ static FOR_PROGRAMS: &[Route] = &[
         access: Access::Needs(Role::Read),
         parameters: decisions::LIST_PARAMETERS,
         body: None,
-        answers: &[
-            Answer {
-                status: 200,
-                description: "One page",
-                content: Content::Json(|generator| generator.subschema_for::<decisions::Page>()),
-            },
-            Answer {
-                status: 400,
-                description: "Parameters that are not allowed, all of them",
-                content: Content::Problem,
-            },
-        ],
+        answers: decisions::LIST_ANSWERS,
         handler: |method| on(method, decisions::list),
     },
     Route {
@@ -143,17 +132,7 @@ static FOR_PROGRAMS: &[Route] = &[
         access: Access::Needs(Role::Read),
         parameters: decisions::ID_PARAMETERS,
         body: None,
-        answers: &[
-            Answer {
-                status: 200,
-                description: "The decision",
-                content: Content::Json(|generator| {
-                    generator.subschema_for::<crate::postgres::ledger::LedgerEntry>()
-                }),
-            },
-            Answer { status: 400, description: "Not an id", content: Content::Problem },
-            Answer { status: 404, description: "No decision of this id", content: Content::Problem },
-        ],
+        answers: decisions::ANSWERS,
         handler: |method| on(method, decisions::show),
     },
     Route {

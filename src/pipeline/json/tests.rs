@@ -22,10 +22,10 @@ struct Newtype(&'static str);
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Variant {
-    OfNothing,
-    OfOne(f64),
-    OfTwo(i8, Option<bool>),
-    OfNames { first_one: u128, second: () },
+    Nothing,
+    OneNumber(f64),
+    Pair(i8, Option<bool>),
+    Named { first_one: u128, second: () },
 }
 
 #[derive(Serialize)]
@@ -51,10 +51,10 @@ fn every_kind_of_value_is_written_as_serde_json_does() {
     let verbatim = Verbatim::new("\t{\"a\" : [1, 2]}\r\n");
     assert_same(&verbatim);
     let variants = vec![
-        Variant::OfNothing,
-        Variant::OfOne(0.1),
-        Variant::OfTwo(-3, None),
-        Variant::OfTwo(0, Some(true)),
+        Variant::Nothing,
+        Variant::OneNumber(0.1),
+        Variant::Pair(-3, None),
+        Variant::Pair(0, Some(true)),
     ];
     assert_same(&All {
         numbers: (i64::MIN, u64::MAX, 0.1, 1.0, f64::NAN),
@@ -69,7 +69,7 @@ fn every_kind_of_value_is_written_as_serde_json_does() {
         flat: BTreeMap::from([("x\"y", 1), ("z", 2)]),
         told: crate::model::decision::Position { topic: "odd\"topic", partition: 1, offset: -1 },
     });
-    assert_same(&Variant::OfNames { first_one: 7, second: () });
+    assert_same(&Variant::Named { first_one: 7, second: () });
     let keyed: BTreeMap<bool, BTreeMap<String, [u8; 0]>> = BTreeMap::from([(true, BTreeMap::new())]);
     assert_same(&keyed);
 }
