@@ -84,6 +84,15 @@ impl GroupCounters {
         }
     }
 
+    /// What went to this destination by share does not count after all.
+    pub(super) fn take_back(&mut self, plan: &Plan, destination: &str) {
+        let Some(index) = plan.index(destination) else { return };
+        if self.standings.iter().any(|standing| standing.share > 0) {
+            rule::take_back(&mut self.standings, self.unit, index);
+        }
+        self.decisions[index] = self.decisions[index].saturating_sub(1);
+    }
+
     /// As the counter keeps it.
     pub(super) fn counts(&self, plan: &Plan) -> Counts {
         let planned = plan.groups.iter().zip(&self.standings).zip(&self.decisions);
@@ -163,6 +172,21 @@ mod tests {
         let mut nobody = GroupCounters::new(&plan, &counts(Groups::new()), &[0, 0]);
         nobody.book(&plan, "a", RouteReason::Share);
         assert_eq!(nobody.standings[0].deficit, 0);
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_booked() {
+        let plan = plan(&["a", "b", "c"]);
+        let mut group_counters = GroupCounters::new(&plan, &counts(Groups::new()), &[1, 2, 4]);
+        for destination in ["c", "b", "c", "a"] {
+            group_counters.book(&plan, destination, RouteReason::Share);
+        }
+        let before = group_counters.clone();
+        group_counters.book(&plan, "b", RouteReason::Share);
+        group_counters.take_back(&plan, "b");
+        assert_eq!(group_counters, before);
+        group_counters.take_back(&plan, "gone");
+        assert_eq!(group_counters, before);
     }
 
     #[test]

@@ -76,6 +76,14 @@ pub fn book(groups: &mut [Standing], unit: i64, chosen: usize) {
     groups[chosen].deficit = groups[chosen].deficit.saturating_sub(unit);
 }
 
+/// Takes such a booking back, by the shares of now.
+pub fn take_back(groups: &mut [Standing], unit: i64, chosen: usize) {
+    for group in groups.iter_mut() {
+        group.deficit = group.deficit.saturating_sub(group.share);
+    }
+    groups[chosen].deficit = groups[chosen].deficit.saturating_add(unit);
+}
+
 /// Deficits counted in another unit, their sum as it was: what rounding leaves over, less than
 /// one part a group, goes to the first.
 pub fn rescale(groups: &mut [Standing], from: i64, to: i64) {

@@ -299,12 +299,16 @@ impl Worker {
     pub(super) fn already_known(&mut self, known: &KnownAnswer) {
         let id: Arc<str> = known.conversation_id.as_str().into();
         self.maybe_recorded.remove(&id);
-        self.decided_under.remove(&id);
+        let was_decided_here = self.decided_under.remove(&id).is_some();
         if let Some(given) = self.unrecorded.remove(&id) {
             // Given here while another instance, or our own lost commit, recorded it.
             let same = *given.destination_id == *known.destination_id;
             metrics::ROUTE_LATE.counter(&[if same { "recorded" } else { "conflict" }]).increment(1);
             if !same {
+                // It counts for nobody: what is decided here next makes it good.
+                if was_decided_here {
+                    self.own.take_back(&self.plan, &given.destination_id);
+                }
                 tracing::warn!(
                     configuration = &*self.id,
                     conversation = &*id,
