@@ -11,10 +11,20 @@ use crate::topics::RollbackDecision;
 /// One flow, decision after decision in the order of their sequence.
 #[derive(Debug, Default)]
 pub struct Again {
-    /// What was answered here, where that is not what was recorded: the version that was acted on,
-    /// and until when the flow is locked.
-    fired: Option<String>,
+    /// What was answered here, where that is not what was recorded: what was acted on, and until when
+    /// the flow is locked.
+    fired: Option<Fired>,
     cooldown_until: Option<Timestamp>,
+}
+
+/// Something was done about a version.
+#[derive(Debug)]
+struct Fired {
+    flow_version: String,
+    /// The last minute it was decided on.
+    minute: Timestamp,
+    /// The same was done then.
+    as_recorded: bool,
 }
 
 impl Again {
@@ -46,7 +56,11 @@ impl Again {
         self.remember(&mut inputs, taken_under, rule);
         let decision = answer(recorded, inputs, rule);
         if decision.action != Action::Hold {
-            self.fired = Some(decision.inputs.flow_version.clone());
+            self.fired = Some(Fired {
+                flow_version: decision.inputs.flow_version.clone(),
+                minute: decision.inputs.minute,
+                as_recorded: decision.action == recorded.action,
+            });
         }
         if decision.action == Action::Rollback {
             let closed = decision.inputs.minute.plus(rule.minute);
@@ -60,14 +74,31 @@ impl Again {
         if taken_under == rule {
             return;
         }
-        // The rate came down: what has fired may fire again.
-        let is_rearmed = inputs.breaches == 0;
-        inputs.fired = !is_rearmed && self.fired.as_ref() == Some(&inputs.flow_version);
+        let rearms_alike =
+            (taken_under.rearm_rate, taken_under.rearm_buckets) == (rule.rearm_rate, rule.rearm_buckets);
+        inputs.fired = self.fired.as_ref().is_some_and(|fired| {
+            let still = if fired.as_recorded && rearms_alike {
+                inputs.fired
+            } else {
+                !has_stayed_low(&inputs.buckets, fired.minute, rule)
+            };
+            still && fired.flow_version == inputs.flow_version
+        });
         if !inputs.fired {
             self.fired = None;
         }
         inputs.cooldown_until = self.cooldown_until;
     }
+}
+
+/// Whether the rate came down after `since` for as long as it takes to act again, by the buckets
+/// that were recorded.
+fn has_stayed_low(buckets: &[Bucket], since: Timestamp, rule: &Rule) -> bool {
+    let mut in_a_row = 0;
+    buckets.iter().filter(|bucket| bucket.from > since).any(|bucket| {
+        in_a_row = if exceeds(bucket.errors, bucket.total, rule.rearm_rate) { 0 } else { in_a_row + 1 };
+        in_a_row >= rule.rearm_buckets
+    })
 }
 
 /// Buckets in a row over the rule's threshold, by those that were recorded.

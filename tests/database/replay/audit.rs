@@ -1,7 +1,7 @@
 //! Taken again from the audit by the program: the same to the byte, other numbers make exactly the differences that
 //! follow, and what was changed behind its back is found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -28,13 +28,18 @@ fn differing(report: &Value) -> BTreeSet<String> {
 
 /// What stands on the rule's second limit alone, and what only remembers that.
 fn follows_from_the_limit(recording: &Recording) -> BTreeSet<String> {
-    let follows = |decision: &&Value| {
-        let reason = &decision["reason"];
-        decision["loop"] == "rollback" && (reason == "severe" || reason == "already_decided")
-    };
-    let found = recording.decisions.iter().filter(follows);
-    let found: BTreeSet<_> =
-        found.map(|decision| decision["decisionId"].as_str().unwrap().to_owned()).collect();
+    let mut acted_for: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for decision in recording.decisions.iter().filter(|decision| decision["loop"] == "rollback") {
+        let (acts, reason) = (decision["action"] != "hold", decision["reason"].as_str().unwrap());
+        let is_severe = acted_for.entry(decision["key"].as_str().unwrap()).or_default();
+        if acts {
+            *is_severe = reason == "severe";
+        }
+        if *is_severe && (acts || ["already_decided", "awaiting_recovery"].contains(&reason)) {
+            found.insert(decision["decisionId"].as_str().unwrap().to_owned());
+        }
+    }
     assert!(!found.is_empty());
     found
 }

@@ -144,7 +144,7 @@ async fn a_change_that_breaks_a_cap_is_refused_on_the_command_line() {
     assert!(played["different"].as_u64() > Some(0), "{said}");
     assert_eq!(
         Some(played["items"].as_array().unwrap().len() as u64),
-        played["different"].as_u64(),
+        played["different"].as_u64().map(|different| different.min(20)),
         "{said}"
     );
     let counted = played["actions"].as_array().unwrap().iter().filter_map(|pair| pair["decisions"].as_u64());
