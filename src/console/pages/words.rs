@@ -105,7 +105,7 @@ pub(super) fn why(reason: &str) -> String {
         "awaiting_recovery" => "something was done already, and its effect is awaited",
         "maintenance_window" | "suppressed_by_maintenance_window" => "a maintenance window is open",
         "not_armed" => "the version has been in force for too long to take it back",
-        "cooldown" => "it was rolled back not long ago",
+        "cooldown" => "something was done about it not long ago",
         "shadow_mode" => "the loop is in shadow mode",
         "confirmed" => "the platform confirmed it",
         "confirmed_by_reading_back" => "reading the platform back showed it in force",
