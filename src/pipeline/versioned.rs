@@ -1,10 +1,11 @@
 //! State on a changelog as JSON, each value with the version of its form.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{UnreadableState, json};
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Versioned<T> {
     v: u32,
     s: T,
@@ -33,16 +34,18 @@ pub fn append<T: Serialize>(bytes: &mut Vec<u8>, v: u32, s: &T) {
 /// # Errors
 /// When it is of a newer version or makes no sense.
 pub fn read<'r, T: Deserialize<'r>>(known: u32, key: &[u8], value: &'r [u8]) -> Result<T, UnreadableState> {
+    /// The state is looked into once its version is known to be one that can be read.
     #[derive(Deserialize)]
-    struct Version {
+    struct Kept<'r> {
         v: u32,
+        #[serde(borrow)]
+        s: &'r RawValue,
     }
-    let Version { v: found } = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
+    let Kept { v: found, s } = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
     if found > known {
         return Err(UnreadableState::Newer { found, known });
     }
-    let versioned: Versioned<T> = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
-    Ok(versioned.s)
+    serde_json::from_str(s.get()).map_err(|cause| malformed(key, &cause))
 }
 
 /// A key that is JSON.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::timers::Timers;
@@ -206,7 +205,7 @@ impl<T: Default + Serialize + DeserializeOwned + Send> PartitionState for Table<
             self.remove(&key);
             return Ok(());
         };
-        let state = read_state(known, &key, value)?;
+        let state = versioned::read(known, key.as_bytes(), value)?;
         self.is_restored = true;
         match self.find(&key) {
             Place::Held(place) => self.slots[place as usize].state = state,
@@ -287,20 +286,6 @@ pub enum StateError {
     Repartitioned { then: i32, now: i32 },
 }
 
-/// Reads what [`versioned::append`] wrote, this version's or an older one's.
-fn read_state<T: DeserializeOwned>(known: u32, key: &str, value: &[u8]) -> Result<T, UnreadableState> {
-    #[derive(Deserialize)]
-    struct Versioned<'a> {
-        v: u32,
-        #[serde(borrow)]
-        s: &'a RawValue,
-    }
-    let malformed = malformed(key);
-    let versioned: Versioned<'_> = serde_json::from_slice(value).map_err(&malformed)?;
-    check_version(known, versioned.v)?;
-    serde_json::from_str(versioned.s.get()).map_err(&malformed)
-}
-
 /// Reads a [`Progress`] record.
 pub(super) fn read_progress(known: u32, value: &[u8]) -> Result<Progress, UnreadableState> {
     let malformed = malformed("progress");
@@ -376,11 +361,11 @@ mod tests {
         let mut bytes = Vec::new();
         versioned::append(&mut bytes, 3, &vec![1.5, 2.0]);
         assert_eq!(bytes, br#"{"v":3,"s":[1.5,2.0]}"#);
-        assert_eq!(read_state::<Vec<f64>>(3, "a", &bytes).unwrap(), [1.5, 2.0]);
-        assert_eq!(read_state::<Vec<f64>>(4, "a", &bytes).unwrap(), [1.5, 2.0]);
-        let refused = read_state::<Vec<f64>>(2, "a", &bytes).unwrap_err();
+        assert_eq!(versioned::read::<Vec<f64>>(3, b"a", &bytes).unwrap(), [1.5, 2.0]);
+        assert_eq!(versioned::read::<Vec<f64>>(4, b"a", &bytes).unwrap(), [1.5, 2.0]);
+        let refused = versioned::read::<Vec<f64>>(2, b"a", &bytes).unwrap_err();
         assert!(matches!(refused, UnreadableState::Newer { found: 3, known: 2 }), "{refused}");
-        let broken = read_state::<Vec<f64>>(3, "a", b"{\"v\":3,\"s\":[\"x\"]}").unwrap_err();
+        let broken = versioned::read::<Vec<f64>>(3, b"a", b"{\"v\":3,\"s\":[\"x\"]}").unwrap_err();
         assert!(matches!(broken, UnreadableState::Malformed { .. }), "{broken}");
     }
 
