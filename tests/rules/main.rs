@@ -7,4 +7,6 @@ mod dashboards;
 mod documents;
 mod named;
 mod pacing;
+#[path = "../support/recording.rs"]
+mod recording;
 mod replay;

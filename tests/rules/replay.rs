@@ -1,15 +1,13 @@
 //! A recorded run of every loop, decided again: the same rules say the same to the byte, and a changed number makes
 //! the differences that follow from the record, and no others. `scripts/record.sh` has written it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
+use std::collections::BTreeSet;
 
-use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use trunkline::model::decision::Loop;
-use trunkline::replay::{Change, Header, Line, Range, Recorded, Replay, Report, Settings, read_lines};
+use trunkline::replay::{Change, Header, Range, Recorded, Replay, Report, Settings};
+
+use crate::recording::{Lines, read, stand_on_the_severe_limit};
 
 struct Recording {
     header: Header,
@@ -18,16 +16,8 @@ struct Recording {
 }
 
 fn recording() -> Recording {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/demo.jsonl.gz");
-    let (header, lines) = read_lines(BufReader::new(MultiGzDecoder::new(File::open(path).unwrap()))).unwrap();
-    let (mut changes, mut decisions) = (Vec::new(), Vec::new());
-    for line in lines {
-        match line.unwrap() {
-            Line::Setting(change) => changes.push(change),
-            Line::Decision(recorded) => decisions.push(recorded),
-        }
-    }
-    Recording { header, settings: Settings::of(changes), decisions }
+    let Lines { header, settings, decisions } = read();
+    Recording { header, settings: Settings::of(settings), decisions }
 }
 
 impl Recording {
@@ -59,7 +49,7 @@ impl Recording {
         self.decisions.iter().map(read).filter(|decision| decision["loop"] == of.name()).collect()
     }
 
-    fn ids(&self, of: Loop, mut is_meant: impl FnMut(&Value) -> bool) -> BTreeSet<String> {
+    fn ids(&self, of: Loop, is_meant: impl Fn(&Value) -> bool) -> BTreeSet<String> {
         let meant = self.of(of).into_iter().filter(|decision| is_meant(decision));
         meant.map(|decision| decision["decisionId"].as_str().unwrap().to_owned()).collect()
     }
@@ -141,18 +131,7 @@ fn a_changed_record_is_found_with_the_field_and_its_cause() {
 fn a_changed_limit_of_rollback_makes_the_differences_that_follow_and_no_others() {
     let recording = recording();
     let report = recording.replay(Loop::Rollback, &[("severe_limit", "1e300")], None);
-    // With those that follow: nothing was decided already, and nothing is to come down again.
-    let mut acted_for: BTreeMap<String, bool> = BTreeMap::new();
-    let expected = recording.ids(Loop::Rollback, |decision| {
-        let is_severe = acted_for.entry(decision["key"].to_string()).or_default();
-        if decision["action"] != "hold" {
-            *is_severe = decision["reason"] == "severe";
-        }
-        let follows =
-            ["already_decided", "awaiting_recovery"].iter().any(|reason| decision["reason"] == *reason);
-        *is_severe && (decision["action"] != "hold" || follows)
-    });
-    assert!(!expected.is_empty());
+    let expected = stand_on_the_severe_limit(&recording.of(Loop::Rollback));
     assert_eq!(different(&report), expected, "{:?}", report.items);
     let same = recording.replay(Loop::Rollback, &[("severe_limit", "10001")], None);
     let between = recording.ids(Loop::Rollback, |decision| {

@@ -14,6 +14,7 @@ pub(crate) mod postgres_proxy;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod recording;
 pub(crate) mod records;
 pub(crate) mod rollback_checker;
 pub(crate) mod services;

@@ -1,15 +1,16 @@
 //! Taken again from the audit by the program: the same to the byte, other numbers make exactly the differences that
 //! follow, and what was changed behind its back is found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use trunkline::model::decision::Loop;
 use trunkline::replay::Header;
 
-use super::{Environment, Recording, environment, fill, recording, run, set_as_recorded};
+use super::{Environment, environment, fill, recording, run, set_as_recorded};
 use crate::support::postgres::TestDatabase;
+use crate::support::recording::stand_on_the_severe_limit;
 
 /// Takes a loop's decisions again; whether it was content, and its report.
 fn replay(of: &str, header: &Header, set: &[&str], environment: &Environment) -> (bool, Value) {
@@ -24,24 +25,6 @@ fn replay(of: &str, header: &Header, set: &[&str], environment: &Environment) ->
 fn differing(report: &Value) -> BTreeSet<String> {
     let items = report["items"].as_array().unwrap().iter();
     items.map(|item| item["decisionId"].as_str().unwrap().to_owned()).collect()
-}
-
-/// What stands on the rule's second limit alone, and what only remembers that.
-fn follows_from_the_limit(recording: &Recording) -> BTreeSet<String> {
-    let mut acted_for: BTreeMap<&str, bool> = BTreeMap::new();
-    let mut found = BTreeSet::new();
-    for decision in recording.decisions.iter().filter(|decision| decision["loop"] == "rollback") {
-        let (acts, reason) = (decision["action"] != "hold", decision["reason"].as_str().unwrap());
-        let is_severe = acted_for.entry(decision["key"].as_str().unwrap()).or_default();
-        if acts {
-            *is_severe = reason == "severe";
-        }
-        if *is_severe && (acts || ["already_decided", "awaiting_recovery"].contains(&reason)) {
-            found.insert(decision["decisionId"].as_str().unwrap().to_owned());
-        }
-    }
-    assert!(!found.is_empty());
-    found
 }
 
 /// Changes the last decision of a loop that this is true of, round the guard of the table; which it was.
@@ -77,7 +60,7 @@ async fn decisions_are_taken_again_from_the_audit_to_the_byte_and_what_was_chang
         assert!(of == Loop::Route || not_taken == 0, "{of:?}: {report}");
     }
 
-    let expected = follows_from_the_limit(&recording);
+    let expected = stand_on_the_severe_limit(&recording.decisions);
     let (_, report) = replay("rollback", header, &["severe_limit=1e300"], &environment);
     assert_eq!(differing(&report), expected);
     assert_eq!(report["different"], expected.len());

@@ -3,22 +3,20 @@
 mod audit;
 mod changes;
 
-use std::fs::File;
-use std::io::BufReader;
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use trunkline::kafka::subscription::TopicPartition;
 use trunkline::kafka::topic_ids::TopicIds;
 use trunkline::model::decision::Loop;
 use trunkline::postgres::Database;
-use trunkline::replay::{Header, Line, read_lines};
+use trunkline::replay::Header;
 use trunkline::sinks::audit::AuditWriter;
 use trunkline::topics::{self, Topic};
 
 use crate::support::postgres::TestDatabase;
 use crate::support::process::Process;
+use crate::support::recording::{Lines, read};
 use crate::support::records::{no_kafka, record};
 
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -33,18 +31,12 @@ struct Recording {
 }
 
 fn recording() -> Recording {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/demo.jsonl.gz");
-    let (header, lines) = read_lines(BufReader::new(MultiGzDecoder::new(File::open(path).unwrap()))).unwrap();
-    let (mut settings, mut decisions) = (Vec::new(), Vec::new());
-    for line in lines {
-        match line.unwrap() {
-            Line::Setting(setting) => settings.push(serde_json::to_value(setting).unwrap()),
-            Line::Decision(recorded) => {
-                decisions.push(serde_json::from_str(recorded.decision.get()).unwrap())
-            }
-        }
+    let Lines { header, settings, decisions } = read();
+    Recording {
+        header,
+        settings: settings.into_iter().map(|setting| serde_json::to_value(setting).unwrap()).collect(),
+        decisions: decisions.iter().map(|it| serde_json::from_str(it.decision.get()).unwrap()).collect(),
     }
-    Recording { header, settings, decisions }
 }
 
 fn topic_of(of: Loop) -> &'static Topic {
