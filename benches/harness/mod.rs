@@ -131,16 +131,26 @@ pub(crate) fn reader(kafka: &KafkaSettings, topic: &Topic, from: Offset) -> Base
 
 /// `topic` by its full name.
 pub(crate) fn reader_of(kafka: &KafkaSettings, topic: &str, from: Offset) -> BaseConsumer {
-    let consumer: BaseConsumer = ClientConfig::new()
+    assigned(&reader_config(kafka), topic, from)
+}
+
+/// Reads what is committed, in no group that commits anything.
+pub(crate) fn reader_config(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", &kafka.brokers)
         .set("group.id", format!("{}reader", kafka.topic_prefix))
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         .set("fetch.wait.max.ms", "5")
         .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.queue.backoff.ms", "5")
-        .create()
-        .expect("a consumer");
+        .set("fetch.queue.backoff.ms", "5");
+    config
+}
+
+/// A consumer of all partitions of `topic`.
+pub(crate) fn assigned(config: &ClientConfig, topic: &str, from: Offset) -> BaseConsumer {
+    let consumer: BaseConsumer = config.create().expect("a consumer");
     let mut assignment = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         assignment.add_partition_offset(topic, partition, from).expect("an offset");

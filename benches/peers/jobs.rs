@@ -12,7 +12,7 @@ use trunkline::model::Timestamp;
 use trunkline::topics::{self, Topic};
 
 use crate::event;
-use crate::harness::{PARTITIONS, now, producer, send};
+use crate::harness::{PARTITIONS, assigned, now, producer, reader_config, send};
 
 pub(crate) const CAMPAIGNS: usize = 10_000;
 const CONVERSATIONS: usize = 50_000;
@@ -195,19 +195,9 @@ impl Asker {
 
 /// Committed records of a topic, read back: what a group has read says nothing of what came of it.
 pub(crate) fn committed_records(kafka: &KafkaSettings, topic: &str) -> usize {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("group.id", format!("{}counter", kafka.topic_prefix))
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("a consumer");
-    let mut assignment = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
-    }
-    consumer.assign(&assignment).expect("assigned");
+    let mut config = reader_config(kafka);
+    config.set("enable.partition.eof", "true");
+    let consumer = assigned(&config, topic, Offset::Beginning);
     let (mut records, mut open) = (0, PARTITIONS);
     while open > 0 {
         match consumer.poll(ANSWER).expect("an answer of the broker") {
