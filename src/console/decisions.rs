@@ -13,6 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Shared;
+use super::parameters::NOT_ALLOWED;
 use super::problem::{Kind, ParameterError, Problem};
 use super::routes::{Answer, Content, Parameter, Place};
 use crate::model::Timestamp;
@@ -92,11 +93,7 @@ pub(super) const LIST_ANSWERS: &[Answer] = &[
         description: "One page",
         content: Content::Json(|generator| generator.subschema_for::<Page>()),
     },
-    Answer {
-        status: 400,
-        description: "Parameters that are not allowed, all of them",
-        content: Content::Problem,
-    },
+    NOT_ALLOWED,
 ];
 
 pub(super) const ANSWERS: &[Answer] = &[

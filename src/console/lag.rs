@@ -8,6 +8,7 @@ use schemars::{JsonSchema, json_schema};
 use serde::Serialize;
 
 use super::Shared;
+use super::parameters::NOT_ALLOWED;
 use super::problem::{Kind, ParameterError, Problem};
 use super::routes::{Answer, Content, Parameter, Place};
 use crate::model::decision::Loop;
@@ -63,11 +64,7 @@ pub(super) const LIST_ANSWERS: &[Answer] = &[
         description: "One page",
         content: Content::Json(|generator| generator.subschema_for::<Page>()),
     },
-    Answer {
-        status: 400,
-        description: "Parameters that are not allowed, all of them",
-        content: Content::Problem,
-    },
+    NOT_ALLOWED,
 ];
 
 pub(super) const GROUP_ANSWERS: &[Answer] = &[

@@ -9,10 +9,17 @@ use axum::http::request::Parts;
 use schemars::SchemaGenerator;
 
 use super::problem::{ParameterError, Problem};
-use super::routes::{Place, ROUTES};
+use super::routes::{Answer, Content, Place, ROUTES};
 
 /// Longest value, in characters, where a parameter declares none.
 const MAX_LENGTH: usize = 512;
+
+/// What a route that reads a query answers where it makes no sense.
+pub(super) const NOT_ALLOWED: Answer = Answer {
+    status: 400,
+    description: "Parameters that are not allowed, all of them",
+    content: Content::Problem,
+};
 
 /// Greatest lengths of the parameters in paths, by the path and their name.
 static LENGTHS: LazyLock<HashMap<(&str, &str), usize>> = LazyLock::new(|| {
