@@ -137,11 +137,6 @@ impl Replay {
         Ok(())
     }
 
-    /// Decisions of the range that were taken so far.
-    pub fn decisions(&self) -> u64 {
-        self.report.decisions
-    }
-
     /// What came of it.
     pub fn report(self) -> Report {
         let mut report = self.report;

@@ -307,8 +307,8 @@ impl<S: PartitionStage> Task<S> {
         Ok(())
     }
 
-    /// Partitions whose watermark waits for a record that has not come for as long as the
-    /// stage allows, where there is anything that time could do. Where one is read to its end, [`let_time_pass`](Self::let_time_pass).
+    /// Partitions that have been silent for as long as the stage allows, and where time could do
+    /// anything. Where one is read to its end, [`let_time_pass`](Self::let_time_pass).
     pub(super) fn quiet(&self, at: Timestamp) -> Vec<(i32, i64)> {
         let Some(idle_after) = self.idle_after else {
             return Vec::new();

@@ -102,8 +102,8 @@ impl Running {
     }
 }
 
-/// Starts `names`, which are names of [`roles`]; `review` is asked before settings are changed. Brokers, database and platform need not
-/// be there: roles wait for them, and readiness says so.
+/// Starts `names`, which are names of [`roles`]; `review` is asked before settings are changed.
+/// Brokers, database and platform need not be there: roles wait for them, and readiness says so.
 ///
 /// # Errors
 /// When settings cannot be used or the HTTP address is taken.
