@@ -320,7 +320,7 @@ pub(crate) fn chance() -> (u64, ChaCha8Rng) {
     (seed, ChaCha8Rng::seed_from_u64(seed))
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     i64::try_from(since.as_millis()).expect("before the year 292 million")
 }
