@@ -34,8 +34,8 @@ async fn measures_that_fail_are_no_evidence_and_a_slow_and_refused_patch_is_one_
     let scene = RollbackScene::with(2).await;
     let flows = scene.flows();
     for flow in &flows {
-        // A bucket takes five minutes: time to fail in between.
-        scene.control(Method::PUT, &format!("/flows/{flow}"), json!({"interactionsPerMinute": 8})).await;
+        // A bucket takes eight minutes: a busy machine has the time of two to fail in between.
+        scene.control(Method::PUT, &format!("/flows/{flow}"), json!({"interactionsPerMinute": 5})).await;
     }
     let instance = scene.instance("a", &[(POLICY, "consecutive".to_owned())]);
     scene.watched().await;
