@@ -23,10 +23,9 @@ const SPEED: f64 = 20.0;
 const CAP: f64 = 0.03;
 /// Worlds in memory, each with a seed of its own: what chance alone does.
 const WORLDS: u64 = 100;
-/// How far the shares of eight hours may be from the mean of those worlds: abandoned answers, and agents
-/// with a customer. Half an hour counts some 150 answers, of which two in a hundred are 3: there it is
-/// four of their standard deviations.
-const TOLERANCE: (f64, f64) = (0.008, 0.03);
+/// How far the pipeline's shares may be from the mean of those worlds, in their standard deviations:
+/// over half an hour, which counts some 150 answers, and over eight.
+const DEVIATIONS: (f64, f64) = (4.0, 3.0);
 
 fn campaign() -> CampaignScenario {
     CampaignScenario {
@@ -197,16 +196,13 @@ async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
         "{half_hours} half hours, {decisions} decisions, {late} too late, the others answered after \
          {waited:.0} simulated seconds: {looped:?}"
     );
-    for (what, share, tolerance) in [
-        ("abandoned", (|it| it.abandoned) as fn(&Shares) -> f64, TOLERANCE.0),
-        ("busy", |it| it.busy, TOLERANCE.1),
-    ] {
+    let deviations = if half_hours > 1 { DEVIATIONS.1 } else { DEVIATIONS.0 };
+    for (what, share) in [("abandoned", (|it| it.abandoned) as fn(&Shares) -> f64), ("busy", |it| it.busy)] {
         let (mean, deviation) = spread(worlds.iter().map(share));
         println!("{what}: {:.4}, in memory {mean:.4}, standard deviation {deviation:.4}", share(&looped));
-        let tolerance = if half_hours > 1 { tolerance } else { 4.0 * deviation };
         assert!(
-            (share(&looped) - mean).abs() < tolerance,
-            "{what}: {looped:?}, in memory {mean} ± {tolerance}"
+            (share(&looped) - mean).abs() < deviations * deviation,
+            "{what}: {looped:?}, in memory {mean}, standard deviation {deviation}"
         );
     }
     if half_hours > 1 {
