@@ -16,7 +16,7 @@ use crate::health::Part;
 use crate::topics::Topic;
 
 /// Longest wait for a record; the shutdown waits for it.
-pub(crate) const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(250);
 /// Time between two looks at the topic's partitions.
 pub(crate) const LOOK: Duration = Duration::from_secs(10);
 const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);

@@ -28,7 +28,7 @@ use crate::pipeline::PartitionStage;
 use crate::topics::Topic;
 
 /// How long an idle worker waits for a record before it looks after other things.
-const IDLE_WAIT: Duration = Duration::from_millis(100);
+const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// The brokers finish a small transaction this long after its commit. A record sent
 /// earlier is refused, and librdkafka then waits 20 ms before it tries again.
 const MARKERS_TAKE: Duration = Duration::from_millis(4);

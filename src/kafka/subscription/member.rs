@@ -34,7 +34,7 @@ use crate::topics::Topic;
 use context::Context;
 
 /// Longest sleep with nothing to do: the backstop for a lost wake-up.
-const IDLE_WAIT: Duration = Duration::from_millis(100);
+const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// For looking up committed offsets and topics, the first time.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUP_RETRY: Duration = Duration::from_millis(250);
