@@ -58,6 +58,8 @@ fn idle() {
     let mut command = trunkline_command(&kafka, &["run"]);
     command.env("TRUNKLINE_HTTP__LISTEN", ADDRESS);
     command.env("TRUNKLINE_GENESYS__BASE_URL", format!("http://{PLATFORM}"));
+    command.env("TRUNKLINE_GENESYS__CLIENT_ID", simulator::DEMO_CLIENT_ID);
+    command.env("TRUNKLINE_GENESYS__CLIENT_SECRET", simulator::DEMO_CLIENT_SECRET);
     report::write("idle", &[paced::idle("trunkline", command, ADDRESS)]);
     simulator.end();
 }

@@ -1,6 +1,7 @@
 //! From a statistic to its committed decision at a steady pace; and what a program uses while
 //! nothing happens.
 
+use std::cell::Cell;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::log_of;
 use crate::program::Program;
 
 const SETTLING: Duration = Duration::from_secs(5);
+const WARMING_SECONDS: usize = 30;
 const IDLE: Duration = Duration::from_secs(20);
 
 /// Runs `command` and gives it statistics; decisions are read from the topic `results`.
@@ -35,12 +37,19 @@ pub(crate) fn latency(
     reader.poll(Duration::from_secs(60)).expect("it answers").expect("a decision");
     std::thread::sleep(SETTLING);
 
+    let sent = Cell::new(0);
+    let paced = |seconds| {
+        answered(&producer, &reader, seconds, |_| {
+            sent.set(sent.get() + 1);
+            let (observed_at, key) = (now(), campaign(sent.get()));
+            send(&producer, &topic, &key, &statistics(&key, 1 + sent.get() / 10_000, observed_at));
+            (key, observed_at)
+        })
+    };
+    // A broker that was just started, and a program on the JVM, are slow at first.
+    paced(WARMING_SECONDS);
     let before = program.used();
-    let latencies = answered(&producer, &reader, seconds, |nth| {
-        let (observed_at, key) = (now(), campaign(nth));
-        send(&producer, &topic, &key, &statistics(&key, 1 + nth / 10_000, observed_at));
-        (key, observed_at)
-    });
+    let latencies = paced(seconds);
     let cpu = program.used().cpu_seconds - before.cpu_seconds;
     program.end();
     let at = |share| percentile(&latencies, share).as_secs_f64() * 1e3;

@@ -64,3 +64,13 @@ impl Program {
         }
     }
 }
+
+impl Drop for Program {
+    /// What a panic leaves running would be measured with what comes next.
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // It may have ended by now.
+            let _ = self.child.kill();
+        }
+    }
+}

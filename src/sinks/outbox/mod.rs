@@ -53,8 +53,9 @@ pub struct Settings {
     pub batch_messages: i64,
     /// Bytes of their values at most, but for a single one. Default 4 MiB.
     pub batch_bytes: i64,
-    /// How often an empty outbox is looked at. Default 50 ms.
-    pub interval: Duration,
+    /// How soon an outbox that was just emptied is looked at again, and how seldom one that
+    /// stays empty. Default 50 and 200 ms.
+    pub interval: (Duration, Duration),
     /// After how long without renewal another instance takes the lease. Default 6 s.
     pub idle: Duration,
     /// Shortest and longest pause before something that failed is tried again.
@@ -66,7 +67,7 @@ impl Default for Settings {
         Self {
             batch_messages: 500,
             batch_bytes: 4 * 1_024 * 1_024,
-            interval: Duration::from_millis(50),
+            interval: (Duration::from_millis(50), Duration::from_millis(200)),
             idle: Duration::from_secs(6),
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
         }
@@ -178,6 +179,7 @@ impl Outbox {
         self.database.delete_published(mark, lease).await.map_err(told)?;
         let Settings { batch_messages, batch_bytes, interval, .. } = self.settings;
         let mut housekeeping_at = Instant::now();
+        let mut pause = interval.0;
         while !stop.is_cancelled() {
             if housekeeping_at <= Instant::now() {
                 self.keep_house(mark).await.map_err(told)?;
@@ -187,9 +189,11 @@ impl Outbox {
                 self.database.outbox_after(mark, batch_messages, batch_bytes).await.map_err(told)?;
             self.part.ready();
             let Some(last) = waiting.last().map(|message| message.id) else {
-                tokio::time::sleep(interval).await;
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(interval.1);
                 continue;
             };
+            pause = interval.0;
             let at = clock::now();
             let rows =
                 waiting.into_iter().map(|message| (message.id, convert::record(message, &self.kafka, at)));
