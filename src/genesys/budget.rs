@@ -49,16 +49,15 @@ impl BucketShape {
     }
 
     /// Permits that must be there before one is given to `priority`: the last
-    /// ones are kept for rollbacks, the last fifth for them and for dial changes.
+    /// ones are kept for rollbacks, the last fifth for them, for dial changes, and for reads
+    /// whose turn it is.
     pub fn needed(&self, priority: Priority) -> f64 {
         let kept = match priority {
             Priority::Rollback => 0.0,
-            Priority::DialChange { .. } if self.capacity >= 5.0 => 1.0,
-            Priority::DialChange { .. } => 0.0,
-            Priority::Read | Priority::Poll { .. } if self.capacity >= 2.0 => {
-                (self.capacity / 5.0).floor().max(1.0)
-            }
-            Priority::Read | Priority::Poll { .. } => 0.0,
+            Priority::DialChange { .. } | Priority::ReadInTurn { .. } if self.capacity >= 5.0 => 1.0,
+            Priority::DialChange { .. } | Priority::ReadInTurn { .. } => 0.0,
+            _ if self.capacity >= 2.0 => (self.capacity / 5.0).floor().max(1.0),
+            _ => 0.0,
         };
         1.0 + kept
     }

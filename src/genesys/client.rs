@@ -448,6 +448,11 @@ impl Inner {
 }
 
 impl Scope {
+    /// The same for a read that answers for many.
+    pub(super) fn for_many(&self) -> Self {
+        Self { priority: self.priority.shared(), ..self.clone() }
+    }
+
     /// Waits for something that has no effect yet, as long as the scope allows.
     pub(super) async fn wait<T>(
         &self,
