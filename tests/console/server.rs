@@ -94,6 +94,8 @@ async fn metrics_come_with_their_help_texts_and_buckets() {
     let console = Running::start(Settings::default(), database).await;
     metrics::AUDIT_ROWS.counter(&["decision", "stored"]).increment(3);
     metrics::AUDIT_SECONDS.histogram(&[]).record(0.02);
+    // Of the kind that comes and goes, which the recorder does not hold.
+    metrics::LAG_GROUP_STATUS.show(&["shown on the page"], Some(2.0));
     let page = console.get("/metrics").await;
     assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let page = page.text().await.unwrap();
@@ -102,6 +104,7 @@ async fn metrics_come_with_their_help_texts_and_buckets() {
         "{page}"
     );
     assert!(page.contains("trunkline_audit_write_seconds_bucket{le=\"0.025\"}"), "{page}");
+    assert!(page.contains("trunkline_lag_group_status{group=\"shown on the page\"} 2"), "{page}");
 }
 
 #[tokio::test]
