@@ -52,7 +52,7 @@ async fn sixty_four_clients_on_three_instances_share_one_exact_sequence() {
         Arc::into_inner(instance).expect("the clients are done").stop().await;
     }
     // After a restart the answers stand.
-    let again = Instance::start(&own.options()).await;
+    let again = Instance::start_with(&own.options(), Instance::patient(), Arc::new(Unchanging)).await;
     for (conversation, (destination, _)) in told.iter().take(20) {
         assert_eq!(again.decide("c", conversation).await.destination_id, *destination);
     }
