@@ -21,13 +21,13 @@ use super::dispatch::{Identity, Others};
 use super::endpoints::{Endpoints, Subject};
 use super::error::{CallError, CallErrorKind as Kind, ClientError};
 use super::pace::Pace;
-use super::platform;
 use super::priority::Priority;
 use super::reply::{bounded_header, excerpt, judge_status, limits, throttled_family};
 use super::retry_after::retry_after;
 use super::transport::{BodyProblem, RawReply, Silence, Transport};
 use super::url::{checked_url, parse_url};
-use super::waiting::{Budget, NoPermit};
+use super::waiting::Budget;
+use super::{platform, turns::NoPermit};
 use crate::health::Health;
 use crate::metrics;
 use crate::model::outcome::{ReceivedResponse, SentRequest};
@@ -448,11 +448,6 @@ impl Inner {
 }
 
 impl Scope {
-    /// The same for a read that answers for many.
-    pub(super) fn for_many(&self) -> Self {
-        Self { priority: self.priority.shared(), ..self.clone() }
-    }
-
     /// Waits for something that has no effect yet, as long as the scope allows.
     pub(super) async fn wait<T>(
         &self,

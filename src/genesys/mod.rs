@@ -42,6 +42,7 @@ mod routing;
 mod seed;
 mod together;
 mod transport;
+mod turns;
 mod url;
 mod waiting;
 mod writers;

@@ -40,6 +40,13 @@ pub(super) struct Told<T> {
     pub age: Duration,
 }
 
+impl Scope {
+    /// The same for a read that answers for many.
+    pub(super) fn for_many(&self) -> Self {
+        Self { priority: self.priority.shared(), ..self.clone() }
+    }
+}
+
 impl<T: Clone> Together<T> {
     pub(super) fn new(fresh_for: Duration) -> Self {
         Self { fresh_for, members: Mutex::default(), answer: tokio::sync::Mutex::new(None) }

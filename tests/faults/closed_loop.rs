@@ -135,6 +135,13 @@ fn in_memory(scenario: &CampaignScenario, seed: u64, from: u64, to: u64, polls: 
     Shares { abandoned: abandoned(&begin, &dialer.snapshot()), busy: f64::from(busy) / f64::from(present) }
 }
 
+/// How many were answered too late, and after how many seconds the others, on average.
+fn lateness(polls: &[Poll]) -> (usize, f64) {
+    let late = polls.iter().filter(|poll| poll.answered.is_none()).count();
+    let waited: u64 = polls.iter().filter_map(|poll| Some(poll.answered? - poll.at)).sum();
+    (late, waited as f64 / (polls.len() - late).max(1) as f64)
+}
+
 /// Mean and standard deviation.
 fn spread(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let count = values.clone().count() as f64;
@@ -186,9 +193,7 @@ async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     let looped =
         Shares { abandoned: abandoned(&begin.campaigns[0].snapshot, &last.campaigns[0].snapshot), busy };
     let polls = polls(&deployment.scene.owner, begin_ms, begin.simulated_seconds).await;
-    let late = polls.iter().filter(|poll| poll.answered.is_none()).count();
-    let waited: u64 = polls.iter().filter_map(|poll| Some(poll.answered? - poll.at)).sum();
-    let waited = waited as f64 / (polls.len() - late).max(1) as f64;
+    let (late, waited) = lateness(&polls);
     let worlds: Vec<Shares> = (1..=WORLDS)
         .map(|seed| in_memory(&campaign(), seed, begin.simulated_seconds, last.simulated_seconds, &polls))
         .collect();
