@@ -40,13 +40,6 @@ pub(super) struct Told<T> {
     pub age: Duration,
 }
 
-impl Scope {
-    /// The same for a read that answers for many.
-    pub(super) fn for_many(&self) -> Self {
-        Self { priority: self.priority.shared(), ..self.clone() }
-    }
-}
-
 impl<T: Clone> Together<T> {
     pub(super) fn new(fresh_for: Duration) -> Self {
         Self { fresh_for, members: Mutex::default(), answer: tokio::sync::Mutex::new(None) }
@@ -76,7 +69,7 @@ impl<T: Clone> Together<T> {
         &self,
         id: &str,
         scope: &Scope,
-        ask: impl Fn(Vec<String>) -> F,
+        ask: impl Fn(Vec<String>, Scope) -> F,
     ) -> Result<Told<T>, CallError>
     where
         F: Future<Output = Result<BTreeMap<String, T>, CallError>>,
@@ -92,7 +85,8 @@ impl<T: Clone> Together<T> {
             let at = Instant::now();
             let mut told = Ok(BTreeMap::new());
             for some in asked.chunks(QUESTION_LIMIT) {
-                match (ask(some.to_vec()).await, &mut told) {
+                let for_many = Scope { priority: scope.priority.shared(), ..scope.clone() };
+                match (ask(some.to_vec(), for_many).await, &mut told) {
                     (Ok(more), Ok(told)) => told.extend(more),
                     (Err(error), _) => {
                         told = Err(error);
@@ -145,7 +139,7 @@ mod tests {
     }
 
     /// Answers with how many were asked about, for all but those that begin with an x.
-    async fn size(ids: Vec<String>) -> Result<BTreeMap<String, usize>, CallError> {
+    async fn size(ids: Vec<String>, _: Scope) -> Result<BTreeMap<String, usize>, CallError> {
         let count = ids.len();
         Ok(ids.into_iter().filter(|id| !id.starts_with('x')).map(|id| (id, count)).collect())
     }
@@ -155,9 +149,9 @@ mod tests {
         let together = Together::new(FRESH);
         together.expect(["a", "b", "xc"]);
         let asked = AtomicUsize::new(0);
-        let ask = |ids: Vec<String>| {
+        let ask = |ids: Vec<String>, scope: Scope| {
             asked.fetch_add(1, Ordering::Relaxed);
-            size(ids)
+            size(ids, scope)
         };
         for id in ["a", "b"] {
             let told = together.get(id, &scope(), ask).await.unwrap();
@@ -190,9 +184,9 @@ mod tests {
         let together = Together::<usize>::new(FRESH);
         together.expect(["a", "b"]);
         let failed = |kind| CallError::without_reply(kind, "no");
-        let late = |_| std::future::ready(Err(failed(Kind::DeadlinePassed)));
+        let late = |_, _| std::future::ready(Err(failed(Kind::DeadlinePassed)));
         assert_eq!(together.get("a", &scope(), late).await.unwrap_err().kind, Kind::DeadlinePassed);
-        let forbidden = |_| std::future::ready(Err(failed(Kind::Forbidden)));
+        let forbidden = |_, _| std::future::ready(Err(failed(Kind::Forbidden)));
         assert_eq!(together.get("a", &scope(), forbidden).await.unwrap_err().kind, Kind::Forbidden);
         assert_eq!(together.get("b", &scope(), size).await.unwrap_err().kind, Kind::Forbidden);
         tokio::time::advance(FRESH).await;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use trunkline::model::Timestamp;
 
-use crate::deployment::{Instance, chance};
+use crate::deployment::{Instance, chance, now_ms};
 use crate::rollback_scene::{BAD, GOOD, PATIENCE, RollbackScene, flow};
 use crate::support::receiver::{Manner, OTHER_SECRET, Receiver, SECRET};
 use crate::support::{until, within};
@@ -50,7 +50,7 @@ async fn measures_that_fail_are_no_evidence_and_a_slow_and_refused_patch_is_one_
     }
     const OTHERS: &str = "SELECT count(*) FROM audit.decisions WHERE action <> 'hold'";
     assert_eq!(scene.count(OTHERS).await, 0, "our own failures trigger nothing");
-    let gap_ends = now();
+    let gap_ends = Timestamp::from_millis(now_ms());
 
     let patch = json!({"method": "PATCH"});
     let limited = json!({"type": "status", "code": 429, "retryAfter": "int", "seconds": 2});
@@ -142,9 +142,4 @@ async fn a_receiver_that_hangs_and_refuses_delays_no_rollback_and_is_told_once_i
         assert_eq!(*body, expected);
     }
     scene.ends_well(seed, &[flow(0), flow(1)], &mut instances).await;
-}
-
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    Timestamp::from_millis(since.as_millis() as i64)
 }

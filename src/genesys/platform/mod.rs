@@ -178,11 +178,10 @@ impl Platform {
         scope: &Scope,
     ) -> Result<(Idle, Duration), CallError> {
         if self.idle.len() > self.settings.single_campaigns {
-            let shared = &scope.for_many();
-            let told = self.idle.get(id, scope, |ids| async move {
+            let told = self.idle.get(id, scope, |ids, scope| async move {
                 let request = statistics::performance_request(&ids);
                 let read = |_: &RawReply, body: &[u8]| statistics::read_performance(body);
-                inner.read(&inner.statistics, "", &request, shared, read).await
+                inner.read(&inner.statistics, "", &request, &scope, read).await
             });
             let told = told.await?;
             return Ok((sensible("campaign", id, told.value)?.unwrap_or_default(), told.age));
@@ -194,11 +193,10 @@ impl Platform {
     }
 
     async fn calls(&self, inner: &Inner, id: &str, scope: &Scope) -> Result<(Counters, Duration), CallError> {
-        let shared = &scope.for_many();
-        let told = self.counters.get(id, scope, |ids| async move {
+        let told = self.counters.get(id, scope, |ids, scope| async move {
             let request = statistics::counters_request(&ids, clock::now());
             let read = |_: &RawReply, body: &[u8]| statistics::read_counters(body);
-            inner.read(&inner.statistics, "", &request, shared, read).await
+            inner.read(&inner.statistics, "", &request, &scope, read).await
         });
         let told = told.await?;
         // A campaign without a call today is not in the answer.
@@ -227,11 +225,10 @@ impl Platform {
         id: &str,
         scope: &Scope,
     ) -> Result<(Option<OnQueue>, Duration), CallError> {
-        let shared = &scope.for_many();
-        let told = self.on_queue.get(id, scope, |ids| async move {
+        let told = self.on_queue.get(id, scope, |ids, scope| async move {
             let request = queues::observations_request(&ids);
             let read = |_: &RawReply, body: &[u8]| queues::read(body);
-            inner.read(&inner.queue_availability, "", &request, shared, read).await
+            inner.read(&inner.queue_availability, "", &request, &scope, read).await
         });
         let told = told.await?;
         Ok((sensible("queue", id, told.value)?, told.age))
