@@ -72,7 +72,8 @@ impl Instance {
         .await;
         let mut said = String::new();
         for path in ["/metrics", "/readyz", "/v1/decisions", "/v1/decisions?limit=x", "/v1/settings/x"] {
-            said += &self.get(path).await.expect(path);
+            // Its log may be ahead of its listening.
+            said += &within(PATIENCE, path, async || self.get(path).await).await;
         }
         self.process.signal(Signal::TERM);
         self.process.wait(PATIENCE);
