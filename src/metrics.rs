@@ -89,6 +89,8 @@ metrics_table! {
         "Time to rebuild the state of newly assigned partitions from the changelog.";
     STAGE_KEYS = "trunkline_stage_keys", Kind::Gauge, ["stage"],
         "Keys whose state is held in memory.";
+    STAGE_LINKED = "trunkline_stage_linked_partitions", Kind::Gauge, ["stage"],
+        "Partitions whose records the stage before hands on within its transaction, without a way over the brokers.";
     GLOBAL_TABLE_RECORDS = "trunkline_global_table_records_total", Kind::Counter, ["topic", "result"],
         "Records of topics that every instance holds whole: applied, removed, unreadable, too_many.";
     GLOBAL_TABLE_ENTRIES = "trunkline_global_table_entries", Kind::Gauge, ["topic"],

@@ -16,6 +16,7 @@ pub mod topic_ids;
 pub mod transaction;
 
 pub(crate) mod assignment;
+pub(crate) mod log_ends;
 pub(crate) mod native;
 pub(crate) mod reader;
 mod refusal;

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::counts::RecordCounts;
 use super::dead_letter::Reason;
 use super::fault::Fault;
+use super::onward::Onward;
 use super::outbox::{Outbox, Routes};
 use super::stage::StageSettings;
 use super::task::Task;
@@ -54,6 +55,21 @@ pub(super) enum BatchError {
         first: Option<(i32, i64)>,
     },
     Fault(Fault),
+}
+
+impl BatchError {
+    /// Why, in words, for those who only begin again.
+    pub(super) fn told(self) -> Result<(String, Verdict), Fault> {
+        match self {
+            BatchError::Again(why, verdict) => Ok((why, verdict)),
+            BatchError::Spoilt { reason, .. } => Ok((reason.to_string(), Verdict::Abortable)),
+            BatchError::Suspect { .. } => Ok(("a state is too large".to_owned(), Verdict::Abortable)),
+            BatchError::Refused { why, .. } => {
+                Ok((format!("the brokers refuse a record: {why}"), Verdict::Abortable))
+            }
+            BatchError::Fault(fault) => Err(fault),
+        }
+    }
 }
 
 impl From<TransactionError> for BatchError {
@@ -113,7 +129,7 @@ fn waited(record: &BorrowedMessage<'_>, at: Timestamp) -> Duration {
 }
 
 /// One transaction's worth of records.
-pub(super) struct Batch<'w, S: PartitionStage> {
+pub(super) struct Batch<'w, 'o, S: PartitionStage> {
     pub consumer: &'w BaseConsumer<Assignment>,
     pub task: &'w mut Task<S>,
     pub routes: &'w Routes,
@@ -122,17 +138,19 @@ pub(super) struct Batch<'w, S: PartitionStage> {
     pub alone: bool,
     pub shutdown: &'w CancellationToken,
     pub input: &'w str,
+    /// Goes on with what is sent, in the same transaction.
+    pub onward: Option<&'o mut dyn Onward>,
 }
 
-impl<S: PartitionStage> Batch<'_, S> {
+impl<S: PartitionStage> Batch<'_, '_, S> {
     /// What time brings without a record; `None` is nothing.
     pub(super) fn advance(mut self, producer: &mut Producer) -> Result<Option<Committed>, BatchError> {
-        let started = Instant::now();
-        if !self.task.advance(clock::now()) {
+        let (started, at) = (Instant::now(), clock::now());
+        if !self.task.advance(at) {
             return Ok(None);
         }
         let transaction = producer.begin()?;
-        let committed = self.commit(transaction, started, self.merged())?;
+        let committed = self.commit(transaction, started, at, merged(self.input))?;
         Ok(Some(Committed { small: true, drained: true, ..committed }))
     }
 
@@ -159,9 +177,9 @@ impl<S: PartitionStage> Batch<'_, S> {
         let at = clock::now();
         let time = collecting_time(self.settings, waited(&first, at));
         let mut transaction = producer.begin()?;
-        let mut merged = self.merged();
+        let mut merged = merged(self.input);
         *records = 1;
-        self.process(at, &first, &mut Outbox::new(&mut transaction, self.routes, &first, &mut merged))?;
+        self.process(at, &first, &mut transaction, &mut merged)?;
         drop(first);
         let mut drained = false;
         let consumer_error = loop {
@@ -181,15 +199,14 @@ impl<S: PartitionStage> Batch<'_, S> {
                 Some(Err(error)) => break Some(error),
                 Some(Ok(message)) => {
                     *records += 1;
-                    let mut outbox = Outbox::new(&mut transaction, self.routes, &message, &mut merged);
-                    self.process(at, &message, &mut outbox)?;
+                    self.process(at, &message, &mut transaction, &mut merged)?;
                 }
             }
         };
         if !self.alone {
             self.task.advance(at);
         }
-        let committed = self.commit(transaction, started, merged)?;
+        let committed = self.commit(transaction, started, at, merged)?;
         Ok(Committed { small: *records < BUSY_BATCH, drained, consumer_error, ..committed })
     }
 
@@ -197,36 +214,30 @@ impl<S: PartitionStage> Batch<'_, S> {
         &mut self,
         mut transaction: Transaction<'_>,
         started: Instant,
+        at: Timestamp,
         mut merged: Merged,
     ) -> Result<Committed, BatchError> {
-        let mut outbox = Outbox::without_record(&mut transaction, self.routes, &mut merged);
+        let handed = self.onward.as_mut().map(|onward| onward.handed());
+        let mut outbox = Outbox::without_record(&mut transaction, self.routes, &mut merged).handing(handed);
         let written = self.task.write_changes(&mut outbox);
-        written.map_err(|failure| self.batch_error(failure))?;
+        written.map_err(|failure| blame(failure, self.input))?;
+        if let Some(onward) = &mut self.onward {
+            onward.take_over(at, &mut transaction)?;
+            onward.conclude(at, &mut transaction)?;
+        }
         // The offsets travel while the records do; the commit waits for both. They go along
         // even where none has moved: the group then refuses what is not ours any more.
-        let offsets = self.offsets();
-        let group = self.consumer.group_metadata().expect("the consumer has a group");
-        transaction.send_offsets(&offsets, &group)?;
+        send_offsets(&mut transaction, self.consumer, self.task, self.input)?;
         transaction.commit()?;
-        let partitions = self.task.positions().map(|(partition, _)| partition).collect();
-        let counts = self.task.committed();
-        let took = started.elapsed();
-        Ok(Committed { counts, partitions, took, small: false, drained: false, consumer_error: None })
-    }
-
-    /// For the traces of the records of one transaction.
-    fn merged(&self) -> Merged {
-        let input = self.input;
-        Merged::new(
-            || tracing::info_span!(parent: None, "transaction", otel.name = format!("transaction {input}")),
-        )
+        Ok(Committed::of(self.task, started))
     }
 
     fn process(
         &mut self,
         at: Timestamp,
         message: &BorrowedMessage<'_>,
-        outbox: &mut Outbox<'_, '_, '_>,
+        transaction: &mut Transaction<'_>,
+        merged: &mut Merged,
     ) -> Result<(), BatchError> {
         let record = Incoming {
             partition: message.partition(),
@@ -235,32 +246,62 @@ impl<S: PartitionStage> Batch<'_, S> {
             key: message.key(),
             value: message.payload(),
         };
-        self.task.process(at, &record, outbox).map_err(|failure| self.batch_error(failure))
+        let handed = self.onward.as_mut().map(|onward| onward.handed());
+        let mut outbox = Outbox::new(transaction, self.routes, message, merged).handing(handed);
+        let processed = self.task.process(at, &record, &mut outbox);
+        drop(outbox);
+        processed.map_err(|failure| blame(failure, self.input))?;
+        self.onward.as_mut().map_or(Ok(()), |onward| onward.take_over(at, transaction))
     }
+}
 
-    fn offsets(&self) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in self.task.positions() {
-            list.add_partition_offset(self.input, partition, Offset::Offset(offset))
-                .expect("an offset that was read is valid");
-        }
-        list
+impl Committed {
+    /// Of a task whose transaction has just been committed.
+    pub(super) fn of<S: PartitionStage>(task: &mut Task<S>, started: Instant) -> Self {
+        let partitions = task.positions().map(|(partition, _)| partition).collect();
+        let (counts, took) = (task.committed(), started.elapsed());
+        Committed { counts, partitions, took, small: false, drained: false, consumer_error: None }
     }
+}
 
-    fn batch_error(&self, failure: Failure<TransactionError>) -> BatchError {
-        match failure {
-            Failure::Writer(error) => error.into(),
-            Failure::Spoilt { partition, offset, reason } => BatchError::Spoilt { partition, offset, reason },
-            Failure::Suspect { partition, offset } => BatchError::Suspect { partition, offset },
-            Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
-                let topic = self.input.to_owned();
-                BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })
-            }
-            Failure::OutputTooLarge { topic, bytes, limit } => {
-                BatchError::Fault(Fault::OutputTooLarge { topic, bytes, limit })
-            }
-            Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
+/// For the traces of the records of one transaction.
+pub(super) fn merged(input: &str) -> Merged {
+    Merged::new(
+        || tracing::info_span!(parent: None, "transaction", otel.name = format!("transaction {input}")),
+    )
+}
+
+/// Makes where a task has come to a part of the transaction.
+pub(super) fn send_offsets<S: PartitionStage>(
+    transaction: &mut Transaction<'_>,
+    consumer: &BaseConsumer<Assignment>,
+    task: &Task<S>,
+    input: &str,
+) -> Result<(), BatchError> {
+    let mut offsets = TopicPartitionList::new();
+    for (partition, offset) in task.positions() {
+        offsets
+            .add_partition_offset(input, partition, Offset::Offset(offset))
+            .expect("an offset that was read is valid");
+    }
+    let group = consumer.group_metadata().expect("the consumer has a group");
+    Ok(transaction.send_offsets(&offsets, &group)?)
+}
+
+/// What a task's failure is for its batch.
+pub(super) fn blame(failure: Failure<TransactionError>, input: &str) -> BatchError {
+    match failure {
+        Failure::Writer(error) => error.into(),
+        Failure::Spoilt { partition, offset, reason } => BatchError::Spoilt { partition, offset, reason },
+        Failure::Suspect { partition, offset } => BatchError::Suspect { partition, offset },
+        Failure::DoesNotFit { partition, offset, topic: aside, bytes } => {
+            let topic = input.to_owned();
+            BatchError::Fault(Fault::DoesNotFit { topic, partition, offset, bytes, aside })
         }
+        Failure::OutputTooLarge { topic, bytes, limit } => {
+            BatchError::Fault(Fault::OutputTooLarge { topic, bytes, limit })
+        }
+        Failure::NotHeld { partition } => BatchError::Fault(Fault::NotAssigned { partition }),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A [worker](run_stage) polls, lets the [task] check, decode and step, writes outputs,
 //! state and positions into one [transaction](crate::kafka::transaction), and commits. State is in memory and in
-//! a compacted changelog, from which it is restored on assignment. The same task runs
-//! in memory under the driver.
+//! a compacted changelog, from which it is restored on assignment. Two stages with the topic between
+//! them may be [chained](run_chained) in one worker. The same task runs in memory under the driver.
 
 pub mod dead_letter;
 pub mod decided;
@@ -12,15 +12,18 @@ mod task;
 pub mod watermark;
 
 mod batch;
+mod chain;
 mod counts;
 mod decode;
 mod fault;
 mod held;
 mod input;
+mod onward;
 mod outbox;
 mod quiet;
 pub(crate) mod refused;
 mod restore;
+mod seat;
 mod stage;
 mod state;
 mod timers;
@@ -30,5 +33,5 @@ mod writer;
 pub use counts::RecordCounts;
 pub use fault::Fault;
 pub use restore::RestoreError;
-pub use stage::{StageHandle, StageSettings, run_stage};
+pub use stage::{StageHandle, StageSettings, run_chained, run_stage};
 pub use state::{StateError, Table};

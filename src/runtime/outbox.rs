@@ -5,7 +5,8 @@ use std::ffi::CStr;
 
 use tracing::Span;
 
-use super::dead_letter::{ErrorHeaders, PER_HEADER};
+use super::dead_letter::{ErrorHeaders, PER_HEADER, PER_RECORD, overhead};
+use super::onward::Handed;
 use super::writer::{Incoming, Writer};
 use crate::kafka::native::{self, Outgoing};
 use crate::kafka::settings::KafkaSettings;
@@ -55,13 +56,65 @@ impl Routes {
     }
 }
 
+/// What a record comes of.
+#[derive(Clone, Copy)]
+enum Cause<'t, 'm> {
+    /// One that was read.
+    Message(&'t BorrowedMessage<'m>),
+    /// One that is on its way to the brokers, as it will stand there.
+    Sent(Sent<'t>),
+    Time,
+}
+
+/// A record of this transaction that the same worker takes over.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'t> {
+    pub topic: &'static Topic,
+    /// The topic's full name.
+    pub name: &'t str,
+    pub partition: i32,
+    pub offset: i64,
+    pub traceparent: Option<&'t [u8]>,
+}
+
+impl Sent<'_> {
+    fn headers(&self) -> OwnedHeaders {
+        let trace = self.traceparent.map(|trace| Header { key: headers::TRACEPARENT, value: Some(trace) });
+        let constant = [
+            Header { key: headers::CONTENT_TYPE, value: Some(headers::CONTENT_TYPE_JSON.as_bytes()) },
+            Header { key: headers::SCHEMA, value: Some(self.topic.schema_id().as_bytes()) },
+        ];
+        constant.into_iter().chain(trace).fold(OwnedHeaders::new(), OwnedHeaders::insert)
+    }
+}
+
+impl<'t> Cause<'t, '_> {
+    fn traceparent(&self) -> Option<&'t [u8]> {
+        match self {
+            Self::Message(message) => native::last_header(message, TRACEPARENT),
+            Self::Sent(sent) => sent.traceparent,
+            Self::Time => None,
+        }
+    }
+
+    fn place(&self) -> (&'t str, i32, i64) {
+        match self {
+            Self::Message(message) => (message.topic(), message.partition(), message.offset()),
+            Self::Sent(sent) => (sent.name, sent.partition, sent.offset),
+            Self::Time => ("", -1, -1),
+        }
+    }
+}
+
 /// Writes what comes of one record.
 pub(super) struct Outbox<'t, 'p, 'm> {
     transaction: &'t mut Transaction<'p>,
     routes: &'t Routes,
-    message: Option<&'t BorrowedMessage<'m>>,
+    cause: Cause<'t, 'm>,
     /// All records of the transaction.
     merged: &'t mut Merged,
+    /// For the stage that goes on in this transaction.
+    handed: Option<&'t mut Handed>,
     /// The trace that is handed on, once looked for.
     trace: Option<Option<Cow<'t, str>>>,
     /// Of this record, where something comes of it and spans are exported.
@@ -75,12 +128,16 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
         message: &'t BorrowedMessage<'m>,
         merged: &'t mut Merged,
     ) -> Self {
-        if telemetry::is_exported()
-            && let Some(traceparent) = native::last_header(message, TRACEPARENT)
-        {
-            merged.add(traceparent);
-        }
-        Self { transaction, routes, message: Some(message), merged, trace: None, span: None }
+        Self::of(Cause::Message(message), transaction, routes, merged)
+    }
+
+    pub(super) fn of_sent(
+        transaction: &'t mut Transaction<'p>,
+        routes: &'t Routes,
+        sent: Sent<'t>,
+        merged: &'t mut Merged,
+    ) -> Self {
+        Self::of(Cause::Sent(sent), transaction, routes, merged)
     }
 
     /// For what no record is the cause of: the changelog, and what time brings.
@@ -89,29 +146,49 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
         routes: &'t Routes,
         merged: &'t mut Merged,
     ) -> Self {
-        Self { transaction, routes, message: None, merged, trace: None, span: None }
+        Self::of(Cause::Time, transaction, routes, merged)
+    }
+
+    fn of(
+        cause: Cause<'t, 'm>,
+        transaction: &'t mut Transaction<'p>,
+        routes: &'t Routes,
+        merged: &'t mut Merged,
+    ) -> Self {
+        if telemetry::is_exported()
+            && let Some(traceparent) = cause.traceparent()
+        {
+            merged.add(traceparent);
+        }
+        Self { transaction, routes, cause, merged, handed: None, trace: None, span: None }
+    }
+
+    /// Notes in `handed` what is sent.
+    pub(super) fn handing(self, handed: Option<&'t mut Handed>) -> Self {
+        Self { handed, ..self }
     }
 
     /// The record's trace; where spans are exported, as it goes on from a span of its own. What
     /// time brings goes on from the transaction, which links to the records that moved time.
     fn look_for_trace(&mut self) -> Option<Cow<'t, str>> {
-        let Some(message) = self.message else {
+        if matches!(self.cause, Cause::Time) {
             return self.merged.traceparent().map(Cow::Owned);
-        };
-        let came = native::last_header(message, TRACEPARENT);
+        }
+        let came = self.cause.traceparent();
         if !telemetry::is_exported() {
             let text = std::str::from_utf8(came?).ok()?;
             return telemetry::is_traceparent(text).then_some(Cow::Borrowed(text));
         }
+        let (topic, partition, offset) = self.cause.place();
         let span = tracing::info_span!(
             parent: None,
             "process",
-            otel.name = format!("process {}", message.topic()),
+            otel.name = format!("process {topic}"),
             otel.kind = "consumer",
             messaging.system = "kafka",
-            messaging.destination.name = message.topic(),
-            messaging.destination.partition.id = message.partition(),
-            messaging.kafka.offset = message.offset(),
+            messaging.destination.name = topic,
+            messaging.destination.partition.id = partition,
+            messaging.kafka.offset = offset,
         );
         telemetry::continue_trace(&span, came.unwrap_or_default());
         let traceparent = telemetry::traceparent(&span);
@@ -119,8 +196,14 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
         traceparent.map(Cow::Owned)
     }
 
-    fn original_headers(&self) -> Option<&'t BorrowedHeaders> {
-        self.message.and_then(|message| message.headers())
+    fn original_headers(&self) -> OwnedHeaders {
+        match self.cause {
+            Cause::Message(message) => {
+                message.headers().map_or_else(OwnedHeaders::new, BorrowedHeaders::detach)
+            }
+            Cause::Sent(sent) => sent.headers(),
+            Cause::Time => OwnedHeaders::new(),
+        }
     }
 }
 
@@ -148,6 +231,9 @@ impl Writer for Outbox<'_, '_, '_> {
         for partition in partitions {
             let record = Outgoing { partition, key: output.key, value: Some(output.value), headers };
             self.transaction.send_quickly(&route.name, &record)?;
+            if let Some(handed) = &mut self.handed {
+                handed.note(output.topic, partition, output.key, output.value, trace);
+            }
         }
         Ok(())
     }
@@ -160,8 +246,7 @@ impl Writer for Outbox<'_, '_, '_> {
         errors: &ErrorHeaders,
     ) -> Result<(), TransactionError> {
         let route = self.routes.of(topic);
-        let originals = self.original_headers().filter(|_| keep_headers);
-        let mut headers = originals.map_or_else(OwnedHeaders::new, BorrowedHeaders::detach);
+        let mut headers = if keep_headers { self.original_headers() } else { OwnedHeaders::new() };
         for (key, value) in errors.iter() {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -185,7 +270,13 @@ impl Writer for Outbox<'_, '_, '_> {
     }
 
     fn headers_len(&self) -> usize {
-        let (bytes, count) = self.message.map_or((0, 0), native::headers_len);
-        bytes + count * PER_HEADER
+        match self.cause {
+            Cause::Message(message) => {
+                let (bytes, count) = native::headers_len(message);
+                bytes + count * PER_HEADER
+            }
+            Cause::Sent(sent) => overhead(sent.topic) - PER_RECORD,
+            Cause::Time => 0,
+        }
     }
 }

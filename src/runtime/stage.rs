@@ -10,12 +10,13 @@ use metrics::{Counter, Gauge, Histogram};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Committed;
+use super::chain::ChainWorker;
 use super::counts::Contradictions;
 use super::fault::Fault;
 use super::restore::RestoreError;
 use super::task::Task;
 use super::watermark::{Watermark, Watermarks};
-use super::worker::Worker;
+use super::worker::{Work, Worker};
 use crate::backoff::Backoff;
 use crate::health::Part;
 use crate::kafka::settings::KafkaSettings;
@@ -103,34 +104,76 @@ pub fn run_stage<S: PartitionStage>(
     let stage = Arc::new(stage);
     let name = stage.declaration().name;
     let shared = Arc::new(Shared::new(name, settings, health));
+    let (kafka, for_workers) = (kafka.clone(), settings.clone());
+    run_workers(name, settings, vec![shared], shutdown.clone(), move |number, reports| {
+        let report = reports[0].clone();
+        let worker = Worker::start(Arc::clone(&stage), number, &kafka, &for_workers, report, &shutdown)?;
+        Ok(Box::new(worker))
+    })
+}
+
+/// [`run_stage`] for two stages, of which the second reads what the first sends: records that one
+/// instance would hand from the one to the other by way of the brokers are taken over within the
+/// first one's transaction. Topics, groups and changelogs are those of the two alone, and other
+/// instances may run either.
+pub fn run_chained<A: PartitionStage, B: PartitionStage>(
+    (first, second): (A, B),
+    kafka: &KafkaSettings,
+    settings: &StageSettings,
+    (first_health, second_health): (Part, Part),
+    shutdown: CancellationToken,
+) -> StageHandle {
+    let (first, second) = (Arc::new(first), Arc::new(second));
+    let name = first.declaration().name;
+    let shared = vec![
+        Arc::new(Shared::new(name, settings, first_health)),
+        Arc::new(Shared::new(second.declaration().name, settings, second_health)),
+    ];
+    let (kafka, for_workers) = (kafka.clone(), settings.clone());
+    run_workers(name, settings, shared, shutdown.clone(), move |number, reports| {
+        let stages = (Arc::clone(&first), Arc::clone(&second));
+        let reports = (reports[0].clone(), reports[1].clone());
+        Ok(Box::new(ChainWorker::start(stages, number, &kafka, &for_workers, reports, &shutdown)?))
+    })
+}
+
+/// Makes the worker of a number, again after each of its faults.
+trait MakeWorker: Fn(usize, &[Report]) -> Result<Box<dyn Work>, Fault> + Clone + Send + 'static {}
+impl<M: Fn(usize, &[Report]) -> Result<Box<dyn Work>, Fault> + Clone + Send + 'static> MakeWorker for M {}
+
+fn run_workers(
+    name: &'static str,
+    settings: &StageSettings,
+    shared: Vec<Arc<Shared>>,
+    shutdown: CancellationToken,
+    make: impl MakeWorker,
+) -> StageHandle {
     let threads = (0..settings.workers.max(1))
         .map(|number| {
-            let (stage, kafka, settings) = (Arc::clone(&stage), kafka.clone(), settings.clone());
-            let report = Report { shared: Arc::clone(&shared), worker: number };
-            let shutdown = shutdown.clone();
+            let report = |shared: &Arc<Shared>| Report { shared: Arc::clone(shared), worker: number };
+            let reports: Vec<Report> = shared.iter().map(report).collect();
+            let (make, shutdown) = (make.clone(), shutdown.clone());
             thread::Builder::new()
                 .name(format!("{name}-{number}"))
-                .spawn(move || supervise(&stage, number, &kafka, &settings, &report, &shutdown))
+                .spawn(move || supervise(name, number, &reports, &make, &shutdown))
                 .expect("the system can start a thread")
         })
         .collect();
     StageHandle { threads }
 }
 
-fn supervise<S: PartitionStage>(
-    stage: &Arc<S>,
+fn supervise(
+    name: &'static str,
     number: usize,
-    kafka: &KafkaSettings,
-    settings: &StageSettings,
-    report: &Report,
+    reports: &[Report],
+    make: &impl MakeWorker,
     shutdown: &CancellationToken,
 ) {
-    let name = stage.declaration().name;
     let (mut failures, mut pauses) = (0, Backoff::new(Backoff::RESTART));
     while !shutdown.is_cancelled() {
         let started = Instant::now();
-        let ended = live(stage, number, kafka, settings, report, shutdown);
-        report.gone();
+        let ended = make(number, reports).map_err(Ended::Fault).and_then(live);
+        reports.iter().for_each(Report::gone);
         let reason = match ended {
             Ok(()) | Err(Ended::Fault(Fault::Restore(RestoreError::Shutdown))) => return,
             Err(Ended::Fault(fault)) => fault.to_string(),
@@ -145,7 +188,7 @@ fn supervise<S: PartitionStage>(
         }
         failures += 1;
         tracing::error!(stage = name, worker = number, reason, failures, "worker ended, starting another");
-        report.not_ready(reason);
+        reports.iter().for_each(|report| report.not_ready(reason.clone()));
         pauses.sleep(shutdown);
     }
 }
@@ -156,16 +199,7 @@ enum Ended {
 }
 
 /// One worker's life.
-fn live<S: PartitionStage>(
-    stage: &Arc<S>,
-    number: usize,
-    kafka: &KafkaSettings,
-    settings: &StageSettings,
-    report: &Report,
-    shutdown: &CancellationToken,
-) -> Result<(), Ended> {
-    let mut worker = Worker::start(Arc::clone(stage), number, kafka, settings, report.clone(), shutdown)
-        .map_err(Ended::Fault)?;
+fn live(mut worker: Box<dyn Work>) -> Result<(), Ended> {
     // After a panic the worker is only dropped: its transaction aborts, its state is gone.
     let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
     leave(worker);
@@ -182,8 +216,8 @@ fn live<S: PartitionStage>(
     }
 }
 
-/// Drops a worker, which leaves the group; with the brokers gone that has no end of its own.
-fn leave<S: PartitionStage>(worker: Worker<S>) {
+/// Drops a worker, which leaves its groups; with the brokers gone that has no end of its own.
+fn leave(worker: Box<dyn Work>) {
     let (done, left) = mpsc::channel();
     let dropping = thread::Builder::new().name("leaving".to_owned()).spawn(move || {
         drop(worker);
@@ -209,6 +243,7 @@ struct Shared {
     restore_seconds: Histogram,
     watermark: Gauge,
     keys: Gauge,
+    linked: Gauge,
     from_the_future: Counter,
     healed: Counter,
 }
@@ -220,6 +255,7 @@ struct Board {
     /// What speaks against a clock, and when it was met last.
     doubt: Option<(String, Instant)>,
     keys: Vec<usize>,
+    linked: Vec<usize>,
     watermarks: Watermarks,
 }
 
@@ -235,6 +271,7 @@ impl Shared {
                 reasons: vec![Some("starting".to_owned()); workers],
                 doubt: None,
                 keys: vec![0; workers],
+                linked: vec![0; workers],
                 watermarks: Watermarks::new(settings.idle_after),
             }),
             records: ["applied", "no_op", "rejected", "dead_letter", "late"].map(result),
@@ -245,6 +282,7 @@ impl Shared {
             restore_seconds: table::STAGE_RESTORE_SECONDS.histogram(&[name]),
             watermark: table::STAGE_WATERMARK_SECONDS.gauge(&[name]),
             keys: table::STAGE_KEYS.gauge(&[name]),
+            linked: table::STAGE_LINKED.gauge(&[name]),
             from_the_future: table::STAGE_FROM_THE_FUTURE.counter(&[name]),
             healed: table::STAGE_WATERMARKS_HEALED.counter(&[name]),
         }
@@ -353,6 +391,13 @@ impl Report {
         self.shared.keys.set(board.keys.iter().sum::<usize>() as f64);
     }
 
+    /// Partitions whose records come from the stage before directly.
+    pub(super) fn linked(&self, partitions: usize) {
+        let mut board = self.shared.board();
+        board.linked[self.worker] = partitions;
+        self.shared.linked.set(board.linked.iter().sum::<usize>() as f64);
+    }
+
     pub(super) fn restored(&self, took: Duration) {
         self.shared.restore_seconds.record(took.as_secs_f64());
     }
@@ -368,5 +413,6 @@ impl Report {
     /// The worker is no more; what it held is held by others, or will be.
     fn gone(&self) {
         self.keys(0);
+        self.linked(0);
     }
 }

@@ -118,6 +118,15 @@ impl<S: PartitionStage> Task<S> {
             .collect()
     }
 
+    pub(super) fn holds(&self, partition: i32) -> bool {
+        self.next_offset(partition).is_some()
+    }
+
+    /// Offset of the next record of a partition that is held.
+    pub(super) fn next_offset(&self, partition: i32) -> Option<i64> {
+        self.partitions[partition as usize].as_ref().map(|held| held.next_offset)
+    }
+
     /// Keys whose state is held.
     pub(super) fn keys(&self) -> usize {
         self.partitions.iter().flatten().map(|held| held.state.keys()).sum()
@@ -188,6 +197,11 @@ impl<S: PartitionStage> Task<S> {
         let Some(Some(held)) = self.partitions.get_mut(record.partition as usize) else {
             return Err(Failure::NotHeld { partition: record.partition });
         };
+        // One that was taken over on its way to the brokers comes from them as well, should the
+        // consumer not have heard in time that it is not wanted.
+        if record.offset < held.next_offset {
+            return Ok(());
+        }
         held.next_offset = record.offset + 1;
         held.touched = true;
         held.read_at = at;

@@ -1,64 +1,33 @@
-//! One worker: a thread's consumer, transactional producer and the state of the
-//! partitions it holds.
+//! One worker: a thread that works for one stage, in transactions of its own.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, BatchError};
-use super::dead_letter::Reason;
 use super::fault::Fault;
-use super::input::{ANSWER_WAIT, ask_for_partitions, consumer_config, partitions_of};
-use super::outbox::Routes;
-use super::quiet::Quiet;
-use super::restore::Restore;
+use super::seat::Seat;
 use super::stage::{Report, StageSettings};
-use super::task::Task;
-use crate::backoff::Backoff;
-use crate::clock;
-use crate::kafka::assignment::{Assignment, Change, partition_list};
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::transaction::{Producer, Verdict};
-use crate::kafka::{
-    BaseConsumer, Consumer, FromClientConfigAndContext, KafkaError, RDKafkaErrorCode, TopicPartitionList,
-};
+use crate::kafka::transaction::Producer;
 use crate::pipeline::PartitionStage;
-use crate::topics::Topic;
 
 /// How long an idle worker waits for a record before it looks after other things.
-const IDLE_WAIT: Duration = Duration::from_millis(250);
+pub(super) const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// The brokers finish a small transaction this long after its commit. A record sent
 /// earlier is refused, and librdkafka then waits 20 ms before it tries again.
-const MARKERS_TAKE: Duration = Duration::from_millis(4);
-/// Time between two looks at partitions without records, at most.
-const QUIET_LOOK: Duration = Duration::from_secs(1);
+pub(super) const MARKERS_TAKE: Duration = Duration::from_millis(4);
+
+/// What a worker's thread runs.
+pub(super) trait Work: Send + 'static {
+    /// Works until shutdown or a fault.
+    fn run(&mut self) -> Result<(), Fault>;
+}
 
 pub(super) struct Worker<S: PartitionStage> {
-    stage: Arc<S>,
-    kafka: KafkaSettings,
-    settings: StageSettings,
-    shutdown: CancellationToken,
-    report: Report,
-    /// The input topic's full name.
-    input: String,
-    partitions: i32,
-    consumer: BaseConsumer<Assignment>,
+    seat: Seat<S>,
     producer: Producer,
-    routes: Routes,
-    task: Task<S>,
-    /// Failed batches since the last committed one.
-    failures: u32,
-    /// Pauses after the second and each further one.
-    pauses: Backoff,
-    /// The brokers could not be reached when last heard of.
-    unreachable: bool,
-    /// The next batch does not begin before this.
-    rest_until: Instant,
-    quiet: Quiet,
-    /// Records that are to be read alone, one to a transaction: one of them is refused.
-    read_alone: usize,
+    shutdown: CancellationToken,
 }
 
 impl<S: PartitionStage> Worker<S> {
@@ -71,311 +40,27 @@ impl<S: PartitionStage> Worker<S> {
         report: Report,
         shutdown: &CancellationToken,
     ) -> Result<Self, Fault> {
-        let declaration = stage.declaration();
-        let producer =
-            Producer::new(kafka, declaration.name, number, &settings.transactions, shutdown.clone());
-        let consumer = BaseConsumer::from_config_and_context(
-            &consumer_config(kafka, declaration.name, settings),
-            Assignment::default(),
-        )
-        .map_err(Fault::kafka("creating the consumer"))?;
-        let input = kafka.topic(declaration.input);
-        let ask = |topic: &str| ask_for_partitions(&consumer, kafka, topic, &report, shutdown);
-        let partitions = ask(&input)?;
-        let changelog = kafka.topic(declaration.changelog);
-        let changelog_partitions = ask(&changelog)?;
-        if partitions != changelog_partitions {
-            let input_partitions = partitions;
-            return Err(Fault::NotCopartitioned { input, input_partitions, changelog, changelog_partitions });
-        }
-        let routes = Routes::new(declaration, kafka, |topic: &Topic| ask(&kafka.topic(topic)))?;
-        consumer.subscribe(&[&input]).map_err(Fault::kafka("subscribing"))?;
-        Ok(Self {
-            task: Task::new(Arc::clone(&stage), input.clone(), partitions),
-            stage,
-            kafka: kafka.clone(),
-            settings: settings.clone(),
-            shutdown: shutdown.clone(),
-            report,
-            input,
-            partitions,
-            consumer,
-            producer,
-            routes,
-            failures: 0,
-            pauses: Backoff::new(Backoff::RESTART),
-            unreachable: false,
-            rest_until: Instant::now(),
-            quiet: Quiet::default(),
-            read_alone: 0,
-        })
+        let role = stage.declaration().name;
+        let producer = Producer::new(kafka, role, number, &settings.transactions, shutdown.clone());
+        let seat = Seat::take(stage, kafka, settings, report, shutdown)?;
+        Ok(Self { seat, producer, shutdown: shutdown.clone() })
     }
+}
 
-    /// Works until shutdown or a fault.
-    pub(super) fn run(&mut self) -> Result<(), Fault> {
+impl<S: PartitionStage> Work for Worker<S> {
+    fn run(&mut self) -> Result<(), Fault> {
         // Frees what an earlier life of this worker may have left open.
         self.producer.settle()?;
+        let mut rest_until = Instant::now();
         while !self.shutdown.is_cancelled() {
-            self.answer_rebalances()?;
-            self.look_at_connection();
-            self.let_time_pass();
-            std::thread::sleep(self.rest_until.saturating_duration_since(Instant::now()));
-            // The message borrows the consumer, the batch needs the rest of the worker.
-            let outcome = {
-                let Self { consumer, producer, task, routes, settings, shutdown, input, quiet, .. } = self;
-                let alone = self.read_alone > 0;
-                let polled = consumer.poll(IDLE_WAIT);
-                quiet.drained = polled.is_none();
-                let batch = Batch { consumer, task, routes, settings, alone, shutdown, input };
-                match polled {
-                    Some(Err(error)) => {
-                        Err(BatchError::Fault(Fault::Kafka { step: "reading", cause: error }))
-                    }
-                    Some(Ok(first)) => batch.run(producer, first),
-                    None => match batch.advance(producer) {
-                        Ok(None) => continue,
-                        Ok(Some(committed)) => Ok(committed),
-                        Err(error) => Err(error),
-                    },
-                }
-            };
-            match outcome {
-                Ok(committed) => {
-                    self.read_alone = self.read_alone.saturating_sub(1);
-                    self.failures = 0;
-                    self.pauses.reset();
-                    self.unreachable = false;
-                    self.quiet.drained = committed.drained;
-                    if committed.small {
-                        self.rest_until = Instant::now() + MARKERS_TAKE;
-                    }
-                    self.report.committed(&committed, &mut self.task);
-                    self.report.ready();
-                    if let Some(error) = committed.consumer_error {
-                        self.judge_consumer_error(error)?;
-                    }
-                }
-                Err(error) => self.not_committed(error)?,
+            self.seat.answer_rebalances()?;
+            self.seat.look_around(&self.producer);
+            std::thread::sleep(rest_until.saturating_duration_since(Instant::now()));
+            let turn = self.seat.turn(&mut self.producer, IDLE_WAIT, None);
+            if self.seat.go_on(turn, &mut self.producer)? {
+                rest_until = Instant::now() + MARKERS_TAKE;
             }
         }
         Ok(())
-    }
-
-    fn not_committed(&mut self, error: BatchError) -> Result<(), Fault> {
-        match error {
-            BatchError::Fault(Fault::Kafka { step: "reading", cause }) => self.judge_consumer_error(cause),
-            BatchError::Fault(fault) => Err(fault),
-            BatchError::Again(why, verdict) => self.recover(&why, verdict),
-            BatchError::Spoilt { partition, offset, reason } => {
-                let why = format!("{}/{partition}/{offset}: {reason}", self.input);
-                self.task.condemn(partition, offset, reason);
-                self.recover(&why, Verdict::Abortable)
-            }
-            BatchError::Refused { why, records, first } => self.set_refused_aside(why, records, first),
-            BatchError::Suspect { partition, offset } => {
-                let why = format!("{}/{partition}: a state is too large by {offset}", self.input);
-                self.task.inspect(partition, offset);
-                self.recover(&why, Verdict::Abortable)
-            }
-        }
-    }
-
-    /// Finds the record that the brokers refuse, or what comes of it, by reading one at a time;
-    /// it becomes a dead letter, without its contents where even that is refused.
-    fn set_refused_aside(
-        &mut self,
-        why: String,
-        records: usize,
-        first: Option<(i32, i64)>,
-    ) -> Result<(), Fault> {
-        let told = format!("the brokers refuse a record: {why}");
-        match first {
-            Some((partition, offset)) if records == 1 && self.read_alone > 0 => {
-                self.task.condemn_refused(partition, offset, Reason::RefusedByBroker(why));
-            }
-            _ => self.read_alone = self.read_alone.max(records),
-        }
-        self.recover(&told, Verdict::Abortable)
-    }
-
-    /// Answers what the group has changed. No transaction is open here.
-    fn answer_rebalances(&mut self) -> Result<(), Fault> {
-        while let Some(change) = self.consumer.context().next() {
-            match change {
-                Change::Assigned(partitions) => {
-                    tracing::info!(stage = self.name(), ?partitions, "assigned");
-                    let beyond = partitions.iter().copied().find(|partition| *partition >= self.partitions);
-                    if beyond.is_some() {
-                        let now =
-                            partitions_of(&self.consumer, &self.kafka.brokers, &self.input, ANSWER_WAIT)?;
-                        let (topic, then) = (self.input.clone(), self.partitions);
-                        return Err(Fault::PartitionsChanged { topic, then, now });
-                    }
-                    let positions = self.restore(&partitions)?;
-                    self.consumer.incremental_assign(&positions).map_err(Fault::kafka("assigning"))?;
-                    self.report.ready();
-                }
-                Change::Revoked { partitions, lost } => {
-                    tracing::info!(stage = self.name(), ?partitions, lost, "revoked");
-                    for partition in &partitions {
-                        self.task.release(*partition);
-                        self.report.released(*partition);
-                    }
-                    self.consumer
-                        .incremental_unassign(&partition_list(&self.input, &partitions))
-                        .map_err(Fault::kafka("unassigning"))?;
-                }
-            }
-            self.report.keys(self.task.keys());
-        }
-        Ok(())
-    }
-
-    fn restore(&mut self, partitions: &[i32]) -> Result<TopicPartitionList, Fault> {
-        let started = Instant::now();
-        self.report.not_ready(format!("restoring the state of partitions {partitions:?}"));
-        let restore = Restore {
-            kafka: &self.kafka,
-            declaration: self.stage.declaration(),
-            shutdown: &self.shutdown,
-            patience: self.settings.restore_patience,
-        };
-        let positions = restore.run(&self.consumer, &mut self.task, partitions)?;
-        if !partitions.is_empty() {
-            self.report.restored(started.elapsed());
-        }
-        for partition in partitions {
-            self.report.read(*partition, self.task.watermark(*partition));
-        }
-        Ok(positions)
-    }
-
-    /// After a batch that did not commit: everything in memory is dropped and read
-    /// back, and reading goes on from the committed offsets.
-    fn recover(&mut self, why: &str, verdict: Verdict) -> Result<(), Fault> {
-        self.report.ended(verdict);
-        self.failures += 1;
-        tracing::warn!(
-            stage = self.name(),
-            why,
-            ?verdict,
-            failures = self.failures,
-            "a batch did not commit"
-        );
-        if self.failures > 1 {
-            self.report.not_ready(match verdict {
-                Verdict::Fenced => format!(
-                    "another producer uses the transactional id {}: is `kafka.instance` unique? ({why})",
-                    self.producer.transactional_id()
-                ),
-                _ => format!("batches fail: {why}"),
-            });
-        }
-        let held = self.task.reset();
-        if self.failures > 1 {
-            self.pauses.sleep(&self.shutdown);
-        }
-        if self.shutdown.is_cancelled() {
-            return Ok(());
-        }
-        // First end what may still be open, or restoring would wait for it.
-        self.producer.settle()?;
-        let positions = self.restore(&held)?;
-        if !held.is_empty() {
-            let sought = self
-                .consumer
-                .seek_partitions(positions, ANSWER_WAIT * self.failures.clamp(1, 3))
-                .map_err(Fault::kafka("seeking the committed offsets"))?;
-            sought
-                .elements()
-                .iter()
-                .try_for_each(|element| element.error())
-                .map_err(Fault::kafka("seeking the committed offsets"))?;
-        }
-        self.report.keys(self.task.keys());
-        self.report.ready();
-        Ok(())
-    }
-
-    fn judge_consumer_error(&mut self, cause: KafkaError) -> Result<(), Fault> {
-        match (&cause, cause.rdkafka_error_code()) {
-            (_, Some(RDKafkaErrorCode::AutoOffsetReset)) => {
-                let group = self.kafka.group(self.name());
-                Err(Fault::OffsetsExpired { topic: self.input.clone(), group })
-            }
-            (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
-                Err(Fault::TopicMissing { topic: self.input.clone() })
-            }
-            (KafkaError::MessageConsumptionFatal(_), _) => Err(Fault::Kafka { step: "reading", cause }),
-            _ => {
-                tracing::warn!(stage = self.name(), error = %cause, "reading");
-                Ok(())
-            }
-        }
-    }
-
-    /// Lets the watermarks of quiet partitions follow the clock, where the brokers say
-    /// that there is nothing to be read.
-    fn let_time_pass(&mut self) {
-        if self.quiet.looked_at.is_some_and(|at| at.elapsed() < QUIET_LOOK) {
-            return;
-        }
-        self.quiet.looked_at = Some(Instant::now());
-        let at = clock::now();
-        for (partition, next_offset) in self.task.quiet(at) {
-            match self.producer.end_of(&self.input, partition, ANSWER_WAIT) {
-                Ok(end) if self.quiet.is_at_end(partition, next_offset, end) => {
-                    self.task.let_time_pass(partition, at);
-                }
-                Ok(_) => {}
-                // One that cannot be asked about may hold anything.
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Says so while the brokers cannot be reached, and when they can again.
-    fn look_at_connection(&mut self) {
-        if self.consumer.context().take_unreachable() {
-            self.unreachable = true;
-            self.report.not_ready(format!("cannot reach Kafka at {}", self.kafka.brokers));
-        } else if self.unreachable
-            && self.consumer.fetch_metadata(Some(&self.input), Duration::from_secs(1)).is_ok()
-        {
-            self.unreachable = false;
-            self.report.ready();
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        self.stage.declaration().name
-    }
-}
-
-impl<S: PartitionStage> Drop for Worker<S> {
-    fn drop(&mut self) {
-        // The group waits for an answer to what was not handled any more.
-        let context = Arc::clone(self.consumer.context());
-        context.close();
-        while let Some(change) = context.next() {
-            let (partitions, assigned) = match change {
-                Change::Assigned(partitions) => (partitions, true),
-                Change::Revoked { partitions, .. } => (partitions, false),
-            };
-            let list = partition_list(&self.input, &partitions);
-            let answered = match assigned {
-                true => self.consumer.incremental_assign(&list),
-                false => self.consumer.incremental_unassign(&list),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "leaving the group");
-            }
-        }
-    }
-}
-
-impl<S: PartitionStage> fmt::Debug for Worker<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("stage", &self.name()).field("input", &self.input).finish()
     }
 }

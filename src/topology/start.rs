@@ -131,6 +131,7 @@ pub fn start(
     let follower = Follower::new(config, std::iter::once(&platform).chain(&others), database.clone());
     let mut starting = Starting {
         config,
+        roles: names,
         kafka: settings::kafka(config, instance),
         platform,
         others,
@@ -165,6 +166,8 @@ pub fn start(
 /// What the roles of an instance are started with.
 pub(super) struct Starting<'c> {
     pub config: &'c Config,
+    /// Names of those that are started.
+    roles: &'c [&'c str],
     pub kafka: KafkaSettings,
     database: Database,
     /// Whom they call as whom: the first organisation, and all others.
@@ -280,6 +283,11 @@ impl Starting<'_> {
     pub(super) fn settings_table(&mut self) -> SettingsTable {
         let (kafka, health, stop) = (&self.kafka, &self.health, &self.running.stop);
         self.settings_table.get_or_insert_with(|| SettingsTable::open(kafka, health, stop)).clone()
+    }
+
+    /// Whether this instance has a role.
+    pub(super) fn plays(&self, role: &Role) -> bool {
+        self.roles.contains(&role.name)
     }
 
     /// What every role is given.

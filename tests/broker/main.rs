@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chained;
 mod crashes;
 mod dead_letters;
 mod exactly_once;
