@@ -59,6 +59,9 @@ async function campaigns(campaignId) {
   await refused(() => api.getOutboundCampaign('nothing'), 404, 'not.found');
   await refused(() => api.patchOutboundCampaign(campaignId, { maxCallsPerAgent: 0 }), 400, 'invalid.value');
 
+  const listed = await api.getOutboundCampaigns({ pageSize: 50, id: [campaignId, 'nothing'] });
+  check(listed.entities.length === 1 && listed.entities[0].id === campaignId, 'a list tells those asked for');
+
   const stats = await api.getOutboundCampaignStats(campaignId);
   check(stats.contactRate.attempts > 0 && Number.isInteger(stats.idleAgents), 'statistics count');
   const performance = await api.postOutboundCampaignsPerformanceQuery([campaignId]);

@@ -98,6 +98,10 @@ def campaigns(client, url, campaign_id):
     patch.max_calls_per_agent = 99.0
     refused(lambda: api.patch_outbound_campaign(campaign_id, patch), 400, "invalid.value")
 
+    listed = read(api.get_outbound_campaigns(page_size=50, id=[campaign_id, "nothing"]))
+    check([it["id"] for it in listed["entities"]] == [campaign_id] and listed["total"] == 1, "a list tells those asked for")
+    check(listed["entities"][0]["maxCallsPerAgentDecimal"] == 2.5, "a list tells the lever")
+
     stats = read(api.get_outbound_campaign_stats(campaign_id))
     check(stats["contactRate"]["attempts"] > 0 and stats["idleAgents"] is not None, "statistics count")
     performance = read(api.post_outbound_campaigns_performance_query([campaign_id]))

@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// The campaign as it is now or, where many are watched on a small budget, as it was lately:
+    /// The campaign as it is now or, where many are watched, as it was lately:
     /// for watching. Whoever changes it reads it [anew](Self::campaign).
     pub async fn campaign_lately(&self, id: &str, scope: &Scope) -> Result<Campaign, CallError> {
         let (client, own) = self.of(id);

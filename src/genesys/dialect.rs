@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::credentials::Credentials;
 use super::flows::ErrorMeasure;
 use super::platform::Platform;
+use super::platform::campaigns::LISTED;
 
 /// A form of the platform's interface.
 #[derive(Clone, Debug, Default)]
@@ -27,10 +28,10 @@ pub struct PlatformSettings {
     pub shared_for: Duration,
     /// How long what holds for the whole organisation is not read again.
     pub organization_for: Duration,
-    /// How long the definition of a campaign that is watched is not read again; zero reads it
-    /// each time. What acts on a campaign reads it anew in any case.
+    /// How old a list of the campaigns that are watched may be. What acts on a campaign reads it
+    /// anew in any case.
     pub definition_for: Duration,
-    /// Campaigns whose statistics are asked for one by one; of more they are asked for together.
+    /// Campaigns that are asked about one by one; about more it is asked together.
     pub single_campaigns: usize,
     /// Conversations that ended this long ago are looked up by a job.
     pub old_after: Duration,
@@ -46,7 +47,7 @@ impl Default for PlatformSettings {
             error_measure: ErrorMeasure::default(),
             shared_for: Duration::from_secs(5),
             organization_for: Duration::from_secs(600),
-            definition_for: Duration::ZERO,
+            definition_for: Duration::from_secs(5),
             single_campaigns: SINGLE_CAMPAIGNS,
             old_after: Duration::from_secs(7 * 86_400),
             job_pause: Duration::from_secs(1),
@@ -55,15 +56,20 @@ impl Default for PlatformSettings {
 }
 
 const SINGLE_CAMPAIGNS: usize = 20;
-/// Of the budget, the part that reading the definitions of watched campaigns may take.
-const DEFINITIONS_SHARE: f64 = 1.0 / 3.0;
+/// Of the budget, the part that lists of watched campaigns may take.
+const LISTS_SHARE: f64 = 0.1;
 
 impl PlatformSettings {
-    /// How long a definition serves, so that reading those of all `campaigns` once takes a third
-    /// of `requests` in each `window` at most; zero where each poll can read its own.
-    pub fn definition_for(campaigns: usize, poll: Duration, requests: u32, window: Duration) -> Duration {
-        let needed = window.mul_f64(campaigns as f64 / (f64::from(requests.max(1)) * DEFINITIONS_SHARE));
-        if needed <= poll { Duration::ZERO } else { needed }
+    /// How old a list of all `campaigns` may be: as old as other shared answers, or so that it
+    /// takes a tenth of `requests` in each `window` at most.
+    pub fn definition_for(
+        campaigns: usize,
+        shared_for: Duration,
+        requests: u32,
+        window: Duration,
+    ) -> Duration {
+        let calls = campaigns.div_ceil(LISTED) as f64;
+        shared_for.max(window.mul_f64(calls / (f64::from(requests.max(1)) * LISTS_SHARE)))
     }
 }
 
@@ -107,12 +113,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn definitions_take_a_third_of_the_budget_however_many_there_are() {
-        let minute = Duration::from_secs(60);
+    fn lists_take_a_tenth_of_the_budget_however_many_campaigns_there_are() {
+        let (minute, shared) = (Duration::from_secs(60), Duration::from_secs(5));
         let serves = |campaigns| {
-            PlatformSettings::definition_for(campaigns, minute / 2, 300, minute).as_secs_f64().round()
+            PlatformSettings::definition_for(campaigns, shared, 300, minute).as_secs_f64().round()
         };
-        assert_eq!((serves(0), serves(9), serves(50)), (0.0, 0.0, 0.0), "at each poll");
-        assert_eq!((serves(100), serves(1_000)), (60.0, 600.0));
+        assert_eq!((serves(0), serves(100)), (5.0, 5.0), "as long as other answers");
+        assert_eq!((serves(1_000), serves(5_000)), (40.0, 200.0));
     }
 }

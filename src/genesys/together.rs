@@ -14,12 +14,14 @@ use super::error::{CallError, CallErrorKind as Kind};
 /// than polls may come apart.
 const FORGOTTEN_AFTER: u32 = 120;
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
-/// Ids in one question at most.
+/// Ids in one question at most, where nothing else is said.
 const QUESTION_LIMIT: usize = 500;
 
 /// The newest answer about things of one kind, and about which of them is asked.
 pub(super) struct Together<T> {
     fresh_for: Duration,
+    /// Ids in one question at most.
+    at_once: usize,
     /// When each was asked about last.
     members: Mutex<BTreeMap<String, Instant>>,
     /// Held while a question is on its way: whoever else asks waits for its answer.
@@ -42,7 +44,12 @@ pub(super) struct Told<T> {
 
 impl<T: Clone> Together<T> {
     pub(super) fn new(fresh_for: Duration) -> Self {
-        Self { fresh_for, members: Mutex::default(), answer: tokio::sync::Mutex::new(None) }
+        Self::asking(QUESTION_LIMIT, fresh_for)
+    }
+
+    /// About so many at once, if there are more.
+    pub(super) fn asking(at_once: usize, fresh_for: Duration) -> Self {
+        Self { fresh_for, at_once, members: Mutex::default(), answer: tokio::sync::Mutex::new(None) }
     }
 
     fn members(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
@@ -84,7 +91,7 @@ impl<T: Clone> Together<T> {
             let asked = self.to_ask();
             let at = Instant::now();
             let mut told = Ok(BTreeMap::new());
-            for some in asked.chunks(QUESTION_LIMIT) {
+            for some in asked.chunks(self.at_once) {
                 let for_many = Scope { priority: scope.priority.shared(), ..scope.clone() };
                 match (ask(some.to_vec(), for_many).await, &mut told) {
                     (Ok(more), Ok(told)) => told.extend(more),

@@ -18,6 +18,8 @@ fn dialect(config: &Config, name: Option<&str>, spoken: Dialect, requests: u32) 
     }
     let defaults = genesys::PlatformSettings::default();
     let poll = config.dial.interval.min(config.route.availability_interval);
+    // No poll is to see what the one before has seen.
+    let shared_for = (poll / 4).min(SHARED_FOR);
     genesys::Dialect::Platform(genesys::PlatformSettings {
         pacing: genesys::Pacing { min: config.dial.min_rate, max: config.dial.max_rate },
         campaign_change: match config.genesys.campaign_change {
@@ -28,11 +30,10 @@ fn dialect(config: &Config, name: Option<&str>, spoken: Dialect, requests: u32) 
             ErrorMeasure::Outcome => genesys::ErrorMeasure::Outcome,
             ErrorMeasure::ExitReason => genesys::ErrorMeasure::ExitReason,
         },
-        // No poll is to see what the one before has seen.
-        shared_for: (poll / 4).min(SHARED_FOR),
+        shared_for,
         definition_for: genesys::PlatformSettings::definition_for(
             campaigns_of(config, name),
-            config.dial.interval,
+            shared_for,
             requests,
             config.genesys.budget_window,
         ),

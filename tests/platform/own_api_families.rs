@@ -88,6 +88,34 @@ async fn many_campaigns_are_asked_about_together() {
     );
 }
 
+/// A list is not older than what we have changed ourselves.
+#[tokio::test]
+async fn many_campaigns_are_read_from_one_list_and_our_own_change_is_seen() {
+    let organization = organization().await;
+    let definition_for = Duration::from_secs(600);
+    let many = PlatformSettings { single_campaigns: 1, definition_for, ..PlatformSettings::default() };
+    let client = speaking(&organization, many);
+    client.expect_campaigns([CAMPAIGN, OTHER]);
+    let lately = async |id| client.campaign_lately(id, &scope()).await.unwrap();
+    let single = client.campaign(CAMPAIGN, &scope()).await.unwrap();
+    for _ in 0..3 {
+        let (listed, other) = (lately(CAMPAIGN).await, lately(OTHER).await);
+        assert_eq!((listed.dial_rate, &listed.revision), (single.dial_rate, &single.revision));
+        assert_eq!(other.id, OTHER);
+    }
+    let read = async || organization.requests_of("GET", "/api/v2/outbound/campaigns").await.len();
+    assert_eq!(read().await, 2, "the one and the list");
+    let request = client.prepare_dial_rate(&single, single.dial_rate + 0.5);
+    client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(lately(CAMPAIGN).await.dial_rate, single.dial_rate + 0.5);
+        lately(OTHER).await;
+    }
+    assert_eq!(read().await, 3, "the changed one alone, once");
+    let unknown = client.campaign_lately("11111111-2222-4333-8444-555555555555", &scope()).await;
+    assert_eq!(unknown.unwrap_err().kind, Kind::NotFound);
+}
+
 #[tokio::test]
 async fn a_publish_takes_its_time_and_the_flow_says_when_it_is_over() {
     let organization = organization().await;

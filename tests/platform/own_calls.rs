@@ -25,6 +25,7 @@ async fn campaigns(client: &Client) {
     let request = client.prepare_dial_rate(&campaign, campaign.dial_rate + 0.25);
     client.send_dial_rate(&request, CAMPAIGN, &scope()).await.unwrap();
     client.expect_campaigns([CAMPAIGN, OTHER]);
+    client.campaign_lately(OTHER, &scope()).await.unwrap();
     client.campaign_statistics(CAMPAIGN, &scope()).await.unwrap();
     client.ask_last_writer(Changed::Campaign, CAMPAIGN, &scope()).await.unwrap();
 }

@@ -1,5 +1,7 @@
 //! Outbound campaigns: definition, statistics, and the changes clients make to them.
 
+use std::collections::BTreeSet;
+
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -20,7 +22,21 @@ const MAX_IDS: usize = 1_000;
 /// Lines of the organisation's trunks, which no campaign uses up.
 const LINES_AVAILABLE: u64 = 100_000;
 
+/// What a list can be narrowed or ordered by, and is not here.
+const NOT_SIMULATED: [&str; 9] = [
+    "name",
+    "contactListId",
+    "dncListIds",
+    "distributionQueueId",
+    "edgeGroupId",
+    "callAnalysisResponseSetId",
+    "divisionId",
+    "sortBy",
+    "sortOrder",
+];
+
 pub(super) const ENDPOINTS: &[Endpoint] = &[
+    Endpoint { method: Method::GET, path: "/api/v2/outbound/campaigns", permissions: VIEW, perform: list },
     Endpoint {
         method: Method::GET,
         path: "/api/v2/outbound/campaigns/{campaignId}",
@@ -77,6 +93,20 @@ fn found<'a>(organization: &'a Organization, id: &str) -> Result<&'a Definition,
 
 fn whole(definition: &Definition) -> Reply {
     Reply::json(StatusCode::OK, &Value::Object(shown(definition)))
+}
+
+/// Those of the ids that the query names, or all. Ids nobody has are left out.
+fn list(organization: &mut Organization, request: &Request<'_>) -> Outcome {
+    let page = request.page(25, 100)?;
+    if let Some(filter) = NOT_SIMULATED.iter().find(|filter| request.query(filter).is_some()) {
+        let message = format!("the simulator cannot list campaigns by {filter}");
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "not.implemented", message));
+    }
+    let asked: BTreeSet<String> = request.queries("id").collect();
+    let is_asked = |id: &str| asked.is_empty() || asked.contains(id);
+    let definitions = organization.definitions.iter().filter(|(id, _)| is_asked(id));
+    let entities = definitions.map(|(_, definition)| Value::Object(shown(definition))).collect();
+    Ok((request.listing(page, entities), None))
 }
 
 fn document(organization: &mut Organization, request: &Request<'_>) -> Outcome {

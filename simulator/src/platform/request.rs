@@ -41,9 +41,14 @@ impl Request<'_> {
 
     /// A parameter of the query, decoded.
     pub(super) fn query(&self, name: &str) -> Option<String> {
+        self.queries(name).next()
+    }
+
+    /// All values of a parameter that may be given many times, decoded.
+    pub(super) fn queries(&self, name: &str) -> impl Iterator<Item = String> {
         let query = self.received.query.as_deref().unwrap_or_default();
-        let found = form_urlencoded::parse(query.as_bytes()).find(|(held, _)| held == name);
-        found.map(|(_, value)| value.into_owned())
+        let given = form_urlencoded::parse(query.as_bytes());
+        given.filter(move |(held, _)| held == name).map(|(_, value)| value.into_owned())
     }
 
     /// # Errors

@@ -3,6 +3,7 @@
 //! The platform has no dial rate. Its pacing ceiling `maxCallsPerAgent` is the lever: calls per
 //! agent, with fraction, from 1 up to the organisation's own greatest value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use super::super::campaigns::{Campaign, Definition};
 use super::super::dialect::{CampaignChange, Pacing};
 use super::super::organization::OutboundSettings;
 use super::super::path::PathSegment;
+use super::Told;
 use crate::model::outcome::SentRequest;
 
 /// A ceiling below one call per agent has no meaning.
@@ -25,6 +27,33 @@ pub(crate) const SETTINGS_PATH: &str = "/api/v2/outbound/settings";
 
 pub(crate) fn campaign_path(id: &str) -> String {
     format!("/api/v2/outbound/campaigns/{}", PathSegment(id))
+}
+
+/// Campaigns in one list at most: their ids stand in its URL.
+pub(crate) const LISTED: usize = 50;
+
+pub(crate) fn list_path(ids: &[String]) -> String {
+    let asked = ids.iter().map(|id| format!("&id={}", PathSegment(id)));
+    asked.fold(format!("/api/v2/outbound/campaigns?pageSize={LISTED}"), |path, id| path + &id)
+}
+
+/// Reads a list of campaigns as [`read`] reads one.
+pub(crate) fn read_list(
+    body: &[u8],
+    settings: &OutboundSettings,
+    pacing: Pacing,
+) -> Result<BTreeMap<String, Told<Campaign>>, String> {
+    #[derive(Deserialize)]
+    struct Page {
+        entities: Vec<Value>,
+    }
+    let page: Page = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let told = page.entities.into_iter().filter_map(|whole| {
+        let id = whole.get("id")?.as_str()?.to_owned();
+        let campaign = read_whole(&id, whole, settings, pacing);
+        Some((id, campaign))
+    });
+    Ok(told.collect())
 }
 
 /// The request that gives `campaign` this rate. A patch names the lever alone and the last
@@ -75,6 +104,16 @@ pub(crate) fn read(
     settings: &OutboundSettings,
     pacing: Pacing,
 ) -> Result<Campaign, String> {
+    let whole: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    read_whole(id, whole, settings, pacing)
+}
+
+fn read_whole(
+    id: &str,
+    whole: Value,
+    settings: &OutboundSettings,
+    pacing: Pacing,
+) -> Result<Campaign, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wire {
@@ -90,7 +129,6 @@ pub(crate) fn read(
     struct Named {
         id: String,
     }
-    let whole: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let wire = Wire::deserialize(&whole).map_err(|error| error.to_string())?;
     if wire.id != id {
         let other: String = wire.id.chars().take(64).collect();
@@ -170,6 +208,18 @@ mod tests {
         assert_eq!(read(ID, whole.as_bytes(), &settings(), WIDE).unwrap().dial_rate, 2.0);
         let none = whole.replace(r#""maxCallsPerAgent":2,"#, "");
         assert_eq!(read(ID, none.as_bytes(), &settings(), WIDE).unwrap().dial_rate, 15.0);
+    }
+
+    #[test]
+    fn a_list_tells_many_and_one_that_cannot_be_true_harms_no_other() {
+        let path = list_path(&["a".to_owned(), "b c".to_owned()]);
+        assert_eq!(path, "/api/v2/outbound/campaigns?pageSize=50&id=a&id=b%20c");
+        let body = format!(r#"{{"entities":[{CAMPAIGN},{{"id":"b"}},{{}}],"pageCount":1}}"#);
+        let told = read_list(body.as_bytes(), &settings(), WIDE).unwrap();
+        assert_eq!(told.keys().collect::<Vec<_>>(), [ID, "b"]);
+        assert_eq!(told[ID].as_ref().unwrap().dial_rate, 2.25);
+        assert!(told["b"].as_ref().unwrap_err().contains("version"));
+        assert!(read_list(b"{}", &settings(), WIDE).is_err());
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(super) struct Platform {
     credentials: Credentials,
     /// What holds for all campaigns, and when it was read.
     outbound: tokio::sync::Mutex<Option<(Instant, OutboundSettings)>>,
+    definitions: Together<Told<Campaign>>,
     idle: Together<Told<Idle>>,
     counters: Together<Told<Counters>>,
     pub on_queue: Together<Told<OnQueue>>,
@@ -63,9 +64,11 @@ pub(super) struct Platform {
 /// What is kept in mind of a campaign.
 #[derive(Clone, Debug, Default)]
 struct Known {
-    /// As it was when it was last read, and when that was; without a time it may have changed
-    /// since.
-    campaign: Option<(Option<Instant>, Campaign)>,
+    /// As it was when it was last read.
+    campaign: Option<Campaign>,
+    read_at: Option<Instant>,
+    /// When we may have changed it last.
+    changed_at: Option<Instant>,
     counters: Option<Counters>,
 }
 
@@ -75,6 +78,7 @@ impl Platform {
         Self {
             credentials,
             outbound: tokio::sync::Mutex::new(None),
+            definitions: Together::asking(campaigns::LISTED, settings.definition_for),
             idle: Together::new(fresh),
             counters: Together::new(fresh),
             on_queue: Together::new(fresh),
@@ -89,6 +93,7 @@ impl Platform {
 
     pub(super) fn expect_campaigns<'c>(&self, ids: impl IntoIterator<Item = &'c str>) {
         let ids: Vec<&str> = ids.into_iter().collect();
+        self.definitions.expect(ids.iter().copied());
         self.counters.expect(ids.iter().copied());
         self.idle.expect(ids);
     }
@@ -123,30 +128,51 @@ impl Platform {
         let request = read_request(campaigns::campaign_path(id));
         let read = |_: &RawReply, body: &[u8]| campaigns::read(id, body, &settings, self.settings.pacing);
         let campaign = inner.read(&inner.campaigns, id, &request, scope, read).await?;
-        self.known().entry(id.to_owned()).or_default().campaign =
-            Some((Some(Instant::now()), campaign.clone()));
+        self.note(id, &campaign, Instant::now());
         Ok(campaign)
     }
 
-    /// The campaign as it was when it was last read, where that is not too long ago.
+    fn note(&self, id: &str, campaign: &Campaign, read_at: Instant) {
+        let mut known = self.known();
+        let known = known.entry(id.to_owned()).or_default();
+        (known.campaign, known.read_at) = (Some(campaign.clone()), Some(read_at));
+    }
+
+    /// The campaign as it is now or, where many are watched, as a list of them has lately said:
+    /// never as it was before we changed it.
     pub(super) async fn campaign_lately(
         &self,
         inner: &Inner,
         id: &str,
         scope: &Scope,
     ) -> Result<Campaign, CallError> {
-        let known = self.known().get(id).and_then(|known| known.campaign.clone());
-        match known {
-            Some((Some(at), campaign)) if at.elapsed() < self.settings.definition_for => Ok(campaign),
+        if self.definitions.len() <= self.settings.single_campaigns {
+            return self.campaign(inner, id, scope).await;
+        }
+        let told = self.definitions.get(id, scope, |ids, scope| async move {
+            let settings = self.outbound_settings(inner, &scope).await?;
+            let request = read_request(campaigns::list_path(&ids));
+            let read =
+                |_: &RawReply, body: &[u8]| campaigns::read_list(body, &settings, self.settings.pacing);
+            inner.read(&inner.campaigns, "", &request, &scope, read).await
+        });
+        let told = told.await?;
+        let listed_at = Instant::now() - told.age;
+        let known = self.known().get(id).cloned().unwrap_or_default();
+        let is_current = |at: Instant| known.changed_at.is_none_or(|changed| at > changed);
+        match (sensible("campaign", id, told.value)?, known.campaign, known.read_at) {
+            (_, Some(campaign), Some(at)) if at > listed_at && is_current(at) => Ok(campaign),
+            (Some(campaign), ..) if is_current(listed_at) => {
+                self.note(id, &campaign, listed_at);
+                Ok(campaign)
+            }
             _ => self.campaign(inner, id, scope).await,
         }
     }
 
     /// It has been changed, or may have been.
     pub(super) fn forget_campaign(&self, id: &str) {
-        if let Some((at, _)) = self.known().get_mut(id).and_then(|known| known.campaign.as_mut()) {
-            *at = None;
-        }
+        self.known().entry(id.to_owned()).or_default().changed_at = Some(Instant::now());
     }
 
     /// Idle agents, calls and busy agents: what three calls say, two of them for all campaigns.
@@ -211,7 +237,7 @@ impl Platform {
     ) -> Result<(Option<OnQueue>, Duration), CallError> {
         let known = self.known().get(id).and_then(|known| known.campaign.clone());
         let campaign = match known {
-            Some((_, campaign)) => campaign,
+            Some(campaign) => campaign,
             None => self.campaign(inner, id, scope).await?,
         };
         let queue = campaign.definition.and_then(|definition| definition.queue_id.clone());
@@ -330,7 +356,7 @@ impl Platform {
 /// What was told about one of many, where it can be true.
 fn sensible<T>(kind: &str, id: &str, told: Option<Told<T>>) -> Result<Option<T>, CallError> {
     told.transpose().map_err(|problem| {
-        CallError::without_reply(Kind::Malformed, format!("statistics of {kind} {id}: {problem}"))
+        CallError::without_reply(Kind::Malformed, format!("what is told of {kind} {id}: {problem}"))
     })
 }
 
