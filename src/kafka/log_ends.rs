@@ -1,7 +1,9 @@
 //! Where partitions end, whatever of them is committed.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -10,16 +12,26 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::reader::Reader;
 use super::settings::KafkaSettings;
 
-/// Asks with a client of its own: one that reads has connections on which requests wait for records.
-pub(crate) struct LogEnds(BaseConsumer<Reader>);
+/// Asks with a client of its own, made when it is needed: one that reads has connections on which
+/// requests wait for records.
+pub(crate) struct LogEnds {
+    config: ClientConfig,
+    client: OnceCell<BaseConsumer<Reader>>,
+}
 
 impl LogEnds {
-    /// # Errors
-    /// When the configuration is not accepted.
-    pub(crate) fn new(kafka: &KafkaSettings, role: &str) -> Result<Self, KafkaError> {
+    pub(crate) fn new(kafka: &KafkaSettings, role: &str) -> Self {
         let mut config = kafka.reader(role);
         config.set("isolation.level", "read_uncommitted");
-        BaseConsumer::from_config_and_context(&config, Reader { what: "ends of logs" }).map(Self)
+        Self { config, client: OnceCell::new() }
+    }
+
+    fn client(&self) -> Result<&BaseConsumer<Reader>, KafkaError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = BaseConsumer::from_config_and_context(&self.config, Reader { what: "ends of logs" })?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Offset after the last record or marker of each of a topic's `partitions`, in their order.
@@ -33,7 +45,7 @@ impl LogEnds {
             // In the place of a time this stands for the end.
             asked.add_partition_offset(topic, *partition, Offset::End)?;
         }
-        let answered = self.0.offsets_for_times(asked, wait)?;
+        let answered = self.client()?.offsets_for_times(asked, wait)?;
         let end = |partition: &i32| {
             let found = answered.find_partition(topic, *partition).ok_or(KafkaError::NoMessageReceived)?;
             found.error()?;

@@ -228,6 +228,9 @@ impl<S: PartitionStage> Batch<'_, '_, S> {
         // The offsets travel while the records do; the commit waits for both. They go along
         // even where none has moved: the group then refuses what is not ours any more.
         send_offsets(&mut transaction, self.consumer, self.task, self.input)?;
+        if let Some(onward) = &mut self.onward {
+            onward.verify(&mut transaction)?;
+        }
         transaction.commit()?;
         Ok(Committed::of(self.task, started))
     }

@@ -110,6 +110,9 @@ pub(super) trait Onward {
     /// Processes what has been noted. `at` is the clock at the start of the batch.
     fn take_over(&mut self, at: Timestamp, transaction: &mut Transaction<'_>) -> Result<(), BatchError>;
 
-    /// The batch is read; all but the commit is left.
+    /// The batch is read: writes what has changed, and where it has come to.
     fn conclude(&mut self, at: Timestamp, transaction: &mut Transaction<'_>) -> Result<(), BatchError>;
+
+    /// Whether what was taken over is what stands on the log. Nothing but the commit is left.
+    fn verify(&mut self, transaction: &mut Transaction<'_>) -> Result<(), BatchError>;
 }

@@ -25,26 +25,6 @@ pub(super) struct Handover<'c, S: PartitionStage> {
     pub has_taken: bool,
 }
 
-impl<S: PartitionStage> Handover<'_, S> {
-    /// Looks whether the records stand where they were taken for.
-    fn look_at_ends(&mut self, transaction: &mut Transaction<'_>) -> Result<(), BatchError> {
-        let sent = self.links.held_of(self.handed.sent());
-        if sent.is_empty() {
-            return Ok(());
-        }
-        transaction.flush()?;
-        let partitions: Vec<i32> = sent.iter().map(|(partition, _)| *partition).collect();
-        let ends = self.ends.of(&self.second.input, &partitions, ANSWER_WAIT).map_err(not_answered)?;
-        for ((partition, sent), end) in sent.into_iter().zip(ends) {
-            if !self.links.see_end(partition, sent, end) {
-                let why = format!("somebody else writes to {}/{partition}", self.second.input);
-                return Err(BatchError::Again(why, Verdict::Abortable));
-            }
-        }
-        Ok(())
-    }
-}
-
 fn not_answered(cause: KafkaError) -> BatchError {
     BatchError::Again(format!("where the topic between ends is not known: {cause}"), Verdict::Abortable)
 }
@@ -71,16 +51,29 @@ impl<S: PartitionStage> Onward for Handover<'_, S> {
     }
 
     fn conclude(&mut self, at: Timestamp, transaction: &mut Transaction<'_>) -> Result<(), BatchError> {
-        if self.has_taken {
-            let Seat { task, routes, input, .. } = &mut *self.second;
-            task.advance(at);
-            let mut outbox = Outbox::without_record(transaction, routes, &mut self.merged);
-            task.write_changes(&mut outbox).map_err(|failure| blame(failure, input))?;
+        if !self.has_taken {
+            return Ok(());
         }
-        self.look_at_ends(transaction)?;
-        if self.has_taken {
-            let Seat { task, consumer, input, .. } = &*self.second;
-            send_offsets(transaction, consumer, task, input)?;
+        let Seat { task, routes, consumer, input, .. } = &mut *self.second;
+        task.advance(at);
+        let mut outbox = Outbox::without_record(transaction, routes, &mut self.merged);
+        task.write_changes(&mut outbox).map_err(|failure| blame(failure, input))?;
+        send_offsets(transaction, consumer, task, input)
+    }
+
+    fn verify(&mut self, transaction: &mut Transaction<'_>) -> Result<(), BatchError> {
+        let sent = self.links.held_of(self.handed.sent());
+        if sent.is_empty() {
+            return Ok(());
+        }
+        transaction.flush()?;
+        let partitions: Vec<i32> = sent.iter().map(|(partition, _)| *partition).collect();
+        let ends = self.ends.of(&self.second.input, &partitions, ANSWER_WAIT).map_err(not_answered)?;
+        for ((partition, sent), end) in sent.into_iter().zip(ends) {
+            if !self.links.see_end(partition, sent, end) {
+                let why = format!("somebody else writes to {}/{partition}", self.second.input);
+                return Err(BatchError::Again(why, Verdict::Abortable));
+            }
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
         let (role, between) = (first.declaration().name, second.declaration().input);
         debug_assert!(first.declaration().outputs.contains(&between), "{role} sends nothing to {between:?}");
         let producer = Producer::new(kafka, role, number, &settings.transactions, shutdown.clone());
-        let ends = LogEnds::new(kafka, role).map_err(Fault::kafka("creating the reader of ends"))?;
+        let ends = LogEnds::new(kafka, role);
         let first = Seat::take(first, kafka, settings, first_report, shutdown)?;
         let second = Seat::take(second, kafka, settings, second_report, shutdown)?;
         let partitions = second.task.partitions();
@@ -166,13 +166,9 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
         }
         self.looked_for_others = Instant::now();
         let linked: Vec<(i32, i64)> = self.links.linked().collect();
-        let partitions: Vec<i32> = linked.iter().map(|(partition, _)| *partition).collect();
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let Ok(ends) = self.ends.of(&self.second.input, &partitions, ANSWER_WAIT) else { return Ok(()) };
-        for ((partition, next), end) in linked.into_iter().zip(ends) {
-            if end > next {
+        for (partition, next) in linked {
+            let end = self.producer.end_of(&self.second.input, partition, ANSWER_WAIT);
+            if end.is_ok_and(|end| end > next) {
                 tracing::info!(
                     stage = self.second.name(),
                     partition,
