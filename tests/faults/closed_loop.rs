@@ -179,6 +179,8 @@ async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     let patience = Duration::from_secs_f64(4.0 * half_hours as f64 * 1_800.0 / SPEED);
     within(patience, "the shift to end", async || (now().simulated_seconds >= end).then_some(())).await;
     let last = now();
+    let linked = instance.counted("trunkline_stage_linked_partitions").await;
+    assert!(linked > 0.0, "windowing and dialing of one instance take one transaction");
     instance.process.signal(Signal::TERM);
     assert!(instance.process.wait(ENDED).success());
 
