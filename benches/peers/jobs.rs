@@ -83,7 +83,7 @@ impl Job {
     pub(crate) fn fill(self, kafka: &KafkaSettings, records: usize) -> usize {
         let producer = producer(kafka);
         let bytes = match self {
-            Job::Dial => fill_statistics(&producer, &kafka.topic(self.input()), records),
+            Job::Dial => fill_statistics(&producer, &kafka.topic(self.input()), records, CAMPAIGNS),
             Job::FlowMinutes => fill_events(&producer, &kafka.topic(self.input()), records),
         };
         producer.flush(Duration::from_secs(120)).expect("everything is written");
@@ -92,7 +92,12 @@ impl Job {
 }
 
 pub(crate) fn campaign(index: usize) -> String {
-    format!("5f0b1c1e-6c1f-4a0e-9d6e-{:012}", index % CAMPAIGNS)
+    campaign_of(index, CAMPAIGNS)
+}
+
+/// The campaign of a statistic, of so many.
+pub(crate) fn campaign_of(index: usize, campaigns: usize) -> String {
+    format!("5f0b1c1e-6c1f-4a0e-9d6e-{:012}", index % campaigns)
 }
 
 /// One campaign's statistics at its poll `tick`: about 370 bytes, with counters that grow.
@@ -111,12 +116,17 @@ pub(crate) fn statistics(campaign: &str, tick: usize, observed_at: Timestamp) ->
 }
 
 /// Every campaign's statistics in the order of their time, up to now.
-fn fill_statistics(producer: &BaseProducer, topic: &str, records: usize) -> usize {
+pub(crate) fn fill_statistics(
+    producer: &BaseProducer,
+    topic: &str,
+    records: usize,
+    campaigns: usize,
+) -> usize {
     const TICK_MS: usize = 100;
-    let start = now().as_millis() - (records / CAMPAIGNS * TICK_MS) as i64;
+    let start = now().as_millis() - (records / campaigns * TICK_MS) as i64;
     let mut bytes = 0;
     for index in 0..records {
-        let (key, tick) = (campaign(index), index / CAMPAIGNS);
+        let (key, tick) = (campaign_of(index, campaigns), index / campaigns);
         let text = statistics(&key, tick, Timestamp::from_millis(start + (tick * TICK_MS) as i64));
         bytes += text.len();
         send(producer, topic, &key, &text);

@@ -3,10 +3,11 @@
 //! process of its own, looked at from outside.
 //!
 //! `TRUNKLINE_BENCH_RECORDS` (500 000), `TRUNKLINE_BENCH_ROUNDS` (3), `TRUNKLINE_BENCH_JOBS`
-//! (`dial,flow-minutes,latency,idle`), `TRUNKLINE_BENCH_PROGRAMS` (`trunkline,streams`) and
+//! (`dial,flow-minutes,latency,idle,audit,scaling`), `TRUNKLINE_BENCH_PROGRAMS` (`trunkline,streams`) and
 //! `TRUNKLINE_BENCH_BINARY` (another build of trunkline) change what is done.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
+mod audit;
 #[path = "../flow_minutes/event.rs"]
 mod event;
 #[path = "../harness/mod.rs"]
@@ -15,6 +16,7 @@ mod jobs;
 mod paced;
 mod program;
 mod report;
+mod scaling;
 mod streams;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ fn main() {
         return;
     }
     let rounds = number("TRUNKLINE_BENCH_ROUNDS", 3);
-    let jobs = list("TRUNKLINE_BENCH_JOBS", "dial,flow-minutes,latency,idle");
+    let jobs = list("TRUNKLINE_BENCH_JOBS", "dial,flow-minutes,latency,idle,audit,scaling");
     for job in [Job::Dial, Job::FlowMinutes].into_iter().filter(|job| jobs.contains(&job.name().to_owned())) {
         compare(job, rounds);
     }
@@ -43,6 +45,12 @@ fn main() {
     }
     if is_asked("idle") {
         idle();
+    }
+    if is_asked("audit") {
+        audit::audit();
+    }
+    if is_asked("scaling") {
+        scaling::scaling();
     }
 }
 

@@ -1,0 +1,121 @@
+//! Dial decisions with more campaigns and with more instances; and how long the state takes to be
+//! read back.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::producer::Producer as _;
+use rdkafka::topic_partition_list::Offset;
+use trunkline::kafka::settings::KafkaSettings;
+use trunkline::topics;
+
+use crate::harness::{new_topics, now, producer, reader_of, send};
+use crate::jobs::{Asker, Course, Job, campaign_of, fill_statistics, follow, statistics};
+use crate::program::{Program, Used};
+use crate::report;
+use crate::{log_of, records, trunkline_command};
+
+const CAMPAIGNS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+const INSTANCES: [usize; 3] = [1, 2, 3];
+const CAMPAIGNS_OF_INSTANCES: usize = 10_000;
+
+pub(crate) fn scaling() {
+    let mut lines = vec![
+        "| campaigns | records | records/s | CPU µs/record | peak MB | first decision after a restart, s | peak MB after it |".to_owned(),
+        "|---|---|---|---|---|---|---|".to_owned(),
+    ];
+    for campaigns in CAMPAIGNS {
+        let kafka = new_topics(&format!("campaigns-{campaigns}"));
+        let records = records().max(campaigns);
+        fill(&kafka, records, campaigns);
+        let (course, used) = done(&kafka, records, 1);
+        let (restored, after) = restarted(&kafka, records / campaigns + 1);
+        lines.push(format!(
+            "| {campaigns} | {records} | {:.0} | {:.1} | {:.0} | {:.1} | {:.0} |",
+            course.rate,
+            cpu_each(&used, records),
+            peak(&used),
+            restored.as_secs_f64(),
+            after.peak_megabytes
+        ));
+        println!("{}", lines.last().expect("just pushed"));
+    }
+    lines.push(String::new());
+    lines.push(
+        "| instances | records/s | CPU µs/record of all | peak MB of all | first result after s |".to_owned(),
+    );
+    lines.push("|---|---|---|---|---|".to_owned());
+    for instances in INSTANCES {
+        let kafka = new_topics(&format!("instances-{instances}"));
+        fill(&kafka, records(), CAMPAIGNS_OF_INSTANCES);
+        let (course, used) = done(&kafka, records(), instances);
+        lines.push(format!(
+            "| {instances} | {:.0} | {:.1} | {:.0} | {:.1} |",
+            course.rate,
+            cpu_each(&used, records()),
+            peak(&used),
+            course.first_after.as_secs_f64()
+        ));
+        println!("{}", lines.last().expect("just pushed"));
+    }
+    report::write("scaling", &lines);
+}
+
+fn cpu_each(used: &[Used], records: usize) -> f64 {
+    used.iter().map(|used| used.cpu_seconds).sum::<f64>() * 1e6 / records as f64
+}
+
+fn peak(used: &[Used]) -> f64 {
+    used.iter().map(|used| used.peak_megabytes).sum()
+}
+
+fn fill(kafka: &KafkaSettings, records: usize, campaigns: usize) {
+    let producer = producer(kafka);
+    fill_statistics(&producer, &kafka.topic(&topics::CAMPAIGN_STATS), records, campaigns);
+    producer.flush(Duration::from_secs(120)).expect("everything is written");
+}
+
+fn command(kafka: &KafkaSettings, instance: usize) -> Command {
+    let mut command = trunkline_command(kafka, &["run", "--stages", Job::Dial.stages()]);
+    command.env("TRUNKLINE_KAFKA__INSTANCE", format!("bench-{instance}"));
+    command
+}
+
+/// Lets so many instances do all of it.
+fn done(kafka: &KafkaSettings, records: usize, instances: usize) -> (Course, Vec<Used>) {
+    let start = |number| Program::start(command(kafka, number), &log_of(&format!("trunkline-{number}")));
+    let mut programs: Vec<Program> = (0..instances).map(start).collect();
+    let [first, last] =
+        Job::Dial.steps().map(|(role, topic)| Asker::new(kafka, &kafka.group(role), &kafka.topic(topic)));
+    let started = programs[0].started();
+    let course = follow(
+        started,
+        records,
+        || {
+            let read: i64 = first.committed().iter().sum();
+            (read as usize, read >= records as i64 && last.is_done())
+        },
+        || programs.iter_mut().for_each(Program::assert_runs),
+    );
+    let used = programs.iter().map(Program::used).collect();
+    programs.into_iter().for_each(Program::end);
+    (course, used)
+}
+
+/// Starts it again and waits for the decision on one more statistic of every partition's state.
+fn restarted(kafka: &KafkaSettings, tick: usize) -> (Duration, Used) {
+    let reader = reader_of(kafka, &kafka.topic(&topics::DIAL_DECISIONS), Offset::End);
+    // The reader stands at the ends once it has been asked.
+    reader.poll(Duration::from_secs(1));
+    let producer = producer(kafka);
+    let key = campaign_of(0, 1);
+    send(&producer, &kafka.topic(&topics::CAMPAIGN_STATS), &key, &statistics(&key, tick, now()));
+    producer.flush(Duration::from_secs(10)).expect("written");
+    let program = Program::start(command(kafka, 0), &log_of("trunkline-restarted"));
+    let started = Instant::now();
+    reader.poll(Duration::from_secs(300)).expect("a decision").expect("a decision");
+    let restored = started.elapsed();
+    let used = program.used();
+    program.end();
+    (restored, used)
+}
