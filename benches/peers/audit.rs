@@ -20,7 +20,7 @@ pub(crate) fn audit() {
     let decisions = committed_records(&kafka, &kafka.topic(&topics::DIAL_DECISIONS));
     let migrated = trunkline_command(&kafka, &["database", "migrate"]).status().expect("it runs");
     assert!(migrated.success(), "the database cannot be migrated");
-    let count = || psql("SELECT count(*) FROM audit.decisions").parse::<usize>().expect("a number");
+    let count = || psql("SELECT count(*) FROM audit.decision_log").parse::<usize>().expect("a number");
     let before = count();
     let mut program =
         Program::start(trunkline_command(&kafka, &["run", "--stages", "audit"]), &log_of("audit"));
@@ -60,8 +60,8 @@ fn copied_per_second() -> f64 {
     let file = log_of("audit-rows").with_extension("copy");
     let file = file.to_str().expect("a path that is text");
     psql("DROP TABLE IF EXISTS copied");
-    psql("CREATE TABLE copied (LIKE audit.decisions INCLUDING ALL)");
-    psql(&format!("\\copy audit.decisions TO '{file}'"));
+    psql("CREATE TABLE copied (LIKE audit.decision_log INCLUDING ALL)");
+    psql(&format!("\\copy audit.decision_log TO '{file}'"));
     let started = Instant::now();
     psql(&format!("\\copy copied FROM '{file}'"));
     let took = started.elapsed();

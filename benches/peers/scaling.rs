@@ -77,7 +77,7 @@ fn fill(kafka: &KafkaSettings, records: usize, campaigns: usize) {
 
 fn command(kafka: &KafkaSettings, instance: usize) -> Command {
     let mut command = trunkline_command(kafka, &["run", "--stages", Job::Dial.stages()]);
-    command.env("TRUNKLINE_KAFKA__INSTANCE", format!("bench-{instance}"));
+    command.env("TRUNKLINE_INSTANCE__NAME", format!("bench-{instance}"));
     command
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Fault;
-use super::stage::{Report, StageSettings};
+use super::report::Report;
+use super::stage::StageSettings;
 use crate::kafka::assignment::Assignment;
 use crate::kafka::settings::{KafkaSettings, longer};
 use crate::kafka::{BaseConsumer, ClientConfig, Consumer};

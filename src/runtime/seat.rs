@@ -14,8 +14,9 @@ use super::input::{ANSWER_WAIT, ask_for_partitions, consumer_config, partitions_
 use super::onward::Onward;
 use super::outbox::Routes;
 use super::quiet::Quiet;
+use super::report::Report;
 use super::restore::Restore;
-use super::stage::{Report, StageSettings};
+use super::stage::StageSettings;
 use super::task::Task;
 use crate::backoff::Backoff;
 use crate::clock;

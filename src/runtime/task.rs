@@ -9,16 +9,16 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::counts::{Contradictions, RecordCounts};
-use super::dead_letter::{AheadOf, ErrorHeaders, PER_RECORD, Reason, overhead};
+use super::dead_letter::{AheadOf, ErrorHeaders, PER_RECORD, Reason};
 use super::decode::read;
 use super::held::{Condemned, Held};
+use super::limits::{output_too_large, state_too_large};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{Watermark, Witnesses};
 use super::writer::{Failure, Incoming, Writer};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
-use crate::pipeline::{Declaration, Moment, Output, Outputs, PartitionStage, PartitionState, Record, Step};
-use crate::topics::Topic;
+use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, PartitionState, Record, Step};
 
 /// A stage with the state of the partitions it holds.
 pub(super) struct Task<S: PartitionStage> {
@@ -116,10 +116,6 @@ impl<S: PartitionStage> Task<S> {
             .zip(&self.partitions)
             .filter_map(|(partition, held)| held.is_some().then_some(partition))
             .collect()
-    }
-
-    pub(super) fn holds(&self, partition: i32) -> bool {
-        self.next_offset(partition).is_some()
     }
 
     /// Offset of the next record of a partition that is held.
@@ -457,17 +453,4 @@ impl<S: PartitionStage> Task<S> {
         self.contradictions = Contradictions::default();
         held
     }
-}
-
-/// `bytes` are those of key and value.
-fn state_too_large(changelog: &Topic, bytes: usize) -> Option<Reason> {
-    let (bytes, limit) = (bytes + PER_RECORD, changelog.max_message_bytes);
-    (bytes > limit).then_some(Reason::StateTooLarge { bytes, limit })
-}
-
-/// The bytes of an output and the limit that it is over.
-fn output_too_large(output: &Output<'_>) -> Option<(usize, usize)> {
-    let bytes = output.key.len() + output.value.len() + overhead(output.topic);
-    let limit = output.topic.max_message_bytes;
-    (bytes > limit).then_some((bytes, limit))
 }

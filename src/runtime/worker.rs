@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Fault;
+use super::report::Report;
 use super::seat::Seat;
-use super::stage::{Report, StageSettings};
+use super::stage::StageSettings;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::transaction::Producer;
 use crate::pipeline::PartitionStage;

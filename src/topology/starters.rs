@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use super::allowances as of_month;
 use super::canary_tables::CanaryTables;
-use super::count_table::CountTable;
-use super::dial_tables::DialTables;
 use super::routed::Routed;
 use super::side_tables::SideTables;
 use super::start::{Shared, Starting};
@@ -14,11 +12,10 @@ use super::{redecide, settings};
 use crate::console::{self, Console, EventIntake};
 use crate::kafka::global_table::GlobalTable;
 use crate::model::decision::Mode;
-use crate::model::settings::DialPolicy;
 use crate::postgres::routing::RouteCounters;
 use crate::role::Role;
 use crate::routing;
-use crate::runtime::{run_chained, run_stage};
+use crate::runtime::run_stage;
 use crate::sinks::promotion::{self, FlowPublication, PromotionActuator};
 use crate::sinks::rollback::{self as rollback_actuator, FlowVersionChange, RollbackActuator};
 use crate::sinks::{
@@ -29,14 +26,12 @@ use crate::sources::{analytics_poller, campaign_poller, flow_poller, lag_poller,
 use crate::stages::campaign_counting::CampaignCounting;
 use crate::stages::canary_minutes::CanaryMinutes;
 use crate::stages::delivery::Delivery;
-use crate::stages::dialing::Dialing;
 use crate::stages::flow_counting::FlowCounting;
 use crate::stages::flow_measuring::FlowMeasuring;
 use crate::stages::flow_summing::FlowSumming;
 use crate::stages::lag::Lag;
 use crate::stages::rollback::Rollback;
-use crate::stages::windowing::Windowing;
-use crate::stages::{campaign_counting, canary_minutes, delivery, dialing, lag, rollback, windowing};
+use crate::stages::{campaign_counting, canary_minutes, delivery, lag, rollback};
 use crate::topics;
 
 /// Queues and settings an instance keeps in memory for routing, at most.
@@ -45,15 +40,15 @@ const MOST_TABLE_ENTRIES: usize = 100_000;
 /// Calls are judged within a part of a tick, so that the next one knows of them.
 const SETTLES_PER_TICK: u32 = 3;
 
-type Started = anyhow::Result<()>;
+pub(super) type Started = anyhow::Result<()>;
 
 /// Why a role that was asked for is not started, for the log.
-fn left_out(role: &Role, why: &str) -> Started {
+pub(super) fn left_out(role: &Role, why: &str) -> Started {
     tracing::info!(role = role.name, "{why}: not started");
     Ok(())
 }
 
-const DIAL_OFF: &str = "dial.mode is off";
+pub(super) const DIAL_OFF: &str = "dial.mode is off";
 const ROLLBACK_OFF: &str = "rollback.mode is off";
 const LAG_OFF: &str = "lag.mode is off";
 const DELIVERY_OFF: &str = "delivery.mode is off";
@@ -76,72 +71,6 @@ impl Starting<'_> {
             Some(_) => self.stage(CampaignCounting::new(self.config.dial.interval / SETTLES_PER_TICK)),
             None => left_out(&campaign_counting::ROLE, DIAL_OFF),
         }
-    }
-
-    /// Alone; beside [`dialing`](Self::dialing) it is started with that.
-    pub(super) fn windowing(&mut self) -> Started {
-        if self.config.dial.mode.is_none() {
-            return left_out(&windowing::ROLE, DIAL_OFF);
-        }
-        if self.plays(&dialing::ROLE) {
-            return Ok(());
-        }
-        let Shared { kafka, health, stop, .. } = self.shared();
-        let (counts, stage) = self.windowing_stage();
-        let settings = settings::stage(self.config);
-        // Counts that are not read yet would look as if none had come.
-        self.task(&windowing::ROLE, async move {
-            if counts.caught_up().await {
-                run_stage(stage, &kafka, &settings, health.part(windowing::ROLE.name), stop).stopped().await;
-            }
-            Ok::<_, anyhow::Error>(())
-        })
-    }
-
-    fn windowing_stage(&self) -> (CountTable, Windowing) {
-        let Shared { kafka, health, stop, .. } = self.shared();
-        let counts = CountTable::open(&kafka, &health, &stop);
-        let stage = Windowing::new(Arc::new(counts.clone()));
-        (counts, stage)
-    }
-
-    /// Chained with windowing where this instance has both.
-    pub(super) fn dialing(&mut self) -> Started {
-        let Some(mode) = self.config.dial.mode else { return left_out(&dialing::ROLE, DIAL_OFF) };
-        let Shared { kafka, health, stop, .. } = self.shared();
-        let (tables, stage) = self.dialing_stage(mode);
-        let before = self.plays(&windowing::ROLE).then(|| self.windowing_stage());
-        let settings = settings::stage(self.config);
-        // Without knowing what is set nothing is decided.
-        self.task(&dialing::ROLE, async move {
-            let part = health.part(dialing::ROLE.name);
-            let Some((counts, windowing)) = before else {
-                if tables.caught_up().await {
-                    run_stage(stage, &kafka, &settings, part, stop).stopped().await;
-                }
-                return Ok::<_, anyhow::Error>(());
-            };
-            let parts = (health.part(windowing::ROLE.name), part);
-            if counts.caught_up().await && tables.caught_up().await {
-                run_chained((windowing, stage), &kafka, &settings, parts, stop).stopped().await;
-            }
-            Ok(())
-        })
-    }
-
-    fn dialing_stage(&mut self, mode: Mode) -> (DialTables, Dialing) {
-        let rules = settings::dial_rules(self.config);
-        if rules.policy == DialPolicy::Proportional {
-            tracing::warn!(
-                "dial.policy is proportional: it has no fixed point and walks to a campaign's greatest rate while \
-                 the answer rate is below dial.target; keep maxDialRate tight, or take pacing"
-            );
-        }
-        let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = DialTables::open(self.settings_table(), &kafka, &health, &stop);
-        let tables = tables.heeding(self.used_up.clone());
-        let stage = Dialing::new(mode, self.config.dial.interval, rules, Arc::new(tables.clone()));
-        (tables, stage)
     }
 
     pub(super) fn actuator(&mut self) -> Started {

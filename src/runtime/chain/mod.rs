@@ -20,8 +20,9 @@ use super::batch::{BatchError, Committed, merged};
 use super::fault::Fault;
 use super::input::ANSWER_WAIT;
 use super::onward::Handed;
+use super::report::Report;
 use super::seat::Seat;
-use super::stage::{Report, StageSettings};
+use super::stage::StageSettings;
 use super::worker::{IDLE_WAIT, MARKERS_TAKE, Work};
 use crate::kafka::assignment::partition_list;
 use crate::kafka::log_ends::LogEnds;
@@ -102,7 +103,11 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
         self.second.answer_rebalances()?;
         let (first, second) = (&self.first.task, &self.second.task);
         let partitions = first.partitions().min(second.partitions());
-        let is_held = |partition| partition < partitions && first.holds(partition) && second.holds(partition);
+        let is_held = |partition| {
+            partition < partitions
+                && first.next_offset(partition).is_some()
+                && second.next_offset(partition).is_some()
+        };
         for partition in self.links.hold(is_held) {
             self.hand_back(partition)?;
         }
