@@ -82,8 +82,11 @@ impl Links {
     /// from; `end` is then to be asked for and [`is_read`](Self::is_read).
     pub(super) fn may_be_read(&mut self, partition: i32, next: i64) -> bool {
         let link = &mut self.partitions[partition as usize];
+        if !link.is_held || link.next.is_some() {
+            return false;
+        }
         let is_first_look = !std::mem::replace(&mut link.is_looked_at, true);
-        link.is_held && link.next.is_none() && (is_first_look || link.ended == Some(next))
+        is_first_look || link.ended == Some(next)
     }
 
     /// Whether nothing is left to be read from `next` on where the partition ends at `end`. What

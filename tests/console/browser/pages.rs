@@ -276,7 +276,9 @@ async fn people_log_in_with_a_key_and_see_what_its_role_permits() {
         .await;
     }
     enter(&page, "looker").await;
-    page.until("the page asked for", "location.pathname + location.search === '/ledger?loop=dial'").await;
+    let asked_for =
+        "location.pathname + location.search === '/ledger?loop=dial' && document.readyState === 'complete'";
+    page.until("the page asked for", asked_for).await;
     assert!(page.text("header").await.contains("looker"));
     assert_eq!(
         page.eval("document.querySelectorAll('button.stop').length").await,
