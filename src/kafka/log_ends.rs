@@ -1,7 +1,7 @@
 //! Where partitions end, whatever of them is committed.
 
 use std::cell::OnceCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -11,6 +11,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::reader::Reader;
 use super::settings::KafkaSettings;
+
+const ASKED_AGAIN: Duration = Duration::from_millis(20);
 
 /// Asks with a client of its own, made when it is needed: one that reads has connections on which
 /// requests wait for records.
@@ -35,11 +37,21 @@ impl LogEnds {
     }
 
     /// Offset after the last record or marker of each of a topic's `partitions`, in their order.
-    /// One request to each broker.
+    /// One request to each broker, and again where a broker has begun anew since it was asked last.
     ///
     /// # Errors
     /// When not all of them have answered within `wait`.
     pub(crate) fn of(&self, topic: &str, partitions: &[i32], wait: Duration) -> Result<Vec<i64>, KafkaError> {
+        let until = Instant::now() + wait;
+        loop {
+            match self.ask(topic, partitions, wait) {
+                Err(_) if Instant::now() < until => std::thread::sleep(ASKED_AGAIN),
+                answer => return answer,
+            }
+        }
+    }
+
+    fn ask(&self, topic: &str, partitions: &[i32], wait: Duration) -> Result<Vec<i64>, KafkaError> {
         let mut asked = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             // In the place of a time this stands for the end.

@@ -242,6 +242,11 @@ impl<S: PartitionStage> Batch<'_, '_, S> {
         transaction: &mut Transaction<'_>,
         merged: &mut Merged,
     ) -> Result<(), BatchError> {
+        // One that was taken over on its way to the brokers comes from them as well, should the
+        // consumer not have heard in time that it is not wanted.
+        if self.task.next_offset(message.partition()).is_some_and(|next| message.offset() < next) {
+            return Ok(());
+        }
         let record = Incoming {
             partition: message.partition(),
             offset: message.offset(),

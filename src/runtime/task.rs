@@ -193,11 +193,6 @@ impl<S: PartitionStage> Task<S> {
         let Some(Some(held)) = self.partitions.get_mut(record.partition as usize) else {
             return Err(Failure::NotHeld { partition: record.partition });
         };
-        // One that was taken over on its way to the brokers comes from them as well, should the
-        // consumer not have heard in time that it is not wanted.
-        if record.offset < held.next_offset {
-            return Ok(());
-        }
         held.next_offset = record.offset + 1;
         held.touched = true;
         held.read_at = at;

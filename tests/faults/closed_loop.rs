@@ -161,6 +161,8 @@ async fn the_same_in_the_platforms_own_dialect() {
     does_what_the_rule_does_in_memory(Dialect::Platform).await;
 }
 
+const STAGES: [&str; 2] = ["--stages", "campaign-poller,windowing,dialing,actuator,audit,console"];
+
 async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     let half_hours = rounds(1, 16) as u64;
     let organisation = simulator::Settings {
@@ -171,16 +173,17 @@ async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     };
     let deployment = Deployment::paced(organisation).await;
     let now = || deployment.simulator.overview();
-    let stages = ["--stages", "campaign-poller,windowing,dialing,actuator,audit"];
-    let mut instance = deployment.instance_with("a", &stages, &[]);
+    let mut instance = deployment.instance_with("a", &STAGES, &[]);
     deployment.goes_on().await;
     let (begin, begin_ms) = (now(), now_ms());
     let end = begin.simulated_seconds + half_hours * 1_800;
     let patience = Duration::from_secs_f64(4.0 * half_hours as f64 * 1_800.0 / SPEED);
     within(patience, "the shift to end", async || (now().simulated_seconds >= end).then_some(())).await;
     let last = now();
-    let linked = instance.counted("trunkline_stage_linked_partitions").await;
-    assert!(linked > 0.0, "windowing and dialing of one instance take one transaction");
+    assert!(
+        instance.counted("trunkline_stage_linked_partitions").await > 0.0,
+        "one transaction for both stages"
+    );
     instance.process.signal(Signal::TERM);
     assert!(instance.process.wait(ENDED).success());
 

@@ -1,7 +1,5 @@
 //! Outbound campaigns: definition, statistics, and the changes clients make to them.
 
-use std::collections::BTreeSet;
-
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -102,7 +100,7 @@ fn list(organization: &mut Organization, request: &Request<'_>) -> Outcome {
         let message = format!("the simulator cannot list campaigns by {filter}");
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "not.implemented", message));
     }
-    let asked: BTreeSet<String> = request.queries("id").collect();
+    let asked = request.list("id");
     let is_asked = |id: &str| asked.is_empty() || asked.contains(id);
     let definitions = organization.definitions.iter().filter(|(id, _)| is_asked(id));
     let entities = definitions.map(|(_, definition)| Value::Object(shown(definition))).collect();

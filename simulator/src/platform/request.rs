@@ -1,5 +1,6 @@
 //! A request as the calls see it: ids of the path, parameters of the query, the body.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use axum::http::StatusCode;
@@ -41,11 +42,16 @@ impl Request<'_> {
 
     /// A parameter of the query, decoded.
     pub(super) fn query(&self, name: &str) -> Option<String> {
-        self.queries(name).next()
+        self.given(name).next()
     }
 
-    /// All values of a parameter that may be given many times, decoded.
-    pub(super) fn queries(&self, name: &str) -> impl Iterator<Item = String> {
+    /// All values of a list: the SDK for JavaScript repeats the parameter, the one for Python puts
+    /// commas between.
+    pub(super) fn list(&self, name: &str) -> BTreeSet<String> {
+        self.given(name).flat_map(|given| given.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    fn given(&self, name: &str) -> impl Iterator<Item = String> {
         let query = self.received.query.as_deref().unwrap_or_default();
         let given = form_urlencoded::parse(query.as_bytes());
         given.filter(move |(held, _)| held == name).map(|(_, value)| value.into_owned())
