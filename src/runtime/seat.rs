@@ -227,9 +227,10 @@ impl<S: PartitionStage> Seat<S> {
                         self.task.release(*partition);
                         self.report.released(*partition);
                     }
-                    self.consumer
-                        .incremental_unassign(&partition_list(&self.input, &partitions))
-                        .map_err(Fault::kafka("unassigning"))?;
+                    let list = partition_list(&self.input, &partitions);
+                    // A pause would outlast the assignment.
+                    self.consumer.resume(&list).map_err(Fault::kafka("resuming a partition"))?;
+                    self.consumer.incremental_unassign(&list).map_err(Fault::kafka("unassigning"))?;
                 }
             }
             self.report.keys(self.task.keys());

@@ -236,6 +236,31 @@ async fn what_somebody_else_writes_to_the_topic_between_is_decided_on_too() {
     instance.stop().await;
 }
 
+/// What was linked here, is decided on elsewhere for a while, and then is to be read here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_goes_and_comes_back_is_read_again() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, TOPICS, 4).await;
+    let stays = Instance::start(&kafka, "stays", Way::Chained);
+    let mut polls = Polls::new();
+    for round in 0..3 {
+        for _ in 0..3 {
+            polls.send(&kafka, 1).await;
+            expect_all(&kafka, &polls, 0).await;
+        }
+        let guest = Instance::start(&kafka, &format!("guest-{round}"), Way::DialingAlone);
+        for _ in 0..20 {
+            polls.send(&kafka, 1).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        expect_all(&kafka, &polls, 0).await;
+        guest.stop().await;
+    }
+    polls.send(&kafka, 1).await;
+    expect_all(&kafka, &polls, 0).await;
+    stays.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_every_kind_come_and_go() {
     let kafka = kafka::settings();

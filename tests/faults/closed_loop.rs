@@ -14,7 +14,7 @@ use trunkline::model::dial_rate::Limits;
 use trunkline::stages::dialing::judgement::{Answered, Around, judge};
 use trunkline::stages::dialing::pacing::{Observation, Pacing, State};
 
-use crate::deployment::{Deployment, ENDED, now_ms};
+use crate::deployment::{Deployment, ENDED, Instance, now_ms};
 use crate::rounds;
 use crate::support::within;
 
@@ -163,6 +163,12 @@ async fn the_same_in_the_platforms_own_dialect() {
 
 const STAGES: [&str; 2] = ["--stages", "campaign-poller,windowing,dialing,actuator,audit,console"];
 
+/// From the statistic to its decision.
+async fn is_one_transaction(instance: &Instance) {
+    let linked = instance.counted("trunkline_stage_linked_partitions").await;
+    assert!(linked > 0.0, "windowing and dialing of one instance share transactions");
+}
+
 async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     let half_hours = rounds(1, 16) as u64;
     let organisation = simulator::Settings {
@@ -180,10 +186,7 @@ async fn does_what_the_rule_does_in_memory(dialect: Dialect) {
     let patience = Duration::from_secs_f64(4.0 * half_hours as f64 * 1_800.0 / SPEED);
     within(patience, "the shift to end", async || (now().simulated_seconds >= end).then_some(())).await;
     let last = now();
-    assert!(
-        instance.counted("trunkline_stage_linked_partitions").await > 0.0,
-        "one transaction for both stages"
-    );
+    is_one_transaction(&instance).await;
     instance.process.signal(Signal::TERM);
     assert!(instance.process.wait(ENDED).success());
 
