@@ -9,17 +9,16 @@ use crate::harness::new_topics;
 use crate::jobs::{Job, committed_records};
 use crate::program::Program;
 use crate::report;
-use crate::{log_of, records, trunkline, trunkline_command};
+use crate::{log_of, migrate, records, trunkline, trunkline_command};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn audit() {
     let kafka = new_topics("audit");
     Job::Dial.fill(&kafka, records());
-    trunkline(Job::Dial, &kafka);
+    trunkline(Job::Dial, &kafka, records(), 1);
     let decisions = committed_records(&kafka, &kafka.topic(&topics::DIAL_DECISIONS));
-    let migrated = trunkline_command(&kafka, &["database", "migrate"]).status().expect("it runs");
-    assert!(migrated.success(), "the database cannot be migrated");
+    migrate(&kafka);
     let count = || psql("SELECT count(*) FROM audit.decision_log").parse::<usize>().expect("a number");
     let before = count();
     let mut program =

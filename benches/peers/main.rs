@@ -59,8 +59,7 @@ fn idle() {
     const ADDRESS: &str = "127.0.0.1:28917";
     const PLATFORM: &str = "127.0.0.1:28918";
     let kafka = new_topics("idle");
-    let migrated = trunkline_command(&kafka, &["database", "migrate"]).status().expect("it runs");
-    assert!(migrated.success(), "the database cannot be migrated");
+    migrate(&kafka);
     let simulator = trunkline_command(&kafka, &["simulate", "--speed", "0", "--listen", PLATFORM]);
     let simulator = Program::start(simulator, &log_of("simulator"));
     let mut command = trunkline_command(&kafka, &["run"]);
@@ -143,7 +142,10 @@ fn compare(job: Job, rounds: usize) {
         for program in &programs {
             let before = broker_seconds();
             let ((course, used), output) = match program.as_str() {
-                "trunkline" => (trunkline(job, &kafka), kafka.topic(job.output())),
+                "trunkline" => {
+                    let (course, used) = trunkline(job, &kafka, records(), 1);
+                    ((course, used[0]), kafka.topic(job.output()))
+                }
                 "streams" => (streams::run(job, &kafka, records()), streams::results(&kafka)),
                 other => panic!("no program {other}"),
             };
@@ -212,23 +214,31 @@ fn trunkline_command(kafka: &KafkaSettings, arguments: &[&str]) -> Command {
     command
 }
 
-fn trunkline(job: Job, kafka: &KafkaSettings) -> (Course, Used) {
-    let mut program =
-        Program::start(trunkline_command(kafka, &["run", "--stages", job.stages()]), &log_of("trunkline"));
+/// Lets so many instances do all of a job on `records`.
+fn trunkline(job: Job, kafka: &KafkaSettings, records: usize, instances: usize) -> (Course, Vec<Used>) {
+    let start = |number| {
+        let mut command = trunkline_command(kafka, &["run", "--stages", job.stages()]);
+        command.env("TRUNKLINE_INSTANCE__NAME", format!("bench-{number}"));
+        Program::start(command, &log_of(&format!("trunkline-{number}")))
+    };
+    let mut programs: Vec<Program> = (0..instances).map(start).collect();
     let [first, last] =
         job.steps().map(|(role, topic)| Asker::new(kafka, &kafka.group(role), &kafka.topic(topic)));
-    let records = records();
     let course = follow(
-        program.started(),
+        programs[0].started(),
         records,
         || {
             let read: i64 = first.committed().iter().sum();
-            let all = read >= records as i64 && last.is_done();
-            (read as usize, all)
+            (read as usize, read >= records as i64 && last.is_done())
         },
-        || program.assert_runs(),
+        || programs.iter_mut().for_each(Program::assert_runs),
     );
-    let used = program.used();
-    program.end();
+    let used = programs.iter().map(Program::used).collect();
+    programs.into_iter().for_each(Program::end);
     (course, used)
+}
+
+fn migrate(kafka: &KafkaSettings) {
+    let migrated = trunkline_command(kafka, &["database", "migrate"]).status().expect("it runs");
+    assert!(migrated.success(), "the database cannot be migrated");
 }

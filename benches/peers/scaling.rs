@@ -1,7 +1,6 @@
 //! Dial decisions with more campaigns and with more instances; and how long the state takes to be
 //! read back.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rdkafka::producer::Producer as _;
@@ -10,10 +9,10 @@ use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics;
 
 use crate::harness::{new_topics, now, producer, reader_of, send};
-use crate::jobs::{Asker, Course, Job, campaign_of, fill_statistics, follow, statistics};
+use crate::jobs::{Job, campaign_of, fill_statistics, statistics};
 use crate::program::{Program, Used};
 use crate::report;
-use crate::{log_of, records, trunkline_command};
+use crate::{log_of, records, trunkline, trunkline_command};
 
 const CAMPAIGNS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const INSTANCES: [usize; 3] = [1, 2, 3];
@@ -28,7 +27,7 @@ pub(crate) fn scaling() {
         let kafka = new_topics(&format!("campaigns-{campaigns}"));
         let records = records().max(campaigns);
         fill(&kafka, records, campaigns);
-        let (course, used) = done(&kafka, records, 1);
+        let (course, used) = trunkline(Job::Dial, &kafka, records, 1);
         let (restored, after) = restarted(&kafka, records / campaigns + 1);
         lines.push(format!(
             "| {campaigns} | {records} | {:.0} | {:.1} | {:.0} | {:.1} | {:.0} |",
@@ -48,7 +47,7 @@ pub(crate) fn scaling() {
     for instances in INSTANCES {
         let kafka = new_topics(&format!("instances-{instances}"));
         fill(&kafka, records(), CAMPAIGNS_OF_INSTANCES);
-        let (course, used) = done(&kafka, records(), instances);
+        let (course, used) = trunkline(Job::Dial, &kafka, records(), instances);
         lines.push(format!(
             "| {instances} | {:.0} | {:.1} | {:.0} | {:.1} |",
             course.rate,
@@ -75,34 +74,7 @@ fn fill(kafka: &KafkaSettings, records: usize, campaigns: usize) {
     producer.flush(Duration::from_secs(120)).expect("everything is written");
 }
 
-fn command(kafka: &KafkaSettings, instance: usize) -> Command {
-    let mut command = trunkline_command(kafka, &["run", "--stages", Job::Dial.stages()]);
-    command.env("TRUNKLINE_INSTANCE__NAME", format!("bench-{instance}"));
-    command
-}
-
-/// Lets so many instances do all of it.
-fn done(kafka: &KafkaSettings, records: usize, instances: usize) -> (Course, Vec<Used>) {
-    let start = |number| Program::start(command(kafka, number), &log_of(&format!("trunkline-{number}")));
-    let mut programs: Vec<Program> = (0..instances).map(start).collect();
-    let [first, last] =
-        Job::Dial.steps().map(|(role, topic)| Asker::new(kafka, &kafka.group(role), &kafka.topic(topic)));
-    let started = programs[0].started();
-    let course = follow(
-        started,
-        records,
-        || {
-            let read: i64 = first.committed().iter().sum();
-            (read as usize, read >= records as i64 && last.is_done())
-        },
-        || programs.iter_mut().for_each(Program::assert_runs),
-    );
-    let used = programs.iter().map(Program::used).collect();
-    programs.into_iter().for_each(Program::end);
-    (course, used)
-}
-
-/// Starts it again and waits for the decision on one more statistic of every partition's state.
+/// Starts it again and waits for the decision on one more statistic.
 fn restarted(kafka: &KafkaSettings, tick: usize) -> (Duration, Used) {
     let reader = reader_of(kafka, &kafka.topic(&topics::DIAL_DECISIONS), Offset::End);
     // The reader stands at the ends once it has been asked.
@@ -111,7 +83,8 @@ fn restarted(kafka: &KafkaSettings, tick: usize) -> (Duration, Used) {
     let key = campaign_of(0, 1);
     send(&producer, &kafka.topic(&topics::CAMPAIGN_STATS), &key, &statistics(&key, tick, now()));
     producer.flush(Duration::from_secs(10)).expect("written");
-    let program = Program::start(command(kafka, 0), &log_of("trunkline-restarted"));
+    let command = trunkline_command(kafka, &["run", "--stages", Job::Dial.stages()]);
+    let program = Program::start(command, &log_of("trunkline-restarted"));
     let started = Instant::now();
     reader.poll(Duration::from_secs(300)).expect("a decision").expect("a decision");
     let restored = started.elapsed();

@@ -44,7 +44,8 @@ impl LogEnds {
     pub(crate) fn of(&self, topic: &str, partitions: &[i32], wait: Duration) -> Result<Vec<i64>, KafkaError> {
         let until = Instant::now() + wait;
         loop {
-            match self.ask(topic, partitions, wait) {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.ask(topic, partitions, left) {
                 Err(_) if Instant::now() < until => std::thread::sleep(ASKED_AGAIN),
                 answer => return answer,
             }

@@ -97,11 +97,11 @@ impl<'t> Cause<'t, '_> {
         }
     }
 
-    fn place(&self) -> (&'t str, i32, i64) {
+    fn place(&self) -> Option<(&'t str, i32, i64)> {
         match self {
-            Self::Message(message) => (message.topic(), message.partition(), message.offset()),
-            Self::Sent(sent) => (sent.name, sent.partition, sent.offset),
-            Self::Time => ("", -1, -1),
+            Self::Message(message) => Some((message.topic(), message.partition(), message.offset())),
+            Self::Sent(sent) => Some((sent.name, sent.partition, sent.offset)),
+            Self::Time => None,
         }
     }
 }
@@ -171,15 +171,14 @@ impl<'t, 'p, 'm> Outbox<'t, 'p, 'm> {
     /// The record's trace; where spans are exported, as it goes on from a span of its own. What
     /// time brings goes on from the transaction, which links to the records that moved time.
     fn look_for_trace(&mut self) -> Option<Cow<'t, str>> {
-        if matches!(self.cause, Cause::Time) {
+        let Some((topic, partition, offset)) = self.cause.place() else {
             return self.merged.traceparent().map(Cow::Owned);
-        }
+        };
         let came = self.cause.traceparent();
         if !telemetry::is_exported() {
             let text = std::str::from_utf8(came?).ok()?;
             return telemetry::is_traceparent(text).then_some(Cow::Borrowed(text));
         }
-        let (topic, partition, offset) = self.cause.place();
         let span = tracing::info_span!(
             parent: None,
             "process",

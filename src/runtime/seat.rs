@@ -1,7 +1,6 @@
 //! A stage's seat in its group: a consumer, the state of the partitions it is given, and what is
 //! done when a batch does not commit. The producer is the worker's: two seats may share one.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +40,6 @@ pub(super) struct Seat<S: PartitionStage> {
     pub(super) report: Report,
     /// The input topic's full name.
     pub(super) input: String,
-    partitions: i32,
     pub(super) consumer: BaseConsumer<Assignment>,
     pub(super) routes: Routes,
     pub(super) task: Task<S>,
@@ -90,7 +88,6 @@ impl<S: PartitionStage> Seat<S> {
             shutdown: shutdown.clone(),
             report,
             input,
-            partitions,
             consumer,
             routes,
             failures: 0,
@@ -210,11 +207,12 @@ impl<S: PartitionStage> Seat<S> {
             match change {
                 Change::Assigned(partitions) => {
                     tracing::info!(stage = self.name(), ?partitions, "assigned");
-                    let beyond = partitions.iter().copied().find(|partition| *partition >= self.partitions);
+                    let then = self.task.partitions();
+                    let beyond = partitions.iter().copied().find(|partition| *partition >= then);
                     if beyond.is_some() {
                         let now =
                             partitions_of(&self.consumer, &self.kafka.brokers, &self.input, ANSWER_WAIT)?;
-                        let (topic, then) = (self.input.clone(), self.partitions);
+                        let topic = self.input.clone();
                         return Err(Fault::PartitionsChanged { topic, then, now });
                     }
                     let positions = self.restore(&partitions)?;
@@ -294,19 +292,20 @@ impl<S: PartitionStage> Seat<S> {
         producer.settle()?;
         let positions = self.restore(&held)?;
         if !held.is_empty() {
-            let sought = self
-                .consumer
-                .seek_partitions(positions, ANSWER_WAIT * self.failures.clamp(1, 3))
-                .map_err(Fault::kafka("seeking the committed offsets"))?;
-            sought
-                .elements()
-                .iter()
-                .try_for_each(|element| element.error())
-                .map_err(Fault::kafka("seeking the committed offsets"))?;
+            self.seek(positions, ANSWER_WAIT * self.failures.clamp(1, 3))?;
         }
         self.report.keys(self.task.keys());
         self.report.ready();
         Ok(())
+    }
+
+    /// Reading goes on from these offsets.
+    pub(super) fn seek(&self, positions: TopicPartitionList, wait: Duration) -> Result<(), Fault> {
+        let failed = Fault::kafka("seeking the committed offsets");
+        let sought = self.consumer.seek_partitions(positions, wait);
+        sought
+            .and_then(|sought| sought.elements().iter().try_for_each(|element| element.error()))
+            .map_err(failed)
     }
 
     fn judge_consumer_error(&mut self, cause: KafkaError) -> Result<(), Fault> {
@@ -383,11 +382,5 @@ impl<S: PartitionStage> Drop for Seat<S> {
                 tracing::debug!(%error, "leaving the group");
             }
         }
-    }
-}
-
-impl<S: PartitionStage> fmt::Debug for Seat<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat").field("stage", &self.name()).field("input", &self.input).finish()
     }
 }

@@ -17,7 +17,29 @@ use crate::pipeline::PartitionStage;
 pub(super) const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// The brokers finish a small transaction this long after its commit. A record sent
 /// earlier is refused, and librdkafka then waits 20 ms before it tries again.
-pub(super) const MARKERS_TAKE: Duration = Duration::from_millis(4);
+const MARKERS_TAKE: Duration = Duration::from_millis(4);
+
+/// The moment that the brokers need after a small transaction.
+#[derive(Default)]
+pub(super) struct Rest {
+    until: Option<Instant>,
+}
+
+impl Rest {
+    /// Waits until it is over.
+    pub(super) fn take(&mut self) {
+        if let Some(until) = self.until.take() {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Begins, where a transaction that has just ended was small.
+    pub(super) fn after(&mut self, was_small: bool) {
+        if was_small {
+            self.until = Some(Instant::now() + MARKERS_TAKE);
+        }
+    }
+}
 
 /// What a worker's thread runs.
 pub(super) trait Work: Send + 'static {
@@ -52,15 +74,13 @@ impl<S: PartitionStage> Work for Worker<S> {
     fn run(&mut self) -> Result<(), Fault> {
         // Frees what an earlier life of this worker may have left open.
         self.producer.settle()?;
-        let mut rest_until = Instant::now();
+        let mut rest = Rest::default();
         while !self.shutdown.is_cancelled() {
             self.seat.answer_rebalances()?;
             self.seat.look_around(&self.producer);
-            std::thread::sleep(rest_until.saturating_duration_since(Instant::now()));
+            rest.take();
             let turn = self.seat.turn(&mut self.producer, IDLE_WAIT, None);
-            if self.seat.go_on(turn, &mut self.producer)? {
-                rest_until = Instant::now() + MARKERS_TAKE;
-            }
+            rest.after(self.seat.go_on(turn, &mut self.producer)?);
         }
         Ok(())
     }

@@ -14,14 +14,14 @@ use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
 use trunkline::model::decision::Mode;
-use trunkline::runtime::{StageHandle, StageSettings, run_chained, run_stage};
+use trunkline::runtime::{StageSettings, run_chained, run_stage};
 use trunkline::stages::dialing::Dialing;
 use trunkline::stages::dialing::rules::Rules;
 use trunkline::stages::windowing::Windowing;
 use trunkline::topics::{self, Topic};
 
 use super::crashes::{Process, life_of_a_child};
-use super::exactly_once::now;
+use super::exactly_once::{Running, now};
 use crate::support::kafka::{self, create_topics, produce, read_all};
 use crate::support::until;
 
@@ -47,44 +47,30 @@ enum Way {
     DialingAlone,
 }
 
-struct Instance {
-    shutdown: CancellationToken,
-    handles: Vec<StageHandle>,
-}
-
-impl Instance {
-    fn start(kafka: &KafkaSettings, name: &str, way: Way) -> Self {
-        let kafka = KafkaSettings { instance: name.to_owned(), ..kafka.clone() };
-        let (settings, health, shutdown) =
-            (StageSettings::default(), Health::default(), CancellationToken::new());
-        let parts = (health.part("windowing"), health.part("dialing"));
-        let windowing = || Windowing::new(Arc::new(()));
-        let dialing = || Dialing::new(Mode::Live, TICK, Rules::default(), Arc::new(()));
-        let alone = |part| run_stage(windowing(), &kafka, &settings, part, shutdown.clone());
-        let last = |part| run_stage(dialing(), &kafka, &settings, part, shutdown.clone());
-        let handles = match way {
-            Way::Chained => {
-                vec![run_chained((windowing(), dialing()), &kafka, &settings, parts, shutdown.clone())]
-            }
-            Way::Separate => vec![alone(parts.0), last(parts.1)],
-            Way::WindowingAlone => vec![alone(parts.0)],
-            Way::DialingAlone => vec![last(parts.1)],
-        };
-        Self { shutdown, handles }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        for handle in self.handles {
-            handle.stopped().await;
+fn start(kafka: &KafkaSettings, name: &str, way: Way) -> Running {
+    let kafka = KafkaSettings { instance: name.to_owned(), ..kafka.clone() };
+    let (settings, health, shutdown) =
+        (StageSettings::default(), Health::default(), CancellationToken::new());
+    let parts = (health.part("windowing"), health.part("dialing"));
+    let windowing = || Windowing::new(Arc::new(()));
+    let dialing = || Dialing::new(Mode::Live, TICK, Rules::default(), Arc::new(()));
+    let alone = |part| run_stage(windowing(), &kafka, &settings, part, shutdown.clone());
+    let last = |part| run_stage(dialing(), &kafka, &settings, part, shutdown.clone());
+    let handles = match way {
+        Way::Chained => {
+            vec![run_chained((windowing(), dialing()), &kafka, &settings, parts, shutdown.clone())]
         }
-    }
+        Way::Separate => vec![alone(parts.0), last(parts.1)],
+        Way::WindowingAlone => vec![alone(parts.0)],
+        Way::DialingAlone => vec![last(parts.1)],
+    };
+    Running { shutdown, handles }
 }
 
 #[test]
 #[ignore = "runs as a child of the tests here"]
 fn child() {
-    life_of_a_child(|kafka| Instance::start(kafka, "mortal", Way::Chained));
+    life_of_a_child(|kafka| start(kafka, "mortal", Way::Chained));
 }
 
 /// Statistics of every campaign, a second apart.
@@ -180,7 +166,7 @@ async fn chained_or_not_the_same_comes_out_and_one_goes_on_where_the_other_stopp
     create_topics(&kafka, TOPICS, 3).await;
     let mut polls = Polls::new();
     for way in [Way::Chained, Way::Separate, Way::Chained, Way::WindowingAlone, Way::Chained] {
-        let instance = Instance::start(&kafka, "one", way);
+        let instance = start(&kafka, "one", way);
         for _ in 0..5 {
             let before = polls.expected();
             polls.send(&kafka, 3).await;
@@ -190,7 +176,7 @@ async fn chained_or_not_the_same_comes_out_and_one_goes_on_where_the_other_stopp
         }
         instance.stop().await;
     }
-    let last = Instance::start(&kafka, "one", Way::Chained);
+    let last = start(&kafka, "one", Way::Chained);
     expect_all(&kafka, &polls, 0).await;
     last.stop().await;
 }
@@ -200,7 +186,7 @@ async fn chained_or_not_the_same_comes_out_and_one_goes_on_where_the_other_stopp
 async fn what_somebody_else_writes_to_the_topic_between_is_decided_on_too() {
     let kafka = kafka::settings();
     create_topics(&kafka, TOPICS, 2).await;
-    let instance = Instance::start(&kafka, "one", Way::Chained);
+    let instance = start(&kafka, "one", Way::Chained);
     let mut polls = Polls::new();
     polls.send(&kafka, 5).await;
     expect_all(&kafka, &polls, 0).await;
@@ -241,14 +227,14 @@ async fn what_somebody_else_writes_to_the_topic_between_is_decided_on_too() {
 async fn a_partition_that_goes_and_comes_back_is_read_again() {
     let kafka = kafka::settings();
     create_topics(&kafka, TOPICS, 4).await;
-    let stays = Instance::start(&kafka, "stays", Way::Chained);
+    let stays = start(&kafka, "stays", Way::Chained);
     let mut polls = Polls::new();
     for round in 0..3 {
         for _ in 0..3 {
             polls.send(&kafka, 1).await;
             expect_all(&kafka, &polls, 0).await;
         }
-        let guest = Instance::start(&kafka, &format!("guest-{round}"), Way::DialingAlone);
+        let guest = start(&kafka, &format!("guest-{round}"), Way::DialingAlone);
         for _ in 0..20 {
             polls.send(&kafka, 1).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -269,11 +255,11 @@ async fn instances_of_every_kind_come_and_go() {
     println!("seed {seed}");
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut polls = Polls::new();
-    let mut instances = vec![Instance::start(&kafka, "stays", Way::Chained)];
+    let mut instances = vec![start(&kafka, "stays", Way::Chained)];
     for round in 0..8 {
         let way = [Way::Chained, Way::Separate, Way::WindowingAlone, Way::DialingAlone];
         let way = way[random.random_range(0..way.len())];
-        instances.push(Instance::start(&kafka, &format!("guest-{round}"), way));
+        instances.push(start(&kafka, &format!("guest-{round}"), way));
         for _ in 0..random.random_range(2..15) {
             polls.send(&kafka, 3).await;
             tokio::time::sleep(Duration::from_millis(100)).await;

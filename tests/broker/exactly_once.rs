@@ -23,6 +23,21 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(since.as_millis() as i64)
 }
 
+/// Stages at work.
+pub(crate) struct Running {
+    pub shutdown: CancellationToken,
+    pub handles: Vec<StageHandle>,
+}
+
+impl Running {
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        for handle in self.handles {
+            handle.stopped().await;
+        }
+    }
+}
+
 /// A running counting stage.
 pub(crate) struct Instance {
     pub health: Health,

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::Timestamp;
-use trunkline::runtime::{StageHandle, StageSettings, run_stage};
+use trunkline::runtime::{StageSettings, run_stage};
 use trunkline::stages::flow_counting::FlowCounting;
 use trunkline::stages::flow_summing::FlowSumming;
 use trunkline::topics::{self, Topic};
 
 use super::crashes::{Process, life_of_a_child};
-use super::exactly_once::now;
+use super::exactly_once::{Running, now};
 use crate::support::kafka::{self, client, create_topics, produce, read_all};
 use crate::support::until;
 
@@ -37,36 +37,22 @@ const MINUTE: Duration = Duration::from_secs(1);
 const LATENESS: Duration = Duration::from_secs(3);
 
 /// Both stages at work.
-struct Instance {
-    shutdown: CancellationToken,
-    handles: [StageHandle; 2],
-}
-
-impl Instance {
-    fn start(kafka: &KafkaSettings, name: &str) -> Self {
-        let kafka = KafkaSettings { instance: name.to_owned(), ..kafka.clone() };
-        let settings = StageSettings::default();
-        let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let (counting, summing) = (health.part("counting"), health.part("summing"));
-        let handles = [
-            run_stage(FlowCounting::new(MINUTE, LATENESS), &kafka, &settings, counting, shutdown.clone()),
-            run_stage(FlowSumming::new(MINUTE), &kafka, &settings, summing, shutdown.clone()),
-        ];
-        Self { shutdown, handles }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        for handle in self.handles {
-            handle.stopped().await;
-        }
-    }
+fn start(kafka: &KafkaSettings, name: &str) -> Running {
+    let kafka = KafkaSettings { instance: name.to_owned(), ..kafka.clone() };
+    let settings = StageSettings::default();
+    let (health, shutdown) = (Health::default(), CancellationToken::new());
+    let (counting, summing) = (health.part("counting"), health.part("summing"));
+    let handles = vec![
+        run_stage(FlowCounting::new(MINUTE, LATENESS), &kafka, &settings, counting, shutdown.clone()),
+        run_stage(FlowSumming::new(MINUTE), &kafka, &settings, summing, shutdown.clone()),
+    ];
+    Running { shutdown, handles }
 }
 
 #[test]
 #[ignore = "runs as a child of the tests here"]
 fn child() {
-    life_of_a_child(|kafka| Instance::start(kafka, "mortal"));
+    life_of_a_child(|kafka| start(kafka, "mortal"));
 }
 
 fn event(conversation: &str, id: &str, at: Timestamp, flow: &str, outcome: &str) -> Value {
@@ -201,7 +187,7 @@ async fn minutes_are_what_the_log_says_whatever_is_killed() {
         drop(process);
     }
     let last = Process::running("flow_minutes::child", &kafka, "");
-    let other = Instance::start(&kafka, "other");
+    let other = start(&kafka, "other");
     let late = expect_what_the_log_says(&kafka).await;
     assert!(late < sent.len() / 2, "{late} of {} events were late: nothing was tried", sent.len());
     other.stop().await;
@@ -270,11 +256,11 @@ async fn poison_among_the_events_is_set_aside_once_and_its_neighbours_count() {
     .await
     .unwrap();
     // Both the first and the second to read the records set them aside only once.
-    let first = Instance::start(&kafka, "one");
+    let first = start(&kafka, "one");
     until("a dead letter", async || (!read_all(&kafka, &topics::DEAD_LETTERS).is_empty()).then_some(()))
         .await;
     first.stop().await;
-    let second = Instance::start(&kafka, "one");
+    let second = start(&kafka, "one");
     let minutes = until("the complete minute", async || {
         let minutes = complete(&kafka);
         (!minutes.is_empty()).then_some(minutes)

@@ -23,7 +23,7 @@ use super::onward::Handed;
 use super::report::Report;
 use super::seat::Seat;
 use super::stage::StageSettings;
-use super::worker::{IDLE_WAIT, MARKERS_TAKE, Work};
+use super::worker::{IDLE_WAIT, Rest, Work};
 use crate::kafka::assignment::partition_list;
 use crate::kafka::log_ends::LogEnds;
 use crate::kafka::settings::KafkaSettings;
@@ -49,7 +49,7 @@ pub(super) struct ChainWorker<A: PartitionStage, B: PartitionStage> {
     told_linked: usize,
     handed: Handed,
     ends: LogEnds,
-    rest_until: Instant,
+    rest: Rest,
     looked_to_link: Instant,
     looked_for_others: Instant,
 }
@@ -80,21 +80,10 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
             told_linked: 0,
             handed: Handed::new(between, partitions),
             ends,
-            rest_until: Instant::now(),
+            rest: Rest::default(),
             looked_to_link: Instant::now(),
             looked_for_others: Instant::now(),
         })
-    }
-
-    /// Waits until the brokers are done with the last transaction.
-    fn rest(&self) {
-        std::thread::sleep(self.rest_until.saturating_duration_since(Instant::now()));
-    }
-
-    fn has_ended(&mut self, was_small: bool) {
-        if was_small {
-            self.rest_until = Instant::now() + MARKERS_TAKE;
-        }
     }
 
     /// Links follow what the groups have given us.
@@ -120,13 +109,7 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
         self.resume(partition)?;
         let mut list = partition_list(&self.second.input, &[partition]);
         list.set_all_offsets(Offset::Offset(next)).map_err(Fault::kafka("resuming a partition"))?;
-        let sought = self.second.consumer.seek_partitions(list, ANSWER_WAIT);
-        let sought = sought.map_err(Fault::kafka("seeking where a partition goes on"))?;
-        sought
-            .elements()
-            .iter()
-            .try_for_each(|element| element.error())
-            .map_err(Fault::kafka("seeking where a partition goes on"))
+        self.second.seek(list, ANSWER_WAIT)
     }
 
     fn resume(&self, partition: i32) -> Result<(), Fault> {
@@ -188,17 +171,17 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
 
     /// What the second stage's own consumer has. Answers whether there was anything.
     fn read_second(&mut self) -> Result<bool, Fault> {
-        self.rest();
+        self.rest.take();
         let turn = self.second.turn(&mut self.producer, Duration::ZERO, None);
         let is_idle = matches!(turn, Ok(None));
         let small = self.second.go_on(turn, &mut self.producer)?;
-        self.has_ended(small);
+        self.rest.after(small);
         Ok(!is_idle)
     }
 
     /// What the first stage's consumer has, and what comes of it in the second.
     fn read_first(&mut self, wait: Duration) -> Result<bool, Fault> {
-        self.rest();
+        self.rest.take();
         let started = Instant::now();
         self.handed.begin(|partition| self.links.is_linked(partition));
         let mut handover = Handover {
@@ -228,7 +211,7 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
                     self.second.committed(of_second)?;
                 }
                 let small = self.first.go_on(Ok(Some(committed)), &mut self.producer)?;
-                self.has_ended(small);
+                self.rest.after(small);
                 Ok(true)
             }
         }
