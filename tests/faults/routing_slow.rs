@@ -42,6 +42,8 @@ struct Told {
     source: String,
     /// While commits were slow.
     slowly: bool,
+    /// Times that commits had become slow before.
+    period: usize,
     after: Duration,
     /// What the same conversation was told first, and from where.
     before: Option<(String, String)>,
@@ -52,6 +54,7 @@ struct Load {
     ports: Vec<u16>,
     over: AtomicBool,
     slow: AtomicBool,
+    periods: AtomicUsize,
     asked: AtomicUsize,
     told: Mutex<Vec<Told>>,
 }
@@ -109,7 +112,8 @@ impl Load {
                 let text = |name: &str| answer[name].as_str().expect("text").to_owned();
                 let (destination, source) = (text("destinationId"), text("source"));
                 let (slowly, after) = (self.slow.load(Ordering::SeqCst), asked_at.elapsed());
-                return Some(Told { conversation, destination, source, slowly, after, before });
+                let period = self.periods.load(Ordering::SeqCst);
+                return Some(Told { conversation, destination, source, slowly, period, after, before });
             }
             if self.over.load(Ordering::SeqCst) {
                 return None;
@@ -155,10 +159,11 @@ async fn a_slow_database_makes_only_those_answers_inexact_whose_patience_is_over
     );
     // With k groups the rule itself is off by 1 − 1/(2k − 2) at most; what an instance decides without the
     // counters swings from one end of that to the other, and three of them may do so at once. The one that
-    // is killed begins anew: it counts twice.
+    // is killed begins anew: it counts twice. What is recorded otherwise was balanced for nothing until the
+    // instance that told it reads so.
     let bound = 1.0 - 1.0 / (2.0 * WEIGHTS.len() as f64 - 2.0);
-    let allowed = bound * (2.0 * (INSTANCES + 1) as f64 + 1.0);
-    assert!(found.worst_prefix <= allowed, "seed {seed}: off by {}", found.worst_prefix);
+    let allowed = bound * (2.0 * (INSTANCES + 1) as f64 + 1.0) + found.told_for_nothing;
+    assert!(found.worst_prefix <= allowed, "seed {seed}: off by {} of {allowed}", found.worst_prefix);
 }
 
 /// What was told by instances whose commits are slow for a while, one of which is killed and started again
@@ -173,6 +178,7 @@ async fn asked_while_slow(
         ports: scene.ports.clone(),
         over: AtomicBool::new(false),
         slow: AtomicBool::new(false),
+        periods: AtomicUsize::new(0),
         asked: AtomicUsize::new(0),
         told: Mutex::default(),
     });
@@ -185,6 +191,7 @@ async fn asked_while_slow(
     for period in 0..rounds(2, 6) {
         tokio::time::sleep(PERIOD - SLOW_FOR).await;
         load.slow.store(true, Ordering::SeqCst);
+        load.periods.fetch_add(1, Ordering::SeqCst);
         proxy.set_slow_commits(Some(SLOW));
         tokio::time::sleep(SLOW_FOR / 2).await;
         if period == 1 {
@@ -204,6 +211,24 @@ async fn asked_while_slow(
     (Arc::into_inner(load).expect("nobody asks any more").told.into_inner().expect("whole"), unseen)
 }
 
+/// The most interactions that these answers take a group from its share at once: within a period, those that
+/// named the group without the others, or the others without those.
+fn told_for_nothing(otherwise: &[&Told]) -> f64 {
+    let total: i64 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
+    let periods: std::collections::HashSet<usize> = otherwise.iter().map(|told| told.period).collect();
+    let mut most = 0.0f64;
+    for period in periods {
+        let of_period = || otherwise.iter().filter(|told| told.period == period);
+        for (group, weight) in WEIGHTS {
+            let share = weight as f64 / total as f64;
+            let named = of_period().filter(|told| told.destination == group).count() as f64;
+            let others = of_period().count() as f64 - named;
+            most = most.max(named * (1.0 - share)).max(others * share);
+        }
+    }
+    most
+}
+
 /// What came of it.
 struct Found {
     /// Repeats that were told another group than an exact answer had said.
@@ -212,6 +237,8 @@ struct Found {
     against_told: usize,
     /// Answers that are recorded differently.
     recorded_otherwise: usize,
+    /// Interactions that answers which are recorded otherwise can at most take a group from its share.
+    told_for_nothing: f64,
     /// Interactions that a group was off its share after any of the recorded decisions.
     worst_prefix: f64,
 }
@@ -232,6 +259,10 @@ impl Found {
         })
         .await;
         let recorded: HashMap<&str, &str> = kept.iter().map(|(id, to)| (id.as_str(), to.as_str())).collect();
+        let otherwise: Vec<&Told> = told
+            .iter()
+            .filter(|told| recorded[told.conversation.as_str()] != told.destination)
+            .collect();
         let differs = |exact_only: bool| {
             let repeats = told.iter().filter_map(|told| Some((told, told.before.as_ref()?)));
             repeats
@@ -252,10 +283,8 @@ impl Found {
         Self {
             against_recorded: differs(true),
             against_told: differs(false),
-            recorded_otherwise: told
-                .iter()
-                .filter(|told| recorded[told.conversation.as_str()] != told.destination)
-                .count(),
+            recorded_otherwise: otherwise.len(),
+            told_for_nothing: told_for_nothing(&otherwise),
             worst_prefix,
         }
     }
@@ -275,6 +304,7 @@ impl Found {
         after.sort_unstable();
         let repeats = told.iter().filter(|told| told.before.is_some()).count();
         println!("worst prefix                  {:>10.2} interactions", self.worst_prefix);
+        println!("answers that counted for nobody {:>8.2} interactions at most", self.told_for_nothing);
         println!("repeats against what was recorded {:>6} of {repeats}", self.against_recorded);
         println!("repeats against any answer before {:>6} of {repeats}", self.against_told);
         println!("answers recorded otherwise        {:>6} of {}", self.recorded_otherwise, told.len());
