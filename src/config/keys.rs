@@ -118,6 +118,8 @@ keys! {
         url: SecretString = Kind::PostgresUrl, None, "Where the database is. Required.";
         max_connections: u32 = Kind::Integer { least: 2, greatest: 500 }, Some("10"),
             "Connections this instance opens at most.";
+        retention: Duration = Kind::Duration { least: DAY.saturating_mul(30), greatest: DAY.saturating_mul(36_525) }, Some("43848h"),
+            "How long decisions and their outcomes are kept in the audit: a month (UTC) is dropped whole so long after its end. 30 days to 100 years.";
     }
 
     /// The HTTP interface.
@@ -345,7 +347,7 @@ keys! {
         warn_answers: u64 = Kind::Integer { least: 1, greatest: 1_000_000 }, Some("50"),
             "Answers a window must have before anybody is warned.";
         retention: Duration = Kind::Duration { least: DAY.saturating_mul(30), greatest: DAY.saturating_mul(1_827) }, Some("43848h"),
-            "How long dial decisions, their outcomes, calls and figures are kept in the audit: 30 days to 5 years.";
+            "How long calls and figures are kept in the audit, and dial decisions where this is shorter than postgres.retention: 30 days to 5 years.";
         campaigns: Vec<CampaignEntry> = Kind::Campaigns, None,
             "What is special about single campaigns: time zone, first day, cap, the estimates of the UK form, and attempts_per_month, beyond which a campaign dials at its least rate until the month (UTC) ends.";
         attempts_per_month: Option<u64> = Kind::Integer { least: 1, greatest: 1_000_000_000 }, None,

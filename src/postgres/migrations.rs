@@ -44,6 +44,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (32, "organizations", include_str!("../../sql/0032_organizations.sql")),
     (33, "traces", include_str!("../../sql/0033_traces.sql")),
     (35, "names", include_str!("../../sql/0035_names.sql")),
+    (36, "months", include_str!("../../sql/0036_months.sql")),
 ];
 
 /// Where sqlx keeps its book.

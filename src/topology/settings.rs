@@ -82,7 +82,8 @@ pub fn actuator(config: &Config) -> actuator::Settings {
 
 pub fn audit(config: &Config) -> audit::Settings {
     let organizations = config.genesys.organizations.iter().map(|other| other.name.clone()).collect();
-    audit::Settings { organizations, ..audit::Settings::default() }
+    let retention = config.postgres.retention;
+    audit::Settings { organizations, retention, ..audit::Settings::default() }
 }
 
 pub fn campaign_poller(config: &Config) -> campaign_poller::Settings {
@@ -341,6 +342,7 @@ pub fn compliance(config: &Config) -> Option<compliance::Settings> {
         settle: compliance.settle,
         restate_after: RESTATE_AFTER,
         retention: compliance.retention,
+        decisions_end: compliance.retention < config.postgres.retention,
         rules: compliance.rules(),
         warning: compliance.warning(),
         watched: config.dial.campaigns.iter().chain(campaigns.own.keys()).cloned().collect(),

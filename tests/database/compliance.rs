@@ -240,12 +240,15 @@ async fn records_end_with_their_retention_and_leave_no_hole() {
     let since = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond()).millis_since(at(75_000));
     let kept_for = Duration::from_millis(since as u64);
     // Decided at 0, 30 and 60 s: older than that. The calls were recorded just now.
-    assert_eq!(database.prune_campaign_records(kept_for).await.unwrap(), 3);
+    assert_eq!(database.prune_campaign_records(kept_for, true).await.unwrap(), 3);
     assert_eq!((count("decisions").await, count("outcomes").await, count("calls").await), (3, 3, 2));
     assert_eq!(count("gaps").await, 0);
-    assert_eq!(database.prune_campaign_records(kept_for).await.unwrap(), 0);
-    let short =
-        database.prune_campaign_records(Duration::from_secs(29 * 86_400)).await.unwrap_err().to_string();
+    assert_eq!(database.prune_campaign_records(kept_for, true).await.unwrap(), 0);
+    let short = database
+        .prune_campaign_records(Duration::from_secs(29 * 86_400), true)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(short.contains("30 days"), "{short}");
 
     // Whoever may prune may not delete.

@@ -10,6 +10,7 @@ mod dead_letters;
 mod enrichment;
 mod ledger;
 mod migrations;
+mod months;
 mod names;
 mod organizations;
 mod outbox;

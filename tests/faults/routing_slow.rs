@@ -259,10 +259,8 @@ impl Found {
         })
         .await;
         let recorded: HashMap<&str, &str> = kept.iter().map(|(id, to)| (id.as_str(), to.as_str())).collect();
-        let otherwise: Vec<&Told> = told
-            .iter()
-            .filter(|told| recorded[told.conversation.as_str()] != told.destination)
-            .collect();
+        let otherwise: Vec<&Told> =
+            told.iter().filter(|told| recorded[told.conversation.as_str()] != told.destination).collect();
         let differs = |exact_only: bool| {
             let repeats = told.iter().filter_map(|told| Some((told, told.before.as_ref()?)));
             repeats

@@ -217,19 +217,22 @@ impl Database {
         Ok(true)
     }
 
-    /// Deletes records of campaigns that are older than `retention`, [`PRUNED_AT_ONCE`] of each kind
-    /// at most. Returns how many.
+    /// Deletes records of campaigns that are older than `retention`, dial decisions among them or not,
+    /// [`PRUNED_AT_ONCE`] of each kind at most. Returns how many.
     ///
     /// # Errors
     /// When the database cannot be asked, or refuses so short a retention.
-    pub async fn prune_campaign_records(&self, retention: Duration) -> Result<u64, Error> {
-        let gone: i64 =
-            sqlx::query_scalar("SELECT audit.prune_campaign_records($1 * interval '1 second', $2)")
-                .bind(retention.as_secs_f64())
-                .bind(PRUNED_AT_ONCE)
-                .fetch_one(self.pool())
-                .await
-                .map_err(|error| self.explain(error))?;
+    pub async fn prune_campaign_records(&self, retention: Duration, decisions: bool) -> Result<u64, Error> {
+        let sql = match decisions {
+            true => "SELECT audit.prune_campaign_records($1 * interval '1 second', $2)",
+            false => "SELECT audit.prune_calls($1 * interval '1 second', $2)",
+        };
+        let gone: i64 = sqlx::query_scalar(sql)
+            .bind(retention.as_secs_f64())
+            .bind(PRUNED_AT_ONCE)
+            .fetch_one(self.pool())
+            .await
+            .map_err(|error| self.explain(error))?;
         Ok(u64::try_from(gone).unwrap_or(0))
     }
 }

@@ -110,17 +110,20 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn newest_by_key(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
-        // From key to key in the index of sequences: what lies between is not read.
+        // From key to key in the index of sequences: what lies between is not read, nor are older months.
         let sql = format!(
             "WITH RECURSIVE keys AS (
-                 (SELECT key FROM audit.decision_log WHERE loop = $1 ORDER BY key LIMIT 1)
+                 (SELECT key FROM audit.decision_log
+                  WHERE loop = $1 AND decision_id >= audit.recent_id() ORDER BY key LIMIT 1)
                  UNION ALL
                  SELECT (SELECT d.key FROM audit.decision_log d
-                         WHERE d.loop = $1 AND d.key > k.key ORDER BY d.key LIMIT 1)
+                         WHERE d.loop = $1 AND d.decision_id >= audit.recent_id() AND d.key > k.key
+                         ORDER BY d.key LIMIT 1)
                  FROM keys k WHERE k.key IS NOT NULL
              ), some_keys AS (SELECT key FROM keys WHERE key IS NOT NULL LIMIT $2)
              SELECT {COLUMNS} FROM some_keys k CROSS JOIN LATERAL (
-                 SELECT * FROM audit.decision_log WHERE loop = $1 AND key = k.key ORDER BY sequence DESC LIMIT 1
+                 SELECT * FROM audit.decision_log
+                 WHERE loop = $1 AND decision_id >= audit.recent_id() AND key = k.key ORDER BY sequence DESC LIMIT 1
              ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' ORDER BY d.key"
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;

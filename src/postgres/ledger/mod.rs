@@ -1,11 +1,13 @@
 //! The ledger: decisions and outcomes with their place in Kafka, written once and
 //! read by people.
 
+mod months;
 mod numbers;
 mod read;
 mod series;
 mod write;
 
+pub use months::Dropped;
 pub(super) use read::ids_of;
 pub use read::{Cursor, CursorError, Filter, LedgerEntry, OutcomeEntry, VerificationEntry};
 pub use series::Place;

@@ -4,6 +4,7 @@
 //! instance can read: the tables have no group, so each of them would do it again.
 
 mod facts;
+mod months;
 mod set_aside;
 mod writer;
 
@@ -61,6 +62,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// Names of further organisations, by which keys are told apart.
     pub organizations: Vec<String>,
+    /// How long decisions and outcomes are kept after the end of their month.
+    pub retention: Duration,
 }
 
 impl Default for Settings {
@@ -70,6 +73,7 @@ impl Default for Settings {
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
             commit_interval: Duration::from_secs(1),
             organizations: Vec::new(),
+            retention: Duration::from_secs(1_827 * 86_400),
         }
     }
 }
@@ -96,6 +100,7 @@ pub async fn run(
     tokio::select! {
         result = positioned::run(reading, kafka, health, shutdown, audit) => result,
         never = know(&settings, &database) => never,
+        never = months::keep(settings.retention, &database) => match never {},
     }
 }
 

@@ -111,7 +111,8 @@ impl Evaluator {
 impl Evaluator {
     async fn prune(&self) -> Result<(), Error> {
         loop {
-            let gone = self.database.prune_campaign_records(self.settings.retention).await?;
+            let Settings { retention, decisions_end, .. } = self.settings;
+            let gone = self.database.prune_campaign_records(retention, decisions_end).await?;
             metrics::COMPLIANCE_CALLS.counter(&["pruned"]).increment(gone);
             if gone < PRUNED_AT_ONCE as u64 {
                 return Ok(());

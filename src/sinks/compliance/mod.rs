@@ -54,6 +54,8 @@ pub struct Settings {
     pub restate_after: Duration,
     /// How long records of campaigns are kept.
     pub retention: Duration,
+    /// Dial decisions are among these; else they go with their month.
+    pub decisions_end: bool,
     pub rules: Rules,
     pub warning: WarningRule,
     pub campaigns: Campaigns,
