@@ -41,6 +41,8 @@ build: ## the binary as it is shipped, target/dist/trunkline
 	@scripts/setup.sh build
 	cargo build --profile dist --locked
 
+# The peers' own version of Kafka.
+bench: export KAFKA_VERSION = 4.4.0
 bench: ## speed, against a Kafka and a Postgres of their own, into docs/benchmarks.md; options in BENCH_ARGS
 	@scripts/setup.sh all
 	@scripts/kafka-jars.sh

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Fetches Apache Kafka as its published Maven artifacts into .local/kafka-VERSION/libs: a real broker for
-# demo, tests and benches without a container engine. Does nothing when they are there.
+# demo, tests and benches without a container engine. Does nothing when they are there. KAFKA_VERSION asks for another.
 set -euo pipefail
 
-version=4.1.1
+version=${KAFKA_VERSION:-4.1.1}
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || { printf 'kafka-jars: KAFKA_VERSION is no version: %s\n' "$version" >&2; exit 1; }
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=$root/.local/kafka-$version
 

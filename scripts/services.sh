@@ -20,12 +20,13 @@ Progress goes to stderr. Environment:
   KAFKA_HEAP_OPTS       the broker's heap (-Xmx512m -Xms256m)
   KAFKA_PROXY_PORT      port that the second listener advertises, for a proxy before the broker (chosen when unset)
   KAFKA_EXTRA_SETTINGS  further broker properties, one per line
+  KAFKA_VERSION         the broker's version, of those that Maven has (4.1.1)
   SERVICES_WAIT_SECONDS how long a service may take to get ready (90)
 USAGE
 }
 
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-kafka_libs=$root/.local/kafka-4.1.1/libs
+kafka_libs=$root/.local/kafka-${KAFKA_VERSION:-4.1.1}/libs
 ready_seconds=${SERVICES_WAIT_SECONDS:-90}
 
 say() { printf '%s\n' "$*" >&2; }

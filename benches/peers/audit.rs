@@ -1,6 +1,5 @@
 //! Decisions on their topic, into Postgres: the audit sink beside `COPY` of the same rows by psql.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use trunkline::topics;
@@ -9,7 +8,7 @@ use crate::harness::new_topics;
 use crate::jobs::{Job, committed_records};
 use crate::program::Program;
 use crate::report;
-use crate::{log_of, migrate, records, trunkline, trunkline_command};
+use crate::{log_of, migrate, psql, records, trunkline, trunkline_command};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -68,11 +67,4 @@ fn copied_per_second() -> f64 {
     psql("DROP TABLE copied");
     std::fs::remove_file(file).expect("the file was written");
     rows / took.as_secs_f64()
-}
-
-fn psql(command: &str) -> String {
-    let database = std::env::var("TRUNKLINE_TEST_POSTGRES").expect("set by `make bench`");
-    let run = Command::new("psql").args([&*database, "-XAtc", command]).output().expect("psql runs");
-    assert!(run.status.success(), "{command}: {}", String::from_utf8_lossy(&run.stderr));
-    String::from_utf8(run.stdout).expect("text").trim().to_owned()
 }

@@ -3,7 +3,8 @@
 //! process of its own, looked at from outside.
 //!
 //! `TRUNKLINE_BENCH_RECORDS` (500 000), `TRUNKLINE_BENCH_ROUNDS` (3), `TRUNKLINE_BENCH_JOBS`
-//! (`dial,flow-minutes,latency,idle,audit,scaling`), `TRUNKLINE_BENCH_PROGRAMS` (`trunkline,streams`) and
+//! (`dial,flow-minutes,latency,idle,audit,history,scaling`), `TRUNKLINE_BENCH_PROGRAMS`
+//! (`trunkline,streams,streams-classic`) and
 //! `TRUNKLINE_BENCH_BINARY` (another build of trunkline) change what is done.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
@@ -12,6 +13,8 @@ mod audit;
 mod event;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod history;
+mod http;
 mod jobs;
 mod paced;
 mod program;
@@ -23,19 +26,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use trunkline::kafka::settings::KafkaSettings;
-use trunkline::topics;
 
 use harness::measure::cpu_seconds;
 use harness::{is_bench, new_topics, number};
 use jobs::{Asker, Course, Job, committed_records, follow};
 use program::{Program, Used};
+use streams::Protocol;
 
 fn main() {
     if !is_bench() {
         return;
     }
     let rounds = number("TRUNKLINE_BENCH_ROUNDS", 3);
-    let jobs = list("TRUNKLINE_BENCH_JOBS", "dial,flow-minutes,latency,idle,audit,scaling");
+    let jobs = list("TRUNKLINE_BENCH_JOBS", "dial,flow-minutes,latency,idle,audit,history,scaling");
     for job in [Job::Dial, Job::FlowMinutes].into_iter().filter(|job| jobs.contains(&job.name().to_owned())) {
         compare(job, rounds);
     }
@@ -48,6 +51,9 @@ fn main() {
     }
     if is_asked("audit") {
         audit::audit();
+    }
+    if is_asked("history") {
+        history::history();
     }
     if is_asked("scaling") {
         scaling::scaling();
@@ -71,23 +77,63 @@ fn idle() {
     simulator.end();
 }
 
-fn programs() -> Vec<String> {
-    list("TRUNKLINE_BENCH_PROGRAMS", "trunkline,streams")
+/// trunkline, and what it is beside.
+#[derive(Clone, Copy)]
+enum Peer {
+    Trunkline,
+    Streams(Protocol),
+}
+
+impl Peer {
+    fn asked() -> Vec<Self> {
+        let all = [Self::Trunkline, Self::Streams(Protocol::Streams), Self::Streams(Protocol::Classic)];
+        let named = |name: String| all.into_iter().find(|peer| peer.name() == name);
+        let names = list("TRUNKLINE_BENCH_PROGRAMS", "trunkline,streams,streams-classic");
+        names
+            .into_iter()
+            .map(|name| named(name.clone()).unwrap_or_else(|| panic!("no program {name}")))
+            .collect()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Trunkline => "trunkline",
+            Self::Streams(protocol) => protocol.program(),
+        }
+    }
+
+    /// The topic of its results.
+    fn output(self, job: Job, kafka: &KafkaSettings) -> String {
+        match self {
+            Self::Trunkline => kafka.topic(job.output()),
+            Self::Streams(protocol) => streams::results(protocol, kafka),
+        }
+    }
+
+    fn command(self, job: Job, kafka: &KafkaSettings) -> Command {
+        match self {
+            Self::Trunkline => trunkline_command(kafka, &["run", "--stages", job.stages()]),
+            Self::Streams(protocol) => streams::command(protocol, job, kafka),
+        }
+    }
+
+    fn run(self, job: Job, kafka: &KafkaSettings) -> (Course, Used) {
+        match self {
+            Self::Trunkline => {
+                let (course, used) = trunkline(job, kafka, records(), 1);
+                (course, used[0])
+            }
+            Self::Streams(protocol) => streams::run(protocol, job, kafka, records()),
+        }
+    }
 }
 
 fn latency(seconds: usize) {
     let mut lines = Vec::new();
-    for program in programs() {
+    for peer in Peer::asked() {
         let kafka = new_topics("latency");
-        let (command, results) = match program.as_str() {
-            "trunkline" => (
-                trunkline_command(&kafka, &["run", "--stages", Job::Dial.stages()]),
-                kafka.topic(&topics::DIAL_DECISIONS),
-            ),
-            "streams" => (streams::command(Job::Dial, &kafka), streams::results(&kafka)),
-            other => panic!("no program {other}"),
-        };
-        lines.push(format!("- {}", paced::latency(&program, command, &kafka, &results, seconds)));
+        let (command, results) = (peer.command(Job::Dial, &kafka), peer.output(Job::Dial, &kafka));
+        lines.push(format!("- {}", paced::latency(peer.name(), command, &kafka, &results, seconds)));
     }
     report::write("latency", &lines);
 }
@@ -102,7 +148,7 @@ fn records() -> usize {
 
 /// One run of one program.
 struct Run {
-    program: String,
+    program: &'static str,
     course: Course,
     used: Used,
     /// CPU of the broker, for the same records.
@@ -133,35 +179,29 @@ const COLUMNS: [&str; 5] =
     ["records/s", "CPU µs/record", "broker CPU µs/record", "peak MB", "first result after s"];
 
 fn compare(job: Job, rounds: usize) {
-    let programs = programs();
+    let peers = Peer::asked();
     let mut runs = Vec::new();
     let mut bytes = 0;
     for round in 0..rounds {
         let kafka = new_topics(&format!("{}-{round}", job.name()));
         bytes = job.fill(&kafka, records());
-        for program in &programs {
+        for peer in &peers {
+            let program = peer.name();
             let before = broker_seconds();
-            let ((course, used), output) = match program.as_str() {
-                "trunkline" => {
-                    let (course, used) = trunkline(job, &kafka, records(), 1);
-                    ((course, used[0]), kafka.topic(job.output()))
-                }
-                "streams" => (streams::run(job, &kafka, records()), streams::results(&kafka)),
-                other => panic!("no program {other}"),
-            };
+            let (course, used) = peer.run(job, &kafka);
             let broker_seconds = broker_seconds() - before;
-            let results = committed_records(&kafka, &output);
+            let results = committed_records(&kafka, &peer.output(job, &kafka));
             let fewest = job.fewest_results(records());
             assert!(
                 results >= fewest,
                 "{program} committed {results} results, {fewest} at least were to come"
             );
-            let run = Run { program: program.clone(), course, used, broker_seconds };
+            let run = Run { program, course, used, broker_seconds };
             println!("{} {program} {:.2?}, {results} results", job.name(), run.numbers());
             runs.push(run);
         }
     }
-    let medians: Vec<_> = programs.iter().map(|program| (program, medians(&runs, program))).collect();
+    let medians: Vec<_> = peers.iter().map(|peer| (peer.name(), medians(&runs, peer.name()))).collect();
     let mut lines = vec![
         format!("{} records of {bytes} bytes, medians of {rounds} rounds in turns:", records()),
         String::new(),
@@ -171,12 +211,16 @@ fn compare(job: Job, rounds: usize) {
     for (program, [rate, cpu, broker, memory, first]) in &medians {
         lines.push(format!("| {program} | {rate:.0} | {cpu:.1} | {broker:.1} | {memory:.0} | {first:.1} |"));
     }
-    if let [(_, ours), (_, theirs)] = &medians[..] {
+    let ours = medians[0].1;
+    for (program, theirs) in &medians[1..] {
         let [rate, cpu, broker, memory, _]: [f64; 5] = std::array::from_fn(|column| match column {
             0 => ours[0] / theirs[0],
             column => theirs[column] / ours[column],
         });
-        lines.push(format!("| better by | {rate:.1} × | {cpu:.1} × | {broker:.1} × | {memory:.1} × | |"));
+        lines.push(format!(
+            "| {} beside {program} | {rate:.1} × | {cpu:.1} × | {broker:.1} × | {memory:.1} × | |",
+            peers[0].name()
+        ));
     }
     lines.iter().for_each(|line| println!("{line}"));
     report::write(job.name(), &lines);
@@ -200,13 +244,11 @@ pub(crate) fn log_of(name: &str) -> PathBuf {
 fn trunkline_command(kafka: &KafkaSettings, arguments: &[&str]) -> Command {
     let binary = std::env::var_os("TRUNKLINE_BENCH_BINARY");
     let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_trunkline").into()));
-    let database =
-        std::env::var("TRUNKLINE_TEST_POSTGRES").expect("TRUNKLINE_TEST_POSTGRES is set by `make bench`");
     command
         .args(arguments)
         .env("TRUNKLINE_KAFKA__BROKERS", &kafka.brokers)
         .env("TRUNKLINE_KAFKA__TOPIC_PREFIX", &kafka.topic_prefix)
-        .env("TRUNKLINE_POSTGRES__URL", database)
+        .env("TRUNKLINE_POSTGRES__URL", database())
         .env("TRUNKLINE_GENESYS__BASE_URL", "http://127.0.0.1:9")
         .env("TRUNKLINE_GENESYS__CLIENT_ID", "bench")
         .env("TRUNKLINE_GENESYS__CLIENT_SECRET", "bench")
@@ -241,4 +283,14 @@ fn trunkline(job: Job, kafka: &KafkaSettings, records: usize, instances: usize) 
 fn migrate(kafka: &KafkaSettings) {
     let migrated = trunkline_command(kafka, &["database", "migrate"]).status().expect("it runs");
     assert!(migrated.success(), "the database cannot be migrated");
+}
+
+fn database() -> String {
+    std::env::var("TRUNKLINE_TEST_POSTGRES").expect("TRUNKLINE_TEST_POSTGRES is set by `make bench`")
+}
+
+fn psql(command: &str) -> String {
+    let run = Command::new("psql").args([&*database(), "-XAtc", command]).output().expect("psql runs");
+    assert!(run.status.success(), "{command}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).expect("text").trim().to_owned()
 }

@@ -13,8 +13,8 @@ use trunkline::topics;
 use crate::harness::measure::{percentile, threads};
 use crate::harness::{PACE_PER_SECOND, answered, now, producer, reader_of, send};
 use crate::jobs::{campaign, statistics};
-use crate::log_of;
 use crate::program::Program;
+use crate::{http, log_of};
 
 const SETTLING: Duration = Duration::from_secs(5);
 const WARMING_SECONDS: usize = 30;
@@ -69,7 +69,7 @@ pub(crate) fn latency(
 pub(crate) fn idle(name: &str, command: Command, address: &str) -> String {
     let program = Program::start(command, &log_of(name));
     let ready = loop {
-        if is_ready(address) {
+        if http::get(address, "/readyz") == Some(200) {
             break program.started().elapsed();
         }
         assert!(program.started().elapsed() < Duration::from_secs(60), "{name} is not ready after a minute");
@@ -89,12 +89,4 @@ pub(crate) fn idle(name: &str, command: Command, address: &str) -> String {
     program.end();
     println!("{told}");
     told
-}
-
-fn is_ready(address: &str) -> bool {
-    use std::io::{Read, Write};
-    let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
-    let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
 }

@@ -28,9 +28,36 @@ fn build() -> PathBuf {
     target
 }
 
-pub(crate) fn run(job: Job, kafka: &KafkaSettings, records: usize) -> (Course, Used) {
-    let (group, input) = (group(kafka), kafka.topic(job.input()));
-    let mut program = Program::start(command(job, kafka), &log_of("streams"));
+/// How its instances share partitions among them.
+#[derive(Clone, Copy)]
+pub(crate) enum Protocol {
+    /// The brokers assign tasks.
+    Streams,
+    /// One of the members does.
+    Classic,
+}
+
+impl Protocol {
+    /// What the program with it is called in tables and settings.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Streams => "streams",
+            Self::Classic => "streams-classic",
+        }
+    }
+
+    /// As `group.protocol` has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Streams => "streams",
+            Self::Classic => "classic",
+        }
+    }
+}
+
+pub(crate) fn run(protocol: Protocol, job: Job, kafka: &KafkaSettings, records: usize) -> (Course, Used) {
+    let (group, input) = (group(protocol, kafka), kafka.topic(job.input()));
+    let mut program = Program::start(command(protocol, job, kafka), &log_of(protocol.program()));
     let first = Asker::new(kafka, &group, &input);
     // Events are keyed anew, and read a second time.
     let between =
@@ -50,18 +77,18 @@ pub(crate) fn run(job: Job, kafka: &KafkaSettings, records: usize) -> (Course, U
     (course, used)
 }
 
-fn group(kafka: &KafkaSettings) -> String {
-    format!("{}streams", kafka.topic_prefix)
+fn group(protocol: Protocol, kafka: &KafkaSettings) -> String {
+    format!("{}{}", kafka.topic_prefix, protocol.program())
 }
 
-pub(crate) fn results(kafka: &KafkaSettings) -> String {
-    format!("{}-results", group(kafka))
+pub(crate) fn results(protocol: Protocol, kafka: &KafkaSettings) -> String {
+    format!("{}-results", group(protocol, kafka))
 }
 
 /// The application, with new topics and a new folder for its state.
-pub(crate) fn command(job: Job, kafka: &KafkaSettings) -> Command {
+pub(crate) fn command(protocol: Protocol, job: Job, kafka: &KafkaSettings) -> Command {
     let target = build();
-    let (group, output) = (group(kafka), results(kafka));
+    let (group, output) = (group(protocol, kafka), results(protocol, kafka));
     create(kafka, &output);
     let state = target.join("state");
     // Nobody may have left any.
@@ -71,7 +98,8 @@ pub(crate) fn command(job: Job, kafka: &KafkaSettings) -> Command {
         .args(["-Xmx512m", "-cp"])
         .arg(format!("{}:{}/*", target.join("classes").display(), target.join("libs").display()))
         .args(["peers.Main", &kafka.brokers, job.name(), &group, &kafka.topic(job.input()), &output])
-        .arg(state);
+        .arg(state)
+        .arg(protocol.name());
     command
 }
 

@@ -9,7 +9,7 @@ import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.StreamsConfig;
 
-/** The two jobs as a Kafka Streams application: BROKERS JOB APPLICATION_ID INPUT OUTPUT STATE_FOLDER. */
+/** The two jobs as a Kafka Streams application: BROKERS JOB APPLICATION_ID INPUT OUTPUT STATE_FOLDER GROUP_PROTOCOL. */
 public final class Main {
     public static void main(String[] args) throws InterruptedException {
         String brokers = args[0], job = args[1], applicationId = args[2], input = args[3], output = args[4];
@@ -23,6 +23,7 @@ public final class Main {
         settings.put(StreamsConfig.APPLICATION_ID_CONFIG, applicationId);
         settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, brokers);
         settings.put(StreamsConfig.STATE_DIR_CONFIG, args[5]);
+        settings.put(StreamsConfig.GROUP_PROTOCOL_CONFIG, args[6]);
         settings.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
         settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 100);
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2);
