@@ -23,11 +23,11 @@ $$;
 CREATE TABLE trunkline.audit_months (since timestamptz NOT NULL);
 GRANT SELECT ON trunkline.audit_months TO trunkline_app;
 
--- An id from which on all that is at most 32 days old is found, and no month but the last few is read. All zeros
--- while that would cut through what was recorded before there were months.
+-- An id from which on all that was observed in the last two days is found, and hardly a month is read but this one. All
+-- zeros while that would cut through what was recorded before there were months.
 CREATE FUNCTION audit.recent_id() RETURNS uuid LANGUAGE sql STABLE AS $$
-    SELECT coalesce((SELECT audit.first_id(audit.month_of(now() - interval '32 days'))
-                     FROM trunkline.audit_months WHERE since <= audit.month_of(now() - interval '32 days')),
+    SELECT coalesce((SELECT audit.first_id(audit.month_of(now() - interval '2 days'))
+                     FROM trunkline.audit_months WHERE since <= audit.month_of(now() - interval '2 days')),
                     '00000000-0000-0000-0000-000000000000'::uuid)
 $$;
 
@@ -103,6 +103,8 @@ CREATE INDEX decision_log_newest_of_loop ON audit.decision_log (loop, decided_at
 CREATE INDEX decision_log_sequence ON audit.decision_log (loop, key, sequence);
 CREATE INDEX decision_log_dial_events ON audit.decision_log (key, event_time) WHERE loop = 'dial';
 ALTER TABLE audit.outcome_log ADD PRIMARY KEY (decision_id, verification);
+-- They are few, and a planner that knows so reads all of them: it shall not read all outcomes for that.
+CREATE INDEX outcome_log_verifications ON audit.outcome_log (decision_id) WHERE verification;
 -- A unique index over all months would have to have the id in it: a place is taken once per month.
 ALTER TABLE audit.decision_log_others ADD CONSTRAINT decision_log_others_place UNIQUE (topic_id, partition, "offset");
 ALTER TABLE audit.outcome_log_others ADD CONSTRAINT outcome_log_others_place UNIQUE (topic_id, partition, "offset");

@@ -43,7 +43,7 @@ fn main() {
     }
     match part().as_deref() {
         Some("read") => read_alone(&topics::CAMPAIGN_WINDOWS),
-        Some("bare") => bare::run(&kafka()),
+        Some("bare") => harness::bare::run::<bare::Maker>(&kafka()),
         Some("stage") => stage(),
         Some("serve") => serve(),
         _ => orchestrate(),

@@ -1,10 +1,11 @@
 //! Flow minutes on a real broker, from events to complete minutes: rate, CPU and memory of
-//! both stages together for a full topic, beside the limit of reading it alone.
+//! both stages together for a full topic, beside the limit of reading it alone and a bare loop that counts the same.
 //!
 //! `TRUNKLINE_BENCH_RECORDS` (1 000 000), `TRUNKLINE_BENCH_WORKERS` (2, of each stage) and
 //! `TRUNKLINE_BENCH_PROPERTIES` change it as they do the dial bench.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
+mod bare;
 mod event;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -39,6 +40,7 @@ fn main() {
     }
     match part().as_deref() {
         Some("read") => read_alone(&topics::CONVERSATION_EVENTS),
+        Some("bare") => harness::bare::run::<bare::Minutes>(&kafka()),
         Some("stage") => stage(),
         _ => orchestrate(),
     }
@@ -47,7 +49,7 @@ fn main() {
 fn orchestrate() {
     // A broker that was just started compiles itself for its first half minute.
     fill(&new_topics("warm"));
-    run_parts(&["read", "stage"], true);
+    run_parts(&["read", "bare", "stage"], true);
     let kafka = new_topics("full");
     let filled = Instant::now();
     fill(&kafka);
@@ -58,7 +60,7 @@ fn orchestrate() {
         100.0 / DUPLICATE_EVERY as f64
     );
     println!("{:<28}{:>12}{:>16}{:>12}", "", "records/s", "CPU µs/record", "peak MB");
-    run_parts(&["read", "stage"], false);
+    run_parts(&["read", "bare", "stage"], false);
 }
 
 /// Events in the order of their time, up to now.

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "the parts of a bench find their topics by an environment variable")]
 #![allow(dead_code)] // each bench uses its own part
 
+pub(crate) mod bare;
 pub(crate) mod measure;
 
 use std::collections::HashMap;

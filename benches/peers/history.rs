@@ -20,7 +20,7 @@ pub(crate) fn history() {
     migrate(&kafka);
     let decisions = number("TRUNKLINE_BENCH_DECISIONS", 10_000_000);
     fill(decisions);
-    let mut command = trunkline_command(&kafka, &["run", "--stages", "audit"]);
+    let mut command = trunkline_command(&kafka, &["run", "--stages", "audit,console"]);
     command.env("TRUNKLINE_HTTP__LISTEN", ADDRESS);
     let mut program = Program::start(command, &log_of("history"));
     while http::get(ADDRESS, "/readyz") != Some(200) {

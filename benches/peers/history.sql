@@ -1,6 +1,7 @@
 -- Decisions of `months` months up to now, spread evenly, each with its outcome: of ten, eight of a thousand campaigns
 -- and one each of fifty flows and of thirty consumer groups.
-SELECT audit.make_month(now() - n * interval '1 month') FROM generate_series(0, :months - 1) AS n;
+SELECT audit.make_month(now() - n * interval '1 month') FROM generate_series(0, :months) AS n;
+UPDATE trunkline.audit_months SET since = audit.month_of(now() - :months * interval '1 month');
 
 CREATE TEMP VIEW history AS
 SELECT n,

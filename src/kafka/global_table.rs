@@ -9,16 +9,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::settings::KafkaSettings;
-use super::topic_reader::{LOOK, POLL, TopicReader, Watch};
+use super::topic_reader::{LOOK, POLL, Places, TopicReader, Watch};
 use crate::health::Part;
 use crate::metrics as table;
 use crate::topics::Topic;
@@ -130,6 +130,12 @@ impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
     }
 }
 
+/// All of a topic, and where its partitions go on.
+struct Whole<T> {
+    entries: Entries<T>,
+    ends: Places,
+}
+
 struct Reader<T> {
     source: TopicReader,
     most_entries: usize,
@@ -154,38 +160,31 @@ impl<T: DeserializeOwned> Reader<T> {
 
     /// Until the shutdown. On an error everything is read again, beside what can be seen.
     fn read_and_follow(&mut self) -> Result<(), String> {
-        let consumer = self.source.consumer()?;
-        let Some(partitions) = self.source.first_partitions(&consumer)? else { return Ok(()) };
-        let name = &self.source.name;
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in &partitions {
-            list.add_partition_offset(name, *partition, Offset::Beginning).expect("a valid offset");
-        }
-        consumer.assign(&list).map_err(|error| format!("cannot read {name}: {error}"))?;
-        let entries = self.read_whole(&consumer, partitions.iter().copied().collect())?;
-        if let Some(entries) = entries {
-            self.show(entries);
-            self.follow(&consumer, partitions.len())?;
-        }
-        Ok(())
+        let Some(Whole { entries, ends }) = self.read_whole()? else { return Ok(()) };
+        self.show(entries);
+        let consumer = self.source.follower()?;
+        self.source.assign(&consumer, &ends)?;
+        self.follow(&consumer, ends.len())
     }
 
     /// Reads every partition to its end. `None` when the shutdown came first.
-    fn read_whole(
-        &mut self,
-        consumer: &BaseConsumer<Watch>,
-        mut unread: BTreeSet<i32>,
-    ) -> Result<Option<Entries<T>>, String> {
-        let mut entries = Entries::new();
-        self.over = false;
+    fn read_whole(&mut self) -> Result<Option<Whole<T>>, String> {
         let started = Instant::now();
         self.source.health.not_ready(format!("reading {}", self.source.name));
+        let consumer = self.source.to_the_end()?;
+        let Some(partitions) = self.source.first_partitions(&consumer)? else { return Ok(None) };
+        let mut ends: Places = partitions.iter().map(|partition| (*partition, Offset::Beginning)).collect();
+        self.source.assign(&consumer, &ends)?;
+        let mut unread: BTreeSet<i32> = partitions.into_iter().collect();
+        let mut entries = Entries::new();
+        self.over = false;
         while !unread.is_empty() {
             if self.source.stop.is_cancelled() {
                 return Ok(None);
             }
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
+                    ends.insert(message.partition(), Offset::Offset(message.offset() + 1));
                     if let Some(change) = self.decode(&message) {
                         self.apply(change, &mut entries);
                     }
@@ -194,13 +193,13 @@ impl<T: DeserializeOwned> Reader<T> {
                 Some(Err(error)) => self.source.judge(&error)?,
                 None => {}
             }
-            if self.source.look_at_connection(consumer) {
+            if self.source.look_at_connection(&consumer) {
                 self.source.health.not_ready(format!("reading {}", self.source.name));
             }
         }
         let (entries_held, took_ms) = (entries.len(), started.elapsed().as_millis() as u64);
         tracing::info!(topic = self.source.name, entries = entries_held, took_ms, "table is read");
-        Ok(Some(entries))
+        Ok(Some(Whole { entries, ends }))
     }
 
     fn show(&mut self, entries: Entries<T>) {

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset};
 use tokio_util::sync::CancellationToken;
 
 use super::settings::KafkaSettings;
-use super::topic_reader::{ANSWER_WAIT, LOOK, POLL, TopicReader, Watch};
+use super::topic_reader::{ANSWER_WAIT, LOOK, POLL, Places, TopicReader, Watch};
 use crate::health::Part;
 use crate::topics::Topic;
 
@@ -39,9 +39,9 @@ fn read(
     take: &mut impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<(), String> {
     source.health.not_ready(format!("reading {}", source.name));
-    let consumer = source.consumer()?;
+    let consumer = source.follower()?;
     let Some(partitions) = source.first_partitions(&consumer)? else { return Ok(()) };
-    assign_recent(source, &consumer, &partitions, most)?;
+    source.assign(&consumer, &recent(source, &consumer, &partitions, most)?)?;
     let mut unread: BTreeSet<i32> = partitions.iter().copied().collect();
     let mut looked_at = Instant::now();
     while !source.stop.is_cancelled() {
@@ -74,18 +74,18 @@ fn read(
     Ok(())
 }
 
-fn assign_recent(
+/// Where the newest `most` of each partition begin.
+fn recent(
     source: &TopicReader,
     consumer: &BaseConsumer<Watch>,
     partitions: &[i32],
     most: i64,
-) -> Result<(), String> {
-    let cannot = |error: KafkaError| format!("cannot read {}: {error}", source.name);
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for &partition in partitions {
-        let (first, end) = consumer.fetch_watermarks(&source.name, partition, ANSWER_WAIT).map_err(cannot)?;
-        let from = Offset::Offset(first.max(end - most));
-        list.add_partition_offset(&source.name, partition, from).expect("a valid offset");
-    }
-    consumer.assign(&list).map_err(cannot)
+) -> Result<Places, String> {
+    let place = |&partition: &i32| {
+        let (first, end) = consumer
+            .fetch_watermarks(&source.name, partition, ANSWER_WAIT)
+            .map_err(|error| format!("cannot read {}: {error}", source.name))?;
+        Ok((partition, Offset::Offset(first.max(end - most))))
+    };
+    partitions.iter().map(place).collect()
 }

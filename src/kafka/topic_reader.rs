@@ -1,13 +1,14 @@
 //! What readers of a topic outside any group have in common: the consumer, the partitions,
 //! and what its errors mean.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::settings::{KafkaSettings, is_slow, longer};
@@ -21,6 +22,9 @@ pub(crate) const POLL: Duration = Duration::from_millis(250);
 pub(crate) const LOOK: Duration = Duration::from_secs(10);
 const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
+
+/// Partitions, and where each is read from.
+pub(super) type Places = BTreeMap<i32, Offset>;
 
 /// Reads one topic as a whole, for one instance.
 #[derive(Clone)]
@@ -55,13 +59,35 @@ impl TopicReader {
         }
     }
 
-    pub(super) fn consumer(&self) -> Result<BaseConsumer<Watch>, String> {
+    /// A consumer that follows the topic: nothing to read is news that may wait.
+    pub(super) fn follower(&self) -> Result<BaseConsumer<Watch>, String> {
+        self.consumer(&[])
+    }
+
+    /// A consumer that reads to the end, and is told at once that there is no more.
+    pub(super) fn to_the_end(&self) -> Result<BaseConsumer<Watch>, String> {
+        self.consumer(&[("fetch.wait.max.ms", "10"), ("fetch.error.backoff.ms", "20")])
+    }
+
+    fn consumer(&self, settings: &[(&str, &str)]) -> Result<BaseConsumer<Watch>, String> {
         let mut config = self.kafka.reader("table");
         config.set("auto.offset.reset", "earliest");
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
         let preferences = [("queued.max.messages.kbytes", "4096")];
         self.kafka.prefer(&mut config, &preferences);
         BaseConsumer::from_config_and_context(&config, Watch::default())
             .map_err(|error| format!("cannot make a Kafka consumer: {error}"))
+    }
+
+    /// Lets a consumer read from these places.
+    pub(super) fn assign(&self, consumer: &BaseConsumer<Watch>, places: &Places) -> Result<(), String> {
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for (partition, offset) in places {
+            list.add_partition_offset(&self.name, *partition, *offset).expect("a valid offset");
+        }
+        consumer.assign(&list).map_err(|error| format!("cannot read {}: {error}", self.name))
     }
 
     /// The topic's partitions, asked for until brokers that are merely slow have answered. `None`

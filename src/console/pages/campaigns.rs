@@ -15,7 +15,7 @@ use crate::console::allowances::Month;
 use crate::console::problem::Problem;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
-use crate::postgres::console::DecisionLine;
+use crate::postgres::console::{DecisionLine, Reach};
 
 /// Campaigns on the page.
 const MOST: i64 = 100;
@@ -39,7 +39,7 @@ pub(super) async fn view(
 async fn all(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem> {
     let campaigns = shared.database.newest_by_key(Loop::Dial.name(), MOST).await?;
     let keys: Vec<String> = campaigns.iter().map(|line| line.key.clone()).collect();
-    let series = shared.database.series_of_keys(Loop::Dial.name(), &keys, SMALL).await?;
+    let series = shared.database.series_of_keys(Loop::Dial.name(), &keys, SMALL, Reach::LastDays).await?;
     let tick = shell.tick_of(Loop::Dial);
     let month = Month::read(&shared.covered, &shared.database).await?;
     let main = html! {
@@ -166,7 +166,7 @@ fn abandonment_so_far(lines: &[&DecisionLine]) -> Vec<(Timestamp, f64)> {
 async fn one(shared: &Shared, shell: &Shell, id: &str) -> Result<(String, Markup), Problem> {
     let lines = shared
         .database
-        .series_of_keys(Loop::Dial.name(), std::slice::from_ref(&id.to_owned()), LARGE)
+        .series_of_keys(Loop::Dial.name(), std::slice::from_ref(&id.to_owned()), LARGE, Reach::AllTime)
         .await?;
     let title = format!("Campaign {}", called(lines.last().and_then(DecisionLine::name), id));
     let Some(newest) = lines.last() else {

@@ -43,6 +43,14 @@ impl DecisionLine {
     }
 }
 
+/// How far back is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Two days at least, and hardly more than this month: enough of what is decided all the time.
+    LastDays,
+    AllTime,
+}
+
 /// What a loop has done lately.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Activity {
@@ -110,27 +118,38 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn newest_by_key(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
-        // From key to key in the index of sequences: what lies between is not read, nor are older months.
+        let recent = self.first_id(Reach::LastDays).await?;
+        // From key to key in the index of sequences: what lies between is not read.
         let sql = format!(
             "WITH RECURSIVE keys AS (
-                 (SELECT key FROM audit.decision_log
-                  WHERE loop = $1 AND decision_id >= audit.recent_id() ORDER BY key LIMIT 1)
+                 (SELECT key FROM audit.decision_log WHERE loop = $1 AND decision_id >= $3 ORDER BY key LIMIT 1)
                  UNION ALL
                  SELECT (SELECT d.key FROM audit.decision_log d
-                         WHERE d.loop = $1 AND d.decision_id >= audit.recent_id() AND d.key > k.key
-                         ORDER BY d.key LIMIT 1)
+                         WHERE d.loop = $1 AND d.decision_id >= $3 AND d.key > k.key ORDER BY d.key LIMIT 1)
                  FROM keys k WHERE k.key IS NOT NULL
              ), some_keys AS (SELECT key FROM keys WHERE key IS NOT NULL LIMIT $2)
              SELECT {COLUMNS} FROM some_keys k CROSS JOIN LATERAL (
                  SELECT * FROM audit.decision_log
-                 WHERE loop = $1 AND decision_id >= audit.recent_id() AND key = k.key ORDER BY sequence DESC LIMIT 1
+                 WHERE loop = $1 AND decision_id >= $3 AND key = k.key ORDER BY sequence DESC LIMIT 1
              ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' ORDER BY d.key"
         );
-        let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;
+        let rows =
+            sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).bind(recent).fetch_all(self.pool()).await;
         self.lines(rows).await
     }
 
-    /// For each of these keys its newest `each` decisions, oldest first.
+    /// The least id that so far back may have. Known beforehand, no plan has older months in it.
+    async fn first_id(&self, reach: Reach) -> Result<Uuid, Error> {
+        match reach {
+            Reach::AllTime => Ok(Uuid::nil()),
+            Reach::LastDays => sqlx::query_scalar("SELECT audit.recent_id()")
+                .fetch_one(self.pool())
+                .await
+                .map_err(|error| self.explain(error)),
+        }
+    }
+
+    /// For each of these keys its newest `each` decisions as far as they reach back, oldest first.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -139,14 +158,22 @@ impl Database {
         of: &str,
         keys: &[String],
         each: i64,
+        reach: Reach,
     ) -> Result<Vec<DecisionLine>, Error> {
+        let first = self.first_id(reach).await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM unnest($2::text[]) AS k(key) CROSS JOIN LATERAL (
-                 SELECT * FROM audit.decision_log WHERE loop = $1 AND key = k.key ORDER BY sequence DESC LIMIT $3
+                 SELECT * FROM audit.decision_log
+                 WHERE loop = $1 AND key = k.key AND decision_id >= $4 ORDER BY sequence DESC LIMIT $3
              ) d {OUTCOME} ORDER BY d.key, d.sequence"
         );
-        let rows =
-            sqlx::query(AssertSqlSafe(sql)).bind(of).bind(keys).bind(each).fetch_all(self.pool()).await;
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(of)
+            .bind(keys)
+            .bind(each)
+            .bind(first)
+            .fetch_all(self.pool())
+            .await;
         self.lines(rows).await
     }
 

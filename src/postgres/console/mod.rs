@@ -9,7 +9,7 @@ mod routes;
 mod sessions;
 
 pub use alerts::{AlertLine, Delivery};
-pub use decisions::{Activity, DecisionLine};
+pub use decisions::{Activity, DecisionLine, Reach};
 pub use platform::BudgetLine;
 pub use rollbacks::RollbackLine;
 pub use routes::ShareLine;
