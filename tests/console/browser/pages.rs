@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 use trunkline::console::{ApiKey, Role, Settings};
-use trunkline::model::decision::{DecisionId, Loop};
+use trunkline::model::decision::Loop;
 use trunkline::model::name::Kind;
 use trunkline::model::pause::Extent;
 
 use super::devtools::{Browser, Page};
-use super::scene::{decide, name, now_dated, run, scene};
+use super::scene::{decide, id_of, name, now_dated, run, scene};
 use crate::Running;
 use crate::support::postgres::TestDatabase;
-use crate::support::records::{decision, decision_id};
+use crate::support::records::decision;
 use crate::support::until;
 
 /// The views, and a text of what [`scene`] brings that each must show.
@@ -89,11 +89,11 @@ const HERE_IS_SEEN: &str = r#"(() => {
 #[tokio::test]
 async fn each_view_shows_what_the_database_holds_to_everybody() {
     let (own, database) = TestDatabase::migrated().await;
-    scene(&own.owner().await, &database).await;
+    let id = scene(&own.owner().await, &database).await;
     let console = Running::start(Settings::default(), database).await;
     let browser = Browser::start().await;
     let page = browser.page().await;
-    let one = format!("/decisions/{}", decision_id("campaign-a", 1));
+    let one = format!("/decisions/{id}");
     let views = VIEWS.iter().copied().chain([(one.as_str(), "Lower the dial rate of campaign Renewals")]);
     for (path, shown) in views {
         for (width, dark) in [(1_280, false), (1_280, true), (360, false)] {
@@ -123,8 +123,9 @@ async fn a_new_decision_arrives_by_itself() {
     // What its reader has opened stays open.
     page.open(&console.url("/campaigns?id=newcomer")).await;
     page.eval("document.getElementById('rate-table').open = true").await;
-    decide(&database, &now_dated(decision("newcomer", 2)), 1).await;
-    let second = decision_id("newcomer", 2);
+    let newest = now_dated(decision("newcomer", 2));
+    decide(&database, &newest, 1).await;
+    let second = id_of(&newest);
     page.until(
         "the second to be shown",
         &format!("document.querySelector('main').innerHTML.includes('{second}')"),
@@ -209,8 +210,7 @@ async fn hostile_texts_stay_text() {
     database.pause(Extent::All, HOSTILE, HOSTILE).await.unwrap();
     let console = Running::start(Settings::default(), database).await;
     let page = Browser::start().await.page().await;
-    let id: DecisionId = decision_id(HOSTILE, 1);
-    let own_page = format!("/decisions/{id}");
+    let own_page = format!("/decisions/{}", id_of(&bad));
     let query = form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect::<String>();
     let sought = [
         format!("/campaigns?id={query}"),

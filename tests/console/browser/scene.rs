@@ -33,16 +33,28 @@ pub(super) fn now_dated(mut decision: Value) -> Value {
     for (field, ahead) in [("decidedAt", 0), ("eventTime", 0), ("expiresAt", 60)] {
         decision[field] = json!(at.plus(std::time::Duration::from_secs(ahead)));
     }
+    // An id begins with the time of the facts.
+    let (ms, rest) = (at.as_millis(), &id_of(&decision)[13..]);
+    decision["decisionId"] = format!("{:08x}-{:04x}{rest}", ms >> 16, ms & 0xffff).into();
     decision
 }
 
-/// Something of everything.
-pub(super) async fn scene(owner: &PgPool, database: &Database) {
+pub(super) fn id_of(decision: &Value) -> &str {
+    decision["decisionId"].as_str().expect("an id")
+}
+
+/// Something of everything. Answers the id of the decision about `campaign-a`.
+pub(super) async fn scene(owner: &PgPool, database: &Database) -> String {
     let a = now_dated(decision("campaign-a", 1));
+    let id = id_of(&a).to_owned();
+    let mut applied = outcome("campaign-a", 1);
+    applied["decisionId"] = id.as_str().into();
+    let rollback = now_dated(rollback());
+    let rolled_back = id_of(&rollback).to_owned();
     let mut held = now_dated(decision("campaign-b", 1));
     held["action"] = "hold".into();
     held["reason"] = "no_data".into();
-    fill(database, &[a, held, now_dated(rollback())], &[outcome("campaign-a", 1)]).await;
+    fill(database, &[a, held, rollback], &[applied]).await;
     name(database, &[(Kind::Campaign, "campaign-a", "Renewals"), (Kind::Flow, "flow-a", "Main menu")]).await;
     name(database, &[(Kind::Flow, "menu-next", "Main menu, next")]).await;
     let mut lag = example("trunkline.lag-status.v1", "error");
@@ -73,10 +85,11 @@ pub(super) async fn scene(owner: &PgPool, database: &Database) {
         owner,
         "INSERT INTO audit.alert_log (alert_id, incident_type, loop, key, decision_id, occurred_at, body, topic, partition, \"offset\")
          VALUES (gen_random_uuid(), 'AUTO_ROLLBACK_TRIGGERED', 'rollback', 'flow-a', ($1 ->> 'decision')::uuid, now(), $1::text, 't', 0, 1)",
-        json!({"decision": rollback()["decisionId"]}),
+        json!({"decision": rolled_back}),
     )
     .await;
     canary(owner, database).await;
+    id
 }
 
 /// A canary at its second step, with what was decided about it.
