@@ -65,7 +65,9 @@ const COLUMNS: &str =
     "d.decision_id, d.loop, d.key, d.sequence, d.mode, d.action, d.reason, d.parameters, d.inputs,
     round(extract(epoch FROM d.decided_at) * 1000)::bigint AS decided_at_ms,
     o.status, o.reason AS outcome_reason";
-const OUTCOME: &str = "LEFT JOIN audit.outcome_log o ON o.decision_id = d.decision_id AND NOT o.verification";
+/// `$1` is the least id that is asked for: a plan has no months before it.
+const OUTCOME: &str = "LEFT JOIN audit.outcome_log o
+    ON o.decision_id = d.decision_id AND o.decision_id >= $1 AND NOT o.verification";
 
 fn line(row: &PgRow) -> Result<DecisionLine, sqlx::Error> {
     Ok(DecisionLine {
@@ -97,6 +99,17 @@ impl Database {
         Ok(lines)
     }
 
+    /// The least id that so far back may have.
+    async fn first_id(&self, reach: Reach) -> Result<Uuid, Error> {
+        match reach {
+            Reach::AllTime => Ok(Uuid::nil()),
+            Reach::LastDays => sqlx::query_scalar("SELECT audit.recent_id()")
+                .fetch_one(self.pool())
+                .await
+                .map_err(|error| self.explain(error)),
+        }
+    }
+
     /// The newest decisions of one loop, newest first.
     ///
     /// # Errors
@@ -106,10 +119,20 @@ impl Database {
         let among = if of == "route" { "" } else { "AND d.loop <> 'route'" };
         let sql = format!(
             "SELECT {COLUMNS} FROM audit.decision_log d {OUTCOME}
-             WHERE d.loop = $1 {among} ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT $2"
+             WHERE d.decision_id >= $1 AND d.loop = $2 {among}
+             ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT $3"
         );
-        let rows = sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).fetch_all(self.pool()).await;
-        self.lines(rows).await
+        let mut lines = Vec::new();
+        for reach in [Reach::LastDays, Reach::AllTime] {
+            let first = self.first_id(reach).await?;
+            let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(first).bind(of).bind(limit);
+            lines = self.lines(query.fetch_all(self.pool()).await).await?;
+            // Where routing has decided nothing for days, all decisions there are would be looked through.
+            if lines.len() as i64 >= limit || of == "route" {
+                break;
+            }
+        }
+        Ok(lines)
     }
 
     /// The newest decision about each key of a loop, by key; keys that nothing was decided about
@@ -118,35 +141,23 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn newest_by_key(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
-        let recent = self.first_id(Reach::LastDays).await?;
+        let first = self.first_id(Reach::LastDays).await?;
         // From key to key in the index of sequences: what lies between is not read.
         let sql = format!(
             "WITH RECURSIVE keys AS (
-                 (SELECT key FROM audit.decision_log WHERE loop = $1 AND decision_id >= $3 ORDER BY key LIMIT 1)
+                 (SELECT key FROM audit.decision_log WHERE loop = $2 AND decision_id >= $1 ORDER BY key LIMIT 1)
                  UNION ALL
                  SELECT (SELECT d.key FROM audit.decision_log d
-                         WHERE d.loop = $1 AND d.decision_id >= $3 AND d.key > k.key ORDER BY d.key LIMIT 1)
+                         WHERE d.loop = $2 AND d.decision_id >= $1 AND d.key > k.key ORDER BY d.key LIMIT 1)
                  FROM keys k WHERE k.key IS NOT NULL
-             ), some_keys AS (SELECT key FROM keys WHERE key IS NOT NULL LIMIT $2)
+             ), some_keys AS (SELECT key FROM keys WHERE key IS NOT NULL LIMIT $3)
              SELECT {COLUMNS} FROM some_keys k CROSS JOIN LATERAL (
                  SELECT * FROM audit.decision_log
-                 WHERE loop = $1 AND decision_id >= $3 AND key = k.key ORDER BY sequence DESC LIMIT 1
+                 WHERE loop = $2 AND decision_id >= $1 AND key = k.key ORDER BY sequence DESC LIMIT 1
              ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' ORDER BY d.key"
         );
-        let rows =
-            sqlx::query(AssertSqlSafe(sql)).bind(of).bind(limit).bind(recent).fetch_all(self.pool()).await;
-        self.lines(rows).await
-    }
-
-    /// The least id that so far back may have. Known beforehand, no plan has older months in it.
-    async fn first_id(&self, reach: Reach) -> Result<Uuid, Error> {
-        match reach {
-            Reach::AllTime => Ok(Uuid::nil()),
-            Reach::LastDays => sqlx::query_scalar("SELECT audit.recent_id()")
-                .fetch_one(self.pool())
-                .await
-                .map_err(|error| self.explain(error)),
-        }
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(first).bind(of).bind(limit);
+        self.lines(query.fetch_all(self.pool()).await).await
     }
 
     /// For each of these keys its newest `each` decisions as far as they reach back, oldest first.
@@ -162,19 +173,13 @@ impl Database {
     ) -> Result<Vec<DecisionLine>, Error> {
         let first = self.first_id(reach).await?;
         let sql = format!(
-            "SELECT {COLUMNS} FROM unnest($2::text[]) AS k(key) CROSS JOIN LATERAL (
+            "SELECT {COLUMNS} FROM unnest($3::text[]) AS k(key) CROSS JOIN LATERAL (
                  SELECT * FROM audit.decision_log
-                 WHERE loop = $1 AND key = k.key AND decision_id >= $4 ORDER BY sequence DESC LIMIT $3
+                 WHERE loop = $2 AND key = k.key AND decision_id >= $1 ORDER BY sequence DESC LIMIT $4
              ) d {OUTCOME} ORDER BY d.key, d.sequence"
         );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(of)
-            .bind(keys)
-            .bind(each)
-            .bind(first)
-            .fetch_all(self.pool())
-            .await;
-        self.lines(rows).await
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(first).bind(of).bind(keys).bind(each);
+        self.lines(query.fetch_all(self.pool()).await).await
     }
 
     /// What a loop has done in the last ten minutes, by its newest decisions.
@@ -182,18 +187,17 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn activity(&self, of: &str) -> Result<Activity, Error> {
-        let rows: Result<Vec<(String, i64, i64)>, _> = sqlx::query_as(
+        let first = self.first_id(Reach::LastDays).await?;
+        let sql = format!(
             "SELECT coalesce(o.status, 'open'), count(*), count(*) FILTER (WHERE d.action = 'hold')
              FROM (SELECT decision_id, action FROM audit.decision_log
-                   WHERE loop = $1 AND loop <> 'route' AND decided_at > now() - interval '10 minutes'
-                   ORDER BY decided_at DESC LIMIT $2) d
-             LEFT JOIN audit.outcome_log o ON o.decision_id = d.decision_id AND NOT o.verification
-             GROUP BY 1 ORDER BY 2 DESC, 1",
-        )
-        .bind(of)
-        .bind(COUNTED)
-        .fetch_all(self.pool())
-        .await;
+                   WHERE decision_id >= $1 AND loop = $2 AND loop <> 'route'
+                     AND decided_at > now() - interval '10 minutes'
+                   ORDER BY decided_at DESC LIMIT $3) d {OUTCOME}
+             GROUP BY 1 ORDER BY 2 DESC, 1"
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(first).bind(of).bind(COUNTED);
+        let rows: Result<Vec<(String, i64, i64)>, _> = query.fetch_all(self.pool()).await;
         let rows = rows.map_err(|error| self.explain(error))?;
         Ok(Activity {
             held: rows.iter().map(|(_, _, held)| held).sum(),
