@@ -220,7 +220,7 @@ impl Guard {
     ) -> Option<Observation> {
         let at = minute.minute;
         let Some(watch) = &self.watch else {
-            self.enter(rule, version, at, versions);
+            self.enter(rule, version, minute, versions);
             return None;
         };
         if watch.version == version {
@@ -254,11 +254,18 @@ impl Guard {
             self.history.push_older(Past::unproven(version, counts, at));
             return Some(Observation::Aside);
         }
-        self.enter(rule, version, at, versions);
+        self.enter(rule, version, minute, versions);
         None
     }
 
-    fn enter(&mut self, rule: &Rule, version: &str, at: Timestamp, versions: Option<&FlowVersions<'_>>) {
+    fn enter(
+        &mut self,
+        rule: &Rule,
+        version: &str,
+        minute: &FlowMinute<'_>,
+        versions: Option<&FlowVersions<'_>>,
+    ) {
+        let at = minute.minute;
         let published = versions.and_then(|versions| {
             versions.versions.iter().find(|known| known.version == version)?.published_at
         });
@@ -270,7 +277,9 @@ impl Guard {
             // instead of the rollback.
             let bad = gone.proven_worse || gone.bad && before.is_some();
             let older = before.is_some() || is_older(version, &gone.version);
-            self.history.push(gone.into_past(rule, older, bad));
+            // Where minutes do not tell versions apart, its last one may have interactions with this one.
+            let mixed_from = published.filter(|_| minute.flow_version.is_empty());
+            self.history.push(gone.into_past(rule, older, bad, mixed_from));
         }
         self.watch = Some(match before {
             Some(past) => {

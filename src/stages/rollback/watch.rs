@@ -199,15 +199,22 @@ impl Watch {
 
     /// The version as it is remembered from now on, another one being in force; an `older` one,
     /// where people went back.
-    pub fn into_past(self, rule: &Rule, older: bool, bad: bool) -> Past {
+    /// What was counted from `mixed_from` on is not its own, and does not speak against it.
+    pub fn into_past(self, rule: &Rule, older: bool, bad: bool, mixed_from: Option<Timestamp>) -> Past {
         let (armed, until) = (rule.minutes(rule.armed_minutes), self.minute.plus(rule.minute));
+        let is_its_own = |bucket: &Bucket| mixed_from.is_none_or(|from| bucket.until <= from);
+        let not_its_own = self.closed.last().is_some_and(|last| !is_its_own(last));
+        let breaches = self.breaches.saturating_sub(not_its_own.into());
         let proven = self.was_proven || until >= self.clear_since.plus(armed);
         // One high minute is no more than chance in a version that proved good.
-        let fails = self.breaches >= rule.breaches
+        let fails = breaches >= rule.breaches
             || self.fired
             || !proven
-                && (self.breaches > 0
-                    || self.open.is_some_and(|it| exceeds(it.errors, it.total, rule.threshold)));
+                && (breaches > 0
+                    || self
+                        .open
+                        .filter(is_its_own)
+                        .is_some_and(|it| exceeds(it.errors, it.total, rule.threshold)));
         let standing = match () {
             () if older => Standing::LeftForOlder,
             () if fails => Standing::Failing,
@@ -242,5 +249,39 @@ impl Watch {
     /// mean that it is no longer in force.
     pub fn is_silent(&self, minutes: u32, at: Timestamp, minute: Duration) -> bool {
         self.silent >= minutes || at >= self.minute.plus(minute.saturating_mul(minutes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE_MS: i64 = 60_000;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(1_767_323_040_000 + ms)
+    }
+
+    /// How a version is remembered that had good minutes and, as its last one, these errors; the one after
+    /// it was published so many milliseconds after the last minute's beginning, where that is known.
+    fn standing(total: u64, errors: u64, mixed_from: Option<i64>) -> Standing {
+        let rule = Rule::default();
+        let mut watch = Watch::new("1".to_owned(), at(0), at(0), InteractionCounts::default());
+        for number in 0..3 {
+            let minute = Minute { from: at(number * MINUTE_MS), total: 100, errors: 0 };
+            watch.feed(&rule, minute, None, false);
+        }
+        let last = Minute { from: at(3 * MINUTE_MS), total, errors };
+        watch.feed(&rule, last, None, false);
+        watch.into_past(&rule, false, false, mixed_from.map(|ms| at(3 * MINUTE_MS + ms))).standing
+    }
+
+    #[test]
+    fn errors_of_the_version_after_it_do_not_speak_against_one() {
+        for (total, errors) in [(14, 1), (100, 30)] {
+            assert_eq!(standing(total, errors, None), Standing::Failing, "its own, as far as is known");
+            assert_eq!(standing(total, errors, Some(40_000)), Standing::Unproven, "published meanwhile");
+            assert_eq!(standing(total, errors, Some(MINUTE_MS)), Standing::Failing, "published afterwards");
+        }
     }
 }
