@@ -161,14 +161,40 @@ REVOKE ALL ON FUNCTION audit.open_month FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION audit.open_month TO trunkline_app;
 SELECT audit.open_month(now()), audit.open_month(audit.month_after(now()));
 
--- Ends what is older: months whole, and `most` decisions at a time of what lies in no month. Sequences begin after
--- what is gone.
+-- Deletes the `most` oldest decisions of a table, of one loop where one is named, with their outcomes. Sequences begin
+-- after what is gone.
+CREATE FUNCTION audit.delete_decisions(suffix text, of_loop text, before timestamptz, most integer) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    SET LOCAL trunkline.pruning = 'on';
+    EXECUTE format('
+        WITH old AS (
+            SELECT decision_id, loop, key, sequence FROM audit.%1$I
+            WHERE decided_at < $1 AND ($2 IS NULL OR loop = $2) ORDER BY decided_at, sequence LIMIT $3
+        ), outcomes AS (
+            DELETE FROM audit.%2$I o USING old WHERE o.decision_id = old.decision_id
+        ), ends AS (
+            INSERT INTO trunkline.pruned_sequences AS known (loop, key, sequence)
+            SELECT loop, key, max(sequence) FROM old GROUP BY 1, 2
+            ON CONFLICT (loop, key) DO UPDATE SET sequence = greatest(known.sequence, excluded.sequence)
+        )
+        DELETE FROM audit.%1$I d USING old WHERE d.decision_id = old.decision_id',
+        'decision_log' || suffix, 'outcome_log' || suffix) USING before, of_loop, most;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    SET LOCAL trunkline.pruning = 'off';
+    RETURN gone;
+END
+$$;
+REVOKE ALL ON FUNCTION audit.delete_decisions FROM PUBLIC;
+
+-- Ends what is older: months whole, and `most` decisions at a time of each table that is no month.
 CREATE FUNCTION audit.drop_months(kept_for interval, most integer, OUT months bigint, OUT decisions bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
     before CONSTANT timestamptz := now() - kept_for;
     suffix text;
-    gone   bigint;
 BEGIN
     IF kept_for < interval '30 days' THEN
         RAISE EXCEPTION 'decisions are kept for 30 days at least, not %', kept_for;
@@ -187,26 +213,11 @@ BEGIN
         EXECUTE format('DROP TABLE audit.%I, audit.%I', 'decision_log' || suffix, 'outcome_log' || suffix);
         months := months + 1;
     END LOOP;
-    SET LOCAL trunkline.pruning = 'on';
     FOREACH suffix IN ARRAY ARRAY['_older', '_others'] LOOP
-        CONTINUE WHEN to_regclass('audit.decision_log' || suffix) IS NULL;
-        EXECUTE format('
-            WITH old AS (
-                SELECT decision_id, loop, key, sequence FROM audit.%1$I
-                WHERE decided_at < $1 ORDER BY decided_at, sequence LIMIT $2
-            ), outcomes AS (
-                DELETE FROM audit.%2$I o USING old WHERE o.decision_id = old.decision_id
-            ), ends AS (
-                INSERT INTO trunkline.pruned_sequences AS known (loop, key, sequence)
-                SELECT loop, key, max(sequence) FROM old GROUP BY 1, 2
-                ON CONFLICT (loop, key) DO UPDATE SET sequence = greatest(known.sequence, excluded.sequence)
-            )
-            DELETE FROM audit.%1$I d USING old WHERE d.decision_id = old.decision_id',
-            'decision_log' || suffix, 'outcome_log' || suffix) USING before, most;
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        decisions := decisions + gone;
+        IF to_regclass('audit.decision_log' || suffix) IS NOT NULL THEN
+            decisions := decisions + audit.delete_decisions(suffix, NULL, before, most);
+        END IF;
     END LOOP;
-    SET LOCAL trunkline.pruning = 'off';
 END
 $$;
 REVOKE ALL ON FUNCTION audit.drop_months FROM PUBLIC;
@@ -237,6 +248,14 @@ END
 $$;
 REVOKE ALL ON FUNCTION audit.prune_calls FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION audit.prune_calls TO trunkline_app;
+
+-- And dial decisions with them.
+CREATE OR REPLACE FUNCTION audit.prune_campaign_records(kept_for interval, most integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN audit.prune_calls(kept_for, most) + audit.delete_decisions('', 'dial', now() - kept_for, most);
+END
+$$;
 
 -- What is left of a sequence may have been decided before what is gone.
 CREATE OR REPLACE VIEW audit.gaps AS

@@ -30,14 +30,13 @@ async fn count(owner: &PgPool, of: &str) -> i64 {
 
 /// A dial decision about `key` and its outcome, observed at an SQL expression.
 async fn plant(owner: &PgPool, key: &str, sequence: i64, observed: &str) {
-    let id =
-        format!("overlay(audit_id(at) placing '{:012x}' from 25)::uuid", sequence * 1_000 + key.len() as i64);
+    let id = format!(
+        "(lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || lpad('{sequence}', 20, '0'))::uuid"
+    );
     run(
         owner,
         &format!(
-            "CREATE OR REPLACE FUNCTION audit_id(at timestamptz) RETURNS text LANGUAGE sql AS $$
-                 SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid::text $$;
-             INSERT INTO audit.decision_log (decision_id, loop, key, sequence, mode, decided_at, event_time, expires_at,
+            "INSERT INTO audit.decision_log (decision_id, loop, key, sequence, mode, decided_at, event_time, expires_at,
                  action, reason, parameters, inputs, policy, policy_version, policy_hash, settings_revision, cause_ids,
                  topic, partition, \"offset\")
              SELECT {id}, 'dial', '{key}', {sequence}, 'live', at, at, at, 'hold', 'r', '{{}}', '{{}}', 'p', 1, 'h', 0, '[]',
@@ -142,19 +141,24 @@ async fn neither_the_application_nor_the_owner_changes_a_month() {
     assert_eq!(tables(&owner).await[&1], month);
 }
 
-/// Every migration before months, as an older program left them.
-async fn before_months(owner: &PgPool) {
+/// A database with every migration before months, as an older program left it.
+async fn before_months() -> (TestDatabase, PgPool) {
+    // Roles exist once any database of the server is migrated.
+    drop(TestDatabase::migrated().await);
+    let own = TestDatabase::create().await;
+    let owner = own.owner().await;
     let mut files: Vec<_> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("sql"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.file_name().unwrap().to_str().unwrap() < MONTHS)
         .collect();
     files.sort();
-    run(owner, "CREATE SCHEMA trunkline").await;
-    run(owner, "CREATE TABLE trunkline.migrations (version bigint)").await;
+    run(&owner, "CREATE SCHEMA trunkline").await;
+    run(&owner, "CREATE TABLE trunkline.migrations (version bigint)").await;
     for file in files {
-        run(owner, &std::fs::read_to_string(file).unwrap()).await;
+        run(&owner, &std::fs::read_to_string(file).unwrap()).await;
     }
+    (own, owner)
 }
 
 async fn introduce_months(owner: &PgPool) {
@@ -164,11 +168,7 @@ async fn introduce_months(owner: &PgPool) {
 
 #[tokio::test]
 async fn what_was_recorded_before_there_were_months_stays_and_is_read_as_before() {
-    // Roles exist once any database of the server is migrated.
-    drop(TestDatabase::migrated().await);
-    let own = TestDatabase::create().await;
-    let owner = own.owner().await;
-    before_months(&owner).await;
+    let (own, owner) = before_months().await;
     plant(&owner, "a", 1, "now() - interval '100 days'").await;
     plant(&owner, "a", 2, "now()").await;
     introduce_months(&owner).await;
@@ -196,10 +196,7 @@ async fn what_was_recorded_before_there_were_months_stays_and_is_read_as_before(
 
 #[tokio::test]
 async fn times_that_cannot_be_keep_all_that_was_recorded_in_one_table() {
-    drop(TestDatabase::migrated().await);
-    let own = TestDatabase::create().await;
-    let owner = own.owner().await;
-    before_months(&owner).await;
+    let (own, owner) = before_months().await;
     plant(&owner, "a", 1, "now() + interval '3 years'").await;
     introduce_months(&owner).await;
     plant(&owner, "a", 2, "now()").await;

@@ -100,7 +100,7 @@ pub async fn run(
     tokio::select! {
         result = positioned::run(reading, kafka, health, shutdown, audit) => result,
         never = know(&settings, &database) => never,
-        never = months::keep(settings.retention, &database) => match never {},
+        never = months::keep(settings.retention, &database) => never,
     }
 }
 

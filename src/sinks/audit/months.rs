@@ -11,7 +11,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 /// Keeps months until it is dropped.
-pub(super) async fn keep(retention: Duration, database: &Database) -> std::convert::Infallible {
+pub(super) async fn keep<T>(retention: Duration, database: &Database) -> T {
     let mut pause = Backoff::new(RETRY);
     loop {
         match look(retention, database).await {
