@@ -1,5 +1,6 @@
 //! Campaigns: how fast each dials, what comes of it, and what was left alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use maud::{Markup, html};
@@ -15,7 +16,7 @@ use crate::console::allowances::Month;
 use crate::console::problem::Problem;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
-use crate::postgres::console::{DecisionLine, Reach};
+use crate::postgres::console::{DecisionLine, Trend};
 
 /// Campaigns on the page.
 const MOST: i64 = 100;
@@ -37,11 +38,10 @@ pub(super) async fn view(
 }
 
 async fn all(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem> {
-    let campaigns = shared.database.newest_by_key(Loop::Dial.name(), MOST).await?;
-    let keys: Vec<String> = campaigns.iter().map(|line| line.key.clone()).collect();
-    let series = shared.database.series_of_keys(Loop::Dial.name(), &keys, SMALL, Reach::LastDays).await?;
+    let ((campaigns, trends), month) = tokio::try_join!(newest(shared), async {
+        Ok(Month::read(&shared.covered, &shared.database).await?)
+    })?;
     let tick = shell.tick_of(Loop::Dial);
-    let month = Month::read(&shared.covered, &shared.database).await?;
     let main = html! {
         h1 { "Campaigns" }
         @if campaigns.is_empty() {
@@ -56,10 +56,7 @@ async fn all(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem
                         th.number scope="col" { "Abandoned" } th scope="col" { "Newest decision" } th scope="col" { "Outcome" }
                     } }
                     tbody {
-                        @for line in &campaigns {
-                            @let own: Vec<&DecisionLine> = series.iter().filter(|each| each.key == line.key).collect();
-                            (row(line, &own, tick))
-                        }
+                        @for line in &campaigns { (row(line, trends.get(&line.key).unwrap_or(&Trend::default()), tick)) }
                     }
                 }
             }
@@ -67,6 +64,14 @@ async fn all(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem
         (attempts(&month))
     };
     Ok(("Campaigns".to_owned(), main))
+}
+
+/// The newest decision about each campaign, and how each has gone lately.
+async fn newest(shared: &Shared) -> Result<(Vec<DecisionLine>, BTreeMap<String, Trend>), Problem> {
+    let campaigns = shared.database.newest_by_key(Loop::Dial.name(), MOST).await?;
+    let keys: Vec<String> = campaigns.iter().map(|line| line.key.clone()).collect();
+    let trends = shared.database.trends(&keys, SMALL).await?;
+    Ok((campaigns, trends))
 }
 
 /// Campaigns whose attempts are shown.
@@ -101,15 +106,15 @@ fn attempts(month: &Month) -> Markup {
     }
 }
 
-fn row(line: &DecisionLine, own: &[&DecisionLine], tick: Duration) -> Markup {
+fn row(line: &DecisionLine, trend: &Trend, tick: Duration) -> Markup {
     let inputs = &line.inputs;
-    let abandoned = abandonment(own);
+    let abandoned = (trend.answered > 0.0).then(|| trend.abandoned / trend.answered);
     let over = abandoned.is_some_and(|share| share > CAP);
     html! {
         tr.stale[is_stale(line.decided_at, tick)] data-at=(line.decided_at) data-tick=(super::parts::as_millis(tick)) {
             th scope="row" { (to_named("/campaigns", line.name(), &line.key)) }
             td.number { span.value { (rate_of(rate_after(line))) } }
-            td { (spark(&points(own, |line| rate_after(line).as_f64()))) }
+            td { (spark(&trend.rates)) }
             td.number { span.value { (percent_of(&inputs["meanAnswerRate"])) } }
             td.number { span.value { (number_of(&inputs["agentsIdle"])) " / " (number_of(&inputs["agentsBusy"])) } }
             td.number {
@@ -141,13 +146,6 @@ fn rate_after(line: &DecisionLine) -> &Value {
     }
 }
 
-/// Abandoned answers per answer over these windows, each counted once.
-fn abandonment(lines: &[&DecisionLine]) -> Option<f64> {
-    let sum = |name: &str| lines.iter().filter_map(|line| line.inputs[name].as_f64()).sum::<f64>();
-    let answered = sum("answered");
-    (answered > 0.0).then(|| sum("abandoned") / answered)
-}
-
 fn points(lines: &[&DecisionLine], value: impl Fn(&DecisionLine) -> Option<f64>) -> Vec<(Timestamp, f64)> {
     lines.iter().filter_map(|line| Some((line.decided_at, value(line)?))).collect()
 }
@@ -166,7 +164,7 @@ fn abandonment_so_far(lines: &[&DecisionLine]) -> Vec<(Timestamp, f64)> {
 async fn one(shared: &Shared, shell: &Shell, id: &str) -> Result<(String, Markup), Problem> {
     let lines = shared
         .database
-        .series_of_keys(Loop::Dial.name(), std::slice::from_ref(&id.to_owned()), LARGE, Reach::AllTime)
+        .series_of_keys(Loop::Dial.name(), std::slice::from_ref(&id.to_owned()), LARGE)
         .await?;
     let title = format!("Campaign {}", called(lines.last().and_then(DecisionLine::name), id));
     let Some(newest) = lines.last() else {

@@ -18,7 +18,7 @@ use crate::model::decision::Loop;
 use crate::model::delivery::{CanaryState, Counts, DeliveryInputs, share_in_percent};
 use crate::model::name::{Kind, Names};
 use crate::postgres::canaries::Canary;
-use crate::postgres::console::{DecisionLine, Reach};
+use crate::postgres::console::DecisionLine;
 
 /// Decisions looked through for one canary.
 const MOST: i64 = 400;
@@ -119,7 +119,7 @@ async fn one(shared: &Shared, shell: &Shell, id: &str) -> Result<(String, Markup
     };
     let names = names(shared, std::slice::from_ref(&canary)).await;
     let keys = std::slice::from_ref(&canary.configuration_id);
-    let mut lines = shared.database.series_of_keys(Loop::Delivery.name(), keys, MOST, Reach::AllTime).await?;
+    let mut lines = shared.database.series_of_keys(Loop::Delivery.name(), keys, MOST).await?;
     lines.retain(|line| line.parameters["canaryId"] == *canary.id);
     let newest: Vec<DecisionLine> = lines.iter().rev().take(LISTED).cloned().collect();
     let main = html! {

@@ -12,7 +12,7 @@ use crate::console::Shared;
 use crate::console::problem::Problem;
 use crate::model::Timestamp;
 use crate::model::decision::Loop;
-use crate::postgres::console::{DecisionLine, Reach, RollbackLine};
+use crate::postgres::console::{DecisionLine, RollbackLine};
 
 const MOST: i64 = 100;
 const LARGE: i64 = 200;
@@ -119,7 +119,7 @@ fn taken_back(rollbacks: &[RollbackLine]) -> Markup {
 async fn one(shared: &Shared, id: &str) -> Result<(String, Markup), Problem> {
     let lines = shared
         .database
-        .series_of_keys(Loop::Rollback.name(), std::slice::from_ref(&id.to_owned()), LARGE, Reach::AllTime)
+        .series_of_keys(Loop::Rollback.name(), std::slice::from_ref(&id.to_owned()), LARGE)
         .await?;
     let title = format!("Flow {}", called(lines.last().and_then(DecisionLine::name), id));
     let Some(newest) = lines.last() else {

@@ -25,7 +25,8 @@ const NEWEST: i64 = 12;
 /// What is known of one loop.
 struct Standing {
     of: Loop,
-    newest: Option<DecisionLine>,
+    /// Newest first.
+    newest: Vec<DecisionLine>,
     activity: Activity,
     /// The newest decision about each key that leaves it as it is.
     held: Vec<DecisionLine>,
@@ -44,7 +45,7 @@ fn purpose(of: Loop) -> (&'static str, &'static str) {
 
 async fn standing(shared: &Shared, of: Loop) -> Result<Standing, Problem> {
     let database = &shared.database;
-    let newest = database.newest_decisions(of.name(), 1).await?.pop();
+    let newest = database.newest_decisions(of.name(), NEWEST).await?;
     let is_route = of == Loop::Route;
     let activity = if is_route { Activity::default() } else { database.activity(of.name()).await? };
     let mut held = Vec::new();
@@ -55,18 +56,25 @@ async fn standing(shared: &Shared, of: Loop) -> Result<Standing, Problem> {
     Ok(Standing { of, newest, activity, held })
 }
 
-pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem> {
-    let mut loops = Vec::new();
-    for of in Loop::ALL {
-        loops.push(standing(shared, of).await?);
-    }
-    let shares = shared.database.route_shares(100).await?;
-    let mut newest = Vec::new();
-    for of in [Loop::Dial, Loop::Rollback, Loop::Lag, Loop::Delivery] {
-        newest.extend(shared.database.newest_decisions(of.name(), NEWEST).await?);
-    }
+/// All loops, asked of together: each waits for the database several times.
+async fn loops(shared: &Shared) -> Result<[Standing; Loop::ALL.len()], Problem> {
+    let [first, second, third, fourth, fifth] = Loop::ALL.map(|of| standing(shared, of));
+    Ok(tokio::try_join!(first, second, third, fourth, fifth)?.into())
+}
+
+/// The newest decisions of all loops but routing, newest first.
+fn newest(loops: &[Standing]) -> Vec<DecisionLine> {
+    let others = loops.iter().filter(|standing| standing.of != Loop::Route);
+    let mut newest: Vec<DecisionLine> = others.flat_map(|standing| standing.newest.iter().cloned()).collect();
     newest.sort_by_key(|decision| std::cmp::Reverse((decision.decided_at, decision.decision_id)));
     newest.truncate(NEWEST as usize);
+    newest
+}
+
+pub(super) async fn view(shared: &Shared, shell: &Shell) -> Result<(String, Markup), Problem> {
+    let loops = loops(shared).await?;
+    let shares = shared.database.route_shares(100).await?;
+    let newest = newest(&loops);
     let mut canaries = shared.database.canaries().await?;
     canaries.retain(|canary| !canary.state.is_over());
     let names = canaries::names(shared, &canaries).await;
@@ -99,13 +107,12 @@ fn summary(loops: &[Standing], pauses: &Pauses, all_well: bool) -> Markup {
     let (paused, going): (Vec<_>, Vec<_>) =
         loops.iter().partition(|standing| pauses.stopping(standing.of).is_some());
     let names = |some: &[&Standing], mode: &str| -> Option<String> {
-        let so =
-            some.iter().filter(|standing| standing.newest.as_ref().is_some_and(|line| line.mode == mode));
+        let so = some.iter().filter(|standing| standing.newest.first().is_some_and(|line| line.mode == mode));
         let names: Vec<&str> = so.filter(|it| it.of != Loop::Route).map(|it| it.of.name()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
     let stopped: Vec<&str> = paused.iter().map(|standing| standing.of.name()).collect();
-    let is_asked = loops.iter().any(|standing| standing.of == Loop::Route && standing.newest.is_some());
+    let is_asked = loops.iter().any(|standing| standing.of == Loop::Route && !standing.newest.is_empty());
     html! {
         ul {
             @match names(&going, "live") {
@@ -175,7 +182,7 @@ fn card(
     let (purpose, path) = purpose(standing.of);
     // Only the dial loop decides at every tick; the others when something changes.
     let tick = if standing.of == Loop::Dial { shell.tick_of(Loop::Dial) } else { Duration::ZERO };
-    let newest = standing.newest.as_ref();
+    let newest = standing.newest.first();
     html! {
         article.card.paused[pause.is_some()] aria-labelledby=(format!("loop-{}", standing.of.name())) {
             div.top {

@@ -45,7 +45,7 @@ impl DecisionLine {
 
 /// How far back is looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub(super) enum Reach {
     /// Two days at least, and hardly more than this month: enough of what is decided all the time.
     LastDays,
     AllTime,
@@ -100,7 +100,7 @@ impl Database {
     }
 
     /// The least id that so far back may have.
-    async fn first_id(&self, reach: Reach) -> Result<Uuid, Error> {
+    pub(super) async fn first_id(&self, reach: Reach) -> Result<Uuid, Error> {
         match reach {
             Reach::AllTime => Ok(Uuid::nil()),
             Reach::LastDays => sqlx::query_scalar("SELECT audit.recent_id()")
@@ -160,7 +160,7 @@ impl Database {
         self.lines(query.fetch_all(self.pool()).await).await
     }
 
-    /// For each of these keys its newest `each` decisions as far as they reach back, oldest first.
+    /// For each of these keys its newest `each` decisions, oldest first.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -169,9 +169,8 @@ impl Database {
         of: &str,
         keys: &[String],
         each: i64,
-        reach: Reach,
     ) -> Result<Vec<DecisionLine>, Error> {
-        let first = self.first_id(reach).await?;
+        let first = self.first_id(Reach::AllTime).await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM unnest($3::text[]) AS k(key) CROSS JOIN LATERAL (
                  SELECT * FROM audit.decision_log

@@ -2,6 +2,7 @@
 //! and in what it answers, for pages that many people leave open.
 
 mod alerts;
+mod campaigns;
 mod decisions;
 mod platform;
 mod rollbacks;
@@ -9,7 +10,8 @@ mod routes;
 mod sessions;
 
 pub use alerts::{AlertLine, Delivery};
-pub use decisions::{Activity, DecisionLine, Reach};
+pub use campaigns::Trend;
+pub use decisions::{Activity, DecisionLine};
 pub use platform::BudgetLine;
 pub use rollbacks::RollbackLine;
 pub use routes::ShareLine;
