@@ -14,7 +14,7 @@ mod harness;
 mod window;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::Offset;
@@ -28,7 +28,7 @@ use trunkline::stages::dialing::Dialing;
 use trunkline::stages::dialing::proportional::Proportional;
 use trunkline::topics;
 
-use harness::measure::percentile;
+use harness::measure::{HEAD, percentile};
 use harness::{
     PACE_PER_SECOND, answered, child, is_bench, kafka, measure_stage, new_topics, now, number, part,
     producer, read_alone, reader, records, run_parts, send, workers,
@@ -53,20 +53,10 @@ fn main() {
 fn orchestrate() {
     let seconds = number("TRUNKLINE_BENCH_SECONDS", 20);
     // A broker that was just started compiles itself for its first half minute.
-    for (name, part) in [("warm", Part::Warm), ("full", Part::Full), ("paced", Part::Paced(seconds))] {
-        let kafka = new_topics(name);
-        match part {
-            Part::Warm => warm(&kafka),
-            Part::Full => full(&kafka),
-            Part::Paced(seconds) => paced(&kafka, seconds),
-        }
-    }
-}
-
-enum Part {
-    Warm,
-    Full,
-    Paced(usize),
+    warm(&new_topics("warm"));
+    let mut lines = full(&new_topics("full"));
+    lines.extend([String::new(), paced(&new_topics("paced"), seconds)]);
+    harness::tell("dialing-alone", &lines);
 }
 
 /// All parts once, unreported.
@@ -74,20 +64,14 @@ fn warm(kafka: &KafkaSettings) {
     for _ in 0..2 {
         fill(kafka, records());
     }
-    run_parts(&["read", "stage"], true);
+    run_parts(&["read", "stage"]);
 }
 
-fn full(kafka: &KafkaSettings) {
-    let filled = Instant::now();
+fn full(kafka: &KafkaSettings) -> Vec<String> {
     fill(kafka, records());
-    println!(
-        "{} windows of {} campaigns written in {:.1} s",
-        records(),
-        CAMPAIGNS,
-        filled.elapsed().as_secs_f64()
-    );
-    println!("{:<28}{:>12}{:>16}{:>12}", "", "records/s", "CPU µs/record", "peak MB");
-    run_parts(&["read", "bare", "stage"], false);
+    let head = [format!("{} windows of {CAMPAIGNS} campaigns:", records()), String::new()];
+    let table = HEAD.map(str::to_owned).into_iter().chain(run_parts(&["read", "bare", "stage"]));
+    head.into_iter().chain(table).collect()
 }
 
 fn campaign(index: usize) -> String {
@@ -131,7 +115,7 @@ fn serve() {
     run(&kafka(), &CancellationToken::new()).join();
 }
 
-fn paced(kafka: &KafkaSettings, seconds: usize) {
+fn paced(kafka: &KafkaSettings, seconds: usize) -> String {
     let mut running = child("serve").spawn().expect("starts");
     let reader = reader(kafka, &topics::DIAL_DECISIONS, Offset::Beginning);
     let producer = producer(kafka);
@@ -151,10 +135,10 @@ fn paced(kafka: &KafkaSettings, seconds: usize) {
     running.kill().expect("killed");
     running.wait().expect("reaped");
     let at = |share| percentile(&latencies, share).as_secs_f64() * 1e3;
-    println!(
-        "window → committed decision at {PACE_PER_SECOND}/s for {seconds} s: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+    format!(
+        "From a window to its committed decision at {PACE_PER_SECOND} a second for {seconds} s: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms.",
         at(0.5),
         at(0.99),
         at(1.0)
-    );
+    )
 }

@@ -10,7 +10,7 @@ mod event;
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::producer::Producer;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use trunkline::stages::flow_counting::FlowCounting;
 use trunkline::stages::flow_summing::FlowSumming;
 use trunkline::topics;
 
+use harness::measure::HEAD;
 use harness::{
     is_bench, kafka, measure_stage, new_topics, now, part, producer, read_alone, records, run_parts, send,
     workers,
@@ -49,18 +50,12 @@ fn main() {
 fn orchestrate() {
     // A broker that was just started compiles itself for its first half minute.
     fill(&new_topics("warm"));
-    run_parts(&["read", "bare", "stage"], true);
-    let kafka = new_topics("full");
-    let filled = Instant::now();
-    fill(&kafka);
-    println!(
-        "{} events of {FLOWS} flows written in {:.1} s, {:.0} % of them twice",
-        records(),
-        filled.elapsed().as_secs_f64(),
-        100.0 / DUPLICATE_EVERY as f64
-    );
-    println!("{:<28}{:>12}{:>16}{:>12}", "", "records/s", "CPU µs/record", "peak MB");
-    run_parts(&["read", "bare", "stage"], false);
+    run_parts(&["read", "bare", "stage"]);
+    fill(&new_topics("full"));
+    let twice = 100.0 / DUPLICATE_EVERY as f64;
+    let head = [format!("{} events of {FLOWS} flows, {twice:.0} % of them twice:", records()), String::new()];
+    let table = HEAD.map(str::to_owned).into_iter().chain(run_parts(&["read", "bare", "stage"]));
+    harness::tell("flow-minutes-alone", &head.into_iter().chain(table).collect::<Vec<_>>());
 }
 
 /// Events in the order of their time, up to now.

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Above the rows of parts.
+pub(crate) const HEAD: [&str; 2] = ["| | a second | CPU µs each | peak MB |", "|---|---|---|---|"];
+
 /// Time and CPU at one moment.
 pub(crate) struct Usage {
     at: Instant,
@@ -10,18 +13,28 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn now() -> Self {
-        Self { at: Instant::now(), cpu_seconds: cpu_seconds("self") }
+        Self::of("self")
     }
 
-    /// One line for `records` handled since.
+    /// Of a process: its id, or `self`.
+    pub(crate) fn of(process: &str) -> Self {
+        Self { at: Instant::now(), cpu_seconds: cpu_seconds(process) }
+    }
+
+    /// Prints a row below [`HEAD`] for `records` handled since.
     pub(crate) fn report(&self, what: &str, records: usize) {
+        println!("{}", self.row("self", what, records));
+    }
+
+    /// The same of another process than the one it was taken of.
+    pub(crate) fn row(&self, process: &str, what: &str, records: usize) -> String {
         let records = records as f64;
-        println!(
-            "{what:<28}{:>12.0}{:>16.2}{:>12.0}",
+        format!(
+            "| {what} | {:.0} | {:.2} | {:.0} |",
             records / self.at.elapsed().as_secs_f64(),
-            (cpu_seconds("self") - self.cpu_seconds) * 1e6 / records,
-            peak_megabytes("self")
-        );
+            (cpu_seconds(process) - self.cpu_seconds) * 1e6 / records,
+            peak_megabytes(process)
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod measure;
+pub(crate) mod report;
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -82,16 +83,21 @@ pub(crate) fn child(part: &str) -> Command {
     command
 }
 
-/// Runs the parts one after the other, each in its own process.
-pub(crate) fn run_parts(parts: &[&str], quietly: bool) {
+/// Runs the parts one after the other, each in its own process; answers the lines they print.
+pub(crate) fn run_parts(parts: &[&str]) -> Vec<String> {
+    let mut lines = Vec::new();
     for part in parts {
-        let mut command = child(part);
-        if quietly {
-            command.stdout(std::process::Stdio::null());
-        }
-        let status = command.status().expect("the part runs");
-        assert!(status.success(), "{part}: {status}");
+        let ran = child(part).stderr(std::process::Stdio::inherit()).output().expect("the part runs");
+        assert!(ran.status.success(), "{part}: {}", ran.status);
+        lines.extend(String::from_utf8_lossy(&ran.stdout).lines().map(str::to_owned));
     }
+    lines
+}
+
+/// Shows what was measured, and writes it as part `name` of the page.
+pub(crate) fn tell(name: &str, lines: &[String]) {
+    lines.iter().for_each(|line| println!("{line}"));
+    report::write(name, lines);
 }
 
 pub(crate) fn producer(kafka: &KafkaSettings) -> BaseProducer {
@@ -173,8 +179,8 @@ pub(crate) fn read_alone(topic: &Topic) {
         seen += 1;
         begun.get_or_insert_with(Usage::now);
     }
-    begun.expect("something was read").report("reading alone (librdkafka)", seen);
-    println!("{:<28}{:>12} bytes/record", "", bytes / seen);
+    let what = format!("reading alone, {} bytes each (librdkafka)", bytes / seen);
+    begun.expect("something was read").report(&what, seen);
 }
 
 /// Waits until a stage has committed all records of its input, and reports its speed from

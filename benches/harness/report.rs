@@ -41,6 +41,6 @@ fn machine() -> String {
         "{processor}, {threads} hardware threads, {gigabytes:.0} GB, Linux {}, load {} before the last round, {}",
         read("/proc/sys/kernel/osrelease").trim(),
         read("/proc/loadavg").split_whitespace().next().unwrap_or("?"),
-        &crate::harness::now().to_string()[..10]
+        &super::now().to_string()[..10]
     )
 }

@@ -1,6 +1,6 @@
 //! Events over HTTP with acks=all, in requests of 100 and of 1, beside what the same
-//! broker takes from librdkafka alone, with the very same records. The edge, the peer and
-//! the load are processes of their own.
+//! broker takes from librdkafka alone, with the very same records, and what rsyslog brings to it. The edge, the
+//! peers and the load are processes of their own.
 //!
 //! `TRUNKLINE_BENCH_EVENTS` (500 000 in requests of 100, a tenth of it in requests of 1)
 //! changes its size, `TRUNKLINE_BENCH_CONNECTIONS` (16) how many senders of 100 there are;
@@ -11,6 +11,7 @@
 mod harness;
 
 mod load;
+mod rsyslog;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ use trunkline::postgres::{self, Database};
 use trunkline::sources::events::{self, Edge};
 use trunkline::topics::{self, headers};
 
-use harness::measure::percentile;
+use harness::measure::{HEAD, percentile};
 use harness::{PARTITIONS, Usage, kafka, number};
 use load::{Load, Sent};
 
@@ -58,23 +59,33 @@ fn orchestrate() {
     }
     let (key, value) = one_record(&kafka);
     peer(events, &key, &value);
-    println!("records of {} bytes, {PARTITIONS} partitions, acks=all", value.len());
-    println!("{:<28}{:>12}{:>16}{:>12}", "", "events/s", "CPU µs/event", "peak MB");
+    let mut lines =
+        vec![format!("Records of {} bytes, {PARTITIONS} partitions, acks=all:", value.len()), String::new()];
+    lines.extend(HEAD.map(str::to_owned));
     let (told, limit) = peer(events, &key, &value);
-    println!("{told}");
+    lines.push(told);
+    let mut words = Vec::new();
     for (name, load) in [("edge, requests of 100", hundreds), ("edge, requests of 1", singles)] {
-        let sent = edge(name, load);
+        let (told, sent) = edge(name, load);
+        lines.push(told);
         let rate = sent.events as f64 / sent.took.as_secs_f64();
         let at = |share| percentile(&sent.latencies, share).as_secs_f64() * 1e3;
-        println!(
-            "    {:.2} of the limit; {} connections, request p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+        words.push(format!(
+            "- {name}: {:.2} of the limit; {} connections, a request p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
             rate / limit,
             load.connections,
             at(0.5),
             at(0.99),
             at(1.0)
-        );
+        ));
     }
+    match rsyslog::measured(&kafka, hundreds, &value, &key[key.len() - load::DIGITS..]) {
+        Ok(row) => lines.push(row),
+        Err(why) => words.push(format!("- {why}")),
+    }
+    lines.push(String::new());
+    lines.extend(words);
+    harness::tell("ingest", &lines);
 }
 
 fn child(part: &str) -> Command {
@@ -94,8 +105,8 @@ fn ended(mut child: Child, name: &str) {
     assert!(status.success(), "{name}: {status}");
 }
 
-/// Starts the edge, sends the load, shows what the edge used of it unless this is to warm up.
-fn edge(name: &str, load: Load) -> Sent {
+/// Starts the edge and sends the load; answers a row of what the edge used for it.
+fn edge(name: &str, load: Load) -> (String, Sent) {
     let mut child = child("serve").spawn().expect("starts");
     let mut output = BufReader::new(child.stdout.take().expect("piped"));
     let mut input = child.stdin.take().expect("piped");
@@ -103,11 +114,8 @@ fn edge(name: &str, load: Load) -> Sent {
     let sent = load::send(&address, load);
     writeln!(input, "{name}\t{}", sent.events).expect("the edge listens");
     let told = line(&mut output);
-    if name != "warm" {
-        println!("{told}");
-    }
     ended(child, name);
-    sent
+    (told, sent)
 }
 
 /// The edge until it is told how many events it has had.
@@ -148,8 +156,7 @@ fn peer(records: usize, key: &str, value: &str) -> (String, f64) {
     let mut output = BufReader::new(child.stdout.take().expect("piped"));
     let told = line(&mut output);
     ended(child, "produce");
-    let columns: Vec<&str> = told.split_whitespace().collect();
-    let rate = columns[columns.len() - 3].parse().expect("a rate");
+    let rate = told.split('|').nth(2).and_then(|rate| rate.trim().parse().ok()).expect("a rate");
     (told, rate)
 }
 

@@ -44,41 +44,36 @@ fn main() {
     create(&kafka, &topics);
     fill(&kafka, &topics);
     commit(&kafka, &topics, 0);
-    println!(
-        "{partitions} partitions in {} topics made in {:.0} s",
-        topics.len(),
-        filled.elapsed().as_secs_f64()
-    );
+    eprintln!("{partitions} partitions made in {:.0} s", filled.elapsed().as_secs_f64());
 
     let choice = Choice { include: vec![format!("{prefix}*")], ..Choice::default() };
     let before = resident_bytes();
     let mut cluster =
         Cluster::new(None, choice, &kafka.client("lag-bench"), &kafka.group("lag-bench")).expect("a client");
-    let samples = poll(&mut cluster, "a first poll", partitions);
-    for _ in 0..3 {
-        poll(&mut cluster, "nothing has moved", partitions);
-    }
+    let (samples, first) = poll(&mut cluster, "a first poll", partitions);
+    let mut lines =
+        vec![format!("Polls of {partitions} partitions, half of them behind:"), String::new(), first];
+    lines.extend((0..3).map(|_| poll(&mut cluster, "nothing has moved", partitions).1));
     for moved in 1..=3 {
         commit(&kafka, &topics, moved);
-        poll(&mut cluster, "every second has moved", partitions);
+        lines.push(poll(&mut cluster, "every second has moved", partitions).1);
     }
-    println!(
-        "poller: {:.0} bytes of memory per partition, clients and samples included",
-        (resident_bytes() - before) / partitions as f64
-    );
-    evaluate(&samples, partitions);
+    let each = (resident_bytes() - before) / partitions as f64;
+    lines.push(format!("- the poller keeps {each:.0} bytes for a partition, clients and samples included"));
+    lines.push(evaluate(&samples, partitions));
     remove(&kafka, &topics);
+    harness::tell("lag", &lines);
 }
 
-fn poll(cluster: &mut Cluster, what: &str, partitions: usize) -> Vec<LagSample> {
+/// What came of it, and a line about it.
+fn poll(cluster: &mut Cluster, what: &str, partitions: usize) -> (Vec<LagSample>, String) {
     let began = Instant::now();
     let (samples, answered) = cluster.poll(now(), |_| true, PATIENCE);
     answered.expect("the brokers answer");
     let took = began.elapsed();
     let behind = samples.iter().filter(|sample| is_behind(sample)).count();
     assert_eq!((samples.len(), behind), (partitions, partitions / 2), "{what}");
-    println!("{what:<28}{:>8.0} ms", took.as_secs_f64() * 1_000.0);
-    samples
+    (samples, format!("- {what}: {:.0} ms", took.as_secs_f64() * 1_000.0))
 }
 
 fn is_behind(sample: &LagSample) -> bool {
@@ -86,8 +81,8 @@ fn is_behind(sample: &LagSample) -> bool {
     value.pointer("/partition/head").is_some()
 }
 
-/// An hour of such polls through the stage, as if each group were its key.
-fn evaluate(samples: &[LagSample], partitions: usize) {
+/// An hour of such polls through the stage, as if each group were its key; a line about it.
+fn evaluate(samples: &[LagSample], partitions: usize) -> String {
     let intervals = Intervals { broker: Duration::from_secs(10), analytics: Duration::from_secs(60) };
     let stage = Lag::new(Mode::Shadow, Thresholds::default(), intervals);
     let mut states: std::collections::HashMap<String, State> = Default::default();
@@ -108,10 +103,13 @@ fn evaluate(samples: &[LagSample], partitions: usize) {
         }
     }
     let steps = POLLS as usize * partitions;
-    println!("stage: {:.1} µs per sample", began.elapsed().as_secs_f64() * 1e6 / steps as f64);
-    println!("stage: {:.0} bytes of memory per partition", (allocated::bytes() - before) / partitions as f64);
+    let took = began.elapsed().as_secs_f64() * 1e6 / steps as f64;
+    let memory = (allocated::bytes() - before) / partitions as f64;
     let written: usize = states.values().map(|state| serde_json::to_vec(state).expect("JSON").len()).sum();
-    println!("stage: {:.0} bytes of state per partition", written as f64 / partitions as f64);
+    format!(
+        "- the stage takes {took:.1} µs for a sample and keeps {memory:.0} bytes for a partition, {:.0} on its changelog",
+        written as f64 / partitions as f64
+    )
 }
 
 fn client(kafka: &KafkaSettings) -> ClientConfig {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use trunkline::topics;
 
 use crate::harness::new_topics;
+use crate::harness::report;
 use crate::jobs::{Job, committed_records};
 use crate::program::Program;
-use crate::report;
 use crate::{log_of, migrate, psql, records, trunkline, trunkline_command};
 
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -2,7 +2,7 @@
 //! the same broker, in turns: rate, CPU per record and peak memory, medians of rounds. Each is a
 //! process of its own, looked at from outside.
 //!
-//! `TRUNKLINE_BENCH_RECORDS` (500 000), `TRUNKLINE_BENCH_ROUNDS` (3), `TRUNKLINE_BENCH_JOBS`
+//! `TRUNKLINE_BENCH_RECORDS` (1 000 000), `TRUNKLINE_BENCH_ROUNDS` (3), `TRUNKLINE_BENCH_JOBS`
 //! (`dial,flow-minutes,latency,idle,audit,history,scaling`), `TRUNKLINE_BENCH_PROGRAMS`
 //! (`trunkline,streams,streams-classic`) and
 //! `TRUNKLINE_BENCH_BINARY` (another build of trunkline) change what is done.
@@ -18,7 +18,6 @@ mod http;
 mod jobs;
 mod paced;
 mod program;
-mod report;
 mod scaling;
 mod streams;
 
@@ -28,7 +27,7 @@ use std::process::Command;
 use trunkline::kafka::settings::KafkaSettings;
 
 use harness::measure::cpu_seconds;
-use harness::{is_bench, new_topics, number};
+use harness::{is_bench, new_topics, number, report};
 use jobs::{Asker, Course, Job, committed_records, follow};
 use program::{Program, Used};
 use streams::Protocol;
@@ -143,7 +142,7 @@ fn list(name: &str, default: &str) -> Vec<String> {
 }
 
 fn records() -> usize {
-    number("TRUNKLINE_BENCH_RECORDS", 500_000)
+    number("TRUNKLINE_BENCH_RECORDS", 1_000_000)
 }
 
 /// One run of one program.

@@ -8,10 +8,10 @@ use rdkafka::topic_partition_list::Offset;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics;
 
+use crate::harness::report;
 use crate::harness::{new_topics, now, producer, reader_of, send};
 use crate::jobs::{Job, campaign_of, fill_statistics, statistics};
 use crate::program::{Program, Used};
-use crate::report;
 use crate::{log_of, records, trunkline, trunkline_command};
 
 const CAMPAIGNS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];

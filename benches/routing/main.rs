@@ -6,10 +6,9 @@
 //! `TRUNKLINE_BENCH_SECONDS` (10) and `TRUNKLINE_BENCH_CONNECTIONS` (64) change its size.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a measurement may
 
+#[path = "../harness/mod.rs"]
+mod harness;
 mod load;
-#[path = "../harness/measure.rs"]
-#[allow(dead_code)] // other benches use the rest
-mod measure;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -34,24 +33,20 @@ use trunkline::postgres::{self, Database};
 use trunkline::routing::{Publisher, Service, Unchanging, recorder};
 use trunkline::topology::Routed;
 
-use measure::{cpu_seconds, peak_megabytes, percentile};
+use harness::measure::{cpu_seconds, peak_megabytes, percentile};
+use harness::number;
 
 const CONFIGURATION: &str = "5f0b1c1e-6c1f-4a0e-9d6e-6a3b0c1d2e3f";
 
 fn main() {
-    // cargo runs harness-less benches with `--bench`, and under `cargo test` without.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !harness::is_bench() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    match std::env::var("TRUNKLINE_BENCH_PART") {
-        Ok(part) => runtime.block_on(serve(&part)),
-        Err(_) => runtime.block_on(orchestrate()),
+    match harness::part() {
+        Some(part) => runtime.block_on(serve(&part)),
+        None => runtime.block_on(orchestrate()),
     }
-}
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 async fn orchestrate() {
@@ -59,15 +54,16 @@ async fn orchestrate() {
         .expect("TRUNKLINE_TEST_POSTGRES is not set: run `make bench`, which starts a Postgres");
     let (seconds, connections) =
         (number("TRUNKLINE_BENCH_SECONDS", 10), number("TRUNKLINE_BENCH_CONNECTIONS", 64));
-    println!("{connections} connections, {seconds} s each");
-    println!(
-        "{:<34}{:>14}{:>10}{:>12}{:>12}{:>18}{:>10}",
-        "", "decisions/s", "ratio", "p50 ms", "p99 ms", "CPU µs/decision", "peak MB"
-    );
+    let mut lines = vec![
+        format!("{connections} connections, {seconds} s each:"),
+        String::new(),
+        "| | a second | of the constant | p50 ms | p99 ms | CPU µs each | peak MB |".to_owned(),
+        "|---|---|---|---|---|---|---|".to_owned(),
+    ];
     let mut constant = None;
     for (part, what) in [
         ("constant", "the same server, a constant"),
-        ("service", "exact, durable (this service)"),
+        ("service", "routing decisions, recorded before they are given"),
         ("naive", "one SQL update per call"),
     ] {
         let database = scratch(&url).await;
@@ -84,22 +80,22 @@ async fn orchestrate() {
         let rate = decisions / measured.elapsed.as_secs_f64();
         let ratio = rate / *constant.get_or_insert(rate);
         let at = |share| percentile(&measured.latencies, share).as_secs_f64() * 1e3;
-        println!(
-            "{what:<34}{rate:>14.0}{ratio:>10.2}{:>12.2}{:>12.2}{:>18.1}{memory:>10.0}",
-            at(0.5),
-            at(0.99),
-            cpu * 1e6 / decisions
-        );
-        if measured.not_exact > 0 {
-            println!("{:<34}{} answers were not exact", "", measured.not_exact);
-        }
+        let what = match measured.not_exact {
+            0 => what.to_owned(),
+            some => format!("{what}; {some} answers were not exact"),
+        };
+        let (p50, p99, cpu) = (at(0.5), at(0.99), cpu * 1e6 / decisions);
+        lines.push(format!(
+            "| {what} | {rate:.0} | {ratio:.2} × | {p50:.1} | {p99:.1} | {cpu:.0} | {memory:.0} |"
+        ));
         if part == "service" {
             let (answers, took) = record(&connect(&database.url)).await;
             let rate = answers as f64 / took.as_secs_f64();
-            println!("{:<34}{rate:>14.0}", "  afterwards into the outbox");
+            lines.push(format!("| the same, afterwards into the outbox | {rate:.0} | | | | | |"));
         }
         database.remove().await;
     }
+    harness::tell("routing", &lines);
 }
 
 /// Turns the answers that are in the database into decisions for the audit; how many, and how long.
