@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A row of what it used for such a load of lines like `value`, in which `id` differs; why there is none.
 pub(crate) fn measured(kafka: &KafkaSettings, load: Load, value: &str, id: &str) -> Result<String, String> {
     let topic = kafka.topic(&topics::CONVERSATION_EVENTS);
-    let mut rsyslog = start(&kafka.brokers, &topic)?;
-    let process = rsyslog.id().to_string();
+    let rsyslog = start(&kafka.brokers, &topic)?;
+    let process = rsyslog.0.id().to_string();
     let asker = harness::reader(kafka, &topics::CONVERSATION_EVENTS, rdkafka::Offset::End);
     // Two loads: the first one brings its threads and connections up.
     let mut row = String::new();
@@ -36,13 +36,21 @@ pub(crate) fn measured(kafka: &KafkaSettings, load: Load, value: &str, id: &str)
         }
         row = begun.row(&process, "rsyslog, lines over TCP, neither checked nor keyed", load.events);
     }
-    rsyslog.kill().expect("killed");
-    rsyslog.wait().expect("reaped");
     Ok(row)
 }
 
+/// Ends with whoever holds it.
+struct Rsyslog(Child);
+
+impl Drop for Rsyslog {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Once it listens.
-fn start(brokers: &str, topic: &str) -> Result<Child, String> {
+fn start(brokers: &str, topic: &str) -> Result<Rsyslog, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rsyslog-peer");
     std::fs::create_dir_all(&folder).expect("a folder");
     let (configuration, pid) = (folder.join("rsyslog.conf"), folder.join("pid"));
@@ -55,15 +63,15 @@ fn start(brokers: &str, topic: &str) -> Result<Child, String> {
     })?;
     let begun = Instant::now();
     while TcpStream::connect(ADDRESS).is_err() {
-        if child.try_wait().expect("asked").is_some() || begun.elapsed() > Duration::from_secs(10) {
-            drop(child.kill());
+        let has_ended = rsyslog.0.try_wait().expect("asked").is_some();
+        if has_ended || begun.elapsed() > Duration::from_secs(10) {
             return Err(
                 "rsyslog was not measured: it does not listen; apt-get install rsyslog-kafka".to_owned()
             );
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(child)
+    Ok(rsyslog)
 }
 
 fn configured(brokers: &str, topic: &str, folder: &Path) -> String {
@@ -74,7 +82,7 @@ module(load="imptcp" threads="2")
 module(load="omkafka")
 template(name="line" type="string" string="%rawmsg%")
 main_queue(queue.size="200000" queue.dequeueBatchSize="1000" queue.workerThreads="2")
-input(type="imptcp" address="{host}" port="{port}")
+input(type="imptcp" address="{host}" port="{port}" socketBacklog="64")
 action(type="omkafka" broker=["{brokers}"] topic="{topic}" template="line" partitions.auto="on"
     confParam=["acks=all", "enable.idempotence=true", "compression.codec=lz4", "linger.ms=5",
                "batch.size=1000000", "queue.buffering.max.messages=100000"])

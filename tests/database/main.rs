@@ -18,3 +18,4 @@ mod refusals;
 mod replay;
 mod routing;
 mod settings;
+mod trends;
