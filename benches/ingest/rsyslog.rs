@@ -58,9 +58,9 @@ fn start(brokers: &str, topic: &str) -> Result<Rsyslog, String> {
     let mut command = Command::new("rsyslogd");
     command.arg("-n").arg("-f").arg(&configuration).arg("-i").arg(&pid);
     let started = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let mut child = started.map_err(|error| {
-        format!("rsyslog was not measured: {error}; apt-get install rsyslog rsyslog-kafka")
-    })?;
+    let started = started
+        .map_err(|error| format!("rsyslog was not measured: {error}; apt-get install rsyslog rsyslog-kafka"));
+    let mut rsyslog = Rsyslog(started?);
     let begun = Instant::now();
     while TcpStream::connect(ADDRESS).is_err() {
         let has_ended = rsyslog.0.try_wait().expect("asked").is_some();
