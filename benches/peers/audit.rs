@@ -59,7 +59,7 @@ fn copied_per_second() -> f64 {
     let file = file.to_str().expect("a path that is text");
     psql("DROP TABLE IF EXISTS copied");
     psql("CREATE TABLE copied (LIKE audit.decision_log INCLUDING ALL)");
-    psql(&format!("\\copy audit.decision_log TO '{file}'"));
+    psql(&format!("\\copy (SELECT * FROM audit.decision_log) TO '{file}'"));
     let started = Instant::now();
     psql(&format!("\\copy copied FROM '{file}'"));
     let took = started.elapsed();
