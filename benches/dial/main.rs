@@ -28,10 +28,10 @@ use trunkline::stages::dialing::Dialing;
 use trunkline::stages::dialing::proportional::Proportional;
 use trunkline::topics;
 
-use harness::measure::{HEAD, percentile};
+use harness::measure::percentile;
 use harness::{
     PACE_PER_SECOND, answered, child, is_bench, kafka, measure_stage, new_topics, now, number, part,
-    producer, read_alone, reader, records, run_parts, send, workers,
+    producer, read_alone, reader, records, run_parts, send, table_of, workers,
 };
 
 const CAMPAIGNS: usize = 10_000;
@@ -69,9 +69,7 @@ fn warm(kafka: &KafkaSettings) {
 
 fn full(kafka: &KafkaSettings) -> Vec<String> {
     fill(kafka, records());
-    let head = [format!("{} windows of {CAMPAIGNS} campaigns:", records()), String::new()];
-    let table = HEAD.map(str::to_owned).into_iter().chain(run_parts(&["read", "bare", "stage"]));
-    head.into_iter().chain(table).collect()
+    table_of(format!("{} windows of {CAMPAIGNS} campaigns:", records()), &["read", "bare", "stage"])
 }
 
 fn campaign(index: usize) -> String {

@@ -22,10 +22,9 @@ use trunkline::stages::flow_counting::FlowCounting;
 use trunkline::stages::flow_summing::FlowSumming;
 use trunkline::topics;
 
-use harness::measure::HEAD;
 use harness::{
     is_bench, kafka, measure_stage, new_topics, now, part, producer, read_alone, records, run_parts, send,
-    workers,
+    table_of, workers,
 };
 
 const CONVERSATIONS: usize = 50_000;
@@ -53,9 +52,8 @@ fn orchestrate() {
     run_parts(&["read", "bare", "stage"]);
     fill(&new_topics("full"));
     let twice = 100.0 / DUPLICATE_EVERY as f64;
-    let head = [format!("{} events of {FLOWS} flows, {twice:.0} % of them twice:", records()), String::new()];
-    let table = HEAD.map(str::to_owned).into_iter().chain(run_parts(&["read", "bare", "stage"]));
-    harness::tell("flow-minutes-alone", &head.into_iter().chain(table).collect::<Vec<_>>());
+    let what = format!("{} events of {FLOWS} flows, {twice:.0} % of them twice:", records());
+    harness::tell("flow-minutes-alone", &table_of(what, &["read", "bare", "stage"]));
 }
 
 /// Events in the order of their time, up to now.

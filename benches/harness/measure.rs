@@ -26,7 +26,7 @@ impl Usage {
         println!("{}", self.row("self", what, records));
     }
 
-    /// The same of another process than the one it was taken of.
+    /// That row, for the process that this is [of](Self::of).
     pub(crate) fn row(&self, process: &str, what: &str, records: usize) -> String {
         let records = records as f64;
         format!(

@@ -94,6 +94,12 @@ pub(crate) fn run_parts(parts: &[&str]) -> Vec<String> {
     lines
 }
 
+/// A table of the parts, run one after the other, below a line that says what of.
+pub(crate) fn table_of(what: String, parts: &[&str]) -> Vec<String> {
+    let head = measure::HEAD.map(str::to_owned);
+    [what, String::new()].into_iter().chain(head).chain(run_parts(parts)).collect()
+}
+
 /// Shows what was measured, and writes it as part `name` of the page.
 pub(crate) fn tell(name: &str, lines: &[String]) {
     lines.iter().for_each(|line| println!("{line}"));

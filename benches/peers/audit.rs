@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use trunkline::topics;
 
+use crate::harness;
 use crate::harness::new_topics;
-use crate::harness::report;
 use crate::jobs::{Job, committed_records};
 use crate::program::Program;
 use crate::{log_of, migrate, psql, records, trunkline, trunkline_command};
@@ -49,8 +49,7 @@ pub(crate) fn audit() {
         format!("| `COPY` by psql, the same table and indexes | {copied:.0} | | |"),
         format!("| of it | {:.2} × | | |", rate / copied),
     ];
-    lines.iter().for_each(|line| println!("{line}"));
-    report::write("audit", &lines);
+    harness::tell("audit", &lines);
 }
 
 /// Copies the same rows out and into a table of the same form.

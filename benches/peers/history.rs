@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{new_topics, number};
+use crate::harness::{self, new_topics, number};
 use crate::program::Program;
-use crate::{database, http, log_of, migrate, psql, report, trunkline_command};
+use crate::{database, http, log_of, migrate, psql, trunkline_command};
 
 const MONTHS: usize = 24;
 /// Decisions filled in with one statement.
@@ -64,8 +64,7 @@ pub(crate) fn history() {
         let ended = command.output().expect("it runs");
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     }));
-    lines.iter().for_each(|line| println!("{line}"));
-    report::write("history", &lines);
+    harness::tell("history", &lines);
 }
 
 fn fill(decisions: usize) {

@@ -221,8 +221,7 @@ fn compare(job: Job, rounds: usize) {
             peers[0].name()
         ));
     }
-    lines.iter().for_each(|line| println!("{line}"));
-    report::write(job.name(), &lines);
+    harness::tell(job.name(), &lines);
 }
 
 fn medians(runs: &[Run], program: &str) -> [f64; 5] {

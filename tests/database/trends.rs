@@ -1,15 +1,18 @@
 //! How campaigns have gone lately, as the console draws it beside a list of them.
 
 use serde_json::json;
+use trunkline::clock;
+use trunkline::model::Timestamp;
+use trunkline::model::decision::{DecisionId, Loop};
 
 use crate::support::postgres::TestDatabase;
+use crate::support::records::{decision, fill};
 
 #[tokio::test]
 async fn a_trend_has_the_newest_rates_in_their_order_and_what_was_abandoned_of_what_was_answered() {
-    let (own, database) = TestDatabase::migrated().await;
-    let owner = own.owner().await;
+    let (_own, database) = TestDatabase::migrated().await;
     let decided = [
-        ("a", 1_i64, json!({"dialRate": 9.0}), json!({"answered": 1000, "abandoned": 1000})),
+        ("a", 1, json!({"dialRate": 9.0}), json!({"answered": 1000, "abandoned": 1000})),
         (
             "a",
             2,
@@ -20,16 +23,15 @@ async fn a_trend_has_the_newest_rates_in_their_order_and_what_was_abandoned_of_w
         ("a", 4, json!({}), json!({})),
         ("b", 1, json!({"dialRate": 2}), json!({"answered": 5})),
     ];
-    for (key, sequence, parameters, inputs) in &decided {
-        let sql = "INSERT INTO audit.decision_log (decision_id, loop, key, sequence, mode, decided_at, event_time, expires_at,
-                action, reason, parameters, inputs, policy, policy_version, policy_hash, settings_revision, cause_ids,
-                topic, partition, \"offset\")
-            SELECT (lpad(to_hex(floor(extract(epoch FROM now()) * 1000)::bigint), 12, '0') || lpad($2::bigint::text, 19, '0') || $5::text)::uuid,
-                'dial', $1, $2::bigint, 'live', to_timestamp($2::bigint::float8), now(), now(), 'hold', 'r', $3, $4, 'p', 1, 'h', 0, '[]', $1, 0, $2::bigint";
-        let digit = if *key == "a" { "0" } else { "1" };
-        let inserted = sqlx::query(sql).bind(key).bind(sequence).bind(parameters).bind(inputs).bind(digit);
-        inserted.execute(&owner).await.unwrap();
-    }
+    let now = clock::now();
+    let decisions = decided.map(|(key, sequence, parameters, inputs)| {
+        let mut decision = decision(key, sequence);
+        decision["decisionId"] = json!(DecisionId::derive(Loop::Dial, key, sequence, now));
+        decision["decidedAt"] = json!(Timestamp::from_millis(1_000 * sequence as i64));
+        (decision["parameters"], decision["inputs"]) = (parameters, inputs);
+        decision
+    });
+    fill(&database, &decisions, &[]).await;
     let names = ["a", "b", "unknown"].map(str::to_owned);
     let trends = database.trends(&names, 3).await.unwrap();
     assert_eq!(trends.keys().collect::<Vec<_>>(), ["a", "b"]);

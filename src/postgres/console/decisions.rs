@@ -170,14 +170,13 @@ impl Database {
         keys: &[String],
         each: i64,
     ) -> Result<Vec<DecisionLine>, Error> {
-        let first = self.first_id(Reach::AllTime).await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM unnest($3::text[]) AS k(key) CROSS JOIN LATERAL (
                  SELECT * FROM audit.decision_log
                  WHERE loop = $2 AND key = k.key AND decision_id >= $1 ORDER BY sequence DESC LIMIT $4
              ) d {OUTCOME} ORDER BY d.key, d.sequence"
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(first).bind(of).bind(keys).bind(each);
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(Uuid::nil()).bind(of).bind(keys).bind(each);
         self.lines(query.fetch_all(self.pool()).await).await
     }
 
