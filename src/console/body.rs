@@ -19,7 +19,8 @@ pub(super) enum Read {
 /// # Errors
 /// When it breaks off.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Read, axum::Error> {
-    let mut read = Vec::new();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
+    let mut read = Vec::with_capacity(announced.min(limit));
     while let Some(data) = next(&mut body).await {
         let data = data?;
         let left = limit - read.len();

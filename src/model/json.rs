@@ -49,8 +49,8 @@ pub fn check(json: &str, max_depth: usize) -> Result<(), Flaw> {
 /// Walks over the value at the beginning of `json`, behind white space. Brackets may nest
 /// `max_depth` deep.
 pub fn scan(json: &[u8], max_depth: usize) -> Scan {
-    let mut walk =
-        Walk { json, at: 0, depth: 0, max_depth, frames: Vec::new(), keys: Vec::new(), flaw: None };
+    let (frames, keys) = (Vec::with_capacity(FEW_FRAMES), Vec::with_capacity(FEW_KEYS));
+    let mut walk = Walk { json, at: 0, depth: 0, max_depth, frames, keys, flaw: None };
     let closed = walk.value();
     Scan { end: walk.at, closed, flaw: walk.flaw }
 }
@@ -73,6 +73,8 @@ struct Frame {
     key_next: bool,
 }
 
+/// Most values nest no deeper.
+const FEW_FRAMES: usize = 6;
 /// Up to this many keys are compared each with each, more are sorted.
 const FEW_KEYS: usize = 12;
 /// No finite double of plain digits is longer.

@@ -49,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "clock",
             "topics",
             "role",
+            "pipeline",
             "kafka",
             "runtime",
             "genesys",

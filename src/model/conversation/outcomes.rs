@@ -56,10 +56,11 @@ pub fn outcome_of(event_type: &str, value: Option<&str>) -> Option<InteractionOu
 
 /// Compares letters only: events write FLOW_EXIT, analytics flowExit or flow-exit.
 fn same_words(rule: &str, value: &str) -> bool {
-    let letters = |text: &'_ str| -> Vec<u8> {
-        text.bytes().filter(u8::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
-    };
-    rule == value || (value.len() <= 2 * rule.len() && letters(rule) == letters(value))
+    rule == value || (value.len() <= 2 * rule.len() && letters(rule).eq(letters(value)))
+}
+
+fn letters(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().filter(u8::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use axum::http::{HeaderMap, header};
+use serde::Deserialize;
 
 use crate::model::ingest::Refusal;
 use crate::model::json::{Flaw, MAX_DEPTH};
@@ -50,6 +51,9 @@ pub(super) struct Item<'b> {
     pub flaw: Option<Flaw>,
 }
 
+/// Items, each with what it reads as, where it reads as that.
+pub(super) type Items<'b, T> = Vec<(Item<'b>, Option<T>)>;
+
 /// Largest item, in bytes: what its topic holds.
 const MAX_ITEM: usize = crate::topics::CONVERSATION_EVENTS.max_message_bytes;
 /// An event's detail stands one level deep in its record.
@@ -88,11 +92,15 @@ impl Form {
         }
     }
 
-    /// Cuts the body into its items.
+    /// Cuts the body into its items and reads them, but for the data of a CloudEvent in binary mode.
     ///
     /// # Errors
     /// When it holds nothing, or more than `limit` items.
-    pub(super) fn items<'b>(&self, body: &'b [u8], limit: usize) -> Result<Vec<Item<'b>>, Refusal> {
+    pub(super) fn items<'b, T: Deserialize<'b>>(
+        &self,
+        body: &'b [u8],
+        limit: usize,
+    ) -> Result<Items<'b, T>, Refusal> {
         if texts::is_empty(body) {
             return Err(Refusal::Malformed("the body is empty".to_owned()));
         }
@@ -100,7 +108,7 @@ impl Form {
             Form::Json => texts::cut(body, limit),
             Form::CloudEventBatch if texts::is_array(body) => texts::cut(body, limit),
             Form::CloudEventBatch => Err(Refusal::Malformed("a batch of CloudEvents is an array".to_owned())),
-            Form::Binary(_) => Ok(vec![texts::whole(body)]),
+            Form::Binary(_) => Ok(vec![(texts::whole(body), None)]),
         }
     }
 }

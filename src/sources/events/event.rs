@@ -1,5 +1,6 @@
 //! From one item to conversation events: EventBridge envelopes and CloudEvents.
 
+mod envelope;
 mod found;
 
 use std::borrow::Cow;
@@ -19,30 +20,9 @@ use crate::model::json;
 use crate::runtime::dead_letter::{AheadOf, Reason};
 use crate::runtime::watermark::is_from_the_future;
 
+pub(super) use envelope::Envelope;
+use envelope::{Frame, Text};
 pub(super) use found::{Found, NoEvent};
-
-/// An EventBridge envelope or a CloudEvent, whichever members it has.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, default)]
-    id: Option<Text<'a>>,
-    #[serde(borrow, default, rename = "detail-type")]
-    detail_type: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    time: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    source: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    detail: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    specversion: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    r#type: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    data_base64: Option<Text<'a>>,
-}
 
 /// What the platform tells, in the shape of its event stream (`topicName`, `eventBody`) or flat.
 #[derive(Default, Deserialize)]
@@ -82,26 +62,13 @@ struct Detail<'a> {
     flow_outcome_value: Option<Text<'a>>,
 }
 
-#[derive(Clone, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// What the envelope says about everything in it.
-#[derive(Clone, Default)]
-struct Frame<'a> {
-    id: Option<Cow<'a, str>>,
-    name: Option<Cow<'a, str>>,
-    time: Option<Cow<'a, str>>,
-    source: Option<Cow<'a, str>>,
-    received_at: Option<Timestamp>,
-}
-
 /// An envelope around a list is kept with each of its elements up to this length, in bytes.
 const MAX_KEPT_FRAME: usize = 4_096;
 
-/// Hands each event of an item to `take`, or why it is none. `attributes` are those of a
-/// CloudEvent in binary mode, whose data the item is then.
+/// Hands each event of an item to `take`, or why it is none. `envelope` is what the item reads as.
+/// `attributes` are those of a CloudEvent in binary mode, whose data the item is then.
 pub(super) fn read(
-    item: &Item<'_>,
+    (item, envelope): &(Item<'_>, Option<Envelope<'_>>),
     attributes: Option<&CloudAttributes>,
     received_at: Timestamp,
     mut take: impl FnMut(Found<'_>),
@@ -118,7 +85,7 @@ pub(super) fn read(
     };
     let read = match attributes {
         Some(attributes) => read_binary(item, text, attributes, received_at, &mut take),
-        None => read_envelope(item, text, received_at, &mut take),
+        None => read_envelope(item, text, envelope.as_ref(), received_at, &mut take),
     };
     if let Err(reason) = read {
         take(refuse(reason));
@@ -128,16 +95,23 @@ pub(super) fn read(
 fn read_envelope(
     item: &Item<'_>,
     text: &str,
+    envelope: Option<&Envelope<'_>>,
     received_at: Timestamp,
     take: &mut impl FnMut(Found<'_>),
 ) -> Result<(), Reason> {
     // A list's elements are judged one by one, so a flaw is no verdict on all of them yet.
-    let envelope: Envelope<'_> = match (serde_json::from_str(text), &item.flaw) {
-        (Ok(envelope), _) => envelope,
-        (Err(_), Some(flaw)) => return Err(body::reason(flaw)),
-        (Err(error), None) => return Err(Reason::BadJson(error.to_string())),
+    let read_here;
+    let envelope = match envelope {
+        Some(envelope) => envelope,
+        None => {
+            read_here = serde_json::from_str(text).map_err(|error| match &item.flaw {
+                Some(flaw) => body::reason(flaw),
+                None => Reason::BadJson(error.to_string()),
+            })?;
+            &read_here
+        }
     };
-    let frame = Frame { received_at: Some(received_at), ..Frame::of(&envelope) };
+    let frame = Frame { received_at: Some(received_at), ..Frame::of(envelope) };
     if let Some(version) = &envelope.specversion {
         known_version(&version.0)?;
         let encoded = envelope.data_base64.as_ref().map(|data| data.0.as_ref());
@@ -234,7 +208,7 @@ fn read_list(
         // Is it in the envelope itself?
         json::check(&format!("{before}0{after}"), MAX_ITEM_DEPTH).map_err(|flaw| body::reason(&flaw))?;
     }
-    for (index, element) in texts::elements(list).iter().enumerate() {
+    for (index, (element, _)) in texts::elements(list).iter().enumerate() {
         let event = match &element.flaw {
             Some(flaw) => Err(body::reason(flaw).into()),
             None => element.text().map_err(NoEvent::from).and_then(|text| {
@@ -341,16 +315,6 @@ fn known_version(version: &str) -> Result<(), Reason> {
 
 fn rejected(why: impl Into<String>) -> Reason {
     Reason::Rejected(why.into())
-}
-
-impl<'a> Frame<'a> {
-    fn of(envelope: &Envelope<'a>) -> Self {
-        let text = |text: &Option<Text<'a>>| text.clone().map(|text| text.0);
-        let name = if envelope.specversion.is_some() { &envelope.r#type } else { &envelope.detail_type };
-        let id = text(&envelope.id).filter(|id| !id.is_empty());
-        let source = text(&envelope.source);
-        Self { id, name: text(name), time: text(&envelope.time), source, received_at: None }
-    }
 }
 
 /// Milliseconds since the Unix epoch, as a number or in quotes, or RFC 3339; what is none of

@@ -241,7 +241,7 @@ impl Edge {
             _ => None,
         };
         let received_at = clock::now();
-        let mut records = RecordBatch::new(body.len(), self.settings.max_events, received_at);
+        let mut records = RecordBatch::new(body.len(), items.len(), self.settings.max_events, received_at);
         for (index, item) in items.iter().enumerate() {
             event::read(item, attributes, received_at, |mut found| {
                 found.belongs_to(&self.settings.organizations);

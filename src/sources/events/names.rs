@@ -1,6 +1,7 @@
 //! What an event's name says: the platform's topics, with and without ids in them.
 
 use std::borrow::Cow;
+use std::slice::SliceIndex;
 
 use uuid::Uuid;
 
@@ -43,8 +44,10 @@ pub(super) fn read(name: Cow<'_, str>) -> Name<'_> {
         return Name { event_type, conversation_id: None, kind: Kind::Conversation };
     }
     if let Some((id, event_type)) = name.strip_prefix(TOPIC).and_then(|rest| rest.split_once('.')) {
-        let conversation_id = (id != ID).then(|| Cow::Owned(id.to_owned()));
-        let event_type = without_ids(Cow::Owned(event_type.to_owned()), is_platform_id);
+        let at = TOPIC.len();
+        let (id, event_type) = (part(&name, at..at + id.len()), part(&name, name.len() - event_type.len()..));
+        let conversation_id = Some(id).filter(|id| id != ID);
+        let event_type = without_ids(event_type, is_platform_id);
         return Name { event_type, conversation_id, kind: Kind::Conversation };
     }
     if let Some(rest) = name.strip_prefix(CONVERSATIONS) {
@@ -59,6 +62,14 @@ pub(super) fn read(name: Cow<'_, str>) -> Name<'_> {
         false => (is_uuid, Kind::Foreign),
     };
     Name { event_type: without_ids(name, is_id), conversation_id: None, kind }
+}
+
+/// A part of a name, borrowed where the name is.
+fn part<'a>(name: &Cow<'a, str>, at: impl SliceIndex<str, Output = str>) -> Cow<'a, str> {
+    match name {
+        Cow::Borrowed(name) => Cow::Borrowed(&name[at]),
+        Cow::Owned(name) => Cow::Owned(name[at].to_owned()),
+    }
 }
 
 /// The same name for all events of a kind: how many there are must not grow with the ids.

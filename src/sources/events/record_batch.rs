@@ -8,6 +8,7 @@ use super::event::{Found, NoEvent};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::model::ingest::{Receipt, Refusal, Rejected};
+use crate::pipeline::json;
 use crate::runtime::dead_letter::{ErrorHeaders, Reason, overhead};
 use crate::topics::CONVERSATION_EVENTS;
 
@@ -47,14 +48,15 @@ struct Place {
 }
 
 impl RecordBatch {
-    pub(super) fn new(body_len: usize, max_events: usize, received_at: Timestamp) -> Self {
+    /// Of a body of so many bytes with so many items.
+    pub(super) fn new(body_len: usize, items: usize, max_events: usize, received_at: Timestamp) -> Self {
         Self {
             received_at,
             max_events,
             bytes: Vec::with_capacity(body_len + body_len / 2),
-            events: Vec::new(),
+            events: Vec::with_capacity(items),
             dead_letters: Vec::new(),
-            seen: HashSet::new(),
+            seen: HashSet::with_capacity(items),
             too_many: 0,
             skipped: BTreeMap::new(),
             receipt: Receipt::default(),
@@ -70,14 +72,14 @@ impl RecordBatch {
         }
         let reason = match found.event {
             Ok(event) => {
-                if !self.seen.insert(format!("{}\0{}", event.conversation_id, event.event_id)) {
+                if !self.seen.insert([&*event.conversation_id, "\0", &*event.event_id].concat()) {
                     self.receipt.duplicates += 1;
                     return;
                 }
                 let start = self.bytes.len();
                 self.bytes.extend_from_slice(event.conversation_id.as_bytes());
                 let key_end = self.bytes.len();
-                serde_json::to_writer(&mut self.bytes, &event).expect("own values are JSON");
+                json::append(&mut self.bytes, &event);
                 let place = Place { start, key_end, end: self.bytes.len() };
                 let bytes = place.end - start + overhead(&CONVERSATION_EVENTS);
                 if bytes <= CONVERSATION_EVENTS.max_message_bytes {

@@ -6,9 +6,10 @@
 //! is not ends before whatever looks like the beginning of another: an object at the beginning
 //! of a line, or one that follows directly on an object's end, as happens nowhere within JSON.
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::body::{Item, MAX_ITEM_DEPTH};
+use super::body::{Item, Items, MAX_ITEM_DEPTH};
 use crate::model::ingest::Refusal;
 use crate::model::json;
 
@@ -37,31 +38,31 @@ pub(super) fn whole(body: &[u8]) -> Item<'_> {
 }
 
 /// Cuts a body into its texts and the elements of those that are arrays. They need not be
-/// well formed.
+/// well formed; with each comes what it reads as, where it reads as that.
 ///
 /// # Errors
 /// When there are more than `limit`.
-pub(super) fn cut(body: &[u8], limit: usize) -> Result<Vec<Item<'_>>, Refusal> {
+pub(super) fn cut<'b, T: Deserialize<'b>>(body: &'b [u8], limit: usize) -> Result<Items<'b, T>, Refusal> {
     let mut cutter = Cutter { body, at: 0, looked_at: 0, items: Vec::new(), limit };
     cutter.cut()?;
     Ok(cutter.items)
 }
 
 /// Cuts a list that is known to be well-formed JSON into its elements.
-pub(super) fn elements(list: &str) -> Vec<Item<'_>> {
+pub(super) fn elements(list: &str) -> Items<'_, IgnoredAny> {
     cut(list.as_bytes(), usize::MAX).expect("no limit is reached")
 }
 
-struct Cutter<'b> {
+struct Cutter<'b, T> {
     body: &'b [u8],
     at: usize,
     /// Bytes looked at so far, each as often as it was.
     looked_at: usize,
-    items: Vec<Item<'b>>,
+    items: Items<'b, T>,
     limit: usize,
 }
 
-impl<'b> Cutter<'b> {
+impl<'b, T: Deserialize<'b>> Cutter<'b, T> {
     fn cut(&mut self) -> Result<(), Refusal> {
         loop {
             self.at += separators(&self.body[self.at..], true);
@@ -83,7 +84,7 @@ impl<'b> Cutter<'b> {
                 Some(b']') if first => break,
                 // Nothing where an element is due, or never closed: an item that cannot be used.
                 None | Some(b',' | b']') => {
-                    self.push(Item { bytes: &self.body[self.at..self.at], flaw: None })?
+                    self.push(Item { bytes: &self.body[self.at..self.at], flaw: None }, None)?
                 }
                 Some(_) => self.text(true)?,
             }
@@ -92,7 +93,7 @@ impl<'b> Cutter<'b> {
             match self.body.get(self.at) {
                 Some(b',') => self.at += 1,
                 Some(b']') => break,
-                None if self.items.last().is_some_and(|item| item.bytes.is_empty()) => return Ok(()),
+                None if self.items.last().is_some_and(|(item, _)| item.bytes.is_empty()) => return Ok(()),
                 // One that is never closed, or an element that follows on another without a comma.
                 _ => {}
             }
@@ -108,18 +109,20 @@ impl<'b> Cutter<'b> {
             rest = &rest[..next_begin(rest, false).unwrap_or(rest.len())];
         }
         let scan = json::scan(rest, MAX_ITEM_DEPTH);
-        let is_whole = scan.closed && scan.end > 0 && is_json(&rest[..scan.end]);
+        let text = Some(&rest[..scan.end]).filter(|text| scan.closed && !text.is_empty());
+        let read = text.and_then(|text| serde_json::from_slice(text).ok());
+        let is_whole = read.is_some() || text.is_some_and(is_json);
         let end = if is_whole { scan.end } else { broken_end(rest, scan.end, scan.closed, in_array) };
         self.looked_at += scan.end.max(end);
         self.at += end;
-        self.push(Item { bytes: rest[..end].trim_ascii(), flaw: scan.flaw })
+        self.push(Item { bytes: rest[..end].trim_ascii(), flaw: scan.flaw }, read)
     }
 
-    fn push(&mut self, item: Item<'b>) -> Result<(), Refusal> {
+    fn push(&mut self, item: Item<'b>, read: Option<T>) -> Result<(), Refusal> {
         if self.items.len() == self.limit {
             return Err(Refusal::TooMany { events: self.limit + 1, limit: self.limit });
         }
-        self.items.push(item);
+        self.items.push((item, read));
         Ok(())
     }
 }
@@ -182,8 +185,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn texts(body: &str) -> Vec<&str> {
-        let items = cut(body.as_bytes(), 1_000).expect("items");
-        items.iter().map(|item| std::str::from_utf8(item.bytes).expect("cut between characters")).collect()
+        let items = cut::<IgnoredAny>(body.as_bytes(), 1_000).expect("items");
+        items
+            .iter()
+            .map(|(item, _)| std::str::from_utf8(item.bytes).expect("cut between characters"))
+            .collect()
     }
 
     #[test]
@@ -230,8 +236,8 @@ mod tests {
         ] {
             assert_eq!(texts(body), expected, "{body}");
         }
-        assert!(matches!(cut(b"[1,2,3]", 2), Err(Refusal::TooMany { limit: 2, .. })));
-        assert!(matches!(cut(b"1 2 3", 2), Err(Refusal::TooMany { limit: 2, .. })));
+        assert!(matches!(cut::<IgnoredAny>(b"[1,2,3]", 2), Err(Refusal::TooMany { limit: 2, .. })));
+        assert!(matches!(cut::<IgnoredAny>(b"1 2 3", 2), Err(Refusal::TooMany { limit: 2, .. })));
     }
 
     #[test]
@@ -278,7 +284,8 @@ mod tests {
         for text in ["{\"a\":\n", "{{}", "{\"a\n"] {
             let body = text.repeat(50_000);
             let body = body.as_bytes();
-            let mut cutter = Cutter { body, at: 0, looked_at: 0, items: Vec::new(), limit: usize::MAX };
+            let mut cutter =
+                Cutter::<IgnoredAny> { body, at: 0, looked_at: 0, items: Vec::new(), limit: usize::MAX };
             cutter.cut().expect("no limit is reached");
             assert_eq!(cutter.items.len(), 50_000, "{text}");
             assert!(cutter.looked_at <= (MAX_LOOKS + 2) * body.len(), "{} for {text}", cutter.looked_at);
@@ -288,16 +295,16 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_is_cut_without_harm(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(items) = cut(&body, 1_000) {
-                prop_assert!(items.iter().map(|item| item.bytes.len()).sum::<usize>() <= body.len());
+            if let Ok(items) = cut::<IgnoredAny>(&body, 1_000) {
+                prop_assert!(items.iter().map(|(item, _)| item.bytes.len()).sum::<usize>() <= body.len());
             }
         }
 
         /// No byte that is not a separator is lost: what is set aside can be mended.
         #[test]
         fn what_is_broken_is_kept_whole(body in "[\\[\\]{}\":,a1 \n]{0,60}") {
-            let items = cut(body.as_bytes(), 1_000).unwrap();
-            let kept: usize = items.iter().flat_map(|item| item.bytes).filter(|byte| b"{}\":a1".contains(byte)).count();
+            let items = cut::<IgnoredAny>(body.as_bytes(), 1_000).unwrap();
+            let kept: usize = items.iter().flat_map(|(item, _)| item.bytes).filter(|byte| b"{}\":a1".contains(byte)).count();
             prop_assert_eq!(kept, body.bytes().filter(|byte| b"{}\":a1".contains(byte)).count());
         }
 
