@@ -29,10 +29,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::health::Part;
 
@@ -82,6 +84,8 @@ pub struct Database {
     target: Target,
     acquire_timeout: Duration,
     finding_out: Arc<AtomicBool>,
+    /// From which id on the last days are, asked anew once a minute.
+    recent_id: Cache<(), Uuid>,
 }
 
 impl Database {
@@ -115,7 +119,8 @@ impl Database {
             .connect_lazy_with(options.clone());
         let target = Target::of(&options, settings.acquire_timeout);
         let finding_out = Arc::default();
-        Ok(Self { pool, options, target, acquire_timeout: settings.acquire_timeout, finding_out })
+        let recent_id = Cache::builder().max_capacity(1).time_to_live(Duration::from_secs(60)).build();
+        Ok(Self { pool, options, target, acquire_timeout: settings.acquire_timeout, finding_out, recent_id })
     }
 
     /// The pool of connections that work as [`APP_ROLE`].

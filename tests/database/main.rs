@@ -9,6 +9,7 @@ mod compliance;
 mod dead_letters;
 mod enrichment;
 mod ledger;
+mod lines;
 mod migrations;
 mod months;
 mod names;

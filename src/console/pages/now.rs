@@ -50,8 +50,7 @@ async fn standing(shared: &Shared, of: Loop) -> Result<Standing, Problem> {
     let activity = if is_route { Activity::default() } else { database.activity(of.name()).await? };
     let mut held = Vec::new();
     if matches!(of, Loop::Dial | Loop::Rollback) {
-        held = database.newest_by_key(of.name(), KEYS).await?;
-        held.retain(|line| line.action == "hold" || line.status.as_deref() == Some("shadowed"));
+        held = database.held_by_key(of.name(), KEYS).await?;
     }
     Ok(Standing { of, newest, activity, held })
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::{Database, Error};
-use super::decisions::Reach;
 use crate::model::Timestamp;
 
 /// One campaign over its newest decisions.
@@ -22,7 +21,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn trends(&self, campaigns: &[String], each: i64) -> Result<BTreeMap<String, Trend>, Error> {
-        let first = self.first_id(Reach::LastDays).await?;
+        let first = self.recent_id().await?;
         // A whole decision is ten times what is shown of it here.
         let sql = "SELECT d.key, round(extract(epoch FROM d.decided_at) * 1000)::bigint,
                 coalesce(d.parameters->>'dialRate', d.inputs->>'dialRate')::float8,

@@ -1,5 +1,7 @@
 //! Decisions as pages list them.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -41,14 +43,6 @@ impl DecisionLine {
     pub fn name(&self) -> Option<&str> {
         self.names.of_key(&self.r#loop, &self.key)
     }
-}
-
-/// How far back is looked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Two days at least, and hardly more than this month: enough of what is decided all the time.
-    LastDays,
-    AllTime,
 }
 
 /// What a loop has done lately.
@@ -99,15 +93,15 @@ impl Database {
         Ok(lines)
     }
 
-    /// The least id that so far back may have.
-    pub(super) async fn first_id(&self, reach: Reach) -> Result<Uuid, Error> {
-        match reach {
-            Reach::AllTime => Ok(Uuid::nil()),
-            Reach::LastDays => sqlx::query_scalar("SELECT audit.recent_id()")
-                .fetch_one(self.pool())
-                .await
-                .map_err(|error| self.explain(error)),
+    /// The least id that what was observed in the last two days may have, and hardly a month is read but this one.
+    pub(super) async fn recent_id(&self) -> Result<Uuid, Error> {
+        if let Some(known) = self.recent_id.get(&()) {
+            return Ok(known);
         }
+        let asked = sqlx::query_scalar("SELECT audit.recent_id()").fetch_one(self.pool()).await;
+        let first = asked.map_err(|error| self.explain(error))?;
+        self.recent_id.insert((), first);
+        Ok(first)
     }
 
     /// The newest decisions of one loop, newest first.
@@ -115,6 +109,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn newest_decisions(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
+        let first = self.recent_id().await?;
         // For routing the index over all decisions is as good: it decides all the time.
         let among = if of == "route" { "" } else { "AND d.loop <> 'route'" };
         let sql = format!(
@@ -122,15 +117,38 @@ impl Database {
              WHERE d.decision_id >= $1 AND d.loop = $2 {among}
              ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT $3"
         );
-        let mut lines = Vec::new();
-        for reach in [Reach::LastDays, Reach::AllTime] {
-            let first = self.first_id(reach).await?;
-            let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(first).bind(of).bind(limit);
-            lines = self.lines(query.fetch_all(self.pool()).await).await?;
-            // Where routing has decided nothing for days, all decisions there are would be looked through.
-            if lines.len() as i64 >= limit || of == "route" {
-                break;
-            }
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(first).bind(of).bind(limit);
+        let mut lines = self.lines(query.fetch_all(self.pool()).await).await?;
+        let missing = limit - lines.len() as i64;
+        // Where routing has decided nothing for days, all decisions there are would be looked through.
+        if missing > 0 && of != "route" {
+            lines.extend(self.older_decisions(of, first, missing).await?);
+            lines.sort_by_key(|line| Reverse((line.decided_at, line.decision_id)));
+        }
+        Ok(lines)
+    }
+
+    /// The newest decisions of one loop with ids before `first`. Their outcomes are asked for by themselves: to plan
+    /// both over all months takes ten times as long, and rare loops mostly have none.
+    async fn older_decisions(&self, of: &str, first: Uuid, limit: i64) -> Result<Vec<DecisionLine>, Error> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM audit.decision_log d, (SELECT NULL AS status, NULL AS reason) o
+             WHERE d.decision_id < $1 AND d.loop = $2 AND d.loop <> 'route'
+             ORDER BY d.decided_at DESC, d.decision_id DESC LIMIT $3"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(first).bind(of).bind(limit);
+        let mut lines = self.lines(query.fetch_all(self.pool()).await).await?;
+        if lines.is_empty() {
+            return Ok(lines);
+        }
+        let ids: Vec<Uuid> = lines.iter().map(|line| line.decision_id.0).collect();
+        let sql = "SELECT decision_id, status, reason FROM audit.outcome_log
+            WHERE decision_id = ANY($1) AND NOT verification";
+        let ends = sqlx::query_as(sql).bind(ids).fetch_all(self.pool()).await;
+        let ends: Vec<(Uuid, String, String)> = ends.map_err(|error| self.explain(error))?;
+        let mut ends: HashMap<_, _> = ends.into_iter().map(|(id, status, why)| (id, (status, why))).collect();
+        for line in &mut lines {
+            (line.status, line.outcome_reason) = ends.remove(&line.decision_id.0).unzip();
         }
         Ok(lines)
     }
@@ -141,7 +159,20 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn newest_by_key(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
-        let first = self.first_id(Reach::LastDays).await?;
+        self.newest_of_keys(of, limit, "").await
+    }
+
+    /// Of these the decisions that leave things as they are: to hold, or only recorded.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn held_by_key(&self, of: &str, limit: i64) -> Result<Vec<DecisionLine>, Error> {
+        self.newest_of_keys(of, limit, "AND (d.action = 'hold' OR o.status = 'shadowed')").await
+    }
+
+    /// The newest decision about each of the first `limit` keys, those among them that are `wanted`.
+    async fn newest_of_keys(&self, of: &str, limit: i64, wanted: &str) -> Result<Vec<DecisionLine>, Error> {
+        let first = self.recent_id().await?;
         // From key to key in the index of sequences: what lies between is not read.
         let sql = format!(
             "WITH RECURSIVE keys AS (
@@ -154,7 +185,7 @@ impl Database {
              SELECT {COLUMNS} FROM some_keys k CROSS JOIN LATERAL (
                  SELECT * FROM audit.decision_log
                  WHERE loop = $2 AND decision_id >= $1 AND key = k.key ORDER BY sequence DESC LIMIT 1
-             ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' ORDER BY d.key"
+             ) d {OUTCOME} WHERE d.decided_at > now() - interval '1 day' {wanted} ORDER BY d.key"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(first).bind(of).bind(limit);
         self.lines(query.fetch_all(self.pool()).await).await
@@ -185,7 +216,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn activity(&self, of: &str) -> Result<Activity, Error> {
-        let first = self.first_id(Reach::LastDays).await?;
+        let first = self.recent_id().await?;
         let sql = format!(
             "SELECT coalesce(o.status, 'open'), count(*), count(*) FILTER (WHERE d.action = 'hold')
              FROM (SELECT decision_id, action FROM audit.decision_log
