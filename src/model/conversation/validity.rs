@@ -78,7 +78,8 @@ fn required(field: &'static str, text: &str, limit: usize) -> Result<(), Invalid
     if text.len() > limit {
         return Err(InvalidEvent::TooLong { field, bytes: text.len(), limit });
     }
-    if text.bytes().any(|byte| byte.is_ascii_control()) {
+    // Looks at all of it: that is done many bytes at a time.
+    if text.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
         return Err(InvalidEvent::ControlCharacter { field });
     }
     Ok(())
