@@ -3,15 +3,13 @@
 use serde_json::{Value, json};
 use trunkline::clock;
 use trunkline::model::Timestamp;
-use trunkline::model::decision::{DecisionId, Loop};
 use trunkline::postgres::console::DecisionLine;
 
 use crate::support::postgres::TestDatabase;
-use crate::support::records::{decision, fill, outcome};
+use crate::support::records::{decision_observed, fill, outcome};
 
 fn decided(key: &str, sequence: u64, action: &str, at: Timestamp) -> Value {
-    let mut decision = decision(key, sequence);
-    decision["decisionId"] = json!(DecisionId::derive(Loop::Dial, key, sequence, at));
+    let mut decision = decision_observed(key, sequence, at);
     (decision["decidedAt"], decision["action"]) = (json!(at), json!(action));
     decision
 }

@@ -3,10 +3,9 @@
 use serde_json::json;
 use trunkline::clock;
 use trunkline::model::Timestamp;
-use trunkline::model::decision::{DecisionId, Loop};
 
 use crate::support::postgres::TestDatabase;
-use crate::support::records::{decision, fill};
+use crate::support::records::{decision_observed, fill};
 
 #[tokio::test]
 async fn a_trend_has_the_newest_rates_in_their_order_and_what_was_abandoned_of_what_was_answered() {
@@ -25,8 +24,7 @@ async fn a_trend_has_the_newest_rates_in_their_order_and_what_was_abandoned_of_w
     ];
     let now = clock::now();
     let decisions = decided.map(|(key, sequence, parameters, inputs)| {
-        let mut decision = decision(key, sequence);
-        decision["decisionId"] = json!(DecisionId::derive(Loop::Dial, key, sequence, now));
+        let mut decision = decision_observed(key, sequence, now);
         decision["decidedAt"] = json!(Timestamp::from_millis(1_000 * sequence as i64));
         (decision["parameters"], decision["inputs"]) = (parameters, inputs);
         decision

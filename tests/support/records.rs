@@ -44,6 +44,13 @@ pub(crate) fn decision_id(key: &str, sequence: u64) -> DecisionId {
     DecisionId::derive(Loop::Dial, key, sequence, at)
 }
 
+/// That decision, with the id that it has where the facts behind it were observed at `at`.
+pub(crate) fn decision_observed(key: &str, sequence: u64, at: Timestamp) -> Value {
+    let mut decision = decision(key, sequence);
+    decision["decisionId"] = json!(DecisionId::derive(Loop::Dial, key, sequence, at));
+    decision
+}
+
 /// That decision, applied.
 pub(crate) fn outcome(key: &str, sequence: u64) -> Value {
     let at = Timestamp::from_millis(START_MS + 30_000 * (sequence as i64 - 1) + 250);

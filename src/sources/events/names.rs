@@ -1,7 +1,7 @@
 //! What an event's name says: the platform's topics, with and without ids in them.
 
 use std::borrow::Cow;
-use std::slice::SliceIndex;
+use std::ops::Range;
 
 use uuid::Uuid;
 
@@ -44,8 +44,9 @@ pub(super) fn read(name: Cow<'_, str>) -> Name<'_> {
         return Name { event_type, conversation_id: None, kind: Kind::Conversation };
     }
     if let Some((id, event_type)) = name.strip_prefix(TOPIC).and_then(|rest| rest.split_once('.')) {
-        let at = TOPIC.len();
-        let (id, event_type) = (part(&name, at..at + id.len()), part(&name, name.len() - event_type.len()..));
+        let type_at = name.len() - event_type.len();
+        let (id, event_type) = (TOPIC.len()..TOPIC.len() + id.len(), type_at..name.len());
+        let (id, event_type) = (part(&name, id), part(&name, event_type));
         let conversation_id = Some(id).filter(|id| id != ID);
         let event_type = without_ids(event_type, is_platform_id);
         return Name { event_type, conversation_id, kind: Kind::Conversation };
@@ -65,7 +66,7 @@ pub(super) fn read(name: Cow<'_, str>) -> Name<'_> {
 }
 
 /// A part of a name, borrowed where the name is.
-fn part<'a>(name: &Cow<'a, str>, at: impl SliceIndex<str, Output = str>) -> Cow<'a, str> {
+fn part<'a>(name: &Cow<'a, str>, at: Range<usize>) -> Cow<'a, str> {
     match name {
         Cow::Borrowed(name) => Cow::Borrowed(&name[at]),
         Cow::Owned(name) => Cow::Owned(name[at].to_owned()),
