@@ -101,11 +101,23 @@ pub trait PartitionState: Default + Send {
     /// Whether anything has changed since the last [`committed`](Self::committed).
     fn is_changed(&self) -> bool;
 
-    /// Hands every change since the last [`committed`](Self::committed) to `write`.
+    /// Hands every change since the last [`committed`](Self::committed) to `write`, but what has
+    /// [`settled`](Self::settled).
     ///
     /// # Errors
     /// Those of `write`.
     fn changes<E>(&self, version: u32, write: impl FnMut(Change<'_>) -> Result<(), E>) -> Result<(), E>;
+
+    /// Hands those changes to `write` that will not change again before they are
+    /// [`committed`](Self::committed), to travel while more is read; [`changes`](Self::changes)
+    /// then leaves them out. Asked after every step that was applied.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    fn settled<E>(&mut self, version: u32, write: impl FnMut(Change<'_>) -> Result<(), E>) -> Result<(), E> {
+        let _ = (version, write);
+        Ok(())
+    }
 
     /// The changes are on the changelog.
     fn committed(&mut self);

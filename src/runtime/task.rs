@@ -229,7 +229,15 @@ impl<S: PartitionStage> Task<S> {
                 }
                 held.watermark.advance(event_time);
                 self.counts.applied += 1;
-                self.write_outputs(record, writer)
+                let changelog = self.declaration.changelog;
+                held.state.settled(self.declaration.state_version, |change| {
+                    writer.changelog(changelog, record.partition, change.key, change.value)
+                })?;
+                let Incoming { partition, offset, .. } = *record;
+                self.write_outputs(writer, |topic, bytes, limit| {
+                    let reason = Reason::OutputTooLarge { topic, bytes, limit };
+                    Failure::Spoilt { partition, offset, reason }
+                })
             }
             Step::NoOp(_) => {
                 debug_assert!(self.outputs.is_empty(), "a step that does nothing sends nothing");
@@ -244,14 +252,13 @@ impl<S: PartitionStage> Task<S> {
 
     fn write_outputs<W: Writer>(
         &mut self,
-        record: &Incoming<'_>,
         writer: &mut W,
+        too_large: impl Fn(&'static str, usize, usize) -> Failure<W::Error>,
     ) -> Result<(), Failure<W::Error>> {
         for output in self.outputs.iter() {
-            self.stage.declaration().assert_sends(output.topic);
+            self.declaration.assert_sends(output.topic);
             if let Some((bytes, limit)) = output_too_large(&output) {
-                let reason = Reason::OutputTooLarge { topic: output.topic.name, bytes, limit };
-                return Err(Failure::Spoilt { partition: record.partition, offset: record.offset, reason });
+                return Err(too_large(output.topic.name, bytes, limit));
             }
             writer.output(output)?;
         }
@@ -374,14 +381,7 @@ impl<S: PartitionStage> Task<S> {
     /// Writes what [`advance`](Self::advance) has sent, and to the changelog what has
     /// changed: each key once, and each partition's progress.
     pub(super) fn write_changes<W: Writer>(&mut self, writer: &mut W) -> Result<(), Failure<W::Error>> {
-        for output in self.outputs.iter() {
-            self.stage.declaration().assert_sends(output.topic);
-            if let Some((bytes, limit)) = output_too_large(&output) {
-                return Err(Failure::OutputTooLarge { topic: output.topic.name, bytes, limit });
-            }
-            writer.output(output)?;
-        }
-        self.outputs.clear();
+        self.write_outputs(writer, |topic, bytes, limit| Failure::OutputTooLarge { topic, bytes, limit })?;
         let topic = self.declaration.changelog;
         let version = self.declaration.state_version;
         let partitions = self.partitions.len() as i32;

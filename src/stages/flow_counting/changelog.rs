@@ -8,13 +8,13 @@
 //!
 //! Times are milliseconds since the Unix epoch; all numbers are big-endian.
 
+use super::flow_version::FlowVersionRef;
 use super::identity::{IDENTITY_BYTES, Identity};
-use super::state::FlowVersionRef;
 use crate::model::Timestamp;
 use crate::pipeline::UnreadableState;
 
 /// Events in one record: 64 KiB.
-const EVENTS_PER_RECORD: usize = 4_096;
+pub(super) const EVENTS_PER_RECORD: usize = 4_096;
 /// Between flow and version: no valid event holds a control character there.
 const SEPARATOR: u8 = 0x1f;
 
@@ -53,11 +53,6 @@ impl Iterator for Events<'_> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.0.size_hint()
     }
-}
-
-/// New events as they are divided among records.
-pub(super) fn portions(events: &[Identity]) -> impl Iterator<Item = &[Identity]> {
-    events.chunks(EVENTS_PER_RECORD)
 }
 
 pub(super) fn count_key(key: &mut Vec<u8>, minute: Timestamp, of: FlowVersionRef<'_>) {

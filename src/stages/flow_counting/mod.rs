@@ -6,6 +6,7 @@
 //! twice changes nothing.
 
 mod changelog;
+mod flow_version;
 mod identity;
 mod state;
 
@@ -19,8 +20,9 @@ use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, Record, Step
 use crate::role::Role;
 use crate::topics;
 
+use flow_version::FlowVersionRef;
 use identity::Identity;
-use state::{Counted, FlowVersionRef, MOST_COUNTS, MOST_EVENTS, State};
+use state::{Counted, MOST_COUNTS, MOST_EVENTS, State};
 
 pub static DECLARATION: Declaration = Declaration {
     name: "flow-counting",

@@ -1,12 +1,12 @@
 //! What one partition has counted in its open minutes, and which events it knows.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 
+use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use hashbrown::{Equivalent, HashMap};
 
 use super::changelog::{self, Record};
+use super::flow_version::{FlowVersion, FlowVersionRef};
 use super::identity::Identity;
 use crate::model::Timestamp;
 use crate::pipeline::{Change, PartitionState, UnreadableState};
@@ -31,6 +31,8 @@ pub struct State {
     /// Minutes closed since the last commit: what the changelog holds of them has to go.
     closed: Vec<(Timestamp, Minute)>,
     is_changed: bool,
+    /// The minute whose new events fill a record.
+    filled: Option<Timestamp>,
     /// Closed minutes were opened again, and nobody was told.
     is_reopened: bool,
     /// When the counts were told last. Not kept: after a restart all are told again.
@@ -43,7 +45,7 @@ struct Minute {
     counts: HashMap<FlowVersion, Count>,
     /// Records of events that the changelog has.
     event_records: u32,
-    /// Events that it does not have yet.
+    /// Events that it does not have yet: fewer than fill a record, once a step is done.
     new_events: Vec<Identity>,
 }
 
@@ -54,45 +56,6 @@ pub struct Count {
     pub errors: u64,
     is_changed: bool,
     is_untold: bool,
-}
-
-/// A flow and its version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FlowVersion {
-    flow_id: Box<str>,
-    version: Box<str>,
-}
-
-/// The same, borrowed from an event.
-#[derive(Clone, Copy, Debug)]
-pub struct FlowVersionRef<'e> {
-    pub flow_id: &'e str,
-    pub version: &'e str,
-}
-
-impl FlowVersion {
-    fn borrow(&self) -> FlowVersionRef<'_> {
-        FlowVersionRef { flow_id: &self.flow_id, version: &self.version }
-    }
-}
-
-impl Hash for FlowVersionRef<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.flow_id.hash(state);
-        self.version.hash(state);
-    }
-}
-
-impl Hash for FlowVersion {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.borrow().hash(state);
-    }
-}
-
-impl Equivalent<FlowVersion> for FlowVersionRef<'_> {
-    fn equivalent(&self, key: &FlowVersion) -> bool {
-        *self.flow_id == *key.flow_id && *self.version == *key.version
-    }
 }
 
 /// A minute's beginning in whole seconds since the Unix epoch: small, for there are many.
@@ -147,8 +110,7 @@ impl State {
             None if self.counts >= MOST_COUNTS => return Counted::TooManyCounts,
             None => {
                 self.counts += 1;
-                let key = FlowVersion { flow_id: of.flow_id.into(), version: of.version.into() };
-                held.counts.entry(key).or_default()
+                held.counts.entry(of.to_owned()).or_default()
             }
         };
         count.total += 1;
@@ -156,6 +118,9 @@ impl State {
         count.is_changed = true;
         count.is_untold = true;
         held.new_events.push(event);
+        if held.new_events.len() >= changelog::EVENTS_PER_RECORD {
+            self.filled = Some(minute);
+        }
         place.insert(Second::of(minute));
         self.is_changed = true;
         self.is_untold = true;
@@ -221,7 +186,7 @@ impl State {
                 self.closed.clear();
             }
             Record::Count { minute, flow_id, version, count: Some((total, errors)) } => {
-                let key = FlowVersion { flow_id: flow_id.into(), version: version.into() };
+                let key = FlowVersionRef { flow_id, version }.to_owned();
                 let count = Count { total, errors, is_changed: false, is_untold: true };
                 self.is_untold = true;
                 if self.minutes.entry(minute).or_default().counts.insert(key, count).is_none() {
@@ -272,9 +237,9 @@ impl PartitionState for State {
                 changelog::count_value(&mut value, version, count.total, count.errors);
                 put(&key, Some(&value))?;
             }
-            for (number, events) in (held.event_records..).zip(changelog::portions(&held.new_events)) {
-                changelog::events_key(&mut key, *minute, number);
-                changelog::events_value(&mut value, version, events);
+            if !held.new_events.is_empty() {
+                changelog::events_key(&mut key, *minute, held.event_records);
+                changelog::events_value(&mut value, version, &held.new_events);
                 put(&key, Some(&value))?;
             }
         }
@@ -285,12 +250,27 @@ impl PartitionState for State {
         Ok(())
     }
 
+    /// Of the events, those that fill a record: no event joins them any more.
+    fn settled<E>(
+        &mut self,
+        version: u32,
+        mut write: impl FnMut(Change<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(minute) = self.filled.take() else { return Ok(()) };
+        let Some(held) = self.minutes.get_mut(&minute) else { return Ok(()) };
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        changelog::events_key(&mut key, minute, held.event_records);
+        changelog::events_value(&mut value, version, &held.new_events);
+        held.event_records += 1;
+        held.new_events.clear();
+        write(Change { key: &key, value: Some(&value), by_offset: -1 })
+    }
+
     fn committed(&mut self) {
         self.closed.clear();
         self.is_changed = false;
         for held in self.minutes.values_mut() {
-            let records = changelog::portions(&held.new_events).count();
-            held.event_records += u32::try_from(records).expect("few records in a transaction");
+            held.event_records += u32::from(!held.new_events.is_empty());
             held.new_events.clear();
             held.counts.values_mut().for_each(|count| count.is_changed = false);
         }
