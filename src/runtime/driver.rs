@@ -5,21 +5,25 @@
 //! not at all. A crash at any point drops what is in memory; the next batch restores
 //! it from the changelog's bytes.
 
+mod pending;
+mod runner;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::dead_letter::{ErrorHeaders, PER_HEADER};
-use super::writer::{Failure, Incoming, Writer};
-use super::{RecordCounts, state::StateError, task::Task};
+use super::RecordCounts;
+use super::state::StateError;
 use crate::model::Timestamp;
-use crate::pipeline::{Declaration, Destination, Output, PartitionStage};
-use crate::telemetry;
-use crate::topics::{Topic, headers, partition_of};
+use crate::pipeline::PartitionStage;
+use crate::topics::{Topic, partition_of};
+use runner::{Batch, Run, Runner, Turn};
+
+/// Records of a batch at most, where nothing else was said.
+const MOST_RECORDS: usize = 40;
 
 /// A record of an in-memory topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub struct Driver {
     log: Log,
     now: Timestamp,
     random: ChaCha8Rng,
+    most_records: usize,
     stages: Vec<Box<dyn Run>>,
     crash_probability: f64,
     crash_next: bool,
@@ -61,6 +66,7 @@ impl Driver {
             log: Log { partitions, topics: BTreeMap::new(), positions: BTreeMap::new() },
             now: Timestamp::from_millis(0),
             random: ChaCha8Rng::seed_from_u64(seed),
+            most_records: MOST_RECORDS,
             stages: Vec::new(),
             crash_probability: 0.0,
             crash_next: false,
@@ -107,6 +113,11 @@ impl Driver {
     /// Appends any record whatever to a partition, whatever its key.
     pub fn produce_to(&mut self, topic: &'static Topic, partition: i32, record: Stored) {
         self.log.append(topic, partition, record);
+    }
+
+    /// From now on batches have up to so many records, at least 1.
+    pub fn batches_up_to(&mut self, records: usize) {
+        self.most_records = records.max(1);
     }
 
     /// The next batch crashes at some point of its course.
@@ -163,7 +174,8 @@ impl Driver {
     ) -> Result<bool, DriverError> {
         let crash = self.crash_next
             || (self.crash_probability > 0.0 && self.random.random_bool(self.crash_probability));
-        let batch = Batch { at: self.now, crash, random: &mut self.random };
+        let most_records = self.most_records;
+        let batch = Batch { at: self.now, most_records, crash, random: &mut self.random };
         let stage = &mut self.stages[index];
         let turn = stage.batch(&mut self.log, batch)?;
         if turn == Turn::Idle {
@@ -210,278 +222,5 @@ impl Log {
 
     fn position(&self, stage: &'static str, partition: i32) -> usize {
         self.positions.get(&(stage, partition)).copied().unwrap_or(0)
-    }
-}
-
-struct Batch<'d> {
-    at: Timestamp,
-    crash: bool,
-    random: &'d mut ChaCha8Rng,
-}
-
-/// Where in its batch a stage crashes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CrashPoint {
-    Never,
-    AfterRecords(usize),
-    BeforeCommit,
-    AfterCommit,
-}
-
-/// What became of a batch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Committed(RecordCounts),
-    Crashed,
-    /// There was nothing to read and nothing to write.
-    Idle,
-}
-
-trait Run {
-    fn name(&self) -> &'static str;
-    fn has_work(&self, log: &Log) -> bool;
-    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Turn, DriverError>;
-    /// Loses the state of a batch that did not commit.
-    fn crash(&mut self);
-    /// Is a new process.
-    fn forget(&mut self);
-}
-
-struct Runner<S: PartitionStage> {
-    stage: Arc<S>,
-    task: Task<S>,
-    restored: bool,
-}
-
-impl<S: PartitionStage> Runner<S> {
-    fn new(stage: Arc<S>, partitions: i32) -> Self {
-        let input = stage.declaration().input.name.to_owned();
-        Self { task: Task::new(Arc::clone(&stage), input, partitions), stage, restored: false }
-    }
-
-    fn declaration(&self) -> &'static Declaration {
-        self.stage.declaration()
-    }
-
-    fn restore(&mut self, log: &Log, at: Timestamp) -> Result<(), DriverError> {
-        for partition in 0..log.partitions {
-            self.task.take(partition, at);
-            for record in log.partition(self.declaration().changelog, partition) {
-                self.task.restore(
-                    partition,
-                    record.key.as_deref().unwrap_or_default(),
-                    record.value.as_deref(),
-                )?;
-            }
-            self.task.stand(partition, log.position(self.declaration().name, partition) as i64);
-        }
-        self.restored = true;
-        Ok(())
-    }
-}
-
-impl<S: PartitionStage> Run for Runner<S> {
-    fn name(&self) -> &'static str {
-        self.declaration().name
-    }
-
-    fn has_work(&self, log: &Log) -> bool {
-        let declaration = self.declaration();
-        (0..log.partitions).any(|partition| {
-            log.position(declaration.name, partition) < log.partition(declaration.input, partition).len()
-        })
-    }
-
-    fn batch(&mut self, log: &mut Log, batch: Batch<'_>) -> Result<Turn, DriverError> {
-        if !self.restored {
-            self.restore(log, batch.at)?;
-        }
-        let Declaration { name, input, .. } = *self.declaration();
-        for (partition, next_offset) in self.task.quiet(batch.at) {
-            if next_offset == log.partition(input, partition).len() as i64 {
-                self.task.let_time_pass(partition, batch.at);
-            }
-        }
-        let mut room = batch.random.random_range(1..=40);
-        let crash_point = match batch.crash {
-            false => CrashPoint::Never,
-            true => match batch.random.random_range(0..4) {
-                0 => CrashPoint::BeforeCommit,
-                1 => CrashPoint::AfterCommit,
-                _ => CrashPoint::AfterRecords(batch.random.random_range(0..room)),
-            },
-        };
-        let mut pending = Vec::new();
-        let mut done = 0;
-        let first = batch.random.random_range(0..log.partitions);
-        for partition in (first..log.partitions).chain(0..first) {
-            let from = log.position(name, partition);
-            let records = log.partition(input, partition);
-            for (offset, record) in records.iter().enumerate().skip(from) {
-                if crash_point == CrashPoint::AfterRecords(done) {
-                    self.crash();
-                    return Ok(Turn::Crashed);
-                }
-                if room == 0 {
-                    break;
-                }
-                room -= 1;
-                done += 1;
-                let incoming = Incoming {
-                    partition,
-                    offset: offset as i64,
-                    written_at: record.written_at,
-                    key: record.key.as_deref(),
-                    value: record.value.as_deref(),
-                };
-                let mut writer = Pending {
-                    at: batch.at,
-                    partitions: log.partitions,
-                    record: Some(record),
-                    records: &mut pending,
-                };
-                if let Err(failure) = self.task.process(batch.at, &incoming, &mut writer) {
-                    return self.failed(failure);
-                }
-            }
-        }
-        if !self.task.advance(batch.at) {
-            return Ok(Turn::Idle);
-        }
-        let mut writer =
-            Pending { at: batch.at, partitions: log.partitions, record: None, records: &mut pending };
-        if let Err(failure) = self.task.write_changes(&mut writer) {
-            return self.failed(failure);
-        }
-        if matches!(crash_point, CrashPoint::BeforeCommit | CrashPoint::AfterRecords(_)) {
-            self.crash();
-            return Ok(Turn::Crashed);
-        }
-        for (topic, partition, record) in pending {
-            log.append(topic, partition, record);
-        }
-        for (partition, offset) in self.task.positions() {
-            log.positions.insert((name, partition), offset as usize);
-        }
-        let counts = self.task.committed();
-        if crash_point == CrashPoint::AfterCommit {
-            self.crash();
-        }
-        Ok(Turn::Committed(counts))
-    }
-
-    fn crash(&mut self) {
-        self.task.reset();
-        self.restored = false;
-    }
-
-    fn forget(&mut self) {
-        let partitions = self.task.partitions();
-        self.task = Task::new(Arc::clone(&self.stage), self.declaration().input.name.to_owned(), partitions);
-    }
-}
-
-impl<S: PartitionStage> Runner<S> {
-    /// What the worker does on each failure, without the waiting.
-    fn failed(&mut self, failure: Failure<Infallible>) -> Result<Turn, DriverError> {
-        self.crash();
-        match failure {
-            Failure::Spoilt { partition, offset, reason } => {
-                self.task.condemn(partition, offset, reason);
-                Ok(Turn::Crashed)
-            }
-            Failure::Suspect { partition, offset } => {
-                self.task.inspect(partition, offset);
-                Ok(Turn::Crashed)
-            }
-            Failure::DoesNotFit { partition, offset, .. } => {
-                let topic = self.declaration().input.name.to_owned();
-                Err(DriverError::DoesNotFit { topic, partition, offset })
-            }
-            Failure::OutputTooLarge { topic, bytes, limit } => {
-                Err(DriverError::OutputTooLarge { topic, bytes, limit })
-            }
-            Failure::NotHeld { partition } => unreachable!("every partition is held, {partition} too"),
-        }
-    }
-}
-
-/// What a batch has written so far.
-struct Pending<'b> {
-    at: Timestamp,
-    partitions: i32,
-    record: Option<&'b Stored>,
-    records: &'b mut Vec<(&'static Topic, i32, Stored)>,
-}
-
-impl Writer for Pending<'_> {
-    type Error = Infallible;
-
-    fn output(&mut self, output: Output<'_>) -> Result<(), Infallible> {
-        let Output { topic, destination, key, value } = output;
-        let mut all = vec![
-            (headers::CONTENT_TYPE.to_owned(), headers::CONTENT_TYPE_JSON.as_bytes().to_vec()),
-            (headers::SCHEMA.to_owned(), topic.schema_id().as_bytes().to_vec()),
-        ];
-        let traces = self.record.iter().flat_map(|record| &record.headers);
-        let mut traces = traces.filter(|(name, value)| {
-            name == headers::TRACEPARENT && std::str::from_utf8(value).is_ok_and(telemetry::is_traceparent)
-        });
-        all.extend(traces.next_back().cloned());
-        let stored = Stored {
-            key: Some(key.to_vec()),
-            value: Some(value.to_vec()),
-            headers: all,
-            written_at: Some(self.at),
-        };
-        match destination {
-            Destination::Key => self.records.push((topic, partition_of(key, self.partitions), stored)),
-            Destination::EveryPartition => {
-                let copies = (0..self.partitions).map(|partition| (topic, partition, stored.clone()));
-                self.records.extend(copies);
-            }
-        }
-        Ok(())
-    }
-
-    fn set_aside(
-        &mut self,
-        topic: &'static Topic,
-        record: &Incoming<'_>,
-        keep_headers: bool,
-        errors: &ErrorHeaders,
-    ) -> Result<(), Infallible> {
-        let mut stored = self.record.expect("a record is being processed").clone();
-        if !keep_headers {
-            stored.headers.clear();
-        }
-        stored
-            .headers
-            .extend(errors.iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
-        let partition = record.key.map_or(record.partition, |key| partition_of(key, self.partitions));
-        self.records.push((topic, partition, stored));
-        Ok(())
-    }
-
-    fn changelog(
-        &mut self,
-        topic: &'static Topic,
-        partition: i32,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), Infallible> {
-        let stored = Stored {
-            key: Some(key.to_vec()),
-            value: value.map(<[u8]>::to_vec),
-            headers: Vec::new(),
-            written_at: Some(self.at),
-        };
-        self.records.push((topic, partition, stored));
-        Ok(())
-    }
-
-    fn headers_len(&self) -> usize {
-        let headers = self.record.iter().flat_map(|record| &record.headers);
-        headers.map(|(name, value)| name.len() + value.len() + PER_HEADER).sum()
     }
 }

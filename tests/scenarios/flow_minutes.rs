@@ -20,11 +20,11 @@ const LATENESS_MS: i64 = 120_000;
 /// Half a minute: the idle partitions' wait.
 const IDLE_MS: i64 = 30_000;
 
-fn start() -> Timestamp {
+pub(crate) fn start() -> Timestamp {
     "2026-01-02T03:04:05.000Z".parse().unwrap()
 }
 
-fn driver(seed: u64) -> Driver {
+pub(crate) fn driver(seed: u64) -> Driver {
     let mut driver = Driver::new(seed, PARTITIONS);
     driver.set_time(start());
     let minute = Duration::from_millis(MINUTE_MS as u64);
@@ -33,14 +33,14 @@ fn driver(seed: u64) -> Driver {
     driver
 }
 
-fn event(conversation: &str, id: &str, at: Timestamp, flow: (&str, &str), outcome: &str) -> Value {
+pub(crate) fn event(conversation: &str, id: &str, at: Timestamp, flow: (&str, &str), outcome: &str) -> Value {
     json!({
         "eventId": id, "eventType": "flow.end", "occurredAt": at, "conversationId": conversation,
         "flowId": flow.0, "flowVersion": flow.1, "outcome": outcome, "detail": {"exitReason": "DISCONNECT"},
     })
 }
 
-fn produce(driver: &mut Driver, event: &Value) {
+pub(crate) fn produce(driver: &mut Driver, event: &Value) {
     let conversation = event["conversationId"].as_str().unwrap();
     driver.produce(&topics::CONVERSATION_EVENTS, conversation, event.to_string().as_bytes());
 }
@@ -54,11 +54,11 @@ fn time(value: &Value) -> Timestamp {
 }
 
 /// Flow, version, minute.
-type Key = (String, String, Timestamp);
+pub(crate) type Key = (String, String, Timestamp);
 
 /// All minutes told, per flow, version and minute in the order they were told: total,
 /// errors, complete.
-fn minutes(driver: &Driver) -> BTreeMap<Key, Vec<(u64, u64, bool)>> {
+pub(crate) fn minutes(driver: &Driver) -> BTreeMap<Key, Vec<(u64, u64, bool)>> {
     let mut minutes = BTreeMap::<Key, Vec<(u64, u64, bool)>>::new();
     for record in driver.records(&topics::FLOW_MINUTES) {
         let told: Value = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
@@ -334,21 +334,6 @@ fn with_no_events_at_all_the_clock_closes_the_minutes() {
     }
     let silent = complete_minutes(&driver).values().filter(|sum| **sum == (0, 0)).count();
     assert_eq!(silent, 60);
-}
-
-#[test]
-fn an_event_repeated_after_a_restart_counts_once() {
-    let mut driver = driver(1);
-    let events: Vec<Value> = (0..50)
-        .map(|number| event("c", &format!("e{number}"), start(), ("main", "7.0"), "success"))
-        .collect();
-    for round in 0..3 {
-        events.iter().for_each(|event| produce(&mut driver, event));
-        let counts = driver.run_until_idle().unwrap()["flow-counting"];
-        assert_eq!((counts.applied, counts.no_op), if round == 0 { (50, 0) } else { (0, 50) });
-        driver.restart();
-        driver.advance(Duration::from_secs(20));
-    }
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod dial_loop;
 mod dial_pacing;
 mod driver;
 mod flow_minutes;
+mod flow_repeats;
 mod rollback_loop;
