@@ -12,7 +12,7 @@ use super::counts::{Contradictions, RecordCounts};
 use super::dead_letter::{AheadOf, ErrorHeaders, PER_RECORD, Reason};
 use super::decode::read;
 use super::held::{Condemned, Held};
-use super::limits::{output_too_large, state_too_large};
+use super::limits::{change_too_large, output_too_large, state_too_large};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{Watermark, Witnesses};
 use super::writer::{Failure, Incoming, Writer};
@@ -216,24 +216,18 @@ impl<S: PartitionStage> Task<S> {
         let met = Record { at, key, value, position };
         match self.stage.step(&met, &mut held.state, input, &mut self.outputs) {
             Step::Applied => {
-                if self.inspected.get(&record.partition).is_some_and(|up_to| record.offset <= *up_to) {
-                    self.scratch.clear();
-                    let key = held.state.last_change(self.declaration.state_version, &mut self.scratch);
-                    let too_large = key.and_then(|key| {
-                        state_too_large(self.declaration.changelog, key.len() + self.scratch.len())
-                    });
-                    if let Some(reason) = too_large {
-                        let (partition, offset) = (record.partition, record.offset);
-                        return Err(Failure::Spoilt { partition, offset, reason });
-                    }
+                let Incoming { partition, offset, .. } = *record;
+                let declaration = self.declaration;
+                if self.inspected.get(&partition).is_some_and(|up_to| offset <= *up_to)
+                    && let Some(reason) = change_too_large(declaration, &held.state, &mut self.scratch)
+                {
+                    return Err(Failure::Spoilt { partition, offset, reason });
                 }
                 held.watermark.advance(event_time);
                 self.counts.applied += 1;
-                let changelog = self.declaration.changelog;
-                held.state.settled(self.declaration.state_version, |change| {
-                    writer.changelog(changelog, record.partition, change.key, change.value)
+                held.state.settled(declaration.state_version, |change| {
+                    writer.changelog(declaration.changelog, partition, change.key, change.value)
                 })?;
-                let Incoming { partition, offset, .. } = *record;
                 self.write_outputs(writer, |topic, bytes, limit| {
                     let reason = Reason::OutputTooLarge { topic, bytes, limit };
                     Failure::Spoilt { partition, offset, reason }
