@@ -1,24 +1,30 @@
-//! Allocations, counted.
+//! Allocations, counted for each thread by itself: tests run side by side.
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
 
 struct Counting;
 
 // SAFETY: everything is handed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         unsafe { System.realloc(pointer, layout, size) }
     }
 
@@ -27,9 +33,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What `work` answers, and how often it asked for memory.
-pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    let answer = work();
-    (answer, ALLOCATIONS.load(Ordering::Relaxed) - before)
+/// How often this thread has asked for memory.
+pub(crate) fn so_far() -> u64 {
+    ALLOCATIONS.get()
 }

@@ -4,7 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../cost/allocations.rs"]
+mod allocations;
 mod brokers;
+mod cost;
 mod forms;
 mod limits;
 mod poison;
