@@ -30,8 +30,17 @@ pub(crate) fn measured(kafka: &KafkaSettings, load: Load, value: &str, id: &str)
         let (before, begun) = (end(&asker, &topic), Usage::of(&process));
         send(load, value, id);
         let waited = Instant::now();
-        while end(&asker, &topic) - before < load.events as i64 {
-            assert!(waited.elapsed() < PATIENCE, "rsyslog has not brought everything");
+        loop {
+            let (brought, sent) = (end(&asker, &topic) - before, load.events);
+            if brought >= sent as i64 {
+                break;
+            }
+            if waited.elapsed() > PATIENCE {
+                let seconds = PATIENCE.as_secs();
+                return Err(format!(
+                    "rsyslog brought {brought} of {sent} lines in {seconds} s: not measured"
+                ));
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
         row = begun.row(&process, "rsyslog, lines over TCP, neither checked nor keyed", load.events);
