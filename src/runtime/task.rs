@@ -12,10 +12,10 @@ use super::counts::{Contradictions, RecordCounts};
 use super::dead_letter::{AheadOf, ErrorHeaders, PER_RECORD, Reason};
 use super::decode::read;
 use super::held::{Condemned, Held};
-use super::limits::{change_too_large, output_too_large, state_too_large};
+use super::limits::{change_too_large, output_too_large};
 use super::state::{self, PROGRESS_KEY, Progress, StateError};
 use super::watermark::{Watermark, Witnesses};
-use super::writer::{Failure, Incoming, Writer};
+use super::writer::{Failure, Incoming, Writer, write_change};
 use crate::model::Timestamp;
 use crate::model::decision::Position;
 use crate::pipeline::{Declaration, Moment, Outputs, PartitionStage, PartitionState, Record, Step};
@@ -226,7 +226,7 @@ impl<S: PartitionStage> Task<S> {
                 held.watermark.advance(event_time);
                 self.counts.applied += 1;
                 held.state.settled(declaration.state_version, |change| {
-                    writer.changelog(declaration.changelog, partition, change.key, change.value)
+                    write_change(writer, declaration.changelog, partition, &change)
                 })?;
                 self.write_outputs(writer, |topic, bytes, limit| {
                     let reason = Reason::OutputTooLarge { topic, bytes, limit };
@@ -383,13 +383,7 @@ impl<S: PartitionStage> Task<S> {
             let Some(held) = held.as_ref().filter(|held| held.touched) else {
                 continue;
             };
-            held.state.changes(version, |change| {
-                let bytes = change.key.len() + change.value.map_or(0, <[u8]>::len);
-                if state_too_large(topic, bytes).is_some() {
-                    return Err(Failure::Suspect { partition, offset: change.by_offset });
-                }
-                Ok(writer.changelog(topic, partition, change.key, change.value)?)
-            })?;
+            held.state.changes(version, |change| write_change(writer, topic, partition, &change))?;
             let progress = Progress {
                 v: version,
                 watermark: held.watermark,

@@ -1,8 +1,9 @@
 //! What goes into a batch and where its results go.
 
 use super::dead_letter::{ErrorHeaders, Reason};
+use super::limits::state_too_large;
 use crate::model::Timestamp;
-use crate::pipeline::Output;
+use crate::pipeline::{Change, Output};
 use crate::topics::Topic;
 
 /// A record as it was read from the input topic.
@@ -70,4 +71,18 @@ impl<E> From<E> for Failure<E> {
     fn from(error: E) -> Self {
         Failure::Writer(error)
     }
+}
+
+/// Writes one record of state, unless it is too large for the changelog.
+pub(super) fn write_change<W: Writer>(
+    writer: &mut W,
+    topic: &'static Topic,
+    partition: i32,
+    change: &Change<'_>,
+) -> Result<(), Failure<W::Error>> {
+    let bytes = change.key.len() + change.value.map_or(0, <[u8]>::len);
+    if state_too_large(topic, bytes).is_some() {
+        return Err(Failure::Suspect { partition, offset: change.by_offset });
+    }
+    Ok(writer.changelog(topic, partition, change.key, change.value)?)
 }

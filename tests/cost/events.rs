@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use trunkline::model::Timestamp;
-use trunkline::runtime::driver::{Driver, Stored};
+use trunkline::runtime::driver::Driver;
 use trunkline::stages::flow_counting::FlowCounting;
-use trunkline::topics::{self, Topic};
+use trunkline::topics;
 
-use super::allocations;
+use super::{allocations, records};
 
 const FLOWS: usize = 20;
 /// As many as large transactions have.
@@ -22,12 +22,6 @@ fn produce(driver: &mut Driver, number: usize) {
         number % FLOWS
     );
     driver.produce(&topics::CONVERSATION_EVENTS, &conversation, event.as_bytes());
-}
-
-fn records(driver: &Driver, topic: &Topic) -> (usize, usize) {
-    let records = driver.records(topic);
-    let bytes = |record: &Stored| record.value.as_ref().map_or(0, Vec::len);
-    (records.len(), records.iter().map(bytes).sum())
 }
 
 #[test]

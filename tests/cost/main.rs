@@ -5,3 +5,13 @@
 mod allocations;
 mod events;
 mod statistics;
+
+use trunkline::runtime::driver::{Driver, Stored};
+use trunkline::topics::Topic;
+
+/// Records on a topic, and the bytes of their values.
+fn records(driver: &Driver, topic: &Topic) -> (usize, usize) {
+    let records = driver.records(topic);
+    let bytes = |record: &Stored| record.value.as_ref().map_or(0, Vec::len);
+    (records.len(), records.iter().map(bytes).sum())
+}

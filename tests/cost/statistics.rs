@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use trunkline::model::Timestamp;
 use trunkline::model::decision::Mode;
-use trunkline::runtime::driver::{Driver, Stored};
+use trunkline::runtime::driver::Driver;
 use trunkline::stages::dialing::Dialing;
 use trunkline::stages::dialing::rules::Rules;
 use trunkline::stages::windowing::Windowing;
 use trunkline::topics::{self, Topic};
 
-use super::allocations;
+use super::{allocations, records};
 
 const CAMPAIGNS: usize = 50;
 const TICK: Duration = Duration::from_secs(30);
@@ -50,12 +50,6 @@ impl Loop {
             self.0.produce(&topics::CAMPAIGN_STATS, &key, statistics(&key, tick, now).as_bytes());
         }
     }
-
-    fn records(&self, topic: &Topic) -> (usize, usize) {
-        let records = self.0.records(topic);
-        let bytes = |record: &Stored| record.value.as_ref().map_or(0, Vec::len);
-        (records.len(), records.iter().map(bytes).sum())
-    }
 }
 
 /// Records and bytes that came since `before`, each of them by statistic.
@@ -77,7 +71,7 @@ fn a_statistic_costs_no_more_than_it_did() {
         dial.poll(tick);
         dial.0.run_until_idle().unwrap();
     }
-    let before = TOPICS.map(|topic| dial.records(topic));
+    let before = TOPICS.map(|topic| records(&dial.0, topic));
     let mut allocated = 0;
     for tick in WARMING..WARMING + MEASURED {
         dial.poll(tick);
@@ -85,7 +79,8 @@ fn a_statistic_costs_no_more_than_it_did() {
         dial.0.run_until_idle().unwrap();
         allocated += allocations::so_far() - before;
     }
-    let mut each = TOPICS.into_iter().zip(before).map(|(topic, before)| since(before, dial.records(topic)));
+    let mut each =
+        TOPICS.into_iter().zip(before).map(|(topic, before)| since(before, records(&dial.0, topic)));
     let mut each = || each.next().unwrap();
     let (windows, decisions) = (each(), each());
     let (of_windowing, of_dialing) = (each(), each());

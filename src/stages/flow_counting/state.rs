@@ -43,10 +43,18 @@ pub struct State {
 #[derive(Default)]
 struct Minute {
     counts: HashMap<FlowVersion, Count>,
-    /// Records of events that the changelog has.
+    /// Records of events that were written.
     event_records: u32,
     /// Events that it does not have yet: fewer than fill a record, once a step is done.
     new_events: Vec<Identity>,
+}
+
+impl Minute {
+    /// The record of the events that the changelog does not have yet.
+    fn next_record(&self, minute: Timestamp, version: u32, key: &mut Vec<u8>, value: &mut Vec<u8>) {
+        changelog::events_key(key, minute, self.event_records);
+        changelog::events_value(value, version, &self.new_events);
+    }
 }
 
 /// Interactions of one flow version in one minute.
@@ -238,8 +246,7 @@ impl PartitionState for State {
                 put(&key, Some(&value))?;
             }
             if !held.new_events.is_empty() {
-                changelog::events_key(&mut key, *minute, held.event_records);
-                changelog::events_value(&mut value, version, &held.new_events);
+                held.next_record(*minute, version, &mut key, &mut value);
                 put(&key, Some(&value))?;
             }
         }
@@ -259,8 +266,7 @@ impl PartitionState for State {
         let Some(minute) = self.filled.take() else { return Ok(()) };
         let Some(held) = self.minutes.get_mut(&minute) else { return Ok(()) };
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        changelog::events_key(&mut key, minute, held.event_records);
-        changelog::events_value(&mut value, version, &held.new_events);
+        held.next_record(minute, version, &mut key, &mut value);
         held.event_records += 1;
         held.new_events.clear();
         write(Change { key: &key, value: Some(&value), by_offset: -1 })
