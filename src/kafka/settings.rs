@@ -71,7 +71,9 @@ impl KafkaSettings {
             .set("reconnect.backoff.max.ms", "1000")
             // From 115 ms to 3 ms for the offsets of a transaction.
             .set("retry.backoff.ms", "10")
-            .set("socket.nagle.disable", "true");
+            .set("socket.nagle.disable", "true")
+            // Metrics that brokers may ask for (KIP-714) take .3 MB of each client, asked or not.
+            .set("enable.metrics.push", "false");
         for (name, value) in &self.properties {
             config.set(name, value.expose_secret());
         }
