@@ -4,27 +4,22 @@
 //! What can be seen is always a state that the topic has had: nothing before the end has
 //! been reached, then every change a moment after its commit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, Offset};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
-use super::settings::KafkaSettings;
-use super::topic_reader::{LOOK, POLL, Places, TopicReader, Watch};
+use super::global_consumer::GlobalConsumer;
+use super::topic_reader::{Maintainer, Origin, TopicReader};
 use crate::health::Part;
 use crate::metrics as table;
 use crate::topics::Topic;
-
-/// Changes that become visible together, at most.
-const CHANGES_AT_ONCE: usize = 1_000;
 
 /// Keys with their newest values.
 pub type Entries<T> = HashMap<Arc<str>, Arc<T>>;
@@ -67,37 +62,32 @@ enum Standing {
 }
 
 impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
-    /// Starts reading `topic` from its beginning. Values that are no `T` are logged,
-    /// counted and passed over, the former ones staying; keys beyond `most_entries` too,
-    /// and `health` says so.
-    pub fn open(
-        kafka: &KafkaSettings,
-        topic: &'static Topic,
-        most_entries: usize,
-        health: Part,
-        shutdown: &CancellationToken,
-    ) -> Self {
+    /// Starts reading `topic` from its beginning, to be followed by `global`, until that ends. Values
+    /// that are no `T` are logged, counted and passed over, the former ones staying; keys beyond
+    /// `most_entries` too, and `health` says so.
+    pub fn open(global: &GlobalConsumer, topic: &'static Topic, most_entries: usize, health: Part) -> Self {
         let shared = Arc::new(Shared { entries: RwLock::default() });
         let (told, standing) = watch::channel(Standing::Reading);
-        let stop = shutdown.child_token();
+        let stop = global.stop.child_token();
         let counted = |result: &str| table::GLOBAL_TABLE_RECORDS.counter(&[topic.name, result]);
-        let mut reader = Reader {
-            source: TopicReader::new(kafka, topic, health, stop.clone()),
+        let kept = Kept {
+            name: global.kafka.topic(topic),
             most_entries,
             shared: Arc::clone(&shared),
             told,
-            applied: counted("applied"),
-            removed: counted("removed"),
-            unreadable: counted("unreadable"),
-            too_many: counted("too_many"),
+            counters: Counters {
+                applied: counted("applied"),
+                removed: counted("removed"),
+                unreadable: counted("unreadable"),
+                too_many: counted("too_many"),
+            },
             held: table::GLOBAL_TABLE_ENTRIES.gauge(&[topic.name]),
+            reading: None,
+            waiting: Vec::new(),
             changes: 0,
             over: false,
         };
-        std::thread::Builder::new()
-            .name(format!("table-{}", topic.name))
-            .spawn(move || reader.run())
-            .expect("the system can start a thread");
+        TopicReader::start(global, topic, health, stop.clone(), Box::new(kept));
         Self { shared, standing, _reading: Arc::new(stop.drop_guard()) }
     }
 
@@ -130,164 +120,140 @@ impl<T: DeserializeOwned + Send + Sync + 'static> GlobalTable<T> {
     }
 }
 
-/// All of a topic, and where its partitions go on.
-struct Whole<T> {
-    entries: Entries<T>,
-    ends: Places,
-}
-
-struct Reader<T> {
-    source: TopicReader,
+/// Keeps a table up to date.
+struct Kept<T> {
+    /// The topic's full name.
+    name: String,
     most_entries: usize,
     shared: Arc<Shared<T>>,
     told: watch::Sender<Standing>,
-    applied: Counter,
-    removed: Counter,
-    unreadable: Counter,
-    too_many: Counter,
+    counters: Counters,
     held: Gauge,
+    /// While the end has not been reached; what can be seen stays as it was.
+    reading: Option<Reading<T>>,
+    /// Changes that are not visible yet.
+    waiting: Vec<Change<T>>,
+    /// How many changes were told.
     changes: u64,
     /// There are more keys than may be held.
     over: bool,
 }
 
-impl<T: DeserializeOwned> Reader<T> {
-    fn run(&mut self) {
-        let source = self.source.clone();
-        source.again_and_again(|| self.read_and_follow());
+/// What has been read of a topic whose end has not been reached.
+struct Reading<T> {
+    entries: Entries<T>,
+    /// Keys for which there was no room: there may be when others turn out to be gone.
+    beyond: Entries<T>,
+}
+
+struct Counters {
+    applied: Counter,
+    removed: Counter,
+    unreadable: Counter,
+    too_many: Counter,
+}
+
+impl<T: DeserializeOwned + Send + Sync + 'static> Maintainer for Kept<T> {
+    fn origin(&self) -> Origin {
+        Origin::Beginning
+    }
+
+    fn begin(&mut self) {
+        self.reading = Some(Reading { entries: Entries::new(), beyond: Entries::new() });
+        self.waiting.clear();
+        self.over = false;
+    }
+
+    fn take(&mut self, record: &BorrowedMessage<'_>) {
+        let Some(change) = self.decode(record) else { return };
+        match self.reading.take() {
+            Some(mut reading) => {
+                self.read(change, &mut reading);
+                self.reading = Some(reading);
+            }
+            None => self.waiting.push(change),
+        }
+    }
+
+    fn whole(&mut self, health: &Part) {
+        if let Some(reading) = self.reading.take() {
+            let entries = self.fill(reading);
+            tracing::info!(topic = self.name, entries = entries.len(), "the table is read");
+            self.held.set(entries.len() as f64);
+            *self.shared.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(entries);
+        }
+        self.tell(health);
+    }
+
+    fn settle(&mut self, health: &Part) -> Result<(), String> {
+        let held = self.show();
+        if self.over && held < self.most_entries {
+            return Err(format!("{} has room for keys that were passed over", self.name));
+        }
+        self.tell(health);
+        Ok(())
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
         self.told.send_replace(Standing::Stopped);
     }
+}
 
-    /// Until the shutdown. On an error everything is read again, beside what can be seen.
-    fn read_and_follow(&mut self) -> Result<(), String> {
-        let Some(Whole { entries, ends }) = self.read_whole()? else { return Ok(()) };
-        self.show(entries);
-        let consumer = self.source.follower()?;
-        self.source.assign(&consumer, &ends)?;
-        self.follow(&consumer, ends.len())
-    }
-
-    /// Reads every partition to its end. `None` when the shutdown came first.
-    fn read_whole(&mut self) -> Result<Option<Whole<T>>, String> {
-        let started = Instant::now();
-        self.source.health.not_ready(format!("reading {}", self.source.name));
-        let consumer = self.source.to_the_end()?;
-        let Some(partitions) = self.source.first_partitions(&consumer)? else { return Ok(None) };
-        let mut ends: Places = partitions.iter().map(|partition| (*partition, Offset::Beginning)).collect();
-        self.source.assign(&consumer, &ends)?;
-        let mut unread: BTreeSet<i32> = partitions.into_iter().collect();
-        let mut entries = Entries::new();
-        self.over = false;
-        while !unread.is_empty() {
-            if self.source.stop.is_cancelled() {
-                return Ok(None);
-            }
-            match consumer.poll(POLL) {
-                Some(Ok(message)) => {
-                    ends.insert(message.partition(), Offset::Offset(message.offset() + 1));
-                    if let Some(change) = self.decode(&message) {
-                        self.apply(change, &mut entries);
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => drop(unread.remove(&partition)),
-                Some(Err(error)) => self.source.judge(&error)?,
-                None => {}
-            }
-            if self.source.look_at_connection(&consumer) {
-                self.source.health.not_ready(format!("reading {}", self.source.name));
-            }
-        }
-        let (entries_held, took_ms) = (entries.len(), started.elapsed().as_millis() as u64);
-        tracing::info!(topic = self.source.name, entries = entries_held, took_ms, "table is read");
-        Ok(Some(Whole { entries, ends }))
-    }
-
-    fn show(&mut self, entries: Entries<T>) {
-        self.held.set(entries.len() as f64);
-        *self.shared.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(entries);
-        self.tell();
-    }
-
-    fn tell(&mut self) {
+impl<T: DeserializeOwned> Kept<T> {
+    fn tell(&mut self, health: &Part) {
         match self.over {
-            false => self.source.health.ready(),
-            true => {
-                let (name, most) = (&self.source.name, self.most_entries);
-                self.source
-                    .health
-                    .not_ready(format!("{name} has more than {most} keys: the others are not known here"));
-            }
+            false => health.ready(),
+            true => health.not_ready(format!(
+                "{} has more than {} keys: the others are not known here",
+                self.name, self.most_entries
+            )),
         }
         // Last: who waits for it may look at readiness next.
         self.changes += 1;
         self.told.send_replace(Standing::CaughtUp(self.changes));
     }
 
-    fn follow(&mut self, consumer: &BaseConsumer<Watch>, partitions: usize) -> Result<(), String> {
-        let mut looked_at = Instant::now();
-        while !self.source.stop.is_cancelled() {
-            match consumer.poll(POLL) {
-                Some(Ok(message)) => {
-                    self.apply_all(consumer, &message)?;
-                    if self.over && self.entries_held() < self.most_entries {
-                        return Err(format!("{} has room for keys that were passed over", self.source.name));
-                    }
-                    self.tell();
-                }
-                Some(Err(error)) => self.source.judge(&error)?,
-                None => {}
-            }
-            if self.source.look_at_connection(consumer) {
-                self.tell();
-            }
-            if looked_at.elapsed() > LOOK {
-                looked_at = Instant::now();
-                // Partitions that came later hold keys that are read nowhere yet.
-                if self.source.has_other_partitions(consumer, partitions) {
-                    return Err(format!("the number of partitions of {} has changed", self.source.name));
-                }
-            }
-        }
-        Ok(())
+    fn read(&mut self, change: Change<T>, Reading { entries, beyond }: &mut Reading<T>) {
+        let (key, value) = &change;
+        let is_full = entries.len() >= self.most_entries && !entries.contains_key(key);
+        let goes_beyond = beyond.contains_key(key) || (is_full && value.is_some());
+        self.apply(change, if goes_beyond { beyond } else { entries });
     }
 
-    fn entries_held(&self) -> usize {
-        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Applies a record and those that wait behind it. Readers see all of them or none.
-    fn apply_all(
-        &mut self,
-        consumer: &BaseConsumer<Watch>,
-        first: &BorrowedMessage<'_>,
-    ) -> Result<(), String> {
-        let mut changes: Vec<Change<T>> = self.decode(first).into_iter().collect();
-        while changes.len() < CHANGES_AT_ONCE {
-            match consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => changes.extend(self.decode(&message)),
-                Some(Err(error)) => self.source.judge(&error)?,
-                None => break,
+    /// Fills the room that is left at the end.
+    fn fill(&mut self, Reading { mut entries, beyond }: Reading<T>) -> Entries<T> {
+        for (key, value) in beyond {
+            match entries.len() < self.most_entries {
+                true => drop(entries.insert(key, value)),
+                false => self.pass_by(),
             }
         }
+        entries
+    }
+
+    /// Applies what waits: readers see all of it or nothing. How many entries there are then.
+    fn show(&mut self) -> usize {
         let shared = Arc::clone(&self.shared);
         let mut entries = shared.entries.write().unwrap_or_else(PoisonError::into_inner);
         // Copies only where somebody holds the former state in their hands.
         let next = Arc::make_mut(&mut entries);
-        changes.into_iter().for_each(|change| self.apply(change, next));
+        mem::take(&mut self.waiting).into_iter().for_each(|change| self.apply(change, next));
         self.held.set(next.len() as f64);
-        Ok(())
+        next.len()
     }
 
     /// `None` for what is passed over.
-    fn decode(&self, message: &BorrowedMessage<'_>) -> Option<Change<T>> {
-        let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) else {
-            self.pass_over(message, "its key is no text");
+    fn decode(&self, record: &BorrowedMessage<'_>) -> Option<Change<T>> {
+        let Some(key) = record.key().and_then(|key| std::str::from_utf8(key).ok()) else {
+            self.pass_over(record, "its key is no text");
             return None;
         };
-        let value = match message.payload().map(serde_json::from_slice).transpose() {
+        let value = match record.payload().map(serde_json::from_slice).transpose() {
             Ok(value) => value.map(Arc::new),
             Err(error) => {
-                self.pass_over(message, &error.to_string());
+                self.pass_over(record, &error.to_string());
                 return None;
             }
         };
@@ -298,22 +264,27 @@ impl<T: DeserializeOwned> Reader<T> {
         match value {
             None => {
                 entries.remove(&key);
-                self.removed.increment(1);
+                self.counters.removed.increment(1);
             }
             Some(_) if entries.len() >= self.most_entries && !entries.contains_key(&key) => {
-                self.over = true;
-                self.too_many.increment(1);
+                self.pass_by();
             }
             Some(value) => {
                 entries.insert(key, value);
-                self.applied.increment(1);
+                self.counters.applied.increment(1);
             }
         }
     }
 
-    fn pass_over(&self, message: &BorrowedMessage<'_>, reason: &str) {
-        self.unreadable.increment(1);
-        let (partition, offset) = (message.partition(), message.offset());
-        tracing::warn!(topic = self.source.name, partition, offset, reason, "a record is passed over");
+    /// A key for which there is no room.
+    fn pass_by(&mut self) {
+        self.over = true;
+        self.counters.too_many.increment(1);
+    }
+
+    fn pass_over(&self, record: &BorrowedMessage<'_>, reason: &str) {
+        self.counters.unreadable.increment(1);
+        let (partition, offset) = (record.partition(), record.offset());
+        tracing::warn!(topic = self.name, partition, offset, reason, "a record is passed over");
     }
 }

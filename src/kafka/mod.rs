@@ -2,6 +2,7 @@
 //! tables, administration, consumer groups and log heads. Knows topics, not what they carry.
 
 pub mod admin;
+pub mod global_consumer;
 pub mod global_table;
 pub mod groups;
 pub mod log_heads;
@@ -21,6 +22,7 @@ pub(crate) mod native;
 pub(crate) mod reader;
 mod refusal;
 mod topic_reader;
+mod whole_topic;
 
 // What its interface is made of; nobody else names the client library.
 pub use rdkafka::ClientConfig;

@@ -1,198 +1,220 @@
-//! What readers of a topic outside any group have in common: the consumer, the partitions,
-//! and what its errors mean.
+//! Reads a topic up to its end, for one instance and outside any group; what comes after that is
+//! the global consumer's.
+//!
+//! The client is for this topic alone, since librdkafka's word of an end does not name the topic;
+//! and it goes when the end has been reached.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message, Offset};
 use tokio_util::sync::CancellationToken;
 
-use super::settings::{KafkaSettings, is_slow, longer};
+use super::global_consumer::GlobalConsumer;
+use super::settings::longer;
+use super::whole_topic::{self, ANSWER_WAIT, Connection, NoPartitions, POLL, Watch};
 use crate::backoff::{self, Backoff};
 use crate::health::Part;
 use crate::topics::Topic;
 
-/// Longest wait for a record; the shutdown waits for it.
-pub(crate) const POLL: Duration = Duration::from_millis(250);
-/// Time between two looks at the topic's partitions.
-pub(crate) const LOOK: Duration = Duration::from_secs(10);
 const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
-pub(crate) const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
 
 /// Partitions, and where each is read from.
 pub(super) type Places = BTreeMap<i32, Offset>;
 
-/// Reads one topic as a whole, for one instance.
-#[derive(Clone)]
-pub(crate) struct TopicReader {
-    kafka: KafkaSettings,
+/// Where reading a topic begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    Beginning,
+    /// The newest so many of each partition.
+    Newest(i64),
+}
+
+/// What the records of a topic keep up to date. Used by one thread at a time; dropped when reading ends.
+pub(crate) trait Maintainer: Send + 'static {
+    fn origin(&self) -> Origin;
+
+    /// The topic is read from there, for the first time or anew.
+    fn begin(&mut self);
+
+    fn take(&mut self, record: &BorrowedMessage<'_>);
+
+    /// Every record up to the end was taken; or the brokers are back and it is so again.
+    fn whole(&mut self, health: &Part);
+
+    /// After some records beyond the end.
+    ///
+    /// # Errors
+    /// Why the topic has to be read anew.
+    fn settle(&mut self, health: &Part) -> Result<(), String>;
+}
+
+/// A topic, and what its records maintain.
+pub(super) struct TopicReader {
     /// The topic's full name.
     pub name: String,
     pub topic: &'static Topic,
     pub health: Part,
     pub stop: CancellationToken,
+    pub maintainer: Box<dyn Maintainer>,
+    global: GlobalConsumer,
+    failures: u32,
+    pauses: Backoff,
 }
 
 impl TopicReader {
-    pub(super) fn new(
-        kafka: &KafkaSettings,
+    /// Reads `topic` up to its end on a thread of its own, and then has it followed; anew after
+    /// errors, until `stop`.
+    pub(super) fn start(
+        global: &GlobalConsumer,
         topic: &'static Topic,
         health: Part,
         stop: CancellationToken,
-    ) -> Self {
-        Self { kafka: kafka.clone(), name: kafka.topic(topic), topic, health, stop }
+        maintainer: Box<dyn Maintainer>,
+    ) {
+        let reader = Self {
+            name: global.kafka.topic(topic),
+            topic,
+            health,
+            stop,
+            maintainer,
+            global: global.clone(),
+            failures: 0,
+            pauses: Backoff::new(Backoff::RESTART),
+        };
+        reader.on_a_thread(Self::read);
     }
 
-    /// Reads by `read` until it ends well or `stop`; anew after errors, with back-off.
-    pub(super) fn again_and_again(&self, mut read: impl FnMut() -> Result<(), String>) {
-        let (mut failures, mut pauses) = (0, Backoff::new(Backoff::RESTART));
+    /// Reads the topic anew, after a pause.
+    pub(super) fn again(self, reason: String) {
+        self.on_a_thread(|mut reader| {
+            reader.pause_after(reason);
+            reader.read();
+        });
+    }
+
+    fn on_a_thread(self, work: impl FnOnce(Self) + Send + 'static) {
+        thread::Builder::new()
+            .name(format!("table-{}", self.topic.name))
+            .spawn(move || work(self))
+            .expect("the system can start a thread");
+    }
+
+    fn pause_after(&mut self, reason: String) {
+        self.failures += 1;
+        tracing::warn!(topic = self.name, reason, failures = self.failures, "reading the topic anew");
+        self.health.not_ready(reason);
+        self.pauses.sleep(&self.stop);
+    }
+
+    fn read(mut self) {
         while !self.stop.is_cancelled() {
-            let Err(reason) = read() else { break };
-            failures += 1;
-            tracing::warn!(topic = self.name, reason, failures, "reading the topic anew");
-            self.health.not_ready(reason);
-            pauses.sleep(&self.stop);
+            match self.read_to_the_end() {
+                Ok(Some(places)) => {
+                    let global = self.global.clone();
+                    return global.follow(self, places);
+                }
+                Ok(None) => return,
+                Err(reason) => self.pause_after(reason),
+            }
         }
     }
 
-    /// A consumer that follows the topic: nothing to read is news that may wait.
-    pub(super) fn follower(&self) -> Result<BaseConsumer<Watch>, String> {
-        self.consumer(&[])
-    }
-
-    /// A consumer that reads to the end, and is told at once that there is no more.
-    pub(super) fn to_the_end(&self) -> Result<BaseConsumer<Watch>, String> {
-        self.consumer(&[("fetch.wait.max.ms", "10"), ("fetch.error.backoff.ms", "20")])
-    }
-
-    fn consumer(&self, settings: &[(&str, &str)]) -> Result<BaseConsumer<Watch>, String> {
-        let mut config = self.kafka.reader("table");
-        config.set("auto.offset.reset", "earliest");
-        for (name, value) in settings {
-            config.set(*name, *value);
+    /// Where the topic goes on. `None` when the shutdown came first.
+    fn read_to_the_end(&mut self) -> Result<Option<Places>, String> {
+        let started = Instant::now();
+        self.is_reading();
+        // Told at once that there is no more, instead of when something comes or half a second later.
+        let at_once = [("fetch.wait.max.ms", "10"), ("fetch.error.backoff.ms", "20")];
+        let consumer = whole_topic::consumer(&self.global.kafka, &at_once)?;
+        let Some(partitions) = self.first_partitions(&consumer)? else { return Ok(None) };
+        let mut places = self.beginning(&consumer, &partitions)?;
+        let list = whole_topic::list(&self.name, &places);
+        consumer.assign(&list).map_err(|error| format!("cannot read {}: {error}", self.name))?;
+        self.maintainer.begin();
+        let (mut unread, mut records) = (BTreeSet::from_iter(partitions), 0);
+        while !unread.is_empty() {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    places.insert(message.partition(), Offset::Offset(message.offset() + 1));
+                    self.maintainer.take(&message);
+                    records += 1;
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(unread.remove(&partition)),
+                Some(Err(error)) => whole_topic::judge(&error)?,
+                None => {}
+            }
+            self.look_at_connection(&consumer);
         }
-        let preferences = [("queued.max.messages.kbytes", "4096")];
-        self.kafka.prefer(&mut config, &preferences);
-        BaseConsumer::from_config_and_context(&config, Watch::default())
-            .map_err(|error| format!("cannot make a Kafka consumer: {error}"))
+        let took_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(topic = self.name, records, took_ms, "the topic is read");
+        self.maintainer.whole(&self.health);
+        Ok(Some(places))
     }
 
-    /// Lets a consumer read from these places.
-    pub(super) fn assign(&self, consumer: &BaseConsumer<Watch>, places: &Places) -> Result<(), String> {
-        let mut list = TopicPartitionList::with_capacity(places.len());
-        for (partition, offset) in places {
-            list.add_partition_offset(&self.name, *partition, *offset).expect("a valid offset");
+    fn is_reading(&self) {
+        self.health.not_ready(format!("reading {}", self.name));
+    }
+
+    /// Says so while the brokers cannot be reached.
+    pub(super) fn is_cut_off(&self) {
+        self.health.not_ready(format!(
+            "cannot reach Kafka at {}: {} may be out of date",
+            self.global.kafka.brokers, self.topic.name
+        ));
+    }
+
+    fn look_at_connection(&self, consumer: &BaseConsumer<Watch>) {
+        match whole_topic::connection(consumer, &self.name) {
+            Connection::Sound => {}
+            Connection::Back => self.is_reading(),
+            Connection::Lost => {
+                self.is_cut_off();
+                backoff::sleep(LOOK_UNREACHABLE, &self.stop);
+            }
         }
-        consumer.assign(&list).map_err(|error| format!("cannot read {}: {error}", self.name))
     }
 
     /// The topic's partitions, asked for until brokers that are merely slow have answered. `None`
     /// when the shutdown came first.
-    pub(super) fn first_partitions(
-        &self,
-        consumer: &BaseConsumer<Watch>,
-    ) -> Result<Option<Vec<i32>>, String> {
+    fn first_partitions(&self, consumer: &BaseConsumer<Watch>) -> Result<Option<Vec<i32>>, String> {
         let mut wait = ANSWER_WAIT;
         while !self.stop.is_cancelled() {
-            match self.ask_partitions(consumer, wait) {
+            match whole_topic::partitions(consumer, &self.name, wait) {
                 Ok(partitions) => return Ok(Some(partitions)),
-                Err(NoPartitions::Slow(reason)) => self.health.not_ready(reason),
-                Err(NoPartitions::Else(reason)) => return Err(reason),
+                Err(NoPartitions::Slow(error)) => self.health.not_ready(self.unreachable(&error)),
+                Err(NoPartitions::Failed(error)) => return Err(self.unreachable(&error)),
+                Err(NoPartitions::None) => {
+                    let remedy = "create it with `trunkline topics apply`";
+                    return Err(format!("topic {} does not exist: {remedy}", self.name));
+                }
             }
             wait = longer(wait);
         }
         Ok(None)
     }
 
-    /// Whether the topic now has another number of partitions; not known counts as no.
-    pub(super) fn has_other_partitions(&self, consumer: &BaseConsumer<Watch>, than: usize) -> bool {
-        self.ask_partitions(consumer, ANSWER_WAIT).is_ok_and(|now| now.len() != than)
+    fn unreachable(&self, error: &KafkaError) -> String {
+        format!("cannot reach Kafka at {}: {error}", self.global.kafka.brokers)
     }
 
-    fn ask_partitions(
-        &self,
-        consumer: &BaseConsumer<Watch>,
-        within: Duration,
-    ) -> Result<Vec<i32>, NoPartitions> {
-        let metadata = consumer.fetch_metadata(Some(&self.name), within).map_err(|error| {
-            let reason = format!("cannot reach Kafka at {}: {error}", self.kafka.brokers);
-            if is_slow(&error) { NoPartitions::Slow(reason) } else { NoPartitions::Else(reason) }
-        })?;
-        let found =
-            metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
-        let partitions: Vec<i32> =
-            found.map_or(&[][..], |topic| topic.partitions()).iter().map(|found| found.id()).collect();
-        if partitions.is_empty() {
-            let remedy = "create it with `trunkline topics apply`";
-            return Err(NoPartitions::Else(format!("topic {} does not exist: {remedy}", self.name)));
-        }
-        Ok(partitions)
-    }
-
-    /// Errors that end reading; all others pass by themselves.
-    pub(super) fn judge(&self, error: &KafkaError) -> Result<(), String> {
-        match error {
-            KafkaError::PartitionEOF(_) => Ok(()),
-            KafkaError::MessageConsumptionFatal(_) => Err(format!("reading {}: {error}", self.name)),
-            _ => {
-                tracing::warn!(topic = self.name, %error, "topic reader");
-                Ok(())
-            }
-        }
-    }
-
-    /// Says so while the brokers cannot be reached. Answers whether they just came back.
-    pub(super) fn look_at_connection(&self, consumer: &BaseConsumer<Watch>) -> bool {
-        if !consumer.context().unreachable.swap(false, Ordering::AcqRel) {
-            return false;
-        }
-        self.health.not_ready(format!(
-            "cannot reach Kafka at {}: {} may be out of date",
-            self.kafka.brokers, self.topic.name
-        ));
-        while !self.stop.is_cancelled() {
-            if consumer.fetch_metadata(Some(&self.name), ANSWER_WAIT).is_ok() {
-                consumer.context().unreachable.store(false, Ordering::Release);
-                return true;
-            }
-            backoff::sleep(LOOK_UNREACHABLE, &self.stop);
-        }
-        false
-    }
-}
-
-/// Why a topic's partitions are not known.
-enum NoPartitions {
-    /// No answer in time.
-    Slow(String),
-    Else(String),
-}
-
-/// Notes what librdkafka reports from its own threads.
-#[derive(Default)]
-pub(crate) struct Watch {
-    unreachable: AtomicBool,
-}
-
-impl ClientContext for Watch {
-    fn error(&self, error: KafkaError, reason: &str) {
-        use rdkafka::types::RDKafkaErrorCode::{
-            AllBrokersDown, BrokerTransportFailure, PartitionEOF, Resolve,
+    fn beginning(&self, consumer: &BaseConsumer<Watch>, partitions: &[i32]) -> Result<Places, String> {
+        let place = |&partition: &i32| {
+            let Origin::Newest(most) = self.maintainer.origin() else {
+                return Ok((partition, Offset::Beginning));
+            };
+            let (first, end) = consumer
+                .fetch_watermarks(&self.name, partition, ANSWER_WAIT)
+                .map_err(|error| format!("cannot read {}: {error}", self.name))?;
+            Ok((partition, Offset::Offset(first.max(end - most))))
         };
-        match error.rdkafka_error_code() {
-            Some(AllBrokersDown | BrokerTransportFailure | Resolve) => {
-                self.unreachable.store(true, Ordering::Release);
-            }
-            // The end of a partition is no news.
-            Some(PartitionEOF) => return,
-            _ => {}
-        }
-        tracing::warn!(%error, reason, "topic reader");
+        partitions.iter().map(place).collect()
     }
 }
-
-impl ConsumerContext for Watch {}

@@ -14,7 +14,7 @@ use super::weights::is_id;
 use super::worker::{Ask, Message, Worker};
 use crate::clock;
 use crate::health::{Health, Part};
-use crate::kafka::settings::KafkaSettings;
+use crate::kafka::global_consumer::GlobalConsumer;
 use crate::kafka::tail;
 use crate::metrics;
 use crate::model::routing::{RouteAnswer, RouteConfiguration, RouteRefusal as Refusal};
@@ -136,7 +136,7 @@ impl Service {
     /// Repeats what other instances record, and this one recorded before it was started: reads
     /// the newest decisions from their topic, as many as answers are kept in memory, and goes on
     /// with those that come. `part` is not ready before the newest are here.
-    pub fn follow(&self, kafka: &KafkaSettings, part: Part) {
+    pub fn follow(&self, global: &GlobalConsumer, part: Part) {
         let (context, mut followed) = (Arc::clone(&self.inner.context), Followed::default());
         let most = i64::try_from(context.settings.cache_answers).unwrap_or(i64::MAX);
         let counted = |result: &str| metrics::ROUTE_FOLLOWED.counter(&[result]);
@@ -150,7 +150,7 @@ impl Service {
             }
             Ok(())
         };
-        tail::follow(kafka, &topics::ROUTING_DECISIONS, most, part, &self.inner.shutdown, take);
+        tail::follow(global, &topics::ROUTING_DECISIONS, most, part, take);
     }
 
     /// Opens a worker for every configuration in force and keeps looking for more, until

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::context::View;
 use crate::clock;
 use crate::kafka::global_table::GlobalTable;
 use crate::model::Timestamp;
-use crate::model::settings::{ROUTE, RouteWeights};
+use crate::model::settings::{ROUTE, RouteWeights, Setting};
 
 /// What routing keeps of `model::routing::QueueAvailability`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -20,17 +19,10 @@ pub struct SeenAvailability {
     observed_at: Timestamp,
 }
 
-/// What routing keeps of `model::settings::Setting`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct SetWeights {
-    value: Value,
-    revision: u64,
-}
-
 /// What other parts and the platform say.
 pub struct Topics {
     pub availability: GlobalTable<SeenAvailability>,
-    pub settings: GlobalTable<SetWeights>,
+    pub settings: GlobalTable<Setting<'static>>,
     /// What was observed longer ago than this says nothing any more.
     pub limit: Duration,
 }

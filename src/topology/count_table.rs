@@ -1,10 +1,8 @@
 //! What conversation events count of campaigns' calls, from all their partitions.
 
-use tokio_util::sync::CancellationToken;
-
 use crate::health::Health;
+use crate::kafka::global_consumer::GlobalConsumer;
 use crate::kafka::global_table::{Entries, GlobalTable};
-use crate::kafka::settings::KafkaSettings;
 use crate::model::call_counts::{CallCounts, PartitionCounts};
 use crate::stages::windowing::EventCounts;
 use crate::topics;
@@ -18,9 +16,9 @@ pub(super) struct CountTable(GlobalTable<PartitionCounts>);
 
 impl CountTable {
     /// Starts reading. Registers `windowing.counts` with `health`.
-    pub(super) fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+    pub(super) fn open(global: &GlobalConsumer, health: &Health) -> Self {
         let part = health.part("windowing.counts");
-        Self(GlobalTable::open(kafka, &topics::CAMPAIGN_COUNTS, ENTRIES_LIMIT, part, shutdown))
+        Self(GlobalTable::open(global, &topics::CAMPAIGN_COUNTS, ENTRIES_LIMIT, part))
     }
 
     /// Waits until all is read. `false` when the shutdown came first.

@@ -36,8 +36,8 @@ impl Starting<'_> {
     }
 
     fn windowing_stage(&self) -> (CountTable, Windowing) {
-        let Shared { kafka, health, stop, .. } = self.shared();
-        let counts = CountTable::open(&kafka, &health, &stop);
+        let Shared { health, .. } = self.shared();
+        let counts = CountTable::open(&self.global, &health);
         let stage = Windowing::new(Arc::new(counts.clone()));
         (counts, stage)
     }
@@ -74,8 +74,8 @@ impl Starting<'_> {
                  the answer rate is below dial.target; keep maxDialRate tight, or take pacing"
             );
         }
-        let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = DialTables::open(self.settings_table(), &kafka, &health, &stop);
+        let Shared { kafka, health, .. } = self.shared();
+        let tables = DialTables::open(self.settings_table(), &kafka, &self.global, &health);
         let tables = tables.heeding(self.used_up.clone());
         let stage = Dialing::new(mode, self.config.dial.interval, rules, Arc::new(tables.clone()));
         (tables, stage)

@@ -1,10 +1,9 @@
 //! What the dialing stage looks up beside its records, from tables that every instance holds whole.
 
-use tokio_util::sync::CancellationToken;
-
 use super::allowances::UsedUp;
 use super::settings_table::SettingsTable;
 use crate::health::Health;
+use crate::kafka::global_consumer::GlobalConsumer;
 use crate::kafka::global_table::GlobalTable;
 use crate::kafka::settings::KafkaSettings;
 use crate::model::Timestamp;
@@ -31,13 +30,13 @@ impl DialTables {
     pub(super) fn open(
         settings: SettingsTable,
         kafka: &KafkaSettings,
+        global: &GlobalConsumer,
         health: &Health,
-        shutdown: &CancellationToken,
     ) -> Self {
         let part = health.part("dialing.lag");
         Self {
             settings,
-            lag: GlobalTable::open(kafka, &topics::LAG_STATUS, ENTRIES_LIMIT, part, shutdown),
+            lag: GlobalTable::open(global, &topics::LAG_STATUS, ENTRIES_LIMIT, part),
             groups: [&windowing::DECLARATION, &dialing::DECLARATION].map(|stage| kafka.group(stage.name)),
             used_up: UsedUp::default(),
         }

@@ -1,10 +1,8 @@
 //! Settings as the stages look them up, from a table that every instance holds whole.
 
-use tokio_util::sync::CancellationToken;
-
 use crate::health::Health;
+use crate::kafka::global_consumer::GlobalConsumer;
 use crate::kafka::global_table::GlobalTable;
-use crate::kafka::settings::KafkaSettings;
 use crate::model::settings::{MAINTENANCE, MaintenanceWindow, Setting};
 use crate::topics;
 
@@ -17,9 +15,9 @@ pub(super) struct SettingsTable(pub GlobalTable<Setting<'static>>);
 
 impl SettingsTable {
     /// Starts reading. Registers `settings` with `health`.
-    pub(super) fn open(kafka: &KafkaSettings, health: &Health, shutdown: &CancellationToken) -> Self {
+    pub(super) fn open(global: &GlobalConsumer, health: &Health) -> Self {
         let part = health.part("settings");
-        Self(GlobalTable::open(kafka, &topics::SETTINGS, ENTRIES_LIMIT, part, shutdown))
+        Self(GlobalTable::open(global, &topics::SETTINGS, ENTRIES_LIMIT, part))
     }
 
     /// Maintenance windows with their scopes, those of the past among them.

@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::settings_table::SettingsTable;
 use crate::health::Health;
+use crate::kafka::global_consumer::GlobalConsumer;
 use crate::kafka::global_table::GlobalTable;
-use crate::kafka::settings::KafkaSettings;
 use crate::model::flow::FlowVersions;
 use crate::model::outcome::Outcome;
 use crate::model::settings::MaintenanceWindow;
@@ -28,29 +26,12 @@ pub(super) struct SideTables {
 
 impl SideTables {
     /// Starts reading. Registers `rollback.versions` and `rollback.refusals` with `health`.
-    pub(super) fn open(
-        settings: SettingsTable,
-        kafka: &KafkaSettings,
-        health: &Health,
-        shutdown: &CancellationToken,
-    ) -> Self {
+    pub(super) fn open(settings: SettingsTable, global: &GlobalConsumer, health: &Health) -> Self {
         let part = |name: &str| health.part(&format!("rollback.{name}"));
         Self {
-            versions: GlobalTable::open(
-                kafka,
-                &topics::FLOW_VERSIONS,
-                ENTRIES_LIMIT,
-                part("versions"),
-                shutdown,
-            ),
+            versions: GlobalTable::open(global, &topics::FLOW_VERSIONS, ENTRIES_LIMIT, part("versions")),
             settings,
-            refusals: GlobalTable::open(
-                kafka,
-                &topics::ROLLBACK_REFUSALS,
-                ENTRIES_LIMIT,
-                part("refusals"),
-                shutdown,
-            ),
+            refusals: GlobalTable::open(global, &topics::ROLLBACK_REFUSALS, ENTRIES_LIMIT, part("refusals")),
         }
     }
 

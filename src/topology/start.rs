@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::console::{self, Metrics, SettingsReview};
 use crate::genesys::{self, Client};
 use crate::health::Health;
+use crate::kafka::global_consumer::GlobalConsumer;
 use crate::kafka::settings::KafkaSettings;
 use crate::model::pause::Pauses;
 use crate::pipeline::PartitionStage;
@@ -129,10 +130,12 @@ pub fn start(
     let health = Health::default();
     let (platform, others) = (settings::genesys(config), settings::further_organizations(config));
     let follower = Follower::new(config, std::iter::once(&platform).chain(&others), database.clone());
+    let kafka = settings::kafka(config, instance);
     let mut starting = Starting {
         config,
         roles: names,
-        kafka: settings::kafka(config, instance),
+        global: GlobalConsumer::new(&kafka, &stop),
+        kafka,
         platform,
         others,
         used_up: follower.used_up.clone(),
@@ -184,6 +187,8 @@ pub(super) struct Starting<'c> {
     pauses: Option<watch::Receiver<Pauses>>,
     /// Where what the platform calls things is kept for people.
     names: Option<Names>,
+    /// Follows what is read whole, for all roles.
+    pub global: GlobalConsumer,
     settings_table: Option<SettingsTable>,
     health: Health,
     pub review: Arc<dyn SettingsReview>,
@@ -281,8 +286,8 @@ impl Starting<'_> {
 
     /// One for all roles that look anything up in it.
     pub(super) fn settings_table(&mut self) -> SettingsTable {
-        let (kafka, health, stop) = (&self.kafka, &self.health, &self.running.stop);
-        self.settings_table.get_or_insert_with(|| SettingsTable::open(kafka, health, stop)).clone()
+        let (global, health) = (&self.global, &self.health);
+        self.settings_table.get_or_insert_with(|| SettingsTable::open(global, health)).clone()
     }
 
     /// Whether this instance has a role.

@@ -115,7 +115,7 @@ impl Starting<'_> {
             return left_out(&rollback::ROLE, ROLLBACK_OFF);
         };
         let Shared { kafka, health, stop, .. } = self.shared();
-        let tables = SideTables::open(self.settings_table(), &kafka, &health, &stop);
+        let tables = SideTables::open(self.settings_table(), &self.global, &health);
         let sources = settings::rollback_sources(self.config);
         let lookup = Arc::new(tables.clone());
         let stage = Rollback::new(mode, settings::rollback_rule(self.config), sources, lookup);
@@ -353,22 +353,14 @@ impl Starting<'_> {
     fn routing_in(&mut self, mode: Mode) -> Started {
         let route = &self.config.route;
         let Shared { kafka, database, health, stop } = self.shared();
-        let table = |name: &str| health.part(&format!("routing {name}"));
         let view = routing::Topics {
             availability: GlobalTable::open(
-                &kafka,
+                &self.global,
                 &topics::QUEUE_AVAILABILITY,
                 MOST_TABLE_ENTRIES,
-                table("availability"),
-                &stop,
+                health.part("routing availability"),
             ),
-            settings: GlobalTable::open(
-                &kafka,
-                &topics::SETTINGS,
-                MOST_TABLE_ENTRIES,
-                table("settings"),
-                &stop,
-            ),
+            settings: self.settings_table().0,
             limit: route.availability_limit,
         };
         let patience = settings::ROUTE_PATIENCE;
@@ -376,7 +368,7 @@ impl Starting<'_> {
         let own = settings::routing(self.config, &kafka.instance);
         let retention = own.retention;
         let service = routing::Service::new(own, counters, Arc::new(view), &health, stop.clone());
-        service.follow(&kafka, health.part("routing follower"));
+        service.follow(&self.global, health.part("routing follower"));
         let platform = if route.platform_publish { Some(self.client()?) } else { None };
         let publisher = routing::Publisher::new(database.clone(), platform, mode, stop.clone());
         self.routed = Some(Arc::new(Routed::new(service.clone(), publisher)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::global_consumer::GlobalConsumer;
 use trunkline::kafka::global_table::GlobalTable;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::topics::{Cleanup, Topic, Values};
@@ -21,13 +22,28 @@ static PRICES: Topic = Topic {
     max_message_bytes: 4 * 1_024,
 };
 
+static STOCKS: Topic = Topic { name: "test.stocks.v1", key: "which", description: "stocks", ..PRICES };
+
 fn open(kafka: &KafkaSettings, health: &Health, most: usize, stop: &CancellationToken) -> GlobalTable<u64> {
-    GlobalTable::open(kafka, &PRICES, most, health.part("prices"), stop)
+    table_of(&PRICES, &GlobalConsumer::new(kafka, stop), health, most)
+}
+
+fn table_of(
+    topic: &'static Topic,
+    global: &GlobalConsumer,
+    health: &Health,
+    most: usize,
+) -> GlobalTable<u64> {
+    GlobalTable::open(global, topic, most, health.part(topic.key))
+}
+
+async fn write(kafka: &KafkaSettings, records: &[(&str, Option<&str>)]) {
+    write_to(&PRICES, kafka, records).await;
 }
 
 /// Writes values and tombstones, one after the other.
-async fn write(kafka: &KafkaSettings, records: &[(&str, Option<&str>)]) {
-    let (config, topic) = (client(kafka).set("partitioner", "murmur2_random").clone(), kafka.topic(&PRICES));
+async fn write_to(topic: &Topic, kafka: &KafkaSettings, records: &[(&str, Option<&str>)]) {
+    let (config, topic) = (client(kafka).set("partitioner", "murmur2_random").clone(), kafka.topic(topic));
     let records: Vec<(String, Option<String>)> =
         records.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect();
     let write = move || {
@@ -148,4 +164,48 @@ async fn a_missing_topic_and_too_many_keys_are_said() {
     .await;
     drop(table);
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_share_a_consumer_do_not_share_their_troubles() {
+    let kafka = kafka::settings();
+    create_topics(&kafka, &[&PRICES, &STOCKS], 2).await;
+    write(&kafka, &[("a", Some("1")), ("b", Some("2")), ("c", Some("3"))]).await;
+    let (health, stop) = (Health::default(), CancellationToken::new());
+    let global = GlobalConsumer::new(&kafka, &stop);
+    // The one holds too little: it is read again once there is room.
+    let narrow = table_of(&PRICES, &global, &health, 2);
+    let stocks = table_of(&STOCKS, &global, &health, 100);
+    assert!(narrow.caught_up().await && stocks.caught_up().await);
+    assert_eq!(narrow.entries().len(), 2);
+    let reasons = health.reasons();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert_eq!(reasons[0].0, PRICES.key);
+
+    for round in 1..=20_u64 {
+        let value = round.to_string();
+        write_to(&STOCKS, &kafka, &[("x", Some(value.as_str()))]).await;
+        if round == 5 {
+            write(&kafka, &[("a", None), ("b", None)]).await;
+        }
+        until("the stocks", async || (stocks.get("x").as_deref() == Some(&round)).then_some(())).await;
+    }
+    until("all that fits", async || (seen(&narrow) == prices(&[("c", 3)])).then_some(())).await;
+    until("no more troubles", async || health.reasons().is_empty().then_some(())).await;
+    write(&kafka, &[("d", Some("4"))]).await;
+    until("what follows", async || (seen(&narrow) == prices(&[("c", 3), ("d", 4)])).then_some(())).await;
+
+    // What is dropped is followed no more, and can be opened again.
+    drop(narrow);
+    write_to(&STOCKS, &kafka, &[("x", Some("21"))]).await;
+    until("the stocks", async || (stocks.get("x").as_deref() == Some(&21)).then_some(())).await;
+    let wide = table_of(&PRICES, &global, &health, 100);
+    assert!(wide.caught_up().await);
+    write(&kafka, &[("e", Some("5"))]).await;
+    until("all of it", async || (seen(&wide) == prices(&[("c", 3), ("d", 4), ("e", 5)])).then_some(())).await;
+    assert!(health.reasons().is_empty());
+    stop.cancel();
+    wide.stopped().await;
+    stocks.stopped().await;
+    assert!(!stocks.caught_up().await);
 }

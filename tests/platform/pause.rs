@@ -11,6 +11,7 @@ use simulator::Settings;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use trunkline::health::Health;
+use trunkline::kafka::global_consumer::GlobalConsumer;
 use trunkline::kafka::global_table::GlobalTable;
 use trunkline::kafka::settings::KafkaSettings;
 use trunkline::model::decision::Loop;
@@ -44,7 +45,8 @@ impl Two {
         let health = [Health::default(), Health::default()];
         let follow = |health: &Health, name: &str| {
             let kafka = KafkaSettings { instance: name.to_owned(), ..stand.kafka.clone() };
-            let table = GlobalTable::open(&kafka, &SETTINGS, 1_000, health.part("pauses"), &stop);
+            let global = GlobalConsumer::new(&kafka, &stop);
+            let table = GlobalTable::open(&global, &SETTINGS, 1_000, health.part("pauses"));
             follow_pauses(table, health)
         };
         let pauses = [follow(&health[0], "one"), follow(&health[1], "two")];

@@ -1,6 +1,8 @@
 //! What any instance recorded is answered by every instance, also while the database cannot be asked.
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use trunkline::kafka::global_consumer::GlobalConsumer;
 use trunkline::topics::ROUTING_DECISIONS;
 
 use super::*;
@@ -32,7 +34,9 @@ async fn recorded_answers_are_repeated_while_the_database_stands_still_also_afte
     kafka::produce(&settings, &ROUTING_DECISIONS, None, &records).await;
     let instance =
         Instance::start_with(&proxy.through(own.options()), Settings::default(), Arc::new(Unchanging)).await;
-    instance.service.follow(&settings, instance.health.part("followed"));
+    let stop = CancellationToken::new();
+    let global = GlobalConsumer::new(&settings, &stop);
+    instance.service.follow(&global, instance.health.part("followed"));
     instance.decide("c", "known").await;
     until("the newest decisions to be read", || async {
         instance.health.reasons().iter().all(|(part, _)| part != "followed").then_some(())
@@ -51,5 +55,6 @@ async fn recorded_answers_are_repeated_while_the_database_stands_still_also_afte
     })
     .await;
     proxy.set_stalled(false);
+    stop.cancel();
     instance.stop().await;
 }
