@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::group_counters::book;
 use super::rule::{self, Standing};
 use super::service::ROLE;
+use crate::backoff::Backoff;
 use crate::health::Part;
 use crate::model::Timestamp;
 use crate::model::decision::{Action, Decision, DecisionId, Loop, Mode, Policy};
@@ -25,8 +26,8 @@ use crate::topics::{self, RouteDecision, headers};
 
 /// Answers that go to the outbox with one transaction.
 const BATCH: i64 = 1_000;
-/// Between two looks while there is nothing to tell.
-const IDLE: Duration = Duration::from_millis(100);
+/// Between two looks after something was told, and after many that found nothing.
+const IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// After another instance was first, or the database was away.
 const STAND_BACK: Duration = Duration::from_secs(2);
 /// How often old answers are forgotten.
@@ -50,6 +51,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let recorder = Recorder { database, mode, policy: policy() };
+    let mut idle = Backoff::new(IDLE);
     let mut forget_at = tokio::time::Instant::now() + FORGET_EVERY;
     loop {
         let recorded = recorder.record().await;
@@ -59,7 +61,11 @@ pub async fn run(
         }
         let pause = match recorded {
             Ok(Progress::More) => Duration::ZERO,
-            Ok(Progress::Done) => IDLE,
+            Ok(Progress::Told) => {
+                idle.reset();
+                idle.pause()
+            }
+            Ok(Progress::Nothing) => idle.pause(),
             Ok(Progress::NotFirst) => STAND_BACK,
             Err(error) => {
                 part.not_ready(format!("routing decisions wait to be told to the audit: {error}"));
@@ -79,10 +85,15 @@ pub async fn run(
     }
 }
 
+/// From the least to the most.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
-    More,
-    Done,
+    /// Another instance was.
     NotFirst,
+    Nothing,
+    Told,
+    /// A full batch.
+    More,
 }
 
 struct Recorder {
@@ -94,7 +105,7 @@ struct Recorder {
 impl Recorder {
     /// One batch of each configuration.
     async fn record(&self) -> Result<Progress, Error> {
-        let mut progress = Progress::Done;
+        let mut progress = Progress::Nothing;
         for of in self.database.recordable_routes().await? {
             let (answers, turns) = self.database.unrecorded_answers(&of, BATCH).await?;
             let Some(last) = answers.last().map(|answer| answer.sequence).filter(|last| *last > of.recorded)
@@ -123,9 +134,8 @@ impl Recorder {
             if !self.database.record_routes(&of, last, &messages).await? {
                 return Ok(Progress::NotFirst);
             }
-            if last == of.recorded + BATCH {
-                progress = Progress::More;
-            }
+            let is_full = last == of.recorded + BATCH;
+            progress = progress.max(if is_full { Progress::More } else { Progress::Told });
         }
         Ok(progress)
     }
