@@ -30,7 +30,7 @@ pub(super) fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &Stag
         ("heartbeat.interval.ms", "500"),
         ("topic.metadata.refresh.interval.ms", "5000"),
         // A partition that comes later waits for this; so often silent ones are asked.
-        ("fetch.wait.max.ms", "250"),
+        ("fetch.wait.max.ms", "500"),
         // Compressed: in memory it is several times as much.
         ("fetch.message.max.bytes", "131072"),
         ("queued.min.messages", "20000"),
