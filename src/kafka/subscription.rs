@@ -10,6 +10,7 @@ mod exchange;
 mod member;
 mod publisher;
 mod record;
+mod settings;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;

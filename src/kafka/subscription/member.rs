@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Command, Held, Queued, Shared};
 use super::publisher::Publisher;
+use super::settings;
 use super::{InboundRecord, Start, SubscriptionError, SubscriptionOptions, TopicPartition};
 use crate::kafka::native;
 use crate::kafka::settings::{KafkaSettings, longer};
@@ -56,26 +57,7 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
 ) -> Result<oneshot::Receiver<()>, SubscriptionError> {
     let group = kafka.group(role);
-    let mut config = kafka.client(role);
-    config
-        .set("group.id", &group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("isolation.level", "read_committed")
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        // A position that is gone stops the subscription; it is never skipped silently.
-        .set("auto.offset.reset", "error");
-    let preferences = [
-        ("session.timeout.ms", "6000"),
-        // How soon a member hears that others wait for it in a rebalance. Twice as often is half a percent of
-        // a core for all sinks of an idle process, and so are fetches that find nothing (below).
-        ("heartbeat.interval.ms", "1000"),
-        // How soon a topic or partition that comes later is found.
-        ("topic.metadata.refresh.interval.ms", "5000"),
-        ("fetch.wait.max.ms", "500"),
-        ("queued.max.messages.kbytes", "16384"),
-    ];
-    kafka.prefer(&mut config, &preferences);
+    let config = settings::consumer(kafka, &group, role);
     let context = Context {
         shared: Arc::clone(&shared),
         rebalances: Mutex::default(),
