@@ -26,6 +26,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use super::log_ends;
 use super::native::{self, Outgoing};
 use super::settings::KafkaSettings;
 
@@ -191,11 +192,16 @@ impl Producer {
         Ok(Transaction { producer: self, open: true })
     }
 
-    /// Offset after the last record of a partition, as the brokers say now. Asked over the
-    /// producer's connection: a consumer's is busy with waiting for records.
-    pub(crate) fn end_of(&self, topic: &str, partition: i32, wait: Duration) -> Result<i64, KafkaError> {
+    /// Offset after the last committed record of each partition, as the brokers say now. Asked over
+    /// the producer's connection: a consumer's is busy with waiting for records.
+    pub(crate) fn ends_of(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        wait: Duration,
+    ) -> Result<Vec<i64>, KafkaError> {
         let Connected { client, .. } = self.client.as_ref().ok_or(KafkaError::Canceled)?;
-        client.client().fetch_watermarks(topic, partition, wait).map(|(_, end)| end)
+        log_ends::ends(client.client(), topic, partitions, wait)
     }
 
     fn client(&self) -> &BaseProducer<Watch> {

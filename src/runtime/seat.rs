@@ -333,14 +333,16 @@ impl<S: PartitionStage> Seat<S> {
         }
         self.quiet.looked_at = Some(Instant::now());
         let at = clock::now();
-        for (partition, next_offset) in self.task.quiet(at) {
-            match producer.end_of(&self.input, partition, ANSWER_WAIT) {
-                Ok(end) if self.quiet.is_at_end(partition, next_offset, end) => {
-                    self.task.let_time_pass(partition, at);
-                }
-                Ok(_) => {}
-                // One that cannot be asked about may hold anything.
-                Err(_) => return,
+        let quiet = self.task.quiet(at);
+        if quiet.is_empty() {
+            return;
+        }
+        let partitions: Vec<i32> = quiet.iter().map(|(partition, _)| *partition).collect();
+        // Those that cannot be asked about may hold anything.
+        let Ok(ends) = producer.ends_of(&self.input, &partitions, ANSWER_WAIT) else { return };
+        for ((partition, next_offset), end) in quiet.into_iter().zip(ends) {
+            if self.quiet.is_at_end(partition, next_offset, end) {
+                self.task.let_time_pass(partition, at);
             }
         }
     }

@@ -123,13 +123,11 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
             return Ok(());
         }
         self.looked_to_link = Instant::now();
-        for partition in self.second.task.held() {
-            let Some(next) = self.second.task.next_offset(partition) else { continue };
-            if !self.links.may_be_read(partition, next) {
-                continue;
-            }
-            // Not known is as good as not read.
-            let Ok(end) = self.producer.end_of(&self.second.input, partition, ANSWER_WAIT) else { continue };
+        let next_of = |partition| Some((partition, self.second.task.next_offset(partition)?));
+        let mut candidates: Vec<(i32, i64)> =
+            self.second.task.held().into_iter().filter_map(next_of).collect();
+        candidates.retain(|(partition, next)| self.links.may_be_read(*partition, *next));
+        for (partition, next, end) in self.ends(&candidates) {
             if self.links.is_read(partition, next, end) {
                 let list = partition_list(&self.second.input, &[partition]);
                 self.second.consumer.pause(&list).map_err(Fault::kafka("pausing a partition"))?;
@@ -138,6 +136,16 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
             }
         }
         Ok(())
+    }
+
+    /// Partitions between the stages with their next offsets and their ends; none where these are not known.
+    fn ends(&self, of: &[(i32, i64)]) -> Vec<(i32, i64, i64)> {
+        if of.is_empty() {
+            return Vec::new();
+        }
+        let partitions: Vec<i32> = of.iter().map(|(partition, _)| *partition).collect();
+        let ends = self.producer.ends_of(&self.second.input, &partitions, ANSWER_WAIT).unwrap_or_default();
+        of.iter().zip(ends).map(|((partition, next), end)| (*partition, *next, end)).collect()
     }
 
     fn tell_links(&mut self) {
@@ -154,9 +162,8 @@ impl<A: PartitionStage, B: PartitionStage> ChainWorker<A, B> {
         }
         self.looked_for_others = Instant::now();
         let linked: Vec<(i32, i64)> = self.links.linked().collect();
-        for (partition, next) in linked {
-            let end = self.producer.end_of(&self.second.input, partition, ANSWER_WAIT);
-            if end.is_ok_and(|end| end > next) {
+        for (partition, next, end) in self.ends(&linked) {
+            if end > next {
                 tracing::info!(
                     stage = self.second.name(),
                     partition,
