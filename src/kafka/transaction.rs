@@ -1,13 +1,11 @@
-//! Kafka transactions whose misuse does not compile, around the ways librdkafka
-//! lets them go wrong. Usable by anything that publishes records, with or without
-//! the offsets of what it read.
+//! Kafka transactions whose misuse does not compile, around the ways librdkafka lets them go wrong.
+//! Usable by anything that publishes records, with or without the offsets of what it read.
 //!
-//! A [`Transaction`] borrows its [`Producer`]; committing or aborting consumes it,
-//! dropping it aborts. Whenever the end of a transaction is in any doubt, the
-//! producer is replaced before the next one begins: librdkafka 2.12 can retry a
-//! commit on a second connection while the first is still on its way, and the late
-//! one would then commit the *following* transaction behind our back. A new
-//! producer raises the epoch, which fences the stray request.
+//! A [`Transaction`] borrows its [`Producer`]; committing or aborting consumes it, dropping it aborts.
+//! Whenever the end of a transaction is in any doubt, the producer is replaced before the next one
+//! begins: librdkafka 2.12 can retry a commit on a second connection while the first is still on its way,
+//! and the late one would then commit the *following* transaction behind our back. A new producer raises
+//! the epoch, which fences the stray request.
 
 mod connected;
 mod patience;
