@@ -43,10 +43,11 @@ async fn a_killed_broker_costs_no_acknowledged_event() {
     let edge = Arc::new(Running::with(&kafka, settings, EventLimits::default()).await);
 
     let stop = Arc::new(AtomicBool::new(false));
-    let refused = Arc::new(AtomicU64::new(0));
+    let [taken, refused] = [const { AtomicU64::new(0) }; 2].map(Arc::new);
     let senders: Vec<_> = (0..4)
         .map(|sender| {
-            let (edge, stop, refused) = (edge.clone(), stop.clone(), refused.clone());
+            let (edge, stop) = (edge.clone(), stop.clone());
+            let (taken, refused) = (taken.clone(), refused.clone());
             tokio::spawn(async move {
                 let mut acknowledged = BTreeSet::new();
                 for number in 0_u64.. {
@@ -57,6 +58,7 @@ async fn a_killed_broker_costs_no_acknowledged_event() {
                     let answer = edge.send(envelope(&id, &id).to_string()).await;
                     if answer.status() == 200 {
                         acknowledged.insert(id);
+                        taken.fetch_add(1, Ordering::AcqRel);
                     } else {
                         assert_eq!(answer.status(), 503);
                         let wait = answer.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
@@ -80,10 +82,8 @@ async fn a_killed_broker_costs_no_acknowledged_event() {
             })
         }
     };
-    within(BROKER_WAIT, "an event to be taken", async || {
-        (edge.send(envelope("probe", "probe").to_string()).await.status() == 200).then_some(())
-    })
-    .await;
+    within(BROKER_WAIT, "events to be taken", async || (taken.load(Ordering::Acquire) > 10).then_some(()))
+        .await;
     control(false).await.unwrap();
     within(BROKER_WAIT, "refusals while the broker is away", async || {
         (refused.load(Ordering::Acquire) > 8).then_some(())
@@ -106,5 +106,4 @@ async fn a_killed_broker_costs_no_acknowledged_event() {
         .collect();
     let missing: Vec<_> = acknowledged.difference(&there).collect();
     assert!(missing.is_empty(), "acknowledged and gone: {missing:?}");
-    assert!(acknowledged.len() > 10, "{} were acknowledged at all", acknowledged.len());
 }
