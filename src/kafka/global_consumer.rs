@@ -2,7 +2,7 @@
 //! client for each table is five threads and a connection that asks twice a second.
 
 use std::mem;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// Follows topics that have been read up to their ends. Clones share one consumer and its thread, which
-/// end with the shutdown.
+/// end with the shutdown, or when there is neither a clone nor a topic any more.
 #[derive(Clone, Debug)]
 pub struct GlobalConsumer {
     pub(super) kafka: KafkaSettings,
@@ -37,14 +37,7 @@ impl GlobalConsumer {
     /// Without a client until there is a topic to follow.
     pub fn new(kafka: &KafkaSettings, shutdown: &CancellationToken) -> Self {
         let (joining, joined) = mpsc::channel();
-        let following = Following {
-            kafka: kafka.clone(),
-            stop: shutdown.clone(),
-            joined,
-            consumer: None,
-            followed: Vec::new(),
-            looked_at: Instant::now(),
-        };
+        let following = Following::new(kafka, shutdown, joined);
         thread::Builder::new()
             .name("global".to_owned())
             .spawn(move || following.run())
@@ -75,9 +68,19 @@ struct Following {
 }
 
 impl Following {
+    fn new(kafka: &KafkaSettings, stop: &CancellationToken, joined: Receiver<Joining>) -> Self {
+        Self {
+            kafka: kafka.clone(),
+            stop: stop.clone(),
+            joined,
+            consumer: None,
+            followed: Vec::new(),
+            looked_at: Instant::now(),
+        }
+    }
+
     fn run(mut self) {
-        while !self.stop.is_cancelled() {
-            self.welcome();
+        while !self.stop.is_cancelled() && self.welcome() {
             if let Err(reason) = self.follow() {
                 self.consumer = None;
                 self.followed.drain(..).for_each(|followed| followed.reader.again(reason.clone()));
@@ -85,16 +88,19 @@ impl Following {
         }
     }
 
-    /// Begins with the topics that were read meanwhile; waits for one where there is none.
-    fn welcome(&mut self) {
-        let first = match self.followed.is_empty() {
-            true => {
-                self.consumer = None;
-                self.joined.recv_timeout(POLL).ok()
+    /// Begins with the topics that were read meanwhile; waits for one where there is none. `false` when
+    /// there will be none any more.
+    fn welcome(&mut self) -> bool {
+        let mut joined = Vec::new();
+        if self.followed.is_empty() {
+            self.consumer = None;
+            match self.joined.recv_timeout(POLL) {
+                Ok(first) => joined.push(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
-            false => None,
-        };
-        let joined: Vec<Joining> = first.into_iter().chain(self.joined.try_iter()).collect();
+        }
+        joined.extend(self.joined.try_iter());
         for (reader, places) in joined {
             match self.begin(&reader.name, &places) {
                 Ok(()) => {
@@ -104,6 +110,7 @@ impl Following {
                 Err(reason) => reader.again(reason),
             }
         }
+        true
     }
 
     fn begin(&mut self, topic: &str, places: &Places) -> Result<(), String> {
@@ -213,4 +220,26 @@ fn end(consumer: &BaseConsumer<Watch>, followed: &Followed) -> Result<(), String
         list.add_partition(name, *partition);
     }
     consumer.incremental_unassign(&list).map_err(|error| format!("cannot let {name} go: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn without_anything_to_follow_it_ends_with_the_last_who_could_bring_something() {
+        let kafka = KafkaSettings {
+            brokers: "127.0.0.1:9".to_owned(),
+            topic_prefix: String::new(),
+            instance: "test".to_owned(),
+            properties: BTreeMap::new(),
+        };
+        let (joining, joined) = mpsc::channel();
+        let following = Following::new(&kafka, &CancellationToken::new(), joined);
+        let ended = thread::spawn(|| following.run());
+        drop(joining);
+        ended.join().expect("ends");
+    }
 }
