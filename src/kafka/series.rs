@@ -220,6 +220,15 @@ impl Inner {
 
     /// The newest mark of this series. All transactions of earlier clients have ended.
     fn read_mark(&mut self) -> Result<i64, SeriesError> {
+        let mark = self.look_back();
+        // With a partition it would go on asking for records, a hundred times a second.
+        if let Some(Err(error)) = self.reader.as_ref().map(Consumer::unassign) {
+            tracing::warn!(%error, "the reader of marks keeps its partition");
+        }
+        mark
+    }
+
+    fn look_back(&mut self) -> Result<i64, SeriesError> {
         let topic = self.kafka.topic(self.marks);
         self.partitions(&topic)?;
         let (first, end) = self.reader()?.fetch_watermarks(&topic, MARKS, ANSWER).map_err(|cause| {
