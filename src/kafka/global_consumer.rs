@@ -6,20 +6,20 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Message, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use super::assignment::partition_list;
 use super::settings::KafkaSettings;
 use super::topic_reader::{Places, TopicReader};
-use super::whole_topic::{self, ANSWER_WAIT, Connection, POLL, Watch};
+use super::whole_topic::{self, ANSWER_WAIT, Connection, LOOK_UNREACHABLE, POLL, Watch};
 use crate::backoff;
 
 /// Records of all topics that are taken before the tables show them, at most.
 const RECORDS_AT_ONCE: usize = 1_000;
 /// Time between two looks at the topics' partitions.
 const LOOK: Duration = Duration::from_secs(10);
-const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// Follows topics that have been read up to their ends. Clones share one consumer and its thread, which
 /// end with the shutdown, or when there is neither a clone nor a topic any more.
@@ -215,10 +215,7 @@ fn has_the_same_partitions(consumer: &BaseConsumer<Watch>, followed: &mut Follow
 
 fn end(consumer: &BaseConsumer<Watch>, followed: &Followed) -> Result<(), String> {
     let name = &followed.reader.name;
-    let mut list = TopicPartitionList::with_capacity(followed.partitions.len());
-    for partition in &followed.partitions {
-        list.add_partition(name, *partition);
-    }
+    let list = partition_list(name, &followed.partitions);
     consumer.incremental_unassign(&list).map_err(|error| format!("cannot let {name} go: {error}"))
 }
 

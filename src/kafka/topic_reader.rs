@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -16,12 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::global_consumer::GlobalConsumer;
 use super::settings::longer;
-use super::whole_topic::{self, ANSWER_WAIT, Connection, NoPartitions, POLL, Watch};
+use super::whole_topic::{self, ANSWER_WAIT, Connection, LOOK_UNREACHABLE, NoPartitions, POLL, Watch};
 use crate::backoff::{self, Backoff};
 use crate::health::Part;
 use crate::topics::Topic;
-
-const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// Partitions, and where each is read from.
 pub(super) type Places = BTreeMap<i32, Offset>;

@@ -15,6 +15,8 @@ use super::topic_reader::Places;
 /// Longest wait for a record; the shutdown waits for it.
 pub(super) const POLL: Duration = Duration::from_millis(250);
 pub(super) const ANSWER_WAIT: Duration = Duration::from_millis(1_500);
+/// Between two questions to brokers that could not be reached.
+pub(super) const LOOK_UNREACHABLE: Duration = Duration::from_secs(1);
 
 pub(super) fn consumer(
     kafka: &KafkaSettings,
