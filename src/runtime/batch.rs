@@ -30,6 +30,9 @@ const PAUSES_BEHIND: u32 = 5;
 /// Records that have waited this many times as long may be collected for a while: nobody who
 /// waits for what comes of them notices.
 const WAITED_PER_COLLECTED: u32 = 4;
+/// A transaction collects no longer than this many times the one before: the first result after a
+/// start comes soon, however much has waited.
+const GROWTH: u32 = 2;
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 32;
 
@@ -86,6 +89,8 @@ pub(super) struct Committed {
     pub counts: RecordCounts,
     pub partitions: Vec<i32>,
     pub took: Duration,
+    /// How long it was to collect records.
+    pub collecting: Duration,
     /// Whether the batch was one of an idle stage.
     pub small: bool,
     /// Nothing more was waiting to be read at its end.
@@ -114,10 +119,11 @@ fn next(
     })
 }
 
-/// How long a transaction collects records whose first has `waited` on its topic: what is behind
-/// catches up sooner in large transactions, which write each key's state once.
-fn collecting_time(settings: &StageSettings, waited: Duration) -> Duration {
-    let longest = settings.batch_time_behind.max(settings.batch_time);
+/// How long a transaction collects records whose first has `waited` on its topic, where the one
+/// `before` collected that long: what is behind catches up sooner in large transactions, which write
+/// each key's state once.
+fn collecting_time(settings: &StageSettings, waited: Duration, before: Duration) -> Duration {
+    let longest = settings.batch_time_behind.min(before * GROWTH).max(settings.batch_time);
     (waited / WAITED_PER_COLLECTED).clamp(settings.batch_time, longest)
 }
 
@@ -134,6 +140,8 @@ pub(super) struct Batch<'w, 'o, S: PartitionStage> {
     pub task: &'w mut Task<S>,
     pub routes: &'w Routes,
     pub settings: &'w StageSettings,
+    /// How long the transaction before this collected records.
+    pub before: Duration,
     /// Nothing but one record, so that a refusal is about it.
     pub alone: bool,
     pub shutdown: &'w CancellationToken,
@@ -175,7 +183,9 @@ impl<S: PartitionStage> Batch<'_, '_, S> {
     ) -> Result<Committed, BatchError> {
         let started = Instant::now();
         let at = clock::now();
-        let time = collecting_time(self.settings, waited(&first, at));
+        let waited = waited(&first, at);
+        let is_behind = waited / WAITED_PER_COLLECTED > self.settings.batch_time;
+        let time = collecting_time(self.settings, waited, self.before);
         let mut transaction = producer.begin()?;
         let mut merged = merged(self.input);
         *records = 1;
@@ -191,7 +201,7 @@ impl<S: PartitionStage> Batch<'_, '_, S> {
             {
                 break None;
             }
-            match next(self.consumer, *records, time > self.settings.batch_time) {
+            match next(self.consumer, *records, is_behind) {
                 None => {
                     drained = true;
                     break None;
@@ -207,7 +217,8 @@ impl<S: PartitionStage> Batch<'_, '_, S> {
             self.task.advance(at);
         }
         let committed = self.commit(transaction, started, at, merged)?;
-        Ok(Committed { small: *records < BUSY_BATCH, drained, consumer_error, ..committed })
+        let small = *records < BUSY_BATCH;
+        Ok(Committed { small, collecting: time, drained, consumer_error, ..committed })
     }
 
     fn commit(
@@ -268,7 +279,15 @@ impl Committed {
     pub(super) fn of<S: PartitionStage>(task: &mut Task<S>, started: Instant) -> Self {
         let partitions = task.positions().map(|(partition, _)| partition).collect();
         let (counts, took) = (task.committed(), started.elapsed());
-        Committed { counts, partitions, took, small: false, drained: false, consumer_error: None }
+        Committed {
+            counts,
+            partitions,
+            took,
+            collecting: Duration::ZERO,
+            small: false,
+            drained: false,
+            consumer_error: None,
+        }
     }
 }
 
@@ -320,7 +339,11 @@ mod tests {
     #[test]
     fn transactions_grow_with_what_their_records_have_waited() {
         let settings = StageSettings::default();
-        let of = |waited_ms| collecting_time(&settings, Duration::from_millis(waited_ms)).as_millis();
-        assert_eq!((of(0), of(399), of(2_000), of(3_600_000)), (100, 100, 500, 1_000));
+        let of = |waited_ms, before_ms| {
+            let [waited, before] = [waited_ms, before_ms].map(Duration::from_millis);
+            collecting_time(&settings, waited, before).as_millis()
+        };
+        assert_eq!([0, 399, 2_000, 3_600_000].map(|waited| of(waited, 1_000)), [100, 100, 500, 1_000]);
+        assert_eq!([0, 100, 200, 400, 800].map(|before| of(3_600_000, before)), [100, 200, 400, 800, 1_000]);
     }
 }

@@ -52,6 +52,8 @@ pub(super) struct Seat<S: PartitionStage> {
     quiet: Quiet,
     /// Records that are to be read alone, one to a transaction: one of them is refused.
     read_alone: usize,
+    /// How long the last committed transaction collected records.
+    collecting: Duration,
 }
 
 impl<S: PartitionStage> Seat<S> {
@@ -95,6 +97,7 @@ impl<S: PartitionStage> Seat<S> {
             unreachable: false,
             quiet: Quiet::default(),
             read_alone: 0,
+            collecting: Duration::ZERO,
         })
     }
 
@@ -119,6 +122,7 @@ impl<S: PartitionStage> Seat<S> {
             task: &mut self.task,
             routes: &self.routes,
             settings: &self.settings,
+            before: self.collecting,
             alone: self.read_alone > 0,
             shutdown: &self.shutdown,
             input: &self.input,
@@ -153,6 +157,7 @@ impl<S: PartitionStage> Seat<S> {
     pub(super) fn committed(&mut self, committed: Committed) -> Result<(), Fault> {
         self.read_alone = self.read_alone.saturating_sub(1);
         self.failures = 0;
+        self.collecting = committed.collecting;
         self.pauses.reset();
         self.unreachable = false;
         self.quiet.drained = committed.drained;
@@ -265,6 +270,7 @@ impl<S: PartitionStage> Seat<S> {
     ) -> Result<(), Fault> {
         self.report.ended(verdict);
         self.failures += 1;
+        self.collecting = Duration::ZERO;
         tracing::warn!(
             stage = self.name(),
             why,

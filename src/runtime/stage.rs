@@ -34,7 +34,8 @@ pub struct StageSettings {
     pub batch_records: usize,
     /// Longest time a transaction collects records while the stage keeps up. Default 100 ms.
     pub batch_time: Duration,
-    /// The same while records have waited for long: a quarter of that, up to this. Default 1 s.
+    /// The same while records have waited for long: a quarter of that, up to this and up to twice
+    /// as long as the transaction before. Default 1 s.
     pub batch_time_behind: Duration,
     /// Records read ahead per worker, in KiB. Default 4 MiB.
     pub read_ahead_kib: usize,
