@@ -13,6 +13,7 @@ pub mod watermark;
 
 mod batch;
 mod chain;
+mod compacted;
 mod counts;
 mod decode;
 mod fault;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::compacted::Compacted;
 use super::state::{Progress, StateError};
 use super::task::Task;
 use crate::backoff::Backoff;
@@ -205,7 +206,20 @@ impl Restore<'_> {
         reader.assign(&list).map_err(RestoreError::Consumer)?;
         let mut remaining: Vec<i32> = partitions.to_vec();
         let mut progress = BTreeMap::new();
+        let mut hand_on =
+            |records: &mut Compacted| {
+                records.drain(|partition, key, value| {
+                    let restored = task
+                        .restore(partition, key, value)
+                        .map_err(|cause| RestoreError::State { topic: topic.clone(), partition, cause })?;
+                    progress.extend(restored.map(|restored| (partition, restored)));
+                    Ok(())
+                })
+            };
+        let mut records = Compacted::default();
+        // When there was last anything, but for what has come since without a pause.
         let mut last_news = Instant::now();
+        let mut is_news = false;
         let mut last = String::from("no reply");
         while !remaining.is_empty() {
             if self.shutdown.is_cancelled() {
@@ -213,27 +227,29 @@ impl Restore<'_> {
             }
             match reader.poll(SLICE) {
                 Some(Ok(record)) => {
-                    last_news = Instant::now();
-                    let partition = record.partition();
-                    let restored = task
-                        .restore(partition, record.key().unwrap_or_default(), record.payload())
-                        .map_err(|cause| RestoreError::State { topic: topic.clone(), partition, cause })?;
-                    if let Some(restored) = restored {
-                        progress.insert(partition, restored);
+                    is_news = true;
+                    records.push(record.partition(), record.key().unwrap_or_default(), record.payload());
+                    if records.is_full() {
+                        hand_on(&mut records)?;
                     }
+                    continue;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    last_news = Instant::now();
+                    is_news = true;
                     remaining.retain(|other| *other != partition);
                 }
                 Some(Err(error)) => last = error.to_string(),
                 None => {}
+            }
+            if std::mem::take(&mut is_news) {
+                last_news = Instant::now();
             }
             if last_news.elapsed() > self.patience {
                 let what = format!("{topic} could not be read to its end");
                 return Err(RestoreError::OutOfPatience { what, last, patience: self.patience });
             }
         }
+        hand_on(&mut records)?;
         Ok(progress)
     }
 

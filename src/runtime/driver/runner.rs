@@ -11,6 +11,7 @@ use super::{DriverError, Log, Stored};
 use crate::model::Timestamp;
 use crate::pipeline::{Declaration, PartitionStage};
 use crate::runtime::RecordCounts;
+use crate::runtime::compacted::Compacted;
 use crate::runtime::task::Task;
 use crate::runtime::writer::{Failure, Incoming};
 use crate::topics::Topic;
@@ -77,13 +78,13 @@ impl<S: PartitionStage> Runner<S> {
     fn restore(&mut self, log: &Log, at: Timestamp) -> Result<(), DriverError> {
         for partition in 0..log.partitions {
             self.task.take(partition, at);
+            let mut records = Compacted::default();
             for record in log.partition(self.declaration().changelog, partition) {
-                self.task.restore(
-                    partition,
-                    record.key.as_deref().unwrap_or_default(),
-                    record.value.as_deref(),
-                )?;
+                records.push(partition, record.key.as_deref().unwrap_or_default(), record.value.as_deref());
             }
+            records.drain(|partition, key, value| {
+                self.task.restore(partition, key, value).map(|_progress| ())
+            })?;
             self.task.stand(partition, log.position(self.declaration().name, partition) as i64);
         }
         self.restored = true;
