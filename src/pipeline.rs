@@ -8,6 +8,7 @@
 pub mod json;
 mod outputs;
 mod partition;
+pub mod row;
 mod silence;
 pub mod versioned;
 

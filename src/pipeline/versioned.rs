@@ -41,11 +41,29 @@ pub fn read<'r, T: Deserialize<'r>>(known: u32, key: &[u8], value: &'r [u8]) -> 
         #[serde(borrow)]
         s: &'r RawValue,
     }
+    let newer = |found| UnreadableState::Newer { found, known };
+    // As we write it: what is wrong with any other form is told below.
+    if let Some((found, s)) = as_written(value) {
+        if found > known {
+            return Err(newer(found));
+        }
+        if let Ok(state) = serde_json::from_slice(s) {
+            return Ok(state);
+        }
+    }
     let Kept { v: found, s } = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
     if found > known {
-        return Err(UnreadableState::Newer { found, known });
+        return Err(newer(found));
     }
     serde_json::from_str(s.get()).map_err(|cause| malformed(key, &cause))
+}
+
+/// Version and state of what [`append`] has written, the state not looked through for its end.
+fn as_written(value: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = value.strip_prefix(br#"{"v":"#)?;
+    let comma = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let version = std::str::from_utf8(&rest[..comma]).ok()?.parse().ok()?;
+    Some((version, rest[comma..].strip_prefix(br#","s":"#)?.strip_suffix(b"}")?))
 }
 
 /// A key that is JSON.

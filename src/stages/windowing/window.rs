@@ -21,6 +21,7 @@ mod samples {
     use serde::ser::{SerializeSeq as _, Serializer};
 
     use super::{ArrayVec, Timestamp, WINDOW_SAMPLES};
+    use crate::pipeline::row::Piece;
 
     type Samples = ArrayVec<(Timestamp, f64), WINDOW_SAMPLES>;
 
@@ -36,17 +37,11 @@ mod samples {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Samples, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Piece {
-            /// A double holds every millisecond.
-            Number(f64),
-            Sample(Timestamp, f64),
-        }
         let (mut samples, mut since, mut before) = (Samples::new(), None, Timestamp::default());
-        for piece in Vec::<Piece>::deserialize(deserializer)? {
+        // A double holds every millisecond.
+        for piece in Vec::<Piece<f64, (Timestamp, f64)>>::deserialize(deserializer)? {
             let sample = match (piece, since.take()) {
-                (Piece::Sample(time, rate), _) => (time, rate),
+                (Piece::Entry(sample), _) => sample,
                 (Piece::Number(passed), None) => {
                     since = Some(passed as i64);
                     continue;

@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::Serializer;
 
 use super::{POLLS, Poll};
+use crate::pipeline::row::Piece;
 
 pub(super) fn serialize<S: Serializer>(
     polls: &ArrayVec<Poll, POLLS>,
@@ -22,16 +23,10 @@ pub(super) fn serialize<S: Serializer>(
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<ArrayVec<Poll, POLLS>, D::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Piece {
-        Number(i64),
-        Poll(i64, u32, u32),
-    }
     let (mut polls, mut row, mut before) = (ArrayVec::new(), ArrayVec::<i64, 3>::new(), 0);
-    for piece in Vec::<Piece>::deserialize(deserializer)? {
+    for piece in Vec::<Piece<i64, Poll>>::deserialize(deserializer)? {
         let poll = match piece {
-            Piece::Poll(at, idle, busy) => (at, idle, busy),
+            Piece::Entry(poll) => poll,
             Piece::Number(number) => {
                 row.push(number);
                 let [passed, idle, busy] = row[..] else { continue };
