@@ -25,6 +25,10 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, SecretString>,
 }
 
+/// How soon a consumer whose read-ahead was full looks whether it fetches again. By default it is a
+/// second, in which whoever reads quicker than that has nothing to do.
+pub const QUEUE_LOOK: (&str, &str) = ("fetch.queue.backoff.ms", "5");
+
 impl KafkaSettings {
     /// The topic's name on the brokers.
     pub fn topic(&self, topic: &Topic) -> String {
@@ -58,6 +62,7 @@ impl KafkaSettings {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true");
+        self.prefer(&mut config, &[QUEUE_LOOK]);
         config
     }
 

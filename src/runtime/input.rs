@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::report::Report;
 use super::stage::StageSettings;
 use crate::kafka::assignment::Assignment;
-use crate::kafka::settings::{KafkaSettings, longer};
+use crate::kafka::settings::{KafkaSettings, QUEUE_LOOK, longer};
 use crate::kafka::{BaseConsumer, ClientConfig, Consumer};
 
 /// How long a broker may take to answer; a shutdown waits for it.
@@ -34,8 +34,7 @@ pub(super) fn consumer_config(kafka: &KafkaSettings, role: &str, settings: &Stag
         // Compressed: in memory it is several times as much.
         ("fetch.message.max.bytes", "131072"),
         ("queued.min.messages", "20000"),
-        // A full read-ahead is looked at again after this; the default is a second.
-        ("fetch.queue.backoff.ms", "5"),
+        QUEUE_LOOK,
         ("queued.max.messages.kbytes", &read_ahead_kib),
     ];
     kafka.prefer(&mut config, &preferences);

@@ -119,8 +119,10 @@ impl Restore<'_> {
         config
             .set("isolation.level", isolation)
             .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "10")
-            .set("queued.max.messages.kbytes", "16384");
+            .set("fetch.wait.max.ms", "10");
+        // Compressed, a fetch is many times as much in memory.
+        let preferences = [("fetch.message.max.bytes", "65536"), ("queued.max.messages.kbytes", "2048")];
+        self.kafka.prefer(&mut config, &preferences);
         BaseConsumer::from_config_and_context(&config, Reader { what: "changelogs" })
             .map_err(RestoreError::Consumer)
     }

@@ -252,7 +252,9 @@ impl<S: PartitionStage> Seat<S> {
         };
         let positions = restore.run(&self.consumer, &mut self.task, partitions)?;
         if !partitions.is_empty() {
-            self.report.restored(started.elapsed());
+            let (took, keys) = (started.elapsed(), self.task.keys());
+            tracing::info!(stage = self.name(), ?partitions, keys, took_ms = took.as_millis(), "restored");
+            self.report.restored(took);
         }
         for partition in partitions {
             self.report.read(*partition, self.task.watermark(*partition));

@@ -2,7 +2,7 @@
 
 use rdkafka::ClientConfig;
 
-use crate::kafka::settings::KafkaSettings;
+use crate::kafka::settings::{KafkaSettings, QUEUE_LOOK};
 
 pub(super) fn consumer(kafka: &KafkaSettings, group: &str, role: &str) -> ClientConfig {
     let mut config = kafka.client(role);
@@ -23,6 +23,7 @@ pub(super) fn consumer(kafka: &KafkaSettings, group: &str, role: &str) -> Client
         ("topic.metadata.refresh.interval.ms", "5000"),
         ("fetch.wait.max.ms", "500"),
         ("queued.max.messages.kbytes", "16384"),
+        QUEUE_LOOK,
     ];
     kafka.prefer(&mut config, &preferences);
     config
