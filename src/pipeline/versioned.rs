@@ -41,19 +41,16 @@ pub fn read<'r, T: Deserialize<'r>>(known: u32, key: &[u8], value: &'r [u8]) -> 
         #[serde(borrow)]
         s: &'r RawValue,
     }
-    let newer = |found| UnreadableState::Newer { found, known };
-    // As we write it: what is wrong with any other form is told below.
-    if let Some((found, s)) = as_written(value) {
-        if found > known {
-            return Err(newer(found));
-        }
-        if let Ok(state) = serde_json::from_slice(s) {
-            return Ok(state);
-        }
+    // As we write it; any other form, and what is wrong with one, is looked at below.
+    if let Some((found, s)) = as_written(value)
+        && found <= known
+        && let Ok(state) = serde_json::from_slice(s)
+    {
+        return Ok(state);
     }
     let Kept { v: found, s } = serde_json::from_slice(value).map_err(|cause| malformed(key, &cause))?;
     if found > known {
-        return Err(newer(found));
+        return Err(UnreadableState::Newer { found, known });
     }
     serde_json::from_str(s.get()).map_err(|cause| malformed(key, &cause))
 }

@@ -208,20 +208,8 @@ impl Restore<'_> {
         reader.assign(&list).map_err(RestoreError::Consumer)?;
         let mut remaining: Vec<i32> = partitions.to_vec();
         let mut progress = BTreeMap::new();
-        let mut hand_on =
-            |records: &mut Compacted| {
-                records.drain(|partition, key, value| {
-                    let restored = task
-                        .restore(partition, key, value)
-                        .map_err(|cause| RestoreError::State { topic: topic.clone(), partition, cause })?;
-                    progress.extend(restored.map(|restored| (partition, restored)));
-                    Ok(())
-                })
-            };
         let mut records = Compacted::default();
-        // When there was last anything, but for what has come since without a pause.
         let mut last_news = Instant::now();
-        let mut is_news = false;
         let mut last = String::from("no reply");
         while !remaining.is_empty() {
             if self.shutdown.is_cancelled() {
@@ -229,29 +217,25 @@ impl Restore<'_> {
             }
             match reader.poll(SLICE) {
                 Some(Ok(record)) => {
-                    is_news = true;
+                    last_news = Instant::now();
                     records.push(record.partition(), record.key().unwrap_or_default(), record.payload());
                     if records.is_full() {
-                        hand_on(&mut records)?;
+                        take_in(&mut records, task, &topic, &mut progress)?;
                     }
-                    continue;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    is_news = true;
+                    last_news = Instant::now();
                     remaining.retain(|other| *other != partition);
                 }
                 Some(Err(error)) => last = error.to_string(),
                 None => {}
-            }
-            if std::mem::take(&mut is_news) {
-                last_news = Instant::now();
             }
             if last_news.elapsed() > self.patience {
                 let what = format!("{topic} could not be read to its end");
                 return Err(RestoreError::OutOfPatience { what, last, patience: self.patience });
             }
         }
-        hand_on(&mut records)?;
+        take_in(&mut records, task, &topic, &mut progress)?;
         Ok(progress)
     }
 
@@ -293,4 +277,24 @@ impl Restore<'_> {
             pauses.sleep(self.shutdown);
         }
     }
+}
+
+/// Takes records of a changelog into the state, and notes how far that says it has come.
+fn take_in<S: PartitionStage>(
+    records: &mut Compacted,
+    task: &mut Task<S>,
+    topic: &str,
+    progress: &mut BTreeMap<i32, Progress>,
+) -> Result<(), RestoreError> {
+    records.drain(|partition, key, value| {
+        let restored = task.restore(partition, key, value).map_err(|cause| RestoreError::State {
+            topic: topic.to_owned(),
+            partition,
+            cause,
+        })?;
+        if let Some(restored) = restored {
+            progress.insert(partition, restored);
+        }
+        Ok(())
+    })
 }
